@@ -1,0 +1,1 @@
+"""qdesampler: posterior sampling for NumPyro by imaginary time."""

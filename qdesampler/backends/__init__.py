@@ -1,0 +1,1 @@
+"""Annealers behind one protocol."""

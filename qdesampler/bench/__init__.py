@@ -1,0 +1,1 @@
+"""Compare kernels on a model: evaluations, effective draws, error, wall time."""

@@ -1,0 +1,1 @@
+"""ArviZ conversion, summaries, plots and reports; the only room that imports ArviZ."""

@@ -1,0 +1,1 @@
+"""The quantum dynamic equation: mathematics only, written for one point and batched by `vmap`."""

@@ -1,0 +1,1 @@
+"""NumPyro kernels and model tools; the only room that imports NumPyro."""

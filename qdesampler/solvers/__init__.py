@@ -1,0 +1,1 @@
+"""Imaginary-time solvers; each returns a `GroundState`."""
