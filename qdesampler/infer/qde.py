@@ -1,0 +1,422 @@
+"""QDE: the NumPyro kernel whose target is the ground state of a Hamiltonian, a drop-in for NUTS."""
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from numpyro.infer.initialization import init_to_uniform
+from numpyro.infer.mcmc import MCMCKernel
+
+from qdesampler.infer.metric_arguments import correlated_blocks, initial_metric
+from qdesampler.infer.target import Target, is_batched, value_and_gradient
+from qdesampler.kernels.adaptation import (
+    Adaptation,
+    AdaptationSettings,
+    adapt,
+    num_steps_limit,
+    start_adaptation,
+    trial_length,
+)
+from qdesampler.kernels.integrators import DYNAMICS, INTEGRATORS
+from qdesampler.kernels.length import LADDER, START
+from qdesampler.kernels.trajectory import (
+    TrajectoryState,
+    check_dimension,
+    check_move_settings,
+    draw_num_steps,
+    trajectory_move,
+)
+
+__all__ = ["QDE", "QDEAdaptState", "QDEState"]
+
+
+class QDEAdaptState(NamedTuple):
+    """Adaptation as seen from a state.
+
+    Attributes:
+        step_size: whitened units; one for each chain when chains are vectorized.
+        trajectory_length: mean length, whitened units; likewise.
+        shared: everything else, one for all chains of a batch.
+    """
+
+    step_size: jax.Array
+    trajectory_length: jax.Array
+    shared: Adaptation
+
+
+class QDEState(NamedTuple):
+    """State of a chain, or of vectorized chains (leading axis; `i` and `adapt_state.shared` are shared).
+
+    Attributes:
+        i: iterations done.
+        z: unconstrained position, the pytree of the model's latent sites.
+        z_grad: gradient of the potential energy at `z`.
+        potential_energy: `U(z) = -log p(z)` up to a constant.
+        energy: potential plus kinetic energy of the kept point.
+        num_evals: log-density evaluations spent on this draw, rejected work included.
+        warmup_evals: their sum over the warm-up, the start included.
+        pending_evals: evaluations made outside `sample` (start, `refresh`), charged to the next draw.
+        accept_prob: acceptance probability of this draw's trajectory.
+        mean_accept_prob: running mean of it, restarted after the warm-up.
+        diverging: the trajectory's energy error exceeded 1000, or the chain stands where the density is not
+            finite.
+        adapt_state: what the warm-up adapts, frozen after it.
+        rng_key: JAX key, one for each chain.
+    """
+
+    i: jax.Array
+    z: Any
+    z_grad: Any
+    potential_energy: jax.Array
+    energy: jax.Array
+    num_evals: jax.Array
+    warmup_evals: jax.Array
+    pending_evals: jax.Array
+    accept_prob: jax.Array
+    mean_accept_prob: jax.Array
+    diverging: jax.Array
+    adapt_state: QDEAdaptState
+    rng_key: jax.Array
+
+
+class QDE(MCMCKernel):
+    r"""Exact sampling of a posterior as the squared ground state of its Hamiltonian.
+
+    With `U = -log p` the Boltzmann Hamiltonian `H = -D lap + D (|grad U|^2 / 4 - lap U / 2)` has the ground
+    state `psi0 = sqrt(p)`; the drift of its imaginary time, `2 D grad log psi0 = -D grad U`, is the force of
+    the moves, and the energy of a Gaussian trial state (the Fisher divergence) decides their metric. Moves
+    are trajectories of random length in coordinates whitened by that metric, accepted or rejected as a whole,
+    so the law of the kept draws is exactly `p`. Warm-up adapts step size, metric and length, over all chains
+    together when `chain_method="vectorized"`; all three are frozen before the first kept draw.
+
+    A drop-in for NUTS: NUTS's keyword arguments have the same meaning here.
+
+    Args:
+        model: NumPyro model. Exactly one of `model`, `potential_fn`, `ground_state` is given.
+        potential_fn: `z -> U(z)`, scalar, over any pytree; `init_params` is then required in `run`.
+        ground_state: a solved `GroundState`; its density `psi0^2` is the target and the draws are the site
+            "x".
+        kinetic_fn: must be None: the kinetic energy belongs to `dynamics`.
+        step_size: first step size, in units of the metric.
+        inverse_mass_matrix: first metric, as a covariance: `(dim,)`, `(dim, dim)` in raveled order, or a dict
+            of blocks keyed by tuples of site names.
+        adapt_step_size: adapt the step size in warm-up.
+        adapt_mass_matrix: adapt the metric in warm-up.
+        dense_mass: None lets the gain test choose between identity, diagonal and correlated (dense up to 128
+            dimensions, low-rank plus diagonal beyond); False keeps to diagonal; True takes dense; a list of
+            tuples of site names takes these blocks.
+        target_accept_prob: acceptance that the step size aims at.
+        trajectory_length: mean length of a trajectory in units of the metric (HMC's meaning); None searches
+            for the cheapest in warm-up.
+        max_tree_depth: a trajectory has at most `2**max_tree_depth - 1` steps; a pair gives warm-up and
+            sampling.
+        init_strategy: NumPyro's per-site start for models.
+        find_heuristic_step_size: double or halve the step size first, at every restart of its adaptation.
+        forward_mode_differentiation: differentiate forwards.
+        regularize_mass_matrix: floor the metric while draws are few.
+        dynamics: "canonical" or "isokinetic" (microcanonical; at least 2 dimensions).
+        integrator: "leapfrog" (one gradient a step) or "mn2" (two).
+
+    Raises:
+        ValueError: for none or several sources, an unknown name, or a non-positive number.
+    """
+
+    sample_field = "z"
+    default_fields = (
+        "z",
+        "diverging",
+        "energy",
+        "potential_energy",
+        "accept_prob",
+        "num_evals",
+        "adapt_state.step_size",
+    )
+
+    def __init__(
+        self,
+        model: Callable | None = None,
+        potential_fn: Callable | None = None,
+        kinetic_fn: None = None,
+        step_size: float = 1.0,
+        inverse_mass_matrix: Any = None,
+        adapt_step_size: bool = True,
+        adapt_mass_matrix: bool = True,
+        dense_mass: bool | list[tuple[str, ...]] | None = None,
+        target_accept_prob: float = 0.8,
+        trajectory_length: float | None = None,
+        max_tree_depth: int | tuple[int, int] = 10,
+        init_strategy: Callable = init_to_uniform,
+        find_heuristic_step_size: bool = False,
+        forward_mode_differentiation: bool = False,
+        regularize_mass_matrix: bool = True,
+        *,
+        ground_state: Any = None,
+        dynamics: str = "canonical",
+        integrator: str = "leapfrog",
+    ):
+        if kinetic_fn is not None:
+            raise ValueError(
+                'QDE takes no `kinetic_fn`; choose dynamics="canonical" or "isokinetic" instead.'
+            )
+        check_move_settings(
+            step_size=step_size, length=trajectory_length, dynamics=dynamics, integrator=integrator
+        )
+        if not isinstance(target_accept_prob, jax.core.Tracer) and not 0 < target_accept_prob < 1:
+            raise ValueError(
+                f"target_accept_prob is {target_accept_prob}; expected a number between 0 and 1."
+            )
+        depths = max_tree_depth if isinstance(max_tree_depth, tuple) else (max_tree_depth, max_tree_depth)
+        if len(depths) != 2 or not all(isinstance(d, int) and 1 <= d <= 30 for d in depths):
+            raise ValueError(
+                f"max_tree_depth is {max_tree_depth}; expected 1 to 30, or a pair of such integers."
+            )
+        self._target = Target(
+            model,
+            potential_fn,
+            ground_state,
+            init_strategy=init_strategy,
+            forward_mode=forward_mode_differentiation,
+        )
+        self._step_size = step_size
+        self._inverse_mass_matrix = inverse_mass_matrix
+        self._adapt_step_size = adapt_step_size
+        self._adapt_mass_matrix = adapt_mass_matrix
+        self._dense_mass = dense_mass
+        self._target_accept_prob = target_accept_prob
+        self._trajectory_length = trajectory_length
+        self._max_steps = (2 ** depths[0] - 1, 2 ** depths[1] - 1)
+        self._find_heuristic_step_size = find_heuristic_step_size
+        self._regularize_mass_matrix = regularize_mass_matrix
+        self._dynamics = dynamics
+        self._integrator = integrator
+        self._settings = AdaptationSettings()
+        self._sample_fn = None  # NumPyro reads this name: None means that `init` has to run
+
+    # ---- NumPyro's contract --------------------------------------------------------------------------------
+
+    @property
+    def model(self) -> Callable | None:
+        """The NumPyro model, or None."""
+        return self._target.model
+
+    def init(
+        self,
+        rng_key: jax.Array,
+        num_warmup: int,
+        init_params: Any = None,
+        model_args: Sequence = (),
+        model_kwargs: dict | None = None,
+    ) -> QDEState:
+        """The state before the first iteration; a batch of keys gives a batch of vectorized chains.
+
+        Raises:
+            ValueError: a bad `init_params`, `inverse_mass_matrix` or `dense_mass`, or a dimension without
+                this dynamics.
+            RuntimeError: no valid start, or discrete sites that cannot be enumerated.
+        """
+        batched = is_batched(rng_key)
+        split = jax.vmap(jax.random.split, out_axes=1) if batched else jax.random.split
+        rng_key, key_start = split(rng_key)
+        start = self._target.start(key_start, init_params, model_args, model_kwargs)
+        prototype = jax.tree.map(lambda x: x[0], start.z) if batched else start.z
+        dim = ravel_pytree(prototype)[0].size
+        check_dimension(self._dynamics, dim)
+        blocks, forced = correlated_blocks(self._dense_mass, self._inverse_mass_matrix, prototype)
+        self._settings = AdaptationSettings(
+            adapt_step_size=self._adapt_step_size,
+            adapt_metric=self._adapt_mass_matrix,
+            search_step_size=self._find_heuristic_step_size,
+            regularize=self._regularize_mass_matrix,
+            blocks=blocks,
+            block_rank=_block_rank(dim, forced),
+            force_blocks=forced,
+            search_length=self._trajectory_length is None,
+            max_steps=self._max_steps,
+        )
+        self._sample_fn = self.sample
+        chains = rng_key.shape[0] if batched else 1
+        shared = start_adaptation(
+            self._settings,
+            initial_metric(self._inverse_mass_matrix, prototype, self._settings.rank),
+            chains,
+            num_warmup,
+            step_size=self._step_size,
+            target_accept_prob=self._target_accept_prob,
+            length=LADDER[START] if self._trajectory_length is None else self._trajectory_length,
+        )
+
+        def each(value, dtype=float):
+            return jnp.full((chains,) if batched else (), value, jnp.result_type(dtype))
+
+        energy = jnp.asarray(start.potential_energy, jnp.result_type(float))
+        return QDEState(
+            i=jnp.zeros((), jnp.result_type(int)),
+            z=start.z,
+            z_grad=start.gradient,
+            potential_energy=energy,
+            energy=energy,
+            num_evals=each(0, int),
+            warmup_evals=each(0, int),
+            pending_evals=each(start.num_evals, int),
+            accept_prob=each(0),
+            mean_accept_prob=each(0),
+            diverging=each(False, bool),
+            adapt_state=QDEAdaptState(each(shared.step_size), each(shared.length), shared),
+            rng_key=rng_key,
+        )
+
+    def sample(self, state: QDEState, model_args: Sequence, model_kwargs: dict | None) -> QDEState:
+        """One iteration of every chain of `state`."""
+        batched = is_batched(state.rng_key)
+        split = partial(jax.random.split, num=3)
+        rng_key, key_move, key_steps = (jax.vmap(split, out_axes=1) if batched else split)(state.rng_key)
+        prototype = jax.tree.map(lambda x: x[0], state.z) if batched else state.z
+        flat, unravel = ravel_pytree(prototype)
+        if flat.size == 0:
+            return state._replace(
+                i=state.i + 1, rng_key=rng_key, accept_prob=jnp.ones_like(state.accept_prob)
+            )
+
+        shared = state.adapt_state.shared
+        # One random number of steps serves all chains of a batch: it depends on no position, and they stay in
+        # lockstep.
+        steps = draw_num_steps(
+            key_steps[0] if batched else key_steps,
+            shared.step_size,
+            trial_length(shared, state.i),
+            num_steps_limit(shared, state.i),
+        )
+        evaluate = value_and_gradient(
+            self._target.potential(model_args, model_kwargs), self._target.forward_mode
+        )
+
+        def value_and_score(x):
+            energy, gradient = evaluate(unravel(x))
+            return -energy, -ravel_pytree(gradient)[0]
+
+        def move(key, z, energy, gradient):
+            here = TrajectoryState(ravel_pytree(z)[0], -energy, -ravel_pytree(gradient)[0])
+            new, info = trajectory_move(
+                key,
+                here,
+                value_and_score,
+                shared.metric,
+                shared.step_size,
+                steps,
+                DYNAMICS[self._dynamics],
+                INTEGRATORS[self._integrator],
+            )
+            return here.position, new, unravel(new.position), unravel(-new.score), info
+
+        current = (key_move, state.z, state.potential_energy, state.z_grad)
+        before, new, z, z_grad, info = jax.vmap(move)(*current) if batched else move(*current)
+        evals = info.num_evals + state.pending_evals
+
+        def rows(x):
+            return x if batched else x[None]
+
+        shared = adapt(
+            self._settings,
+            shared,
+            state.i,
+            rows(before),
+            rows(new.position),
+            rows(new.score),
+            rows(info.accept_prob),
+            rows(info.num_evals),
+        )
+        i = state.i + 1
+        num_warmup = shared.plan.size - 1
+        counted = jnp.where(i <= num_warmup, i, i - num_warmup)
+        like = jnp.ones_like(state.accept_prob)
+        return QDEState(
+            i=i,
+            z=z,
+            z_grad=z_grad,
+            potential_energy=-new.log_density,
+            energy=info.energy,
+            num_evals=evals,
+            warmup_evals=state.warmup_evals + jnp.where(i <= num_warmup, evals, 0),
+            pending_evals=jnp.zeros_like(state.pending_evals),
+            accept_prob=info.accept_prob,
+            mean_accept_prob=state.mean_accept_prob + (info.accept_prob - state.mean_accept_prob) / counted,
+            diverging=info.diverging | ~jnp.isfinite(new.log_density),
+            adapt_state=QDEAdaptState(shared.step_size * like, shared.length * like, shared),
+            rng_key=rng_key,
+        )
+
+    def postprocess_fn(self, model_args: Sequence, model_kwargs: dict | None) -> Callable:
+        """`z -> constrained values and deterministic sites`."""
+        return self._target.postprocess(model_args, model_kwargs)
+
+    def get_diagnostics_str(self, state: QDEState) -> str:
+        """One line for the progress bar of a single chain."""
+        return (
+            f"{state.num_evals} evaluations, step size {state.adapt_state.step_size:.2e}, "
+            f"acc. prob={state.mean_accept_prob:.2f}"
+        )
+
+    # ---- hooks for composite kernels -----------------------------------------------------------------------
+
+    def get_potential_fn(self, model_args: Sequence = (), model_kwargs: dict | None = None) -> Callable:
+        """The potential energy for these arguments.
+
+        Raises:
+            RuntimeError: for a model before `init`.
+        """
+        return self._target.potential(model_args, model_kwargs)
+
+    def get_constrain_fn(
+        self,
+        model_args: Sequence = (),
+        model_kwargs: dict | None = None,
+        *,
+        return_deterministic: bool = False,
+    ) -> Callable:
+        """`z -> constrained values`, without running the model where supports are static.
+
+        Raises:
+            RuntimeError: for a model before `init`.
+        """
+        return self._target.constrain(model_args, model_kwargs, return_deterministic)
+
+    def refresh(self, state: QDEState, model_args: Sequence, model_kwargs: dict | None) -> QDEState:
+        """The same position, its energy and gradient recomputed for these arguments (one evaluation)."""
+        if not jax.tree.leaves(state.z):
+            return state
+        evaluate = value_and_gradient(
+            self._target.potential(model_args, model_kwargs), self._target.forward_mode
+        )
+        energy, gradient = (jax.vmap(evaluate) if is_batched(state.rng_key) else evaluate)(state.z)
+        return state._replace(
+            potential_energy=jnp.asarray(energy, state.potential_energy.dtype),
+            z_grad=gradient,
+            pending_evals=state.pending_evals + 1,
+        )
+
+    def wrap_model(self, wrapper: Callable) -> "QDE":
+        """A copy of this kernel bound to `wrapper(model)`, to be initialised anew.
+
+        Raises:
+            ValueError: if the kernel has no model.
+        """
+        if self.model is None:
+            raise ValueError("`wrap_model` needs a kernel built from a model; this one has none.")
+        kernel = copy.copy(self)
+        kernel._target = copy.copy(self._target)
+        kernel._target.model = wrapper(self.model)
+        kernel._target.forget()
+        kernel._sample_fn = None
+        return kernel
+
+    def __getstate__(self) -> dict:
+        """State for pickling, without what `init` rebuilds."""
+        return {**self.__dict__, "_sample_fn": None}
+
+
+def _block_rank(dim: int, forced: bool) -> int:
+    return dim if forced or dim <= 128 else 64

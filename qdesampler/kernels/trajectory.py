@@ -1,0 +1,239 @@
+r"""The local move: a trajectory of a given number of steps, accepted or rejected as a whole.
+
+From `(x, v)`, `v` fresh, the integrator runs `num_steps` steps in the coordinates whitened by the metric and
+the end is accepted with probability
+
+    min(1, exp(log p(x') - log p(x) - sum of kinetic energy changes)),
+
+exact for any metric, step size and number of steps that do not depend on the current position (Duane,
+Kennedy, Pendleton and Roweth 1987). Where the score is not finite the force is taken as zero: a deterministic
+function of the position, so reversibility and volume are kept, and a trajectory can leave a bad region;
+ending in one is always rejected.
+
+The shape is BlackJAX's: `init(position) -> state`, `step(key, state) -> (state, info)`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from qdesampler.kernels.integrators import DYNAMICS, INTEGRATORS, Dynamics, Integrator
+from qdesampler.kernels.metric import Metric, identity_metric, to_position, to_whitened_gradient
+
+__all__ = [
+    "SamplingAlgorithm",
+    "TrajectoryInfo",
+    "TrajectoryState",
+    "draw_num_steps",
+    "trajectory",
+    "trajectory_move",
+]
+
+DIVERGENCE_THRESHOLD = (
+    1000.0  # energy error above which a trajectory is called divergent, as in Stan and NumPyro
+)
+
+ValueAndScore = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+
+
+class TrajectoryState(NamedTuple):
+    """A point with its log density and score.
+
+    Attributes:
+        position: shape `(dim,)`.
+        log_density: scalar, `log p` up to a constant.
+        score: `grad log p`, shape `(dim,)`.
+    """
+
+    position: jax.Array
+    log_density: jax.Array
+    score: jax.Array
+
+
+class TrajectoryInfo(NamedTuple):
+    """What happened in one move.
+
+    Attributes:
+        accept_prob: acceptance probability of the end point.
+        accepted: whether it was taken.
+        diverging: energy error above 1000, or not finite.
+        energy: total energy of the kept point.
+        num_steps: integrator steps.
+        num_evals: evaluations of the log density and its gradient.
+    """
+
+    accept_prob: jax.Array
+    accepted: jax.Array
+    diverging: jax.Array
+    energy: jax.Array
+    num_steps: jax.Array
+    num_evals: jax.Array
+
+
+class SamplingAlgorithm(NamedTuple):
+    """The pair `init(position) -> state`, `step(key, state) -> (state, info)`."""
+
+    init: Callable
+    step: Callable
+
+
+def draw_num_steps(
+    key: jax.Array, step_size: jax.Array, length: jax.Array, max_steps: jax.Array | int, spread: float = 0.4
+) -> jax.Array:
+    """A random number of steps of mean about `length / step_size`, at least one.
+
+    The length is uniform on `length * [1 - spread, 1 + spread]`, which breaks the periodic orbits of a fixed
+    one; the quotient is rounded up or down at random in proportion.
+    """
+    key_length, key_round = jax.random.split(key)
+    dtype = jnp.result_type(float)
+    factor = jax.random.uniform(key_length, (), dtype, 1 - spread, 1 + spread)
+    steps = jnp.floor(length * factor / step_size + jax.random.uniform(key_round, (), dtype))
+    return jnp.clip(steps, 1, max_steps).astype(int)
+
+
+def _finite_force(metric: Metric, score: jax.Array) -> jax.Array:
+    return jnp.where(jnp.all(jnp.isfinite(score)), to_whitened_gradient(metric, score), 0)
+
+
+def trajectory_move(
+    key: jax.Array,
+    state: TrajectoryState,
+    value_and_score: ValueAndScore,
+    metric: Metric,
+    step_size: jax.Array,
+    num_steps: jax.Array,
+    dynamics: Dynamics = DYNAMICS["canonical"],
+    integrator: Integrator = INTEGRATORS["leapfrog"],
+) -> tuple[TrajectoryState, TrajectoryInfo]:
+    """One exact move of `num_steps` steps from `state`, one chain.
+
+    Args:
+        key: JAX key.
+        state: current point.
+        value_and_score: `x -> (log p(x), grad log p(x))`, traced once.
+        metric: the whitening, frozen or at least independent of the current position.
+        step_size: in whitened units (a standard Gaussian is stable below 2).
+        num_steps: integrator steps, at least 1; a traced integer is fine.
+        dynamics: `canonical` or `isokinetic`.
+        integrator: `leapfrog` (1 gradient a step) or `mn2` (2 gradients).
+
+    Returns:
+        The next state and what happened.
+    """
+    key_velocity, key_accept = jax.random.split(key)
+    velocity = dynamics.refresh(key_velocity, state.position.size)
+    kinetic = dynamics.kinetic(velocity)
+    stages = integrator.stages
+    drifts = jnp.asarray(integrator.drifts, velocity.dtype) * step_size
+    # The last kick of a step and the first of the next use the same force: one kick, except at the very end.
+    kicks = jnp.asarray((*integrator.kicks[1:-1], 2 * integrator.kicks[-1]), velocity.dtype) * step_size
+    end_kick = integrator.kicks[-1] * step_size
+    total = num_steps * stages
+
+    def stage(i, carry):
+        here, velocity, change = carry
+        position = here.position + drifts[i % stages] * to_position(metric, velocity)
+        here = TrajectoryState(position, *value_and_score(position))
+        h = jnp.where(i == total - 1, end_kick, kicks[i % stages])
+        velocity, gained = dynamics.kick(velocity, _finite_force(metric, here.score), h)
+        return here, velocity, change + gained
+
+    velocity, change = dynamics.kick(velocity, _finite_force(metric, state.score), end_kick)
+    end, _, change = jax.lax.fori_loop(0, total, stage, (state, velocity, change))
+
+    error = (state.log_density - end.log_density) + change
+    usable = jnp.all(jnp.isfinite(end.score)) & jnp.isfinite(end.log_density)
+    error = jnp.where(usable & ~jnp.isnan(error), error, jnp.inf)
+    accept_prob = jnp.exp(jnp.minimum(-error, 0))
+    accepted = jax.random.uniform(key_accept, (), velocity.dtype) < accept_prob
+    kept = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), end, state)
+    energy = kinetic - state.log_density + jnp.where(accepted, error, 0)
+    info = TrajectoryInfo(accept_prob, accepted, error > DIVERGENCE_THRESHOLD, energy, num_steps, total)
+    return kept, info
+
+
+def trajectory(
+    logdensity_fn: Callable,
+    step_size: float,
+    length: float = 1.5,
+    *,
+    metric: Metric | None = None,
+    dynamics: str = "canonical",
+    integrator: str = "leapfrog",
+    max_steps: int = 1023,
+) -> SamplingAlgorithm:
+    """The move with fixed parameters as a BlackJAX-shaped algorithm over any pytree position.
+
+    Args:
+        logdensity_fn: `position pytree -> log p`, scalar.
+        step_size: in whitened units, positive.
+        length: mean trajectory length in whitened units, positive.
+        metric: whitening of the raveled position; identity if left out.
+        dynamics: "canonical" or "isokinetic" (the latter needs at least 2 dimensions).
+        integrator: "leapfrog" or "mn2".
+        max_steps: most integrator steps of a move.
+
+    Raises:
+        ValueError: for an unknown name, a non-positive number, or a dimension that the dynamics does not
+            have.
+    """
+    check_move_settings(step_size=step_size, length=length, dynamics=dynamics, integrator=integrator)
+
+    def init(position):
+        flat, unravel = ravel_pytree(position)
+        check_dimension(dynamics, flat.size)
+        value, score = jax.value_and_grad(lambda x: logdensity_fn(unravel(x)))(flat)
+        return TrajectoryState(position, value, unravel(score))
+
+    def step(key, state):
+        flat, unravel = ravel_pytree(state.position)
+        used = identity_metric(flat.size, 0) if metric is None else metric
+        key_steps, key_move = jax.random.split(key)
+        steps = draw_num_steps(key_steps, step_size, length, max_steps)
+        flat_state = TrajectoryState(flat, state.log_density, ravel_pytree(state.score)[0])
+        value_and_score = jax.value_and_grad(lambda x: logdensity_fn(unravel(x)))
+        new, info = trajectory_move(
+            key_move,
+            flat_state,
+            value_and_score,
+            used,
+            step_size,
+            steps,
+            DYNAMICS[dynamics],
+            INTEGRATORS[integrator],
+        )
+        return TrajectoryState(unravel(new.position), new.log_density, unravel(new.score)), info
+
+    return SamplingAlgorithm(init, step)
+
+
+def check_move_settings(*, step_size=None, length=None, dynamics: str, integrator: str) -> None:
+    """Refuse unknown names and non-positive numbers before any work starts (traced numbers pass).
+
+    Raises:
+        ValueError: naming the argument, what was given and what is expected.
+    """
+    for name, value in (("step_size", step_size), ("trajectory_length", length)):
+        if value is not None and not isinstance(value, jax.core.Tracer) and not 0 < value < float("inf"):
+            raise ValueError(f"{name} is {value}; expected a positive finite number.")
+    for name, value, table in (("dynamics", dynamics, DYNAMICS), ("integrator", integrator, INTEGRATORS)):
+        if value not in table:
+            raise ValueError(f"{name} is {value!r}; expected one of {sorted(table)}.")
+
+
+def check_dimension(dynamics: str, dim: int) -> None:
+    """Refuse a dimension below what the dynamics is defined for.
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    smallest = DYNAMICS[dynamics].smallest_dim
+    if 0 < dim < smallest:
+        raise ValueError(
+            f"dynamics={dynamics!r} needs at least {smallest} dimensions and this target has {dim}; "
+            'use dynamics="canonical".'
+        )
