@@ -1,0 +1,50 @@
+"""The two commands, run small from beginning to end."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from qdesampler.bench import startup
+from qdesampler.bench.__main__ import main
+from qdesampler.bench.measure import Settings
+
+MODELS = Path(__file__).parents[2] / "models"
+
+
+def test_the_benchmark(tmp_path, capsys):
+    out = tmp_path / "table.csv"
+    sizes = ["--chains", "2", "--warmup", "40", "--draws", "40"]
+    command = [
+        "--models",
+        "banana",
+        "--kernels",
+        "qde,nuts-dense,nuts",
+        "--seeds",
+        "7",
+        "--out",
+        str(out),
+        *sizes,
+    ]
+    assert main(command) == 0
+    rows = list(csv.DictReader(line for line in out.read_text().splitlines() if not line.startswith("#")))
+    assert [row["kernel"] for row in rows] == ["qde", "nuts-dense", "nuts"]
+    assert all(int(row["warmup_evals"]) >= 2 * 40 + 2 for row in rows)
+    text = capsys.readouterr().out
+    assert "Ratio to nuts, per_1000_total" in text
+    assert "Failed runs: 0 of 3" in text
+
+
+@pytest.mark.slow
+def test_startup_times(capsys):
+    sizes = ["--chains", "2", "--warmup", "50", "--draws", "50", "--repeats", "1"]
+    assert startup.main([str(MODELS / "eight_schools"), *sizes]) == 0
+    text = capsys.readouterr().out
+    assert "| qde |" in text
+    assert "| nuts |" in text
+
+
+def test_a_failing_process_is_an_error_not_a_time(tmp_path):
+    (tmp_path / "model.py").write_text("raise OSError('the disk is full')\n")
+    with pytest.raises(RuntimeError, match=r"nuts process failed(.|\n)*the disk is full"):
+        startup.time_process("nuts", tmp_path, 0, Settings(1, 1, 1))
