@@ -168,7 +168,7 @@ class TaylorExpansion:
         outside = jnp.any(4 * s <= -(math.pi**2))
         if not is_traced(outside) and bool(outside):
             raise ValueError(
-                f"tau = {tau} is too long for a concave direction (curvature {float(self.curvature[0]):.6g}): "
+                f"tau={tau} is too long for a concave direction (curvature {float(self.curvature[0]):.4g}), "
                 f"the mass is finite only below tau = {float(self.longest_step(diffusion)):.6g}. "
                 "Take a shorter step or a lower order."
             )
