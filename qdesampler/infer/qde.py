@@ -3,18 +3,25 @@
 import copy
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.mcmc import MCMCKernel
 
-from qdesampler.infer.metric_arguments import correlated_blocks, initial_metric
+from qdesampler.infer.metric_arguments import (
+    block_rank,
+    correlated_blocks,
+    initial_metric,
+    position_size,
+)
+from qdesampler.infer.state import QDEAdaptState, QDEState
 from qdesampler.infer.target import Target, is_batched, value_and_gradient
 from qdesampler.kernels.adaptation import (
-    Adaptation,
     AdaptationSettings,
     adapt,
     num_steps_limit,
@@ -31,56 +38,7 @@ from qdesampler.kernels.trajectory import (
     trajectory_move,
 )
 
-__all__ = ["QDE", "QDEAdaptState", "QDEState"]
-
-
-class QDEAdaptState(NamedTuple):
-    """Adaptation as seen from a state.
-
-    Attributes:
-        step_size: whitened units; one for each chain when chains are vectorized.
-        trajectory_length: mean length, whitened units; likewise.
-        shared: everything else, one for all chains of a batch.
-    """
-
-    step_size: jax.Array
-    trajectory_length: jax.Array
-    shared: Adaptation
-
-
-class QDEState(NamedTuple):
-    """State of a chain, or of vectorized chains (leading axis; `i` and `adapt_state.shared` are shared).
-
-    Attributes:
-        i: iterations done.
-        z: unconstrained position, the pytree of the model's latent sites.
-        z_grad: gradient of the potential energy at `z`.
-        potential_energy: `U(z) = -log p(z)` up to a constant.
-        energy: potential plus kinetic energy of the kept point.
-        num_evals: log-density evaluations spent on this draw, rejected work included.
-        warmup_evals: their sum over the warm-up, the start included.
-        pending_evals: evaluations made outside `sample` (start, `refresh`), charged to the next draw.
-        accept_prob: acceptance probability of this draw's trajectory.
-        mean_accept_prob: running mean of it, restarted after the warm-up.
-        diverging: the trajectory's energy error exceeded 1000, or the chain stands where the density is not
-            finite.
-        adapt_state: what the warm-up adapts, frozen after it.
-        rng_key: JAX key, one for each chain.
-    """
-
-    i: jax.Array
-    z: Any
-    z_grad: Any
-    potential_energy: jax.Array
-    energy: jax.Array
-    num_evals: jax.Array
-    warmup_evals: jax.Array
-    pending_evals: jax.Array
-    accept_prob: jax.Array
-    mean_accept_prob: jax.Array
-    diverging: jax.Array
-    adapt_state: QDEAdaptState
-    rng_key: jax.Array
+__all__ = ["QDE"]
 
 
 class QDE(MCMCKernel):
@@ -125,17 +83,6 @@ class QDE(MCMCKernel):
         ValueError: for none or several sources, an unknown name, or a non-positive number.
     """
 
-    sample_field = "z"
-    default_fields = (
-        "z",
-        "diverging",
-        "energy",
-        "potential_energy",
-        "accept_prob",
-        "num_evals",
-        "adapt_state.step_size",
-    )
-
     def __init__(
         self,
         model: Callable | None = None,
@@ -165,12 +112,12 @@ class QDE(MCMCKernel):
         check_move_settings(
             step_size=step_size, length=trajectory_length, dynamics=dynamics, integrator=integrator
         )
-        if not isinstance(target_accept_prob, jax.core.Tracer) and not 0 < target_accept_prob < 1:
+        if not isinstance(target_accept_prob, Tracer) and not 0 < target_accept_prob < 1:
             raise ValueError(
                 f"target_accept_prob is {target_accept_prob}; expected a number between 0 and 1."
             )
         depths = max_tree_depth if isinstance(max_tree_depth, tuple) else (max_tree_depth, max_tree_depth)
-        if len(depths) != 2 or not all(isinstance(d, int) and 1 <= d <= 30 for d in depths):
+        if len(depths) != 2 or not all(isinstance(d, (int, np.integer)) and 1 <= d <= 30 for d in depths):
             raise ValueError(
                 f"max_tree_depth is {max_tree_depth}; expected 1 to 30, or a pair of such integers."
             )
@@ -188,15 +135,36 @@ class QDE(MCMCKernel):
         self._dense_mass = dense_mass
         self._target_accept_prob = target_accept_prob
         self._trajectory_length = trajectory_length
-        self._max_steps = (2 ** depths[0] - 1, 2 ** depths[1] - 1)
+        self._max_steps = (2 ** int(depths[0]) - 1, 2 ** int(depths[1]) - 1)
         self._find_heuristic_step_size = find_heuristic_step_size
         self._regularize_mass_matrix = regularize_mass_matrix
         self._dynamics = dynamics
         self._integrator = integrator
-        self._settings = AdaptationSettings()
-        self._sample_fn = None  # NumPyro reads this name: None means that `init` has to run
 
     # ---- NumPyro's contract --------------------------------------------------------------------------------
+
+    @property
+    def sample_field(self) -> str:
+        """The field of the state that holds the draw."""
+        return "z"
+
+    @property
+    def default_fields(self) -> tuple[str, ...]:
+        """What `MCMC` collects unasked."""
+        return (
+            "z",
+            "diverging",
+            "energy",
+            "potential_energy",
+            "accept_prob",
+            "num_evals",
+            "adapt_state.step_size",
+        )
+
+    @property
+    def _sample_fn(self) -> Callable | None:
+        """NumPyro reads this name: None means that `init` has to run before `sample` can."""
+        return self.sample if self._target.is_ready else None
 
     @property
     def model(self) -> Callable | None:
@@ -223,25 +191,12 @@ class QDE(MCMCKernel):
         rng_key, key_start = split(rng_key)
         start = self._target.start(key_start, init_params, model_args, model_kwargs)
         prototype = jax.tree.map(lambda x: x[0], start.z) if batched else start.z
-        dim = ravel_pytree(prototype)[0].size
-        check_dimension(self._dynamics, dim)
-        blocks, forced = correlated_blocks(self._dense_mass, self._inverse_mass_matrix, prototype)
-        self._settings = AdaptationSettings(
-            adapt_step_size=self._adapt_step_size,
-            adapt_metric=self._adapt_mass_matrix,
-            search_step_size=self._find_heuristic_step_size,
-            regularize=self._regularize_mass_matrix,
-            blocks=blocks,
-            block_rank=_block_rank(dim, forced),
-            force_blocks=forced,
-            search_length=self._trajectory_length is None,
-            max_steps=self._max_steps,
-        )
-        self._sample_fn = self.sample
+        check_dimension(self._dynamics, position_size(prototype))
+        settings = self._adaptation_settings(prototype)
         chains = rng_key.shape[0] if batched else 1
         shared = start_adaptation(
-            self._settings,
-            initial_metric(self._inverse_mass_matrix, prototype, self._settings.rank),
+            settings,
+            initial_metric(self._inverse_mass_matrix, prototype, settings.rank),
             chains,
             num_warmup,
             step_size=self._step_size,
@@ -252,9 +207,9 @@ class QDE(MCMCKernel):
         def each(value, dtype=float):
             return jnp.full((chains,) if batched else (), value, jnp.result_type(dtype))
 
-        energy = jnp.asarray(start.potential_energy, jnp.result_type(float))
+        energy = start.potential_energy
         return QDEState(
-            i=jnp.zeros((), jnp.result_type(int)),
+            i=each(0, int),
             z=start.z,
             z_grad=start.gradient,
             potential_energy=energy,
@@ -264,7 +219,7 @@ class QDE(MCMCKernel):
             pending_evals=each(start.num_evals, int),
             accept_prob=each(0),
             mean_accept_prob=each(0),
-            diverging=each(False, bool),
+            diverging=~jnp.isfinite(energy),
             adapt_state=QDEAdaptState(each(shared.step_size), each(shared.length), shared),
             rng_key=rng_key,
         )
@@ -276,19 +231,29 @@ class QDE(MCMCKernel):
         rng_key, key_move, key_steps = (jax.vmap(split, out_axes=1) if batched else split)(state.rng_key)
         prototype = jax.tree.map(lambda x: x[0], state.z) if batched else state.z
         flat, unravel = ravel_pytree(prototype)
+        shared = state.adapt_state.shared
+        iteration = state.i[0] if batched else state.i
+        num_warmup = shared.plan.size - 1
+        warming = iteration < num_warmup
         if flat.size == 0:
+            certain = jnp.ones_like(state.accept_prob)
             return state._replace(
-                i=state.i + 1, rng_key=rng_key, accept_prob=jnp.ones_like(state.accept_prob)
+                i=state.i + 1,
+                num_evals=state.pending_evals,
+                warmup_evals=state.warmup_evals + jnp.where(warming, state.pending_evals, 0),
+                pending_evals=jnp.zeros_like(state.pending_evals),
+                accept_prob=certain,
+                mean_accept_prob=certain,
+                rng_key=rng_key,
             )
 
-        shared = state.adapt_state.shared
         # One random number of steps serves all chains of a batch: it depends on no position, and they stay in
         # lockstep.
         steps = draw_num_steps(
             key_steps[0] if batched else key_steps,
             shared.step_size,
-            trial_length(shared, state.i),
-            num_steps_limit(shared, state.i),
+            trial_length(shared, iteration),
+            num_steps_limit(shared, iteration),
         )
         evaluate = value_and_gradient(
             self._target.potential(model_args, model_kwargs), self._target.forward_mode
@@ -320,27 +285,26 @@ class QDE(MCMCKernel):
             return x if batched else x[None]
 
         shared = adapt(
-            self._settings,
+            self._adaptation_settings(prototype),
             shared,
-            state.i,
+            iteration,
             rows(before),
             rows(new.position),
             rows(new.score),
             rows(info.accept_prob),
             rows(info.num_evals),
         )
-        i = state.i + 1
-        num_warmup = shared.plan.size - 1
-        counted = jnp.where(i <= num_warmup, i, i - num_warmup)
+        done = iteration + 1
+        counted = jnp.where(warming, done, done - num_warmup)
         like = jnp.ones_like(state.accept_prob)
         return QDEState(
-            i=i,
+            i=state.i + 1,
             z=z,
             z_grad=z_grad,
             potential_energy=-new.log_density,
             energy=info.energy,
             num_evals=evals,
-            warmup_evals=state.warmup_evals + jnp.where(i <= num_warmup, evals, 0),
+            warmup_evals=state.warmup_evals + jnp.where(warming, evals, 0),
             pending_evals=jnp.zeros_like(state.pending_evals),
             accept_prob=info.accept_prob,
             mean_accept_prob=state.mean_accept_prob + (info.accept_prob - state.mean_accept_prob) / counted,
@@ -392,11 +356,7 @@ class QDE(MCMCKernel):
             self._target.potential(model_args, model_kwargs), self._target.forward_mode
         )
         energy, gradient = (jax.vmap(evaluate) if is_batched(state.rng_key) else evaluate)(state.z)
-        return state._replace(
-            potential_energy=jnp.asarray(energy, state.potential_energy.dtype),
-            z_grad=gradient,
-            pending_evals=state.pending_evals + 1,
-        )
+        return state._replace(potential_energy=energy, z_grad=gradient, pending_evals=state.pending_evals + 1)
 
     def wrap_model(self, wrapper: Callable) -> "QDE":
         """A copy of this kernel bound to `wrapper(model)`, to be initialised anew.
@@ -407,16 +367,20 @@ class QDE(MCMCKernel):
         if self.model is None:
             raise ValueError("`wrap_model` needs a kernel built from a model; this one has none.")
         kernel = copy.copy(self)
-        kernel._target = copy.copy(self._target)
-        kernel._target.model = wrapper(self.model)
-        kernel._target.forget()
-        kernel._sample_fn = None
+        kernel._target = self._target.rebound(wrapper(self.model))
         return kernel
 
-    def __getstate__(self) -> dict:
-        """State for pickling, without what `init` rebuilds."""
-        return {**self.__dict__, "_sample_fn": None}
-
-
-def _block_rank(dim: int, forced: bool) -> int:
-    return dim if forced or dim <= 128 else 64
+    def _adaptation_settings(self, prototype: Any) -> AdaptationSettings:
+        """What is adapted, for positions like `prototype` (one chain); not kept: never stale."""
+        blocks, forced = correlated_blocks(self._dense_mass, self._inverse_mass_matrix, prototype)
+        return AdaptationSettings(
+            adapt_step_size=self._adapt_step_size,
+            adapt_metric=self._adapt_mass_matrix,
+            search_step_size=self._find_heuristic_step_size,
+            regularize=self._regularize_mass_matrix,
+            blocks=blocks,
+            block_rank=block_rank(self._inverse_mass_matrix, prototype, forced),
+            force_blocks=forced,
+            search_length=self._trajectory_length is None,
+            max_steps=self._max_steps,
+        )

@@ -4,18 +4,25 @@ All three give a potential energy over an unconstrained pytree `z`, a start, and
 for. The potential of a model is rebuilt from the arguments of every call, so that new data are never ignored.
 """
 
+import copy
+import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import biject_to
+from jax.core import Tracer
+from numpyro.handlers import seed, substitute
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
-from numpyro.infer.util import ParamInfo, initialize_model, transform_fn, unconstrain_fn
+from numpyro.infer.util import ParamInfo, constrain_fn, initialize_model, unconstrain_fn
 from numpyro.util import is_prng_key
 
-__all__ = ["GROUND_STATE_SITE", "Start", "Target", "value_and_gradient"]
+from qdesampler.infer.start_checks import check_scalar, check_structure, finite_chains
+from qdesampler.infer.supports import Supports, depends_on_siblings, latent_sites, read_supports
+
+__all__ = ["GROUND_STATE_SITE", "Start", "Target", "is_batched", "value_and_gradient"]
 
 GROUND_STATE_SITE = "x"
 
@@ -30,9 +37,15 @@ class Start(NamedTuple):
 
 
 def value_and_gradient(potential: Callable, forward_mode: bool) -> Callable:
-    """`z -> (U(z), grad U(z))`, by reverse or forward differentiation, traced once."""
-    if not forward_mode:
-        return jax.value_and_grad(potential)
+    """`z -> (U(z), grad U(z))`, by reverse or forward differentiation, traced once.
+
+    The energy has JAX's default float type whatever the model computes in; NaN counts as no density at all,
+    `U = inf`.
+    """
+
+    def as_default(energy):
+        energy = jnp.asarray(energy, jnp.result_type(float))
+        return jnp.where(jnp.isnan(energy), jnp.inf, energy)
 
     def twice(z):
         value = potential(z)
@@ -40,18 +53,18 @@ def value_and_gradient(potential: Callable, forward_mode: bool) -> Callable:
 
     def forward(z):
         gradient, value = jax.jacfwd(twice, has_aux=True)(z)
-        return value, gradient
+        return as_default(value), gradient
 
-    return forward
+    def reverse(z):
+        value, gradient = jax.value_and_grad(potential)(z)
+        return as_default(value), gradient
+
+    return forward if forward_mode else reverse
 
 
 def is_batched(rng_key: jax.Array) -> bool:
     """Whether this is one key for each of several vectorized chains."""
     return not is_prng_key(rng_key)
-
-
-def _is_traced(tree: Any) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
 class Target:
@@ -60,12 +73,12 @@ class Target:
     Args:
         model: NumPyro model.
         potential_fn: `z -> U(z)`, a scalar, for any pytree `z`.
-        ground_state: an object with `dim`, `log_prob(x)` and `sample(key, shape)`; sampled as the site "x".
+        ground_state: an object with `dim`, `log_prob(x)` and `sample(key)`; sampled as the site "x".
         init_strategy: NumPyro's per-site initialisation, for models.
         forward_mode: differentiate forwards.
 
     Raises:
-        ValueError: unless exactly one source is given.
+        ValueError: unless exactly one source is given, and of the right kind.
     """
 
     def __init__(
@@ -87,19 +100,41 @@ class Target:
         for name in ("model", "potential_fn"):
             if sources[name] is not None and not callable(sources[name]):
                 raise ValueError(f"`{name}` must be callable; got {type(sources[name]).__name__}.")
+        if ground_state is not None:
+            missing = [name for name in ("dim", "log_prob", "sample") if not hasattr(ground_state, name)]
+            if missing:
+                raise ValueError(
+                    f"`ground_state` must be a solved GroundState; got {type(ground_state).__name__}, "
+                    f"without {missing}. Solve first: ground_state(hamiltonian, solver)."
+                )
         self.model = model
         self.potential_fn = potential_fn
         self.ground_state = ground_state
         self.init_strategy = init_strategy
         self.forward_mode = forward_mode
-        self.forget()
+        self._forget()
 
-    def forget(self) -> None:
+    def _forget(self) -> None:
         """Drop what was learned from the last model trace."""
-        self._potential_gen = None
-        self._postprocess_gen = None
-        self._transforms = None
-        self._dynamic_support = False
+        self._potential_gen: Callable | None = None
+        self._postprocess_gen: Callable | None = None
+        self._supports: Supports | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the potential can be built; a model has to be traced once before, by `start`."""
+        return self.model is None or self._potential_gen is not None
+
+    def rebound(self, model: Callable) -> "Target":
+        """A copy for another model, which has not been traced."""
+        target = copy.copy(self)
+        target.model = model
+        target._forget()
+        return target
+
+    def __getstate__(self) -> dict:
+        """State for pickling: what a model's trace rebuilds is left out."""
+        return {**self.__dict__, "_potential_gen": None, "_postprocess_gen": None, "_supports": None}
 
     # ---- potential and constraints -------------------------------------------------------------------------
 
@@ -114,32 +149,32 @@ class Target:
         if self.ground_state is not None:
             log_prob = self.ground_state.log_prob
             return lambda z: -log_prob(z[GROUND_STATE_SITE])
-        if self._potential_gen is None:
-            raise RuntimeError("The kernel has not seen the model yet: call `init` (or run MCMC) first.")
-        return self._potential_gen(*model_args, **(model_kwargs or {}))
+        return _seen(self._potential_gen)(*model_args, **(model_kwargs or {}))
 
     def postprocess(self, model_args: Sequence, model_kwargs: dict | None) -> Callable:
-        """`z -> constrained values and deterministic sites`; identity where there is no model."""
-        if self._postprocess_gen is None:
-            return lambda z: z
-        return self._postprocess_gen(*model_args, **(model_kwargs or {}))
-
-    def constrain(
-        self, model_args: Sequence, model_kwargs: dict | None, return_deterministic: bool
-    ) -> Callable:
-        """`z -> constrained values`; replays the model only for deterministic sites or dynamic supports.
+        """`z -> constrained values and deterministic sites`; identity where there is no model.
 
         Raises:
             RuntimeError: for a model before `start` has seen it.
         """
         if self.model is None:
             return lambda z: z
-        if self._transforms is None:
-            raise RuntimeError("The kernel has not seen the model yet: call `init` (or run MCMC) first.")
-        if return_deterministic or self._dynamic_support:
+        return _seen(self._postprocess_gen)(*model_args, **(model_kwargs or {}))
+
+    def constrain(
+        self, model_args: Sequence, model_kwargs: dict | None, return_deterministic: bool
+    ) -> Callable:
+        """`z -> constrained values`; replays the model only for deterministic sites or moving supports.
+
+        Raises:
+            RuntimeError: for a model before `start` has seen it.
+        """
+        if self.model is None:
+            return lambda z: z
+        supports = _seen(self._supports)
+        if return_deterministic or not supports.is_static:
             return self.postprocess(model_args, model_kwargs)
-        transforms = self._transforms
-        return lambda z: transform_fn(transforms, z)
+        return supports.constrain
 
     # ---- start ---------------------------------------------------------------------------------------------
 
@@ -147,6 +182,10 @@ class Target:
         self, rng_key: jax.Array, init_params: Any, model_args: Sequence, model_kwargs: dict | None
     ) -> Start:
         """A valid start for one chain, or for each of a batch of keys.
+
+        Inside NumPyro's `Gibbs` the values given are draws from the prior unless the user chose them, and
+        constrained; where they have no finite density, the start found by `init_strategy` takes their place,
+        with a warning.
 
         Args:
             rng_key: one key, or one for each vectorized chain.
@@ -156,18 +195,19 @@ class Target:
 
         Raises:
             ValueError: `init_params` is missing for a potential, or has the wrong sites, shapes or chain
-                axis, or the potential energy there is not finite (when it can be known before compilation).
+                axis, or the potential energy there is not finite (when it can be known before compilation),
+                or the potential is no scalar.
             RuntimeError: the model has discrete sites that cannot be enumerated, or no valid start was found.
         """
         model_kwargs = model_kwargs or {}
+        if isinstance(init_params, ParamInfo):
+            init_params = init_params.z
         if self.model is not None:
-            found = self._start_of_model(rng_key, model_args, model_kwargs)
+            found = self._start_of_model(self.model, rng_key, model_args, model_kwargs)
             if init_params is None:
                 return found
             if GIBBS_SITES_KWARG in model_kwargs:
-                init_params = self._unconstrain(init_params, model_args, model_kwargs)
-            if isinstance(init_params, ParamInfo):
-                return Start(init_params.z, init_params.potential_energy, init_params.z_grad, 1)
+                return self._start_in_gibbs(rng_key, found, init_params, model_args, model_kwargs)
             prototype, spent = found.z, found.num_evals
         elif self.ground_state is not None:
             prototype, spent = self._draw_ground_state(rng_key), 0
@@ -181,16 +221,24 @@ class Target:
                     "takes (with a leading axis of num_chains when there are several chains)."
                 )
             init_params = prototype
-        z = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x, jnp.float32)), init_params)
-        if prototype is not None:
-            _check_structure(z, prototype)
-        return self._evaluate(rng_key, z, model_args, model_kwargs, spent + 1)
+        z = _as_floats(init_params)
+        check_structure(z, prototype, rng_key.shape[0] if is_batched(rng_key) else None)
+        start = self._evaluate(rng_key, z, model_args, model_kwargs, spent + 1)
+        finite = finite_chains(start.potential_energy, start.gradient)
+        if finite is not None and not np.all(finite):
+            where = f"chains {np.flatnonzero(~finite).tolist()}" if is_batched(rng_key) else "the start"
+            raise ValueError(
+                f"The potential energy or its gradient is not finite at `init_params` of {where} (energy "
+                f"{np.asarray(start.potential_energy)}). Start inside the support, and check the model for "
+                "NaN there."
+            )
+        return start
 
-    def _start_of_model(self, rng_key, model_args, model_kwargs) -> Start:
+    def _start_of_model(self, model, rng_key, model_args, model_kwargs) -> Start:
         try:
             info = initialize_model(
                 rng_key,
-                self.model,
+                model,
                 init_strategy=self.init_strategy,
                 dynamic_args=True,
                 model_args=tuple(model_args),
@@ -204,82 +252,93 @@ class Target:
                 f"{error} QDE moves continuous sites only: update the discrete ones in a block of their "
                 "own, as in numpyro.infer.Gibbs([(DiscreteGibbs(model), ['site']), (QDE(model), None)])."
             ) from error
-        self._potential_gen, self._postprocess_gen = info.potential_fn, info.postprocess_fn
-        latent = {
-            name: site["fn"].support
-            for name, site in info.model_trace.items()
-            if site["type"] == "sample" and not site["is_observed"] and not site["fn"].support.is_discrete
-        }
-        self._transforms = {name: biject_to(support) for name, support in latent.items()}
-        for name, site in info.model_trace.items():
-            if site["type"] == "param" and "constraint" in site["kwargs"]:
-                self._transforms[name] = biject_to(site["kwargs"]["constraint"])
-        # A bound that is an array may depend on other sites: only a replay of the model knows.
-        self._dynamic_support = any(not _is_static(support) for support in latent.values())
-        return Start(info.param_info.z, info.param_info.potential_energy, info.param_info.z_grad, 1)
+        supports = read_supports(info.model_trace)
+        sites = latent_sites(info.model_trace)
+        if GIBBS_SITES_KWARG in model_kwargs and not supports.is_static:
+            values = {name: site["value"] for name, site in sites.items()}
+            if depends_on_siblings(model, model_args, model_kwargs, values, list(sites)):
+                raise ValueError(
+                    f"The support of one of the sites {sorted(sites)} depends on a site of another block; "
+                    "put both into one block of Gibbs, or write the model with fixed supports."
+                )
+        self._potential_gen, self._postprocess_gen, self._supports = (
+            info.potential_fn,
+            info.postprocess_fn,
+            supports,
+        )
+        if not supports.is_static and not supports.has_deterministic:
+            # NumPyro may not have noticed that a support moves: always replay.
+            self._postprocess_gen = partial(_replay, model, _params(info.model_trace))
+        found = info.param_info
+        z = _as_floats(found.z)
+        if jax.tree.map(jnp.result_type, z) != jax.tree.map(jnp.result_type, found.z):
+            return self._evaluate(rng_key, z, model_args, model_kwargs, 2)
+        return Start(z, _as_floats(found.potential_energy), _as_floats(found.z_grad), 1)
 
-    def _unconstrain(self, values, model_args, model_kwargs):
-        if self._dynamic_support:
-            return unconstrain_fn(self.model, tuple(model_args), model_kwargs, values)
-        return transform_fn({name: self._transforms[name] for name in values}, values, invert=True)
+    def _start_in_gibbs(self, rng_key, found, values, model_args, model_kwargs) -> Start:
+        unknown = sorted(set(values) - set(found.z))
+        if unknown:
+            raise ValueError(
+                f"QDE cannot move the sites {unknown} (discrete, or not in the model): give them to a block "
+                "of their own, such as DiscreteGibbs."
+            )
+        supports = _seen(self._supports)
+        if supports.is_static:
+            z = supports.unconstrain(values)
+        else:
+            z = unconstrain_fn(self.model, tuple(model_args), model_kwargs, values)
+        z = _as_floats(z)
+        check_structure(z, found.z, None)
+        given = self._evaluate(rng_key, z, model_args, model_kwargs, 1)
+        finite = (
+            jnp.isfinite(given.potential_energy)
+            & jnp.array(
+                [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves((given.z, given.gradient))], bool
+            ).all()
+        )
+        if not isinstance(finite, Tracer) and not finite:
+            warnings.warn(
+                f"The start of the sites {sorted(values)} has no finite density (energy "
+                f"{given.potential_energy}); QDE starts where its init_strategy found one.",
+                stacklevel=2,
+            )
+        z, energy, gradient = jax.tree.map(lambda a, b: jnp.where(finite, a, b), given[:3], found[:3])
+        return Start(z, energy, gradient, given.num_evals + found.num_evals)
 
     def _draw_ground_state(self, rng_key):
-        draw = self.ground_state.sample
+        draw = self.ground_state.sample  # pyright: ignore[reportOptionalMemberAccess]
         return {GROUND_STATE_SITE: jax.vmap(draw)(rng_key) if is_batched(rng_key) else draw(rng_key)}
 
     def _evaluate(self, rng_key, z, model_args, model_kwargs, num_evals) -> Start:
-        evaluate = value_and_gradient(self.potential(model_args, model_kwargs), self.forward_mode)
+        potential = self.potential(model_args, model_kwargs)
+        batched = is_batched(rng_key)
         if not jax.tree.leaves(z):
-            shape = rng_key.shape[:1] if is_batched(rng_key) else ()
+            shape = rng_key.shape[:1] if batched else ()
             return Start(z, jnp.zeros(shape), z, 0)
-        if is_batched(rng_key):
-            chains = rng_key.shape[0]
-            lengths = {np.shape(leaf)[0] if np.ndim(leaf) else None for leaf in jax.tree.leaves(z)}
-            if lengths != {chains}:
-                raise ValueError(
-                    f"`init_params` has leading axes {sorted(map(str, lengths))}; expected "
-                    f"{chains}, one start for each chain."
-                )
-            evaluate = jax.vmap(evaluate)
-        energy, gradient = evaluate(z)
-        expected = (rng_key.shape[0],) if is_batched(rng_key) else ()
-        if jnp.shape(energy) != expected:
-            one = jnp.shape(energy)[len(expected) :]
-            raise ValueError(
-                f"The potential must return a scalar; it returned shape {one}. Sum over its terms."
-            )
-        if not _is_traced((energy, gradient)):
-            finite = np.isfinite(np.asarray(energy))
-            for leaf in jax.tree.leaves(gradient):
-                axes = tuple(range(len(expected), np.ndim(leaf)))
-                finite &= np.all(np.isfinite(np.asarray(leaf)), axis=axes)
-            if not np.all(finite):
-                where = f"chains {np.flatnonzero(~finite).tolist()}" if expected else "the start"
-                raise ValueError(
-                    f"The potential energy or its gradient is not finite at `init_params` of {where} (energy "
-                    f"{np.asarray(energy)}). Start inside the support, and check the model for NaN there."
-                )
+        if self.potential_fn is not None:
+            check_scalar(potential, jax.tree.map(lambda leaf: leaf[0], z) if batched else z)
+        evaluate = value_and_gradient(potential, self.forward_mode)
+        energy, gradient = (jax.vmap(evaluate) if batched else evaluate)(z)
         return Start(z, energy, gradient, num_evals)
 
 
-def _is_static(support: Any) -> bool:
-    return all(isinstance(leaf, (int, float, np.number)) for leaf in jax.tree.leaves(support))
+def _seen(learned: Any) -> Any:
+    if learned is None:
+        raise RuntimeError("The kernel has not seen the model yet: call `init` (or run MCMC) first.")
+    return learned
 
 
-def _check_structure(z: Any, prototype: Any) -> None:
-    """Compare a start with what the model needs, site by site."""
-    if isinstance(prototype, dict) and isinstance(z, dict) and set(z) != set(prototype):
-        missing, unknown = sorted(set(prototype) - set(z)), sorted(set(z) - set(prototype))
-        raise ValueError(
-            f"`init_params` has sites {sorted(z)}; the model's latent sites are {sorted(prototype)} "
-            f"(missing {missing}, unknown {unknown})."
-        )
-    given, expected = jax.tree.structure(z), jax.tree.structure(prototype)
-    if given != expected:
-        raise ValueError(f"`init_params` has structure {given}; expected {expected}.")
-    for (path, leaf), wanted in zip(jax.tree.leaves_with_path(z), jax.tree.leaves(prototype), strict=True):
-        if jnp.shape(leaf) != jnp.shape(wanted):
-            raise ValueError(
-                f"`init_params`{jax.tree_util.keystr(path)} has shape {jnp.shape(leaf)}; expected "
-                f"{jnp.shape(wanted)} in unconstrained space (vectorized chains: a leading axis of num_chains)."
-            )
+def _as_floats(z: Any) -> Any:
+    """Every leaf in JAX's default float type, so that all iterations have one type."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(float)), z)
+
+
+def _params(model_trace: dict) -> dict[str, Any]:
+    """Values of the parameters (not sampled) that the model was initialised with."""
+    return {name: site["value"] for name, site in model_trace.items() if site["type"] in ("param", "mutable")}
+
+
+def _replay(model: Callable, params: dict, *model_args: Any, **model_kwargs: Any) -> Callable:
+    """`z -> constrained values` by running the model; discrete sites are drawn and not returned."""
+    run = substitute(seed(model, jax.random.key(0)), data=params)
+    return lambda z: constrain_fn(run, model_args, model_kwargs, z)

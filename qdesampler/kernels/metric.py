@@ -19,6 +19,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 __all__ = [
     "Metric",
@@ -78,7 +79,7 @@ def dense_matrix(metric: Metric) -> jax.Array:
     return factor @ factor.T
 
 
-def from_covariance(covariance: jax.Array, rank: int) -> Metric:
+def from_covariance(covariance: ArrayLike, rank: int) -> Metric:
     """Metric of a given covariance: shape `(dim,)` (a diagonal) or `(dim, dim)`, keeping `rank` directions.
 
     Raises:
@@ -91,6 +92,10 @@ def from_covariance(covariance: jax.Array, rank: int) -> Metric:
             f"inverse_mass_matrix has shape {covariance.shape}; expected (dim,) for a diagonal or "
             "(dim, dim) for a dense matrix."
         )
+    if not np.all(np.isfinite(covariance)):
+        raise ValueError(
+            "inverse_mass_matrix must be finite and positive definite; it holds NaN or infinity."
+        )
     dim, dtype = covariance.shape[0], jnp.result_type(float)
     if covariance.ndim == 1:
         variance, levels, basis = covariance, np.ones(dim), np.zeros((dim, dim))
@@ -98,7 +103,7 @@ def from_covariance(covariance: jax.Array, rank: int) -> Metric:
         variance = np.diag(covariance)
         scale = np.sqrt(np.where(variance > 0, variance, 1.0))
         levels, basis = np.linalg.eigh(covariance / np.outer(scale, scale))
-    if not (np.all(np.isfinite(covariance)) and np.all(variance > 0) and np.all(levels > 0)):
+    if not (np.all(variance > 0) and np.all(levels > 0)):
         raise ValueError(
             "inverse_mass_matrix must be finite and positive definite; its smallest eigenvalue after scaling "
             f"to unit diagonal is {levels.min():.3g} and its smallest diagonal entry {variance.min():.3g}."

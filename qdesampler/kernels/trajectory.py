@@ -18,7 +18,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
 
 from qdesampler.kernels.integrators import DYNAMICS, INTEGRATORS, Dynamics, Integrator
 from qdesampler.kernels.metric import Metric, identity_metric, to_position, to_whitened_gradient
@@ -81,7 +83,7 @@ class SamplingAlgorithm(NamedTuple):
 
 
 def draw_num_steps(
-    key: jax.Array, step_size: jax.Array, length: jax.Array, max_steps: jax.Array | int, spread: float = 0.4
+    key: jax.Array, step_size: ArrayLike, length: ArrayLike, max_steps: jax.Array | int, spread: float = 0.4
 ) -> jax.Array:
     """A random number of steps of mean about `length / step_size`, at least one.
 
@@ -104,7 +106,7 @@ def trajectory_move(
     state: TrajectoryState,
     value_and_score: ValueAndScore,
     metric: Metric,
-    step_size: jax.Array,
+    step_size: ArrayLike,
     num_steps: jax.Array,
     dynamics: Dynamics = DYNAMICS["canonical"],
     integrator: Integrator = INTEGRATORS["leapfrog"],
@@ -131,7 +133,7 @@ def trajectory_move(
     drifts = jnp.asarray(integrator.drifts, velocity.dtype) * step_size
     # The last kick of a step and the first of the next use the same force: one kick, except at the very end.
     kicks = jnp.asarray((*integrator.kicks[1:-1], 2 * integrator.kicks[-1]), velocity.dtype) * step_size
-    end_kick = integrator.kicks[-1] * step_size
+    end_kick = jnp.asarray(integrator.kicks[-1], velocity.dtype) * step_size
     total = num_steps * stages
 
     def stage(i, carry):
@@ -145,13 +147,15 @@ def trajectory_move(
     velocity, change = dynamics.kick(velocity, _finite_force(metric, state.score), end_kick)
     end, _, change = jax.lax.fori_loop(0, total, stage, (state, velocity, change))
 
-    error = (state.log_density - end.log_density) + change
-    usable = jnp.all(jnp.isfinite(end.score)) & jnp.isfinite(end.log_density)
+    # A chain put where there is no density (possible under `jit` and `vmap` only) may leave for any point.
+    start = jnp.where(jnp.isnan(state.log_density), -jnp.inf, state.log_density)
+    error = (start - end.log_density) + change
+    usable = jnp.all(jnp.isfinite(jnp.stack([end.position, end.score]))) & jnp.isfinite(end.log_density)
     error = jnp.where(usable & ~jnp.isnan(error), error, jnp.inf)
     accept_prob = jnp.exp(jnp.minimum(-error, 0))
     accepted = jax.random.uniform(key_accept, (), velocity.dtype) < accept_prob
     kept = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), end, state)
-    energy = kinetic - state.log_density + jnp.where(accepted, error, 0)
+    energy = kinetic - kept.log_density + jnp.where(accepted, change, 0)
     info = TrajectoryInfo(accept_prob, accepted, error > DIVERGENCE_THRESHOLD, energy, num_steps, total)
     return kept, info
 
@@ -218,7 +222,7 @@ def check_move_settings(*, step_size=None, length=None, dynamics: str, integrato
         ValueError: naming the argument, what was given and what is expected.
     """
     for name, value in (("step_size", step_size), ("trajectory_length", length)):
-        if value is not None and not isinstance(value, jax.core.Tracer) and not 0 < value < float("inf"):
+        if value is not None and not isinstance(value, Tracer) and not 0 < value < float("inf"):
             raise ValueError(f"{name} is {value}; expected a positive finite number.")
     for name, value, table in (("dynamics", dynamics, DYNAMICS), ("integrator", integrator, INTEGRATORS)):
         if value not in table:

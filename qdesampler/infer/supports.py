@@ -1,0 +1,99 @@
+"""Supports of a model's latent sites: their transforms, and whether they move with other sites.
+
+NumPyro replays the model to constrain a draw only where it sees a bound that is not a Python number, and it
+looks at plain intervals and lower bounds alone: an upper bound that is another site
+(`TruncatedNormal(high=b)`), or any bound inside `.to_event(1)`, keeps its first value there. Here every leaf
+of every support counts.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Literal
+from numpyro.distributions import biject_to
+from numpyro.distributions.constraints import real
+from numpyro.handlers import seed, substitute, trace
+from numpyro.infer.gibbs import GIBBS_SITES_KWARG
+from numpyro.infer.util import transform_fn
+
+__all__ = ["Supports", "depends_on_siblings", "latent_sites", "read_supports"]
+
+
+class Supports(NamedTuple):
+    """Static facts of the latent sites.
+
+    Attributes:
+        transforms: unconstrained to constrained by site; empty where a support may move.
+        is_static: no bound can depend on another site: all of them are plain numbers or NumPy arrays.
+        has_deterministic: the model has deterministic sites, which only a replay can compute.
+    """
+
+    transforms: dict[str, Any]
+    is_static: bool
+    has_deterministic: bool
+
+    def constrain(self, z: dict) -> dict:
+        """Constrained values of the latent sites, static supports only."""
+        return transform_fn(self.transforms, z)
+
+    def unconstrain(self, values: dict) -> dict:
+        """The inverse of `constrain`."""
+        return transform_fn(self.transforms, values, invert=True)
+
+
+def latent_sites(model_trace: dict) -> dict[str, Any]:
+    """The sites that a kernel of continuous moves owns, by name."""
+    return {
+        name: site
+        for name, site in model_trace.items()
+        if site["type"] == "sample" and not site["is_observed"] and not site["fn"].support.is_discrete
+    }
+
+
+def read_supports(model_trace: dict) -> Supports:
+    """The supports found in a trace of the model; holds no traced value."""
+    supports = {name: site["fn"].support for name, site in latent_sites(model_trace).items()}
+    is_static = all(_is_static(support) for support in supports.values())
+    for name, site in model_trace.items():
+        if site["type"] == "param":
+            supports[name] = site["kwargs"].get("constraint", real)
+    return Supports(
+        transforms={name: biject_to(support) for name, support in supports.items()} if is_static else {},
+        is_static=is_static,
+        has_deterministic=any(site["type"] == "deterministic" for site in model_trace.values()),
+    )
+
+
+def _is_static(support: Any) -> bool:
+    return all(isinstance(leaf, (int, float, np.number, np.ndarray)) for leaf in jax.tree.leaves(support))
+
+
+def depends_on_siblings(
+    model: Callable, model_args: Sequence, model_kwargs: dict, values: dict, names: Sequence[str]
+) -> bool:
+    """Whether a support of the sites `names` moves with the values that a Gibbs sweep conditions on.
+
+    Args:
+        model: the model, wrapped by `numpyro.infer.gibbs.conditioned`.
+        model_args: its arguments.
+        model_kwargs: its keyword arguments with the conditioning values.
+        values: constrained values of the sites `names`.
+        names: latent sites of the block.
+    """
+
+    def bounds(siblings):
+        kwargs = {**model_kwargs, GIBBS_SITES_KWARG: siblings}
+        run = substitute(seed(model, jax.random.key(0)), data=values)
+        sites = trace(run).get_trace(*model_args, **kwargs)
+        return [jnp.asarray(leaf) for name in names for leaf in jax.tree.leaves(sites[name]["fn"].support)]
+
+    # What a bound is computed from is read off the traced program, so no numbers need to be compared.
+    program = jax.make_jaxpr(bounds)(model_kwargs[GIBBS_SITES_KWARG]).jaxpr
+    reached = set(program.invars)
+    for equation in program.eqns:
+        if any(not isinstance(v, Literal) and v in reached for v in equation.invars):
+            reached.update(equation.outvars)
+    return any(not isinstance(v, Literal) and v in reached for v in program.outvars)
