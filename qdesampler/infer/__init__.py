@@ -1,1 +1,11 @@
 """NumPyro kernels and model tools; the only room that imports NumPyro."""
+
+from qdesampler.infer.load_model import ModelCase as ModelCase
+from qdesampler.infer.load_model import ModelLoadError as ModelLoadError
+from qdesampler.infer.load_model import list_models as list_models
+from qdesampler.infer.load_model import load_model as load_model
+from qdesampler.infer.qde import QDE as QDE
+from qdesampler.infer.reference import ReferenceComparison as ReferenceComparison
+from qdesampler.infer.reference import compare_with_reference as compare_with_reference
+from qdesampler.infer.reference import flatten_draws as flatten_draws
+from qdesampler.infer.reference import validate_reference as validate_reference
