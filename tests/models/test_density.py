@@ -1,0 +1,180 @@
+"""Every model's log density against a second implementation, in NumPy and SciPy, from the readme's statement.
+
+The second implementation reads the JSON itself, so that `prepare` is tested with the model.
+"""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from numpyro.infer.util import log_density, potential_energy
+from scipy import stats
+from scipy.special import expit, logsumexp
+
+from qdesampler.infer import list_models, load_model
+
+MODELS = Path(__file__).parents[2] / "models"
+FOLDERS = [path for path in list_models(MODELS) if path.is_dir()]
+
+
+def normal(x, loc, scale):
+    return np.sum(stats.norm.logpdf(x, loc, scale))
+
+
+def half_cauchy(x, scale):
+    return stats.halfcauchy.logpdf(x, 0, scale)
+
+
+def bernoulli(y, logit):
+    return np.sum(stats.bernoulli.logpmf(y, expit(logit)))
+
+
+def arK(data, x):
+    y, order = np.array(data["y"]), data["K"]
+    log_p = normal(x["alpha"], 0, 10) + normal(x["beta"], 0, 10) + half_cauchy(x["sigma"], 2.5)
+    for t in range(order, len(y)):
+        mean = x["alpha"] + sum(x["beta"][k - 1] * y[t - k] for k in range(1, order + 1))
+        log_p += normal(y[t], mean, x["sigma"])
+    return log_p
+
+
+def eight_schools(data, x):
+    theta = x["mu"] + x["tau"] * x["theta_offset"]
+    prior = normal(x["mu"], 0, 5) + half_cauchy(x["tau"], 5) + normal(x["theta_offset"], 0, 1)
+    return prior + normal(data["y"], theta, data["sigma"])
+
+
+def eight_schools_centered(data, x):
+    prior = normal(x["mu"], 0, 5) + half_cauchy(x["tau"], 5) + normal(x["theta"], x["mu"], x["tau"])
+    return prior + normal(data["y"], x["theta"], data["sigma"])
+
+
+def german_credit(data, x):
+    predictors = np.array(data["predictors"])
+    deviation = np.sqrt(np.mean((predictors - predictors.mean(0)) ** 2, 0))
+    logit = x["alpha"] + (predictors / deviation) @ x["beta"]
+    bad = np.array([{1: 0, 2: 1}[c] for c in data["credit_class"]])
+    return normal(x["alpha"], 0, 1) + normal(x["beta"], 0, 1) + bernoulli(bad, logit)
+
+
+def kidiq_interaction(data, x):
+    hs, iq = np.array(data["mom_hs"]), np.array(data["mom_iq"])
+    mean = np.stack([np.ones(434), hs, iq, hs * iq], 1) @ x["beta"]
+    return half_cauchy(x["sigma"], 2.5) + normal(data["kid_score"], mean, x["sigma"])
+
+
+def low_dim_gauss_mix(data, x):
+    y, theta = np.array(data["y"])[:, None], x["theta"]
+    assert x["mu"][0] < x["mu"][1]
+    prior = np.log(2) + normal(x["mu"], 0, 2) + stats.beta.logpdf(theta, 5, 5)
+    prior += np.sum(stats.halfnorm.logpdf(x["sigma"], 0, 2))
+    components = stats.norm.logpdf(y, x["mu"], x["sigma"]) + np.log([theta, 1 - theta])
+    return prior + np.sum(logsumexp(components, axis=1))
+
+
+def mesquite(data, x):
+    mean = x["beta"][0] + x["beta"][6] * np.array(data["group"])
+    for k, name in enumerate(["diam1", "diam2", "canopy_height", "total_height", "density"]):
+        mean = mean + x["beta"][k + 1] * np.log(data[name])
+    return normal(np.log(data["weight"]), mean, x["sigma"])
+
+
+def wells_interaction(data, x):
+    d, a, e = (np.array(data[name]) - np.mean(data[name]) for name in ("dist", "arsenic", "educ"))
+    d, e, b = d / 100, e / 4, x["beta"]
+    logit = x["alpha"] + b[0] * d + b[1] * a + b[2] * e + b[3] * d * a + b[4] * d * e + b[5] * a * e
+    return bernoulli(data["switched"], logit)
+
+
+# Sites and shapes; the support is the whole line unless it is named.
+STATEMENTS = {
+    "arK": (arK, {"alpha": (), "beta": (5,), "sigma": ("positive", ())}),
+    "eight_schools": (eight_schools, {"mu": (), "tau": ("positive", ()), "theta_offset": (8,)}),
+    "eight_schools_centered": (eight_schools_centered, {"mu": (), "tau": ("positive", ()), "theta": (8,)}),
+    "german_credit": (german_credit, {"alpha": (), "beta": (24,)}),
+    "kidiq_interaction": (kidiq_interaction, {"beta": (4,), "sigma": ("positive", ())}),
+    "low_dim_gauss_mix": (
+        low_dim_gauss_mix,
+        {"mu": ("ordered", (2,)), "sigma": ("positive", (2,)), "theta": ("unit", ())},
+    ),
+    "mesquite": (mesquite, {"beta": (7,), "sigma": ("positive", ())}),
+    "wells_interaction": (wells_interaction, {"alpha": (), "beta": (6,)}),
+}
+
+
+def constrain(support, u):
+    """The constrained value and the log determinant of its Jacobian at the unconstrained ``u``."""
+    if support == "positive":
+        return np.exp(u), np.sum(u)
+    if support == "unit":
+        return expit(u), np.log(expit(u) * expit(-u))
+    if support == "ordered":
+        return np.concatenate([u[:1], u[0] + np.cumsum(np.exp(u[1:]))]), np.sum(u[1:])
+    return u, 0.0
+
+
+def random_point(name, seed):
+    """Unconstrained and constrained values of every site, and the sum of the log determinants."""
+    generator = np.random.default_rng(seed)
+    point, value, log_det = {}, {}, 0.0
+    for site, spec in STATEMENTS[name][1].items():
+        support, shape = spec if spec and isinstance(spec[0], str) else ("real", spec)
+        point[site] = generator.normal(0.0, 0.7, shape)
+        value[site], log_det_site = constrain(support, point[site])
+        log_det += log_det_site
+    return point, value, log_det
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_log_density_is_the_statements(folder, x64):
+    case = load_model(folder)
+    statement, _ = STATEMENTS[case.name]
+    data = json.loads((folder / "data.json").read_text())
+
+    @jax.jit
+    def implemented(value, point):
+        constrained = log_density(case.model, (), case.data, value)[0]
+        return constrained, -potential_energy(case.model, (), case.data, point)
+
+    for seed in range(3):
+        point, value, log_det = random_point(case.name, seed)
+        expected = statement(data, value)
+        constrained, unconstrained = implemented(value, point)
+        np.testing.assert_allclose(constrained, expected, rtol=1e-12, atol=1e-8)
+        np.testing.assert_allclose(unconstrained, expected + log_det, rtol=1e-12, atol=1e-8)
+        if log_det:  # the wrong twin: a density without its Jacobian
+            assert abs(unconstrained - expected) > 1e-3
+
+
+def test_centred_and_non_centred_eight_schools_are_one_posterior(x64):
+    """Densities differ by the Jacobian of theta = mu + tau theta_offset, tau^8."""
+    _, value, _ = random_point("eight_schools", 5)
+    centred = {**value, "theta": value["mu"] + value["tau"] * value["theta_offset"]}
+    del centred["theta_offset"]
+    log_p = [
+        float(
+            log_density(load_model(MODELS / name).model, (), load_model(MODELS / name).data, site_values)[0]
+        )
+        for name, site_values in (("eight_schools", value), ("eight_schools_centered", centred))
+    ]
+    assert log_p[0] == pytest.approx(log_p[1] + 8 * np.log(value["tau"]), abs=1e-9)
+
+
+def test_ordered_prior_integrates_to_one_and_sorts_its_draws(x64):
+    case = load_model(MODELS / "low_dim_gauss_mix")
+    prior = case.model.__globals__["OrderedNormal"](2.0, 2)
+    grid = np.linspace(-14, 14, 561)
+    first, second = np.meshgrid(grid, grid, indexing="ij")
+    density = np.exp(prior.log_prob(np.stack([first, second], -1)))
+    mass = (
+        np.sum(np.where(first < second, density, 0.5 * density * (first == second)))
+        * (grid[1] - grid[0]) ** 2
+    )
+    assert mass == pytest.approx(1.0, abs=1e-4)
+    draws = np.asarray(prior.sample(jax.random.key(0), (20_000,)))
+    assert np.all(draws[:, 0] < draws[:, 1])
+    # The larger of two normals has mean s / sqrt(pi) and variance s^2 (1 - 1/pi).
+    standard_error = 2 * np.sqrt((1 - 1 / np.pi) / 20_000)
+    assert abs(draws[:, 1].mean() - 2 / np.sqrt(np.pi)) < 4 * standard_error
