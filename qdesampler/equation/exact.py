@@ -25,7 +25,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from qdesampler.equation.hamiltonian import Hamiltonian
-from qdesampler.equation.validation import as_point, as_positive_int, as_positive_scalar
+from qdesampler.equation.validation import as_float_array, as_point, as_positive_int, as_positive_scalar
 
 
 def log_heat_kernel(x: ArrayLike, y: ArrayLike, tau: ArrayLike, diffusion: ArrayLike) -> jax.Array:
@@ -44,11 +44,12 @@ def log_heat_kernel(x: ArrayLike, y: ArrayLike, tau: ArrayLike, diffusion: Array
         ValueError: the points differ in shape or are no vectors; `tau` or `diffusion` is not positive and
             finite.
     """
-    if jnp.ndim(y) != 1:
-        raise ValueError(f"y must be one point of shape (dim,), got {jnp.shape(y)}; batch with jax.vmap.")
-    dim = jnp.size(y)
+    y = as_float_array(y)
+    if y.ndim != 1:
+        raise ValueError(f"y must be one point of shape (dim,), got {y.shape}; batch with jax.vmap.")
+    dim = y.size
     spread = 4 * as_positive_scalar("diffusion", diffusion) * as_positive_scalar("tau", tau)
-    distance = as_point("x", x, dim) - as_point("y", y, dim)
+    distance = as_point("x", x, dim) - y
     return -dim / 2 * jnp.log(math.pi * spread) - distance @ distance / spread
 
 

@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from qdesampler.equation.laplacian import ScalarFunction
-from qdesampler.equation.taylor import expand
-from qdesampler.equation.validation import as_positive_scalar, is_traced
+from qdesampler.equation.taylor import as_center, expand
+from qdesampler.equation.validation import as_float_array, as_positive_scalar, is_traced
 
 
 class IterationPath(NamedTuple):
@@ -61,14 +62,14 @@ def iterative_process(
             is NaN.
     """
     tau = as_positive_scalar("tau", tau)
-    diffusions = jnp.asarray(diffusion, jnp.result_type(float))
+    diffusions = as_float_array(diffusion)
     if diffusions.ndim != 1 or diffusions.size == 0:
         raise ValueError(
             f"diffusion must give D at each step, shape (num_steps,), got shape {diffusions.shape}."
         )
-    if not is_traced(diffusions) and not bool(jnp.all((diffusions > 0) & jnp.isfinite(diffusions))):
+    if not is_traced(diffusions) and not np.all((np.asarray(diffusions) > 0) & np.isfinite(diffusions)):
         raise ValueError(f"diffusion must be positive and finite at every step, got {diffusions}.")
-    first = expand(objective, start, order).center
+    first = as_center(objective, start, order)
 
     def advance(x: jax.Array, step: tuple[jax.Array, jax.Array | None]):
         diffusion, step_key = step

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from qdesampler.equation.validation import as_positive_scalar, is_traced
+from qdesampler.equation.validation import as_float_array, as_positive_scalar, is_traced
 
 
 def boltzmann_occupation(energies: ArrayLike, beta: ArrayLike = 1.0) -> jax.Array:
@@ -42,10 +42,11 @@ def boltzmann_occupation(energies: ArrayLike, beta: ArrayLike = 1.0) -> jax.Arra
         TypeError: `beta` is not a real number.
         ValueError: `energies` has no states, or `beta` is negative or not finite.
     """
-    if jnp.ndim(energies) == 0 or jnp.size(energies) == 0:
-        raise ValueError(f"energies must have shape (..., states), got {jnp.shape(energies)}.")
+    energies = as_float_array(energies)
+    if energies.ndim == 0 or energies.size == 0:
+        raise ValueError(f"energies must have shape (..., states), got {energies.shape}.")
     beta = as_positive_scalar("beta", beta, allow_zero=True)
-    return jax.nn.softmax(-beta * jnp.asarray(energies, jnp.result_type(float, energies)), axis=-1)
+    return jax.nn.softmax(-beta * energies, axis=-1)
 
 
 def two_level_occupation(gap: ArrayLike, beta: ArrayLike = 1.0) -> jax.Array:
@@ -60,7 +61,7 @@ def two_level_occupation(gap: ArrayLike, beta: ArrayLike = 1.0) -> jax.Array:
         ValueError: `beta` is negative or not finite.
     """
     beta = as_positive_scalar("beta", beta, allow_zero=True)
-    return jax.nn.sigmoid(beta * jnp.asarray(gap, jnp.result_type(float, gap)))
+    return jax.nn.sigmoid(beta * as_float_array(gap))
 
 
 def occupation_hamiltonian(energies: ArrayLike, couplings: ArrayLike, beta: ArrayLike = 1.0) -> jax.Array:
@@ -81,8 +82,7 @@ def occupation_hamiltonian(energies: ArrayLike, couplings: ArrayLike, beta: Arra
             finite.
     """
     beta = as_positive_scalar("beta", beta, allow_zero=True)
-    energies = jnp.asarray(energies, jnp.result_type(float, energies))
-    couplings = jnp.asarray(couplings, energies.dtype)
+    energies, couplings = as_float_array(energies), as_float_array(couplings)
     if energies.ndim != 1 or couplings.shape != (energies.size, energies.size):
         raise ValueError(
             "energies must have shape (states,) and couplings (states, states), "

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from qdesampler.equation.validation import as_positive_int, is_traced
+from qdesampler.equation.validation import as_float_array, as_positive_int, is_traced
 
 Interpolation = Literal["linear", "geometric"]
 Direction = Literal["constant", "increasing", "decreasing", "mixed"]
@@ -106,7 +106,7 @@ class Schedule:
             ValueError: a fraction is outside `[0, 1]`. Under `jit` this cannot be raised: the value is then
                 NaN.
         """
-        s = jnp.asarray(fraction, jnp.result_type(float, fraction))
+        s = as_float_array(fraction)
         slack = 4 * jnp.finfo(s.dtype).eps  # rounding in a computed fraction, no more
         inside = (s >= -slack) & (s <= 1 + slack)
         if not is_traced(inside) and not bool(jnp.all(inside)):

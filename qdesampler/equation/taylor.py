@@ -43,7 +43,13 @@ from jax.typing import ArrayLike
 
 from qdesampler.equation import oscillator_functions
 from qdesampler.equation.laplacian import ScalarFunction
-from qdesampler.equation.validation import as_point, as_positive_scalar, check_scalar_function, is_traced
+from qdesampler.equation.validation import (
+    as_float_array,
+    as_point,
+    as_positive_scalar,
+    check_scalar_function,
+    is_traced,
+)
 
 _ORDERS = (0, 1, 2)
 
@@ -211,6 +217,22 @@ class TaylorExpansion:
         return jnp.where(diverges, jnp.inf, jnp.sum(exponent) - self.value * tau)
 
 
+def as_center(objective: ScalarFunction, center: ArrayLike, order: int) -> jax.Array:
+    """Check the arguments of `expand`, without computing, and return the point as a floating-point array.
+
+    Raises:
+        TypeError: `objective` is no function or returns no real number.
+        ValueError: `order` is not 0, 1 or 2; `center` is no vector; `objective` returns an array.
+    """
+    if order not in _ORDERS:
+        raise ValueError(f"order must be 0, 1 or 2 (these have a closed kernel), got {order!r}.")
+    center = as_float_array(center)
+    if center.ndim != 1 or center.size == 0:
+        raise ValueError(f"center must be one point of shape (dim,), got shape {center.shape}.")
+    check_scalar_function("objective", objective, center.shape[0])
+    return center
+
+
 def expand(objective: ScalarFunction, center: ArrayLike, order: int) -> TaylorExpansion:
     """Return the Taylor expansion of an objective about a point, to order 0, 1 or 2.
 
@@ -227,12 +249,7 @@ def expand(objective: ScalarFunction, center: ArrayLike, order: int) -> TaylorEx
         TypeError: `objective` is no function or returns no real number.
         ValueError: `order` is not 0, 1 or 2; `center` is no vector; `objective` returns an array.
     """
-    if order not in _ORDERS:
-        raise ValueError(f"order must be 0, 1 or 2 (these have a closed kernel), got {order!r}.")
-    if jnp.ndim(center) != 1 or jnp.size(center) == 0:
-        raise ValueError(f"center must be one point of shape (dim,), got shape {jnp.shape(center)}.")
-    center = as_point("center", center, jnp.size(center))
-    check_scalar_function("objective", objective, center.shape[0])
+    center = as_center(objective, center, order)
     flat = jnp.zeros_like(center)
     if order == 0:
         return TaylorExpansion(center, jnp.asarray(objective(center), center.dtype), flat, flat, None)

@@ -6,7 +6,7 @@ checked.
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -68,17 +68,23 @@ def as_positive_scalar(name: str, value: ArrayLike, *, allow_zero: bool = False)
     return number
 
 
+def as_float_array(values: ArrayLike | Sequence[Any]) -> jax.Array:
+    """Return numbers, or nested sequences of them, as a floating-point array; floats keep their precision."""
+    if not isinstance(values, jax.Array):
+        values = np.asarray(values)
+    return jnp.asarray(values, jnp.result_type(float, values))
+
+
 def as_point(name: str, x: ArrayLike, dim: int) -> jax.Array:
     """Return `x` as a floating-point array of shape `(dim,)`.
 
     Raises:
         ValueError: `x` has another shape.
     """
-    if jnp.shape(x) != (dim,):
-        raise ValueError(
-            f"{name} must be one point of shape ({dim},), got {jnp.shape(x)}; batch with jax.vmap."
-        )
-    return jnp.asarray(x, dtype=jnp.result_type(float, x))
+    x = as_float_array(x)
+    if x.shape != (dim,):
+        raise ValueError(f"{name} must be one point of shape ({dim},), got {x.shape}; batch with jax.vmap.")
+    return x
 
 
 def check_scalar_function(name: str, function: Callable[[jax.Array], Any], dim: int) -> None:
