@@ -12,6 +12,7 @@ from typing import Literal, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from qdesampler.equation.validation import as_float_array, as_positive_int, is_traced
@@ -107,18 +108,13 @@ class Schedule:
                 NaN.
         """
         s = as_float_array(fraction)
-        slack = 4 * jnp.finfo(s.dtype).eps  # rounding in a computed fraction, no more
-        inside = (s >= -slack) & (s <= 1 + slack)
-        if not is_traced(inside) and not bool(jnp.all(inside)):
+        slack = 4 * float(np.finfo(s.dtype).eps)  # rounding in a computed fraction, no more
+        inside = _within(s, -slack, 1 + slack)
+        if inside is False:
             raise ValueError(
                 f"a fraction of the run must lie in [0, 1], got {fraction}; see at_step for step numbers."
             )
-        fractions = jnp.asarray(self.fractions, s.dtype)
-        if self.interpolation == "linear":
-            out = jnp.interp(s, fractions, jnp.asarray(self.values, s.dtype))
-        else:
-            out = jnp.exp(jnp.interp(s, fractions, jnp.asarray([math.log(v) for v in self.values], s.dtype)))
-        return jnp.where(inside, out, jnp.nan)
+        return jnp.where(inside, self._interpolate(s), jnp.nan)
 
     def at_step(self, step: ArrayLike, num_steps: int) -> jax.Array:
         """Return `v` at step number `0 <= step < num_steps`, where `s = step / (num_steps - 1)`.
@@ -130,12 +126,12 @@ class Schedule:
             ValueError: `num_steps < 1`, or `step` is outside the run (under `jit` the value is then NaN).
         """
         num_steps = as_positive_int("num_steps", num_steps)
-        step = jnp.asarray(step)
-        inside = (step >= 0) & (step < num_steps)
-        if not is_traced(inside) and not bool(jnp.all(inside)):
+        step = as_float_array(step)
+        inside = _within(step, 0, num_steps - 1)
+        if inside is False:
             raise ValueError(f"step must lie in [0, {num_steps - 1}], got {step}.")
-        fraction = step / (num_steps - 1) if num_steps > 1 else step + 1.0
-        return jnp.where(inside, self(jnp.clip(fraction, 0, 1)), jnp.nan)
+        fraction = jnp.clip(step / (num_steps - 1), 0, 1) if num_steps > 1 else jnp.ones_like(step)
+        return jnp.where(inside, self._interpolate(fraction), jnp.nan)
 
     def table(self, num_steps: int) -> jax.Array:
         """Return `v` at every step of a run, shape `(num_steps,)`.
@@ -145,6 +141,12 @@ class Schedule:
             ValueError: `num_steps < 1`.
         """
         return self.at_step(jnp.arange(as_positive_int("num_steps", num_steps)), num_steps)
+
+    def _interpolate(self, s: jax.Array) -> jax.Array:
+        fractions = jnp.asarray(self.fractions, s.dtype)
+        if self.interpolation == "linear":
+            return jnp.interp(s, fractions, jnp.asarray(self.values, s.dtype))
+        return jnp.exp(jnp.interp(s, fractions, jnp.asarray([math.log(v) for v in self.values], s.dtype)))
 
 
 def schedule_table(num_steps: int, *schedules: Schedule) -> jax.Array:
@@ -162,6 +164,13 @@ def schedule_table(num_steps: int, *schedules: Schedule) -> jax.Array:
         if not isinstance(schedule, Schedule):
             raise TypeError(f"each column must be a Schedule, got {schedule!r}; see Schedule.constant.")
     return jnp.stack([schedule.table(num_steps) for schedule in schedules], axis=-1)
+
+
+def _within(x: jax.Array, lower: float, upper: float) -> bool | jax.Array:
+    """Return whether all of `x` lies in `[lower, upper]`; elementwise, as an array, while `x` is traced."""
+    if is_traced(x):
+        return (x >= lower) & (x <= upper)
+    return bool(np.all((np.asarray(x) >= lower) & (np.asarray(x) <= upper)))
 
 
 def _as_floats(name: str, numbers: Iterable[float]) -> tuple[float, ...]:

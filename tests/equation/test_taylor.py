@@ -195,9 +195,11 @@ class TestHill:
         hill, y = line_expansion(0.5, self.curvature), jnp.array([0.1])
         np.testing.assert_allclose(hill.longest_step(DIFFUSION), self.caustic / 2, rtol=1e-14)
         assert line_expansion(0.5, 1.0).longest_step(DIFFUSION) == math.inf
-        masses = [float(hill.log_mass(y, f * self.caustic / 2, DIFFUSION)) for f in (0.9, 0.999, 1.001)]
+        mass = jax.jit(lambda tau: hill.log_mass(y, tau, DIFFUSION))
+        kernel = jax.jit(lambda tau: hill.log_kernel(y, y, tau, DIFFUSION))
+        masses = [float(mass(f * self.caustic / 2)) for f in (0.9, 0.999, 1.001)]
         assert 0 < masses[0] < masses[1] < masses[2] == math.inf
-        kernels = [float(hill.log_kernel(y, y, f * self.caustic, DIFFUSION)) for f in (0.6, 0.999, 1.001)]
+        kernels = [float(kernel(f * self.caustic)) for f in (0.6, 0.999, 1.001)]
         assert np.isfinite(kernels[0])
         assert kernels[0] < kernels[1] < kernels[2] == math.inf
 
