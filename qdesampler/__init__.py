@@ -1,1 +1,55 @@
-"""qdesampler: posterior sampling for NumPyro by imaginary time."""
+"""qdesampler: posterior sampling for NumPyro by imaginary time.
+
+A posterior is the ground state of a Hamiltonian; find it by imaginary time, then sample it exactly.
+
+Names are imported on first use, so that a sampler does not wait for the plotting libraries.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qdesampler.diagnostics import diagnose as diagnose
+    from qdesampler.diagnostics import report as report
+    from qdesampler.diagnostics import summary as summary
+    from qdesampler.diagnostics import to_datatree as to_datatree
+    from qdesampler.equation import Hamiltonian as Hamiltonian
+    from qdesampler.equation import Schedule as Schedule
+    from qdesampler.infer import QDE as QDE
+    from qdesampler.infer import GroundStateDistribution as GroundStateDistribution
+    from qdesampler.infer import load_model as load_model
+    from qdesampler.solvers import GroundState as GroundState
+    from qdesampler.solvers import SpectralGrid as SpectralGrid
+    from qdesampler.solvers import ground_state as ground_state
+
+__version__ = "0.1.0"
+
+_ROOM_OF = {
+    "GroundState": "solvers",
+    "GroundStateDistribution": "infer",
+    "Hamiltonian": "equation",
+    "QDE": "infer",
+    "Schedule": "equation",
+    "SpectralGrid": "solvers",
+    "diagnose": "diagnostics",
+    "ground_state": "solvers",
+    "load_model": "infer",
+    "report": "diagnostics",
+    "summary": "diagnostics",
+    "to_datatree": "diagnostics",
+}
+
+__all__ = sorted(_ROOM_OF)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its room on first use (PEP 562)."""
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module 'qdesampler' has no attribute {name!r}; it has {', '.join(__all__)}.")
+    value = getattr(import_module(f"qdesampler.{_ROOM_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -230,17 +230,20 @@ def _refit(settings: AdaptationSettings, state: Adaptation) -> Adaptation:
     early = (row < filled / 2).astype(draws.dtype)
 
     def fit(weights):
-        return fit_metric(
+        kinds = fit_metric(
             draws, scores, weights, state.metric, settings.blocks, settings.block_rank, settings.regularize
         )
+        return jax.tree.map(lambda *each: jnp.stack(each), *kinds)
 
-    trained = fit(weights * early)
-    losses = jnp.stack([fisher_loss(m, draws, scores, weights * (1 - early)) for m in trained])
+    # A loop and not two calls: the decompositions are compiled once.
+    fitted = jax.lax.map(fit, jnp.stack([weights * early, weights]))
+    trained, full = (jax.tree.map(lambda leaf, k=k: leaf[k], fitted) for k in range(2))
+    losses = jax.vmap(lambda metric: fisher_loss(metric, draws, scores, weights * (1 - early)))(trained)
     # A richer metric must earn its place on draws that it has not seen.
     choice = jnp.argmin(losses / jnp.asarray(GAIN_TEST, losses.dtype))
     if settings.force_blocks:
         choice = jnp.where(jnp.isfinite(losses[2]), 2, choice)
-    chosen = jax.tree.map(lambda *each: jnp.stack(each)[choice], *fit(weights))
+    chosen = jax.tree.map(lambda leaf: leaf[choice], full)
     usable = (jnp.sum(weights) >= 4) & jnp.isfinite(losses[choice]) & jnp.all(chosen.scale > 0)
     metric = jax.tree.map(lambda new, old: jnp.where(usable, new, old), chosen, state.metric)
     guess = jnp.asarray(1.2 * max(dim, 1) ** -0.25, state.step_size.dtype)
