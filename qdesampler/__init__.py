@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from qdesampler.infer import QDE as QDE
     from qdesampler.infer import GroundStateDistribution as GroundStateDistribution
     from qdesampler.infer import load_model as load_model
+    from qdesampler.infer import model_hamiltonian as model_hamiltonian
     from qdesampler.solvers import GroundState as GroundState
     from qdesampler.solvers import SpectralGrid as SpectralGrid
     from qdesampler.solvers import ground_state as ground_state
@@ -34,6 +35,7 @@ _ROOM_OF = {
     "diagnose": "diagnostics",
     "ground_state": "solvers",
     "load_model": "infer",
+    "model_hamiltonian": "infer",
     "report": "diagnostics",
     "summary": "diagnostics",
     "to_datatree": "diagnostics",

@@ -4,6 +4,8 @@ from qdesampler.infer.load_model import ModelCase as ModelCase
 from qdesampler.infer.load_model import ModelLoadError as ModelLoadError
 from qdesampler.infer.load_model import list_models as list_models
 from qdesampler.infer.load_model import load_model as load_model
+from qdesampler.infer.model_hamiltonian import ModelHamiltonian as ModelHamiltonian
+from qdesampler.infer.model_hamiltonian import model_hamiltonian as model_hamiltonian
 from qdesampler.infer.qde import QDE as QDE
 from qdesampler.infer.reference import ReferenceComparison as ReferenceComparison
 from qdesampler.infer.reference import compare_with_reference as compare_with_reference
