@@ -39,9 +39,9 @@ def model_hamiltonian(
 ) -> ModelHamiltonian:
     r"""The Boltzmann Hamiltonian `H = -D lap + D (|grad U|^2 / 4 - lap U / 2)` of a model's posterior.
 
-    `U(x)` is NumPyro's potential energy (minus the log joint density with the Jacobians of its transforms),
-    so that the ground state is `psi0 = sqrt(p(x | data))` in unconstrained coordinates, with energy 0. A model
-    of up to three dimensions can be solved on a grid: `ground_state(found.hamiltonian, SpectralGrid(bounds))`.
+    `U(x)` is NumPyro's potential energy (minus the log joint density with the Jacobians of its transforms).
+    The ground state is then `psi0 = sqrt(p(x | data))` in unconstrained coordinates, with energy 0. A model
+    of up to three dimensions can be solved on a grid: `ground_state(found.hamiltonian, SpectralGrid(...))`.
 
     Args:
         rng_key: key of the search for a valid start.
