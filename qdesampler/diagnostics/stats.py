@@ -1,0 +1,66 @@
+"""What a kernel reported about each draw, under ArviZ's names, and the bill of the run."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qdesampler.infer.model_trace import leaf_names
+
+# NumPyro's name of a field (the last part of its path) to ArviZ's
+ARVIZ_NAMES = {
+    "potential_energy": "lp",
+    "energy": "energy",
+    "accept_prob": "acceptance_rate",
+    "diverging": "diverging",
+    "step_size": "step_size",
+    "num_steps": "n_steps",
+    "num_evals": "num_evals",
+    "trajectory_length": "trajectory_length",
+}
+
+
+def sample_stats(mcmc: Any) -> dict[str, np.ndarray]:
+    """Collected fields of a run, shape `(chains, draws, ...)`, except the draws themselves.
+
+    Fields known to ArviZ get its names wherever they sit in the state (`adapt_state.step_size` becomes
+    `step_size`), unless two fields would share one; `potential_energy` becomes `lp` with its sign changed.
+    Others keep their path, and fields that are pytrees give one entry per leaf. PRNG keys are left out.
+    """
+    fields = mcmc.get_extra_fields(group_by_chain=True)
+    endings = Counter(path.rpartition(".")[2] for path in fields)
+    stats = {}
+    for path, value in fields.items():
+        ending = path.rpartition(".")[2]
+        known = ending in ARVIZ_NAMES and endings[ending] == 1
+        flipped = known and ending == "potential_energy"
+        for name, leaf in leaf_names(value, prefix=ARVIZ_NAMES[ending] if known else path).items():
+            if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+                array = np.asarray(leaf)
+                stats[name] = -array if flipped else array
+    return stats
+
+
+def evaluations(mcmc: Any, stats: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Log-density evaluations of all chains: `warmup_evals`, `sampling_evals`, each only where it is known.
+
+    Draws report `num_evals`; NumPyro's HMC and NUTS report `num_steps`, one gradient each, when collected.
+    Thinning drops the counts of the draws it drops, so the kept ones are scaled up and
+    `sampling_evals_exact` is 0.
+    """
+    bill = {}
+    warmup = getattr(mcmc.last_state, "warmup_evals", None)
+    if warmup is not None:
+        bill["warmup_evals"] = _total(warmup)
+    counts = stats.get("num_evals", stats.get("n_steps"))
+    if counts is not None:
+        bill["sampling_evals"] = _total(counts) * mcmc.thinning
+        bill["sampling_evals_exact"] = int(mcmc.thinning == 1)
+    return bill
+
+
+def _total(counts: Any) -> int:
+    return int(np.sum(np.asarray(jax.device_get(counts)), dtype=np.int64))
