@@ -1,1 +1,16 @@
-"""ArviZ conversion, summaries, plots and reports; the only room that imports ArviZ."""
+"""ArviZ: conversion, summary, findings, plots and report; the only room that imports ArviZ and matplotlib."""
+
+from qdesampler.diagnostics.convert import to_datatree as to_datatree
+from qdesampler.diagnostics.files import ResultFolder as ResultFolder
+from qdesampler.diagnostics.files import write_atomically as write_atomically
+from qdesampler.diagnostics.findings import Finding as Finding
+from qdesampler.diagnostics.findings import diagnose as diagnose
+from qdesampler.diagnostics.findings import verdict as verdict
+from qdesampler.diagnostics.plots import PLOT_NAMES as PLOT_NAMES
+from qdesampler.diagnostics.plots import Plot as Plot
+from qdesampler.diagnostics.plots import draw_plots as draw_plots
+from qdesampler.diagnostics.plots import save_plots as save_plots
+from qdesampler.diagnostics.plots import write_plots as write_plots
+from qdesampler.diagnostics.report import report as report
+from qdesampler.diagnostics.summary import format_summary as format_summary
+from qdesampler.diagnostics.summary import summary as summary

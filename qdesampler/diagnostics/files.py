@@ -1,0 +1,84 @@
+"""Files that are there as a whole or not at all."""
+
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name in its folder, then rename it.
+
+    Raises:
+        OSError: the folder does not exist or cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+class ResultFolder:
+    """A folder whose files appear only when all of them are finished.
+
+    The folder is made and checked at once. Files are written to `staging`, a hidden folder within, and
+    `publish` moves them to their places. Use it in a `with` statement: leaving the block without `publish`
+    leaves the folder as it was found.
+
+    Args:
+        path: the folder, made if it does not exist.
+        overwrite: allow a folder that is not empty; files of the same names are replaced, others stay.
+        stale: names of files, relative to the folder, that `publish` removes unless they are written anew.
+
+    Attributes:
+        path: the folder.
+        staging: where to write.
+
+    Raises:
+        FileExistsError: the path is a file, or a non-empty folder without `overwrite`.
+        OSError: the folder cannot be made or written.
+    """
+
+    def __init__(self, path: Path, *, overwrite: bool = False, stale: Sequence[str] = ()):
+        if path.exists() and not path.is_dir():
+            raise FileExistsError(f"{path} is a file; expected a folder, new or empty.")
+        if not overwrite and path.is_dir() and any(path.iterdir()):
+            raise FileExistsError(f"{path} is not empty; name another folder, or overwrite it.")
+        self.path = path
+        self._stale = stale
+        self._discard_path = not path.exists()
+        path.mkdir(parents=True, exist_ok=True)
+        self.staging = Path(tempfile.mkdtemp(dir=path, prefix=".unfinished-"))
+
+    def publish(self) -> list[Path]:
+        """Move every file out of `staging`; returns the new paths, sorted.
+
+        Raises:
+            OSError: a file could not be moved.
+        """
+        names = sorted(p.relative_to(self.staging) for p in self.staging.rglob("*") if p.is_file())
+        self._discard_path = False
+        for name in names:
+            target = self.path / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(self.staging / name, target)
+        for name in set(map(Path, self._stale)) - set(names):
+            (self.path / name).unlink(missing_ok=True)
+        return [self.path / name for name in names]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        shutil.rmtree(self.staging)
+        if self._discard_path:
+            self.path.rmdir()

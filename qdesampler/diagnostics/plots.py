@@ -1,0 +1,263 @@
+"""The standard plots of a run, drawn by `arviz_plots` on matplotlib and kept as PNG images.
+
+Nothing of matplotlib's or ArviZ's global state changes: style, backend and the list of open figures are as
+before when a function here returns.
+"""
+
+import io
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import arviz_plots
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from arviz_base import rc_context
+
+from qdesampler.diagnostics.dims import SAMPLE_DIMS
+from qdesampler.diagnostics.files import write_atomically
+from qdesampler.diagnostics.summary import as_tree, posterior_dataset, scalars, summary
+
+MAX_POINTS = 4000  # in a scatter plot: more cannot be told apart
+MAX_RANKED = 2000  # draws in a rank plot: its test takes time in proportion to their square
+MAX_LINES = 8  # chains drawn as lines
+MAX_BARS = 100  # integers within this range are drawn as bars, others as a density
+
+
+class Plot(NamedTuple):
+    """One finished plot: file stem, heading, what it shows (and what it leaves out), PNG bytes."""
+
+    name: str
+    title: str
+    caption: str
+    png: bytes
+
+
+class _Kind(NamedTuple):
+    """How to draw one kind of plot, how many scalars it can hold, and what it needs at least."""
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[xr.DataTree], Any]
+    least: int = 1
+    most: int = 1
+    chains: int = 1
+
+
+def draw_plots(run: Any, *, table: Any = None) -> Iterator[Plot]:
+    """Draw the standard plots one after the other.
+
+    Each shows at most as many scalars as it can hold, those with the smallest bulk effective sample size, and
+    its caption says so; scalars that never change or are not finite are left out. The energy plot needs the
+    energy in `sample_stats`.
+
+    Args:
+        run: a `numpyro.infer.MCMC` after `run`, or a tree with a posterior.
+        table: the full table of `summary`, if it is at hand.
+
+    Yields:
+        Plots, in the order of a report.
+
+    Warns:
+        RuntimeWarning: a plot could not be drawn and is left out.
+
+    Raises:
+        ValueError: there are no draws.
+    """
+    tree = as_tree(run)
+    dataset = posterior_dataset(tree)
+    table = summary(tree) if table is None else table
+    entries = list(scalars(dataset))
+    fit = [i for i, (_, x) in enumerate(entries) if np.isfinite(x).all() and bool(np.any(x != x[0, 0]))]
+    worst_first = [fit[i] for i in np.argsort(table["ess_bulk"].to_numpy()[fit], kind="stable")]
+    chains = dataset.sizes["chain"]
+    for kind in _KINDS:
+        shown = sorted(worst_first[: kind.most])
+        if (
+            len(shown) < kind.least
+            or chains < kind.chains
+            or (kind.name == "energy" and not _has_energy(tree))
+        ):
+            continue
+        flat = _flat(tree, [entries[i] for i in shown])
+        try:
+            with _isolated():
+                png = _png(kind.draw(flat))
+        except Exception as error:  # a plot that fails must not cost the run its report
+            warnings.warn(
+                f"The plot {kind.name!r} could not be drawn: {error!r}", RuntimeWarning, stacklevel=2
+            )
+            continue
+        limits = _limits(kind, len(shown), len(fit), len(entries), chains)
+        yield Plot(kind.name, kind.title, f"{kind.caption}{limits}", png)
+
+
+def save_plots(run: Any, folder: str | os.PathLike[str], *, table: Any = None) -> list[Path]:
+    """Write the standard plots as `<name>.png`, each under a temporary name first.
+
+    Args:
+        run: a `numpyro.infer.MCMC` after `run`, or a tree with a posterior.
+        folder: where to; made if it does not exist.
+        table: the full table of `summary`, if it is at hand.
+
+    Returns:
+        The paths written.
+
+    Raises:
+        ValueError: there are no draws.
+        OSError: the folder cannot be written.
+    """
+    return write_plots(draw_plots(run, table=table), folder)
+
+
+def write_plots(finished: Iterator[Plot] | Sequence[Plot], folder: str | os.PathLike[str]) -> list[Path]:
+    """Write finished plots; see `save_plots`."""
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for plot in finished:
+        paths.append(target / f"{plot.name}.png")
+        write_atomically(paths[-1], plot.png)
+    return paths
+
+
+@contextmanager
+def _isolated() -> Iterator[None]:
+    """Style, backend and figures for the time of one plot."""
+    backend = matplotlib.get_backend()
+    before = set(plt.get_fignums())
+    with matplotlib.rc_context(), rc_context({"plot.backend": "matplotlib", "plot.max_subplots": 100}):
+        try:
+            plt.switch_backend("agg")
+            plt.style.use("arviz-variat")
+            yield
+        finally:
+            for number in set(plt.get_fignums()) - before:
+                plt.close(number)
+            matplotlib.use(backend, force=False)  # sets an rcParam of its own, so inside rc_context
+
+
+def _png(collection: Any) -> bytes:
+    figure = collection.viz["figure"].item()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight", facecolor="white")
+    return buffer.getvalue()
+
+
+def _flat(tree: xr.DataTree, entries: Sequence[tuple[str, np.ndarray]]) -> xr.DataTree:
+    """A tree whose variables are the given scalars; equal labels are told apart by a number."""
+    variables: dict[str, Any] = {}
+    for label, values in entries:
+        label = label.replace("/", "\N{DIVISION SLASH}")  # DataTree keeps '/' for paths
+        name, count = label, 1
+        while name in variables:
+            count += 1
+            name = f"{label} #{count}"
+        discrete = bool(np.all(values == np.round(values)) and np.ptp(values) <= MAX_BARS)
+        variables[name] = (SAMPLE_DIMS, values.astype(np.int64) if discrete else values)
+    posterior = xr.Dataset(
+        variables,
+        coords={dim: np.arange(n) for dim, n in zip(SAMPLE_DIMS, entries[0][1].shape, strict=True)},
+    )
+    groups = {"posterior": posterior}
+    if "sample_stats" in tree.children:
+        wanted = [name for name in ("diverging", "energy") if name in tree["sample_stats"]]
+        groups["sample_stats"] = tree["sample_stats"].to_dataset()[wanted]
+    return xr.DataTree.from_dict(groups)
+
+
+def _has_energy(tree: xr.DataTree) -> bool:
+    if "sample_stats" not in tree.children or "energy" not in tree["sample_stats"]:
+        return False
+    energy = np.asarray(tree["sample_stats"]["energy"])
+    return bool(np.isfinite(energy).all() and np.any(energy != energy.flat[0]))
+
+
+def _limits(kind: _Kind, shown: int, fit: int, entries: int, chains: int) -> str:
+    """What a plot leaves out, in words."""
+    if kind.name == "energy":
+        return ""
+    text = ""
+    if shown < fit:
+        text += f" Shown are {shown} of {fit} scalars, those with the smallest effective sample size."
+    if fit < entries:
+        text += f" {entries - fit} scalars that never change or are not finite are left out."
+    if chains > MAX_LINES and kind.name in ("trace", "autocorrelation"):
+        text += f" Shown are the first {MAX_LINES} of {chains} chains."
+    return text
+
+
+def _thinned(tree: xr.DataTree, most: int) -> xr.DataTree:
+    """Every k-th draw, so that all chains together have about `most`."""
+    size = tree["posterior"].sizes
+    step = max(1, round(size["chain"] * size["draw"] / most))
+    return tree.isel(draw=slice(None, None, step))
+
+
+def _trace(tree: xr.DataTree) -> Any:
+    tree = tree.isel(chain=slice(MAX_LINES))
+    varies = tree["posterior"].to_dataset().std("draw") > 0
+    kind = "kde" if all(varies[name].all() for name in varies) else "ecdf"  # a constant chain has no density
+    return arviz_plots.plot_trace_dist(tree, compact=False, kind=kind, backend="matplotlib")
+
+
+def _rank(tree: xr.DataTree) -> Any:
+    return arviz_plots.plot_rank(_thinned(tree, MAX_RANKED), backend="matplotlib")
+
+
+def _forest(tree: xr.DataTree) -> Any:
+    collection = arviz_plots.plot_forest(tree, combined=True, backend="matplotlib")
+    collection.viz["figure"].item().axes[0].axis("off")  # the column of labels needs no axis
+    return collection
+
+
+def _energy(tree: xr.DataTree) -> Any:
+    return arviz_plots.plot_energy(tree, backend="matplotlib")
+
+
+def _pair(tree: xr.DataTree) -> Any:
+    marked = "sample_stats" in tree.children and "diverging" in tree["sample_stats"]
+    return arviz_plots.plot_pair(
+        _thinned(tree, MAX_POINTS), backend="matplotlib", visuals={"divergence": marked}
+    )
+
+
+def _autocorrelation(tree: xr.DataTree) -> Any:
+    return arviz_plots.plot_autocorr(tree.isel(chain=slice(MAX_LINES)), backend="matplotlib")
+
+
+def _ess(tree: xr.DataTree) -> Any:
+    return arviz_plots.plot_ess_evolution(tree, backend="matplotlib")
+
+
+_KINDS = (
+    _Kind("trace", "Distribution and trace", "Chains should lie on top of each other.", _trace, most=10),
+    _Kind(
+        "rank",
+        "Ranks",
+        "How each chain's ranks among all draws differ from uniform; black marks chains that stand out.",
+        _rank,
+        most=12,
+        chains=2,
+    ),
+    _Kind(
+        "forest", "Intervals", "Mean, central half and 89% interval of the pooled chains.", _forest, most=30
+    ),
+    _Kind("energy", "Energy", "The energy's own distribution and its changes should be alike.", _energy),
+    _Kind("pair", "Pairs", "Joint distributions; divergent draws are marked.", _pair, least=2, most=5),
+    _Kind("autocorrelation", "Autocorrelation", "It should fall to zero quickly.", _autocorrelation, most=12),
+    _Kind(
+        "ess",
+        "Effective sample size",
+        "Bulk (blue) and tail (red) should grow in proportion to the draws; the broken line is 400.",
+        _ess,
+        most=12,
+    ),
+)
+PLOT_NAMES = tuple(kind.name for kind in _KINDS)

@@ -1,0 +1,108 @@
+"""Every finding on draws made to cause it, and none on good ones."""
+
+import re
+
+import arviz as az
+import numpy as np
+import pytest
+
+from qdesampler.diagnostics import Finding, diagnose, verdict
+
+RNG = np.random.default_rng(0)
+GOOD = RNG.normal(size=(4, 500))
+
+
+def made(posterior, **stats):
+    groups = {"posterior": posterior, **({"sample_stats": stats} if stats else {})}
+    return az.from_dict(groups)
+
+
+def codes(posterior, **stats):
+    return [finding.code for finding in diagnose(made(posterior, **stats))]
+
+
+def changed(values, where, new):
+    values = values.copy()
+    values[where] = new
+    return values
+
+
+def test_nothing_speaks_against_good_draws():
+    corner = np.zeros((4, 500, 2))
+    corner[..., 0], corner[..., 1] = 1.0, GOOD  # one entry never changes, as in a Cholesky factor
+    findings = diagnose(made({"x": GOOD, "factor": corner}, diverging=np.zeros((4, 500), bool)))
+    assert findings == []
+    assert verdict(findings) == "Good: nothing speaks against these draws."
+
+
+@pytest.mark.parametrize(
+    ("values", "code", "words"),
+    [
+        (changed(GOOD, (2, 7), np.inf), "non_finite", r"x \(1 draws\) is NaN or infinite"),
+        (changed(GOOD, 1, 0.3), "stuck", "Chain 1 never moved"),
+        (
+            GOOD + np.array([[0], [0], [0], [0.5]]),
+            "r_hat",
+            r"above 1.01 for x \(1.0\d\d\): the chains",
+        ),
+        (np.cumsum(GOOD, 1), "ess", r"below 400 for x \(\d+\)"),
+        (np.repeat(GOOD[:, :75], 5, 1), "ess", "below 400 for x"),
+        (GOOD[:, :7], "few_draws", "7 draws in a chain say nothing"),
+    ],
+    ids=["inf", "stuck", "shifted", "walk", "sticky", "few"],
+)
+def test_bad_draws(values, code, words):
+    found = {finding.code: str(finding) for finding in diagnose(made({"x": values}))}
+    assert code in found
+    assert re.search(words, found[code]), found[code]
+
+
+def test_divergences_are_counted():
+    diverging = changed(np.zeros((4, 500), bool), (0, slice(3)), True)
+    (finding,) = diagnose(made({"x": GOOD}, diverging=diverging))
+    assert finding.code == "divergences"
+    assert finding.message.startswith("3 of 2000 draws diverged")
+
+
+def test_a_latent_site_that_never_changes():
+    run = made({"x": GOOD, "a": np.ones((4, 500)), "b": np.ones((4, 500))})
+    run["posterior"]["a"].attrs["site_kind"] = "latent"
+    run["posterior"]["b"].attrs["site_kind"] = "deterministic"
+    (finding,) = diagnose(run)
+    assert finding.code == "stuck"
+    assert finding.message.startswith("a has one value")
+
+
+def test_a_nan_does_not_hide_the_rest():
+    found = codes({"x": changed(GOOD, (0, 0), np.nan), "walk": np.cumsum(GOOD, 1)})
+    assert found == ["non_finite", "r_hat", "ess"]
+
+
+def test_the_least_ess_grows_with_the_chains():
+    eight = RNG.normal(size=(8, 90))  # 720 independent draws: enough for 4 chains, not for 8
+    assert codes({"x": eight}) == ["ess"]
+    assert codes({"x": eight.reshape(4, 180)}) == []
+
+
+def test_one_chain_is_compared_with_itself():
+    (first, *_) = diagnose(made({"x": np.linspace(0, 1, 2000)[None] + 0.01 * GOOD.reshape(1, -1)}))
+    assert first.code == "r_hat"
+    assert "two halves of the only chain" in first.message
+
+
+def test_many_bad_scalars_are_counted_not_listed():
+    walks = np.cumsum(RNG.normal(size=(4, 500, 30)), 1)
+    finding = next(f for f in diagnose(made({"x": walks})) if f.code == "r_hat")
+    assert "of 30 scalars, worst x[" in finding.message
+    assert finding.message.count("x[") == 3
+
+
+def test_the_verdict_counts():
+    one = Finding("ess", "m", "a")
+    assert verdict([one]) == "Do not rely on these draws yet: one thing speaks against them."
+    assert verdict([one, one]) == "Do not rely on these draws yet: 2 things speak against them."
+    assert str(one) == "m a"
+
+
+def test_the_shared_run_moves(tree):
+    assert not {"few_draws", "non_finite", "stuck"} & {finding.code for finding in diagnose(tree)}
