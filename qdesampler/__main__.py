@@ -1,0 +1,8 @@
+"""`python -m qdesampler`: the command line."""
+
+import sys
+
+from qdesampler.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,290 @@
+"""The command line: `qdesampler sample` and `qdesampler models`."""
+
+import argparse
+import ast
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jax
+
+from qdesampler.bench.kernels import CountedNUTS
+from qdesampler.diagnostics import (
+    PLOT_NAMES,
+    Finding,
+    ResultFolder,
+    diagnose,
+    draw_plots,
+    format_summary,
+    report,
+    summary,
+    to_datatree,
+    verdict,
+    write_plots,
+)
+from qdesampler.infer import QDE, ModelCase, ModelLoadError, compare_with_reference, list_models, load_model
+from qdesampler.infer.run import run_chains
+
+OK, BAD_VERDICT, BAD_INPUT, FAILURE, INTERRUPTED = 0, 1, 2, 3, 130
+MAX_ERROR = 5.0  # standard errors between draws and reference values
+
+# The kernel's name for people, how to make it, and what to collect beside its own fields.
+KERNELS: dict[str, tuple[str, Callable[[Callable], Any], tuple[str, ...]]] = {
+    "qde": ("QDE", QDE, ()),
+    "nuts": (
+        "NUTS",
+        CountedNUTS,
+        ("nuts.energy", "nuts.potential_energy", "nuts.accept_prob", "nuts.adapt_state.step_size"),
+    ),
+}
+
+RESULTS = ("posterior.nc", "summary.csv", "report.html", *(f"plots/{name}.png" for name in PLOT_NAMES))
+
+_EXIT_CODES = """exit codes:
+  0    the draws may be used, or the list was printed
+  1    something speaks against the draws (see the printed reasons; --allow-bad turns this into 0)
+  2    wrong arguments, model, data or output folder, or a model that cannot be sampled
+  3    a failure of the program itself
+  130  interrupted
+"""
+
+
+class InputError(Exception):
+    """Something the user can mend; the message is one line."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with one line for an error."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The argument parser of the whole command."""
+    top = _Parser(
+        prog="qdesampler",
+        description="Posterior sampling for NumPyro by imaginary time.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    sample = commands.add_parser(
+        "sample",
+        help="sample a model and write draws, tables, plots and a report",
+        description="Sample a model: PATH is a folder with model.py (and data.json), or one Python file.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    sample.set_defaults(action=_sample)
+    sample.add_argument("path", metavar="PATH", type=Path, help="the model")
+    sample.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results")
+    sample.add_argument("--data", metavar="FILE", type=Path, help="JSON data in place of the model's own")
+    sample.add_argument("--kernel", choices=sorted(KERNELS), default="qde", help="default: %(default)s")
+    sample.add_argument("--chains", metavar="N", type=_at_least(1), default=4, help="default: %(default)s")
+    sample.add_argument(
+        "--draws", metavar="N", type=_at_least(1), default=1000, help="for each chain; default: %(default)s"
+    )
+    sample.add_argument(
+        "--warmup", metavar="N", type=_at_least(0), default=500, help="iterations; default: %(default)s"
+    )
+    sample.add_argument("--seed", metavar="N", type=_seed, default=0, help="default: %(default)s")
+    sample.add_argument("--x64", action="store_true", help="double precision")
+    sample.add_argument("--overwrite", action="store_true", help="replace the results in a non-empty --out")
+    sample.add_argument("--allow-bad", action="store_true", help="exit with 0 even if the verdict is bad")
+    sample.add_argument("--quiet", action="store_true", help="print only what speaks against the draws")
+    models = commands.add_parser("models", help="list the models of a folder")
+    models.set_defaults(action=_models)
+    models.add_argument("folder", metavar="FOLDER", type=Path, nargs="?", default=Path("models"))
+    for command in (sample, models):
+        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: the arguments; None takes the process's own.
+
+    Returns:
+        The exit code (see `--help`).
+
+    Raises:
+        SystemExit: from argparse, after `--help` or wrong arguments.
+    """
+    arguments = parser().parse_args(argv)
+    try:
+        return arguments.action(arguments)
+    except (InputError, ModelLoadError) as error:
+        return _failed(arguments, error, BAD_INPUT, _one_line(error))
+    except KeyboardInterrupt as error:
+        return _failed(arguments, error, INTERRUPTED, "interrupted; nothing was written")
+    except Exception as error:
+        message = f"failure: {type(error).__name__}: {_one_line(error)} (--debug shows where)"
+        return _failed(arguments, error, FAILURE, message)
+
+
+def _failed(arguments: argparse.Namespace, error: BaseException, code: int, message: str) -> int:
+    if arguments.debug:
+        raise error
+    print(f"qdesampler: {message}", file=sys.stderr)
+    return code
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def integer(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{value} is too small; expected at least {least}")
+        return value
+
+    return integer
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"{value} is no seed; expected 0 to {2**32 - 1}")
+    return value
+
+
+# ------------------------------------------------------------------------------------------------ sample
+
+
+def _sample(arguments: argparse.Namespace) -> int:
+    case = load_model(arguments.path, arguments.data)
+    try:
+        folder = ResultFolder(arguments.out, overwrite=arguments.overwrite, stale=RESULTS)
+    except FileExistsError as error:
+        raise InputError(f"--out: {error}" + (" (--overwrite)" if arguments.out.is_dir() else "")) from error
+    except OSError as error:
+        raise InputError(f"--out: {arguments.out} cannot be written: {error.strerror or error}.") from error
+    say = _silent if arguments.quiet else print
+    with folder, jax.enable_x64(True) if arguments.x64 else nullcontext():
+        name, make, extra_fields = KERNELS[arguments.kernel]
+        say(
+            f"{case.name}: {name}, {arguments.chains} chains of {arguments.warmup} warm-up iterations "
+            f"and {arguments.draws} draws"
+        )
+        start = time.perf_counter()
+        mcmc = _run(case, make, extra_fields, arguments)
+        seconds = time.perf_counter() - start
+        attrs = {
+            "model": case.name,
+            "kernel": name,
+            "seed": arguments.seed,
+            "wall_seconds": round(seconds, 3),
+        }
+        attrs["precision"] = "float64" if jax.config.read("jax_enable_x64") else "float32"
+        tree = to_datatree(mcmc, attrs=attrs)
+        comparison, wrong = _compare(case, mcmc)
+        table = summary(tree)
+        findings = diagnose(tree, table=table) + wrong
+        say(f"\n{format_summary(table)}\n")
+        say(_bill(tree.attrs, seconds))
+        if comparison:
+            say(f"\n{comparison}")
+        say(f"\n{verdict(findings)}")
+        for finding in findings:
+            print(f"- {finding}", file=sys.stderr if arguments.quiet else sys.stdout)
+
+        tree.to_netcdf(folder.staging / "posterior.nc", engine="h5netcdf")
+        table.to_csv(folder.staging / "summary.csv", index_label="parameter")
+        images = list(draw_plots(tree, table=table))
+        write_plots(images, folder.staging / "plots")
+        report(
+            tree,
+            folder.staging / "report.html",
+            table=table,
+            findings=findings,
+            comparison=comparison,
+            finished_plots=images,
+        )
+        folder.publish()
+    say(f"\nWritten to {arguments.out}: posterior.nc, summary.csv, report.html and {len(images)} plots")
+    return BAD_VERDICT if findings and not arguments.allow_bad else OK
+
+
+def _silent(text: str) -> None:
+    del text
+
+
+def _run(
+    case: ModelCase,
+    make: Callable[[Callable], Any],
+    extra_fields: tuple[str, ...],
+    arguments: argparse.Namespace,
+) -> Any:
+    try:
+        return run_chains(
+            make(case.model),
+            case.data,
+            key=jax.random.key(arguments.seed),
+            num_chains=arguments.chains,
+            num_samples=arguments.draws,
+            num_warmup=arguments.warmup,
+            extra_fields=extra_fields,
+            progress_bar=sys.stderr.isatty() and not arguments.quiet,
+        )
+    except Exception as error:  # whatever the user's model raises
+        raise InputError(
+            f"{case.name} cannot be sampled: {type(error).__name__}: {_one_line(error)}"
+        ) from error
+
+
+def _compare(case: ModelCase, mcmc: Any) -> tuple[str, list[Finding]]:
+    """The comparison with the model's reference values as text, and what it says against the draws."""
+    if case.reference is None:
+        return "", []
+    head = f"Against reference values ({case.reference['source']}):"
+    try:
+        compared = compare_with_reference(mcmc.get_samples(group_by_chain=True), case.reference)
+    except ValueError as error:
+        return f"{head}\nnot compared: {error}", []
+    text = f"{head}\n{compared}\nLargest error: {compared.largest_error:.2f} standard errors"
+    if compared.largest_error <= MAX_ERROR:
+        return text, []
+    message = f"The draws are {compared.largest_error:.1f} standard errors away from the reference values."
+    return text, [
+        Finding("reference", message, "Warm up for longer; if it stays, the sampler is wrong here.")
+    ]
+
+
+def _bill(attrs: Any, seconds: float) -> str:
+    words = [
+        f"{int(attrs[name]):,} in {phase}"
+        for name, phase in (("warmup_evals", "warm-up"), ("sampling_evals", "sampling"))
+        if name in attrs
+    ]
+    return f"Evaluations of the log density: {', '.join(words)}; wall time {seconds:.1f} s with compilation"
+
+
+# ------------------------------------------------------------------------------------------------ models
+
+
+def _models(arguments: argparse.Namespace) -> int:
+    paths = list_models(arguments.folder)
+    if not paths:
+        raise InputError(f"{arguments.folder} holds no models (folders with model.py, or .py files).")
+    width = max(len(path.name) for path in paths)
+    for path in paths:
+        print(f"{path.name:<{width}}  {_description(path)}".rstrip())
+    return OK
+
+
+def _description(path: Path) -> str:
+    """First line of the model's docstring; the file is read, not executed."""
+    source = path / "model.py" if path.is_dir() else path
+    try:
+        text = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
+    except (SyntaxError, ValueError):
+        return "(not valid Python)"
+    return text.partition("\n")[0]
