@@ -11,13 +11,14 @@ help: ## what can be asked for
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## install everything into .venv (done once, redone when pyproject.toml or constraints.txt change)
+	@echo "$(VENV) is ready"
 
 demo: $(READY) ## sample the eight schools and write tables, plots and a report
-	$(BIN)/qdesampler sample models/eight_schools --out $(RUN) --overwrite
+	$(BIN)/qdesampler sample models/eight_schools --warmup 1000 --draws 2000 --out $(RUN) --overwrite --allow-bad
 	@echo "The report is $(CURDIR)/$(RUN)/report.html"
 
 test: $(READY) ## the tests, without the slow ones
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile
 
 slow: $(READY) ## the slow tests
 	$(BIN)/pytest -m slow

@@ -25,6 +25,7 @@ ROOMS["infer"] = ROOMS["kernels"] | {"kernels"}
 ROOMS["diagnostics"] = ROOMS["infer"] | {"infer"}
 ROOMS["bench"] = ROOMS["diagnostics"] | {"diagnostics"}
 ROOMS["cli"] = ROOMS["bench"] | {"bench"}
+ROOMS["__main__"] = {"cli"}
 
 # Third parties that belong to some rooms only.
 _ARVIZ = ("arviz", "arviz_base", "arviz_plots", "xarray", "matplotlib")

@@ -38,6 +38,13 @@ print(json.dumps({
 }))
 """
 
+EVERY_NAME = """
+import qdesampler
+assert qdesampler.__all__
+for name in qdesampler.__all__:
+    getattr(qdesampler, name)
+"""
+
 EVERY_MODULE = """
 import importlib, pkgutil
 import qdesampler
@@ -68,11 +75,11 @@ def effects_of(subject: str) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("subject", ["import qdesampler", EVERY_MODULE])
+@pytest.mark.parametrize("subject", ["import qdesampler", EVERY_NAME, EVERY_MODULE])
 def test_importing_leaves_no_trace(subject):
     effects = effects_of(subject)
     seconds = effects.pop("seconds")
-    print(f"import qdesampler took {seconds:.2f} s after its dependencies")
+    print(f"{subject.strip().splitlines()[0]} ... took {seconds:.2f} s after the dependencies")
     assert effects == {"changed": [], "backend": False, "arrays": 0, "optional": []}
 
 

@@ -1,0 +1,62 @@
+"""Every example runs as a script, from another folder, and says what it is there to say."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(name: str, folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning:__main__", str(EXAMPLES / name)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def numbers(pattern: str, text: str) -> list[float]:
+    return [float(number) for number in re.findall(pattern, text, re.MULTILINE)]
+
+
+def test_eight_schools(tmp_path):
+    text = run("eight_schools.py", tmp_path)
+    (mean,) = numbers(r"^mu +(\S+)", text)
+    assert 4.0 < mean < 4.8  # the posterior mean is 4.4
+    assert "theta[7]" in text
+    (warmup,) = numbers(r"^(\d+) log-density evaluations in the warm-up", text)
+    (draws,) = numbers(r"(\d+) for the draws$", text)
+    assert warmup > 4 * 500  # every iteration of every chain evaluates
+    assert draws > 4 * 1000
+
+
+def test_ground_state(tmp_path):
+    text = run("ground_state.py", tmp_path)
+    energies = numbers(r"energy (\S+) ", text)
+    assert energies == pytest.approx([1.137786, 0.738952, 0.533182], abs=2e-5)
+    exact, kernel = numbers(r"draws: mean of .* of x\^2 (\S+)", text)
+    assert kernel == pytest.approx(exact, abs=0.1)
+
+
+def test_imaginary_time(tmp_path):
+    text = run("imaginary_time.py", tmp_path)
+    energies = numbers(r"^ +[\d.]+ +(\S+) +\S+e-\d+", text)
+    assert len(energies) == 9
+    assert energies == sorted(energies, reverse=True)
+    assert energies[-1] == pytest.approx(1.0603621, abs=1e-4)
+    rates = numbers(r"e-\d+ +(\S+)$", text)
+    (gap,) = numbers(r"gap (\S+)$", text)
+    assert rates[-1] == pytest.approx(gap, rel=1e-3)
+    assert abs(rates[0] - gap) > 0.3  # at first the higher states are still there
+
+
+def test_every_example_is_tested_here():
+    tested = set(re.findall(r'run\("(\w+\.py)"', Path(__file__).read_text(encoding="utf-8")))
+    assert tested == {path.name for path in EXAMPLES.glob("*.py")}
