@@ -3,6 +3,7 @@
 import argparse
 import ast
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -191,7 +192,7 @@ def _sample(arguments: argparse.Namespace) -> int:
         say(f"\n{format_summary(table)}\n")
         say(_bill(tree.attrs, seconds))
         if comparison:
-            say(f"\n{comparison}")
+            say(f"\nAgainst reference values\n{comparison}")
         say(f"\n{verdict(findings)}")
         for finding in findings:
             print(f"- {finding}", file=sys.stderr if arguments.quiet else sys.stdout)
@@ -244,7 +245,7 @@ def _compare(case: ModelCase, mcmc: Any) -> tuple[str, list[Finding]]:
     """The comparison with the model's reference values as text, and what it says against the draws."""
     if case.reference is None:
         return "", []
-    head = f"Against reference values ({case.reference['source']}):"
+    head = textwrap.fill(f"Source: {case.reference['source']}", 100)
     try:
         compared = compare_with_reference(mcmc.get_samples(group_by_chain=True), case.reference)
     except ValueError as error:

@@ -114,7 +114,7 @@ def test_sample_from_start_to_end(folder, tmp_path, capsys):
     assert abs(float(rows["mean"]["mean"]) - np.mean(DATA)) < 0.2
     text = capsys.readouterr().out
     assert f"{attrs['warmup_evals']:,} in warm-up, {attrs['sampling_evals']:,} in sampling" in text
-    assert "Against reference values (by hand)" in text
+    assert "Against reference values\nSource: by hand\n" in text
     assert "ESS bulk" in text
     assert f"Written to {out}" in text
     page = (out / "report.html").read_text()

@@ -21,6 +21,7 @@ from arviz_base import rc_context
 
 from qdesampler.diagnostics.dims import SAMPLE_DIMS
 from qdesampler.diagnostics.files import write_atomically
+from qdesampler.diagnostics.findings import MIN_DRAWS
 from qdesampler.diagnostics.summary import as_tree, posterior_dataset, scalars, summary
 
 MAX_POINTS = 4000  # in a scatter plot: more cannot be told apart
@@ -200,6 +201,14 @@ def _thinned(tree: xr.DataTree, most: int) -> xr.DataTree:
     return tree.isel(draw=slice(None, None, step))
 
 
+def _grid(tree: xr.DataTree) -> dict[str, Any]:
+    """Panels in rows of at most three, with room for their titles."""
+    count = len(tree["posterior"].data_vars)
+    columns = min(count, 3)
+    size = (4.2 * columns, 2.6 * -(-count // columns))
+    return {"col_wrap": columns, "figure_kwargs": {"figsize": size, "figsize_units": "inches"}}
+
+
 def _trace(tree: xr.DataTree) -> Any:
     tree = tree.isel(chain=slice(MAX_LINES))
     varies = tree["posterior"].to_dataset().std("draw") > 0
@@ -208,7 +217,10 @@ def _trace(tree: xr.DataTree) -> Any:
 
 
 def _rank(tree: xr.DataTree) -> Any:
-    return arviz_plots.plot_rank(_thinned(tree, MAX_RANKED), backend="matplotlib")
+    # `thin` goes by the effective sample size: the test behind the black marks wants independent draws
+    few = _thinned(tree, MAX_RANKED)
+    thin = few["posterior"].sizes["draw"] >= MIN_DRAWS
+    return arviz_plots.plot_rank(few, thin=thin, backend="matplotlib", **_grid(tree))
 
 
 def _forest(tree: xr.DataTree) -> Any:
@@ -229,11 +241,11 @@ def _pair(tree: xr.DataTree) -> Any:
 
 
 def _autocorrelation(tree: xr.DataTree) -> Any:
-    return arviz_plots.plot_autocorr(tree.isel(chain=slice(MAX_LINES)), backend="matplotlib")
+    return arviz_plots.plot_autocorr(tree.isel(chain=slice(MAX_LINES)), backend="matplotlib", **_grid(tree))
 
 
 def _ess(tree: xr.DataTree) -> Any:
-    return arviz_plots.plot_ess_evolution(tree, backend="matplotlib")
+    return arviz_plots.plot_ess_evolution(tree, backend="matplotlib", **_grid(tree))
 
 
 _KINDS = (
@@ -241,7 +253,8 @@ _KINDS = (
     _Kind(
         "rank",
         "Ranks",
-        "How each chain's ranks among all draws differ from uniform; black marks chains that stand out.",
+        "How each chain's ranks differ from uniform, draws thinned to be independent; black marks chains "
+        "that stand out at level 0.01.",
         _rank,
         most=12,
         chains=2,
