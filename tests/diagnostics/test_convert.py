@@ -207,11 +207,11 @@ def test_axes_of_every_kind(drawn):
             numpyro.deterministic("twice", 2 * a)
             with numpyro.plate("column", 4, dim=-1):
                 numpyro.sample("b", dist.Normal(a, scale[0]))
-                numpyro.sample("v", dist.MultivariateNormal(jnp.zeros(2), jnp.eye(2)))
+                numpyro.sample("v", dist.Normal().expand([2]).to_event(1))
         names = {"event_dims": ["part"]}
-        numpyro.sample("p", dist.Dirichlet(jnp.ones(5)), infer=names)
+        numpyro.sample("p", dist.Normal().expand([5]).to_event(1), infer=names)
         with numpyro.plate("case", 6):
-            numpyro.sample("d", dist.MultivariateNormal(jnp.zeros(2), jnp.eye(2)), obs=data["d"])
+            numpyro.sample("d", dist.Normal().expand([2]).to_event(1), obs=data["d"])
 
     data = {"d": np.ones((6, 2)), "n": 6, "x": np.arange(4.0), "why": "because"}
     tree = to_datatree(drawn(model, data), log_likelihood=True)
