@@ -100,10 +100,11 @@ def test_a_poor_grid_says_how_poor_it_is(bounds, points, least, most):
 
 
 def test_in_float32_the_error_includes_the_noise_of_the_potential():
-    state = ground_state(_harmonic(), SpectralGrid(bounds=(-8.0, 8.0), points=256))
+    # Energy 0 is what is left of a potential of hundreds, by cancellation: in float64 it is exact to 1e-10.
+    hamiltonian = Hamiltonian.from_log_density(lambda x: -2.1 * (x @ x - 1.3) ** 2, dim=1)
+    state = ground_state(hamiltonian, SpectralGrid(bounds=(-2.9, 2.9), points=90))
     assert {leaf.dtype for leaf in (state.energy, state.levels, state.gap)} == {jnp.dtype(jnp.float32)}
-    assert abs(float(state.energy) - 0.5) <= float(state.energy_error)
-    assert 1e-8 < float(state.energy_error) < 1e-5
+    assert 1e-9 < abs(float(state.energy)) <= float(state.energy_error) < 1e-4
 
 
 @pytest.mark.usefixtures("x64")
