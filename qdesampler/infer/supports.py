@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.extend.core import Literal
 from numpyro.distributions import biject_to
 from numpyro.distributions.constraints import real
@@ -27,7 +26,7 @@ class Supports(NamedTuple):
 
     Attributes:
         transforms: unconstrained to constrained by site; empty where a support may move.
-        is_static: no bound can depend on another site: all of them are plain numbers or NumPy arrays.
+        is_static: no bound can depend on another site: all of them are Python numbers.
         has_deterministic: the model has deterministic sites, which only a replay can compute.
     """
 
@@ -68,7 +67,8 @@ def read_supports(model_trace: dict) -> Supports:
 
 
 def _is_static(support: Any) -> bool:
-    return all(isinstance(leaf, (int, float, np.number, np.ndarray)) for leaf in jax.tree.leaves(support))
+    # A NumPy number is no literal: it may come from the data, and the data may change.
+    return all(type(leaf) in (int, float) for leaf in jax.tree.leaves(support))
 
 
 def depends_on_siblings(

@@ -7,20 +7,19 @@ for. The potential of a model is rebuilt from the arguments of every call, so th
 import copy
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from numpyro.handlers import seed, substitute
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
-from numpyro.infer.util import ParamInfo, constrain_fn, initialize_model, unconstrain_fn
+from numpyro.infer.util import ParamInfo, initialize_model
 from numpyro.util import is_prng_key
 
+from qdesampler.infer.seen_model import SeenModel
 from qdesampler.infer.start_checks import check_scalar, check_structure, finite_chains
-from qdesampler.infer.supports import Supports, depends_on_siblings, latent_sites, read_supports
+from qdesampler.infer.supports import depends_on_siblings, latent_sites
 
 __all__ = ["GROUND_STATE_SITE", "Start", "Target", "is_batched", "value_and_gradient"]
 
@@ -112,31 +111,29 @@ class Target:
         self.ground_state = ground_state
         self.init_strategy = init_strategy
         self.forward_mode = forward_mode
-        self._forget()
-
-    def _forget(self) -> None:
-        """Drop what was learned from the last model trace."""
-        self._potential_gen: Callable | None = None
-        self._postprocess_gen: Callable | None = None
-        self._supports: Supports | None = None
+        self._seen: SeenModel | None = None
 
     @property
     def is_ready(self) -> bool:
         """Whether the potential can be built; a model has to be traced once before, by `start`."""
-        return self.model is None or self._potential_gen is not None
+        return self.model is None or self._seen is not None
 
     def rebound(self, model: Callable) -> "Target":
         """A copy for another model, which has not been traced."""
         target = copy.copy(self)
         target.model = model
-        target._forget()
         return target
 
     def __getstate__(self) -> dict:
-        """State for pickling: what a model's trace rebuilds is left out."""
-        return {**self.__dict__, "_potential_gen": None, "_postprocess_gen": None, "_supports": None}
+        """State for copies and pickles, without what a trace of the model rebuilds."""
+        return {**self.__dict__, "_seen": None}
 
     # ---- potential and constraints -------------------------------------------------------------------------
+
+    def _seen_model(self) -> SeenModel:
+        if self._seen is None:
+            raise RuntimeError("The kernel has not seen the model yet: call `init` (or run MCMC) first.")
+        return self._seen
 
     def potential(self, model_args: Sequence = (), model_kwargs: dict | None = None) -> Callable:
         """`z -> U(z)` for these model arguments.
@@ -149,7 +146,7 @@ class Target:
         if self.ground_state is not None:
             log_prob = self.ground_state.log_prob
             return lambda z: -log_prob(z[GROUND_STATE_SITE])
-        return _seen(self._potential_gen)(*model_args, **(model_kwargs or {}))
+        return self._seen_model().potential(model_args, model_kwargs or {})
 
     def postprocess(self, model_args: Sequence, model_kwargs: dict | None) -> Callable:
         """`z -> constrained values and deterministic sites`; identity where there is no model.
@@ -159,7 +156,7 @@ class Target:
         """
         if self.model is None:
             return lambda z: z
-        return _seen(self._postprocess_gen)(*model_args, **(model_kwargs or {}))
+        return self._seen_model().postprocess(model_args, model_kwargs or {})
 
     def constrain(
         self, model_args: Sequence, model_kwargs: dict | None, return_deterministic: bool
@@ -169,12 +166,9 @@ class Target:
         Raises:
             RuntimeError: for a model before `start` has seen it.
         """
-        if self.model is None:
-            return lambda z: z
-        supports = _seen(self._supports)
-        if return_deterministic or not supports.is_static:
+        if self.model is None or return_deterministic:
             return self.postprocess(model_args, model_kwargs)
-        return supports.constrain
+        return self._seen_model().constrain(model_args, model_kwargs or {})
 
     # ---- start ---------------------------------------------------------------------------------------------
 
@@ -252,23 +246,16 @@ class Target:
                 f"{error} QDE moves continuous sites only: update the discrete ones in a block of their "
                 "own, as in numpyro.infer.Gibbs([(DiscreteGibbs(model), ['site']), (QDE(model), None)])."
             ) from error
-        supports = read_supports(info.model_trace)
+        seen = SeenModel(model, info, model_args, model_kwargs)
         sites = latent_sites(info.model_trace)
-        if GIBBS_SITES_KWARG in model_kwargs and not supports.is_static:
+        if GIBBS_SITES_KWARG in model_kwargs and not seen.supports.is_static:
             values = {name: site["value"] for name, site in sites.items()}
             if depends_on_siblings(model, model_args, model_kwargs, values, list(sites)):
                 raise ValueError(
                     f"The support of one of the sites {sorted(sites)} depends on a site of another block; "
                     "put both into one block of Gibbs, or write the model with fixed supports."
                 )
-        self._potential_gen, self._postprocess_gen, self._supports = (
-            info.potential_fn,
-            info.postprocess_fn,
-            supports,
-        )
-        if not supports.is_static and not supports.has_deterministic:
-            # NumPyro may not have noticed that a support moves: always replay.
-            self._postprocess_gen = partial(_replay, model, _params(info.model_trace))
+        self._seen = seen
         found = info.param_info
         z = _as_floats(found.z)
         if jax.tree.map(jnp.result_type, z) != jax.tree.map(jnp.result_type, found.z):
@@ -282,11 +269,7 @@ class Target:
                 f"QDE cannot move the sites {unknown} (discrete, or not in the model): give them to a block "
                 "of their own, such as DiscreteGibbs."
             )
-        supports = _seen(self._supports)
-        if supports.is_static:
-            z = supports.unconstrain(values)
-        else:
-            z = unconstrain_fn(self.model, tuple(model_args), model_kwargs, values)
+        z = self._seen_model().unconstrain(values, model_args, model_kwargs)
         z = _as_floats(z)
         check_structure(z, found.z, None)
         given = self._evaluate(rng_key, z, model_args, model_kwargs, 1)
@@ -322,23 +305,6 @@ class Target:
         return Start(z, energy, gradient, num_evals)
 
 
-def _seen(learned: Any) -> Any:
-    if learned is None:
-        raise RuntimeError("The kernel has not seen the model yet: call `init` (or run MCMC) first.")
-    return learned
-
-
 def _as_floats(z: Any) -> Any:
     """Every leaf in JAX's default float type, so that all iterations have one type."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(float)), z)
-
-
-def _params(model_trace: dict) -> dict[str, Any]:
-    """Values of the parameters (not sampled) that the model was initialised with."""
-    return {name: site["value"] for name, site in model_trace.items() if site["type"] in ("param", "mutable")}
-
-
-def _replay(model: Callable, params: dict, *model_args: Any, **model_kwargs: Any) -> Callable:
-    """`z -> constrained values` by running the model; discrete sites are drawn and not returned."""
-    run = substitute(seed(model, jax.random.key(0)), data=params)
-    return lambda z: constrain_fn(run, model_args, model_kwargs, z)

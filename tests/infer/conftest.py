@@ -1,0 +1,71 @@
+"""Helpers shared by the tests of this room: a runner, and a check of draws against known expectations."""
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+from numpyro.diagnostics import effective_sample_size
+from numpyro.infer import MCMC
+
+
+def _run(kernel, *args, warmup=200, samples=300, chains=4, method="vectorized", key=0, **options):
+    """Run MCMC without a progress bar; `args`, and the remaining options of `MCMC.run`, are passed on."""
+    names = ("thinning", "jit_model_args")
+    mcmc = MCMC(
+        kernel,
+        num_warmup=warmup,
+        num_samples=samples,
+        num_chains=chains,
+        chain_method=method,
+        progress_bar=False,
+        **{name: options.pop(name) for name in names if name in options},
+    )
+    mcmc.run(jax.random.key(key) if isinstance(key, int) else key, *args, **options)
+    return mcmc
+
+
+def _assert_expectation(draws, expected, *, standard_errors=5.0, min_ess=100):
+    """Compare the mean of draws, shape `(chains, draws, ...)`, with a known value, entry by entry.
+
+    The bound is `standard_errors` times the Monte Carlo standard error by the draws' own effective sample
+    size, which must reach `min_ess`, so that a chain that hardly moves cannot pass.
+    """
+    draws = np.asarray(draws, dtype=np.float64)
+    assert np.all(np.isfinite(draws))
+    ess = np.asarray(effective_sample_size(draws))
+    assert np.all(ess >= min_ess), f"effective sample size {ess} is below {min_ess}"
+    error = draws.std(axis=(0, 1)) / np.sqrt(ess)
+    mean = draws.mean(axis=(0, 1))
+    assert np.all(np.abs(mean - expected) <= standard_errors * error), (
+        f"mean {mean} is more than {standard_errors} standard errors ({error}) from {expected}"
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compile_each_program_once(tmp_path_factory):
+    """NumPyro compiles its loop anew in each `MCMC.run` without a progress bar: keep the programs on disk."""
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("jax_cache")),
+        "jax_persistent_cache_min_compile_time_secs": 0.2,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture
+def run():
+    return _run
+
+
+@pytest.fixture
+def assert_expectation():
+    return _assert_expectation
