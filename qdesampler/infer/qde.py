@@ -67,7 +67,8 @@ class QDE(MCMCKernel):
         dense_mass: None lets the gain test choose between identity, diagonal and correlated (dense up to 128
             dimensions, low-rank plus diagonal beyond); False keeps to diagonal; True takes dense; a list of
             tuples of site names takes these blocks.
-        target_accept_prob: acceptance that the step size aims at.
+        target_accept_prob: acceptance of end points that the step size aims at; 0.9 here asks for about what
+            0.8 along the whole path asks of NUTS.
         trajectory_length: mean length of a trajectory in units of the metric (HMC's meaning); None searches
             for the cheapest in warm-up.
         max_tree_depth: a trajectory has at most `2**max_tree_depth - 1` steps; a pair gives warm-up and
@@ -93,7 +94,7 @@ class QDE(MCMCKernel):
         adapt_step_size: bool = True,
         adapt_mass_matrix: bool = True,
         dense_mass: bool | list[tuple[str, ...]] | None = None,
-        target_accept_prob: float = 0.8,
+        target_accept_prob: float = 0.9,
         trajectory_length: float | None = None,
         max_tree_depth: int | tuple[int, int] = 10,
         init_strategy: Callable = init_to_uniform,

@@ -158,7 +158,7 @@ def start_adaptation(
     num_warmup: int,
     *,
     step_size: float | jax.Array = 1.0,
-    target_accept_prob: float | jax.Array = 0.8,
+    target_accept_prob: float | jax.Array = 0.9,
     length: float | jax.Array = LADDER[START],
 ) -> Adaptation:
     """State before the first iteration.

@@ -18,8 +18,9 @@ __all__ = ["LADDER", "LengthSearch", "best_length", "candidate", "record_jumps",
 LADDER = tuple(0.5 * 1.5**k for k in range(14))  # whitened units, 0.5 to 97
 START = 3  # 1.7, close to a quarter period of a whitened Gaussian
 _POWER = 4.0
+_OVERHEAD = 2.0  # evaluations that a draw is worth besides its trajectory: refreshing, storing, summarising
 _ENOUGH = 24.0  # jumps before a candidate's cost is believed
-_GAIN = 0.97  # a longer or shorter length must cost this much less
+_GAIN = 0.9  # a longer or shorter length must cost this much less
 
 
 class LengthSearch(NamedTuple):
@@ -67,7 +68,7 @@ def _costs(search: LengthSearch) -> jax.Array:
     rho = jnp.clip(jnp.where(jnp.isfinite(rho), rho, 1), -0.9, 0.999)
     tau = (1 + rho) / (1 - rho)
     slow = jnp.mean(tau**_POWER, axis=(0, 2)) ** (1 / _POWER)
-    cost = slow * search.evals / jnp.maximum(search.jumps, 1)
+    cost = slow * (_OVERHEAD + search.evals / jnp.maximum(search.jumps, 1))
     return jnp.where((search.jumps >= _ENOUGH) & jnp.isfinite(cost), cost, jnp.inf)
 
 

@@ -110,7 +110,7 @@ def test_learns_a_rotated_ill_conditioned_gaussian_and_then_stands_still():
     levels = np.linalg.eigvals(np.linalg.solve(np.asarray(covariance, float), learned)).real
     assert levels.min() > 0.8
     assert levels.max() < 1.25
-    assert 0.72 < float(accept[warm:].mean()) < 0.9
+    assert 0.85 < float(accept[warm:].mean()) < 0.95
     # whitened, a handful of steps is enough; unwhitened, the widest scale takes over a hundred
     assert float(evals[warm:].mean()) < 8
     for series in (step, length, *metric):
