@@ -90,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
         "--draws", metavar="N", type=_at_least(1), default=1000, help="for each chain; default: %(default)s"
     )
     sample.add_argument(
-        "--warmup", metavar="N", type=_at_least(0), default=500, help="iterations; default: %(default)s"
+        "--warmup", metavar="N", type=_at_least(0), default=1000, help="iterations; default: %(default)s"
     )
     sample.add_argument("--seed", metavar="N", type=_seed, default=0, help="default: %(default)s")
     sample.add_argument("--x64", action="store_true", help="double precision")

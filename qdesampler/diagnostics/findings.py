@@ -143,7 +143,7 @@ def _divergences(tree: xr.DataTree) -> Finding | None:
         "divergences",
         f"{count} of {diverging.size} draws diverged: the integrator lost the energy there, so that a part "
         "of the posterior may be left out.",
-        "Raise target_accept_prob (0.9, 0.99), or change the parametrisation (non-centred hierarchies).",
+        "Raise target_accept_prob (0.95, 0.99), or change the parametrisation (non-centred hierarchies).",
     )
 
 
