@@ -46,7 +46,7 @@ def _compile_each_program_once(tmp_path_factory):
     """NumPyro compiles its loop anew in each `MCMC.run` without a progress bar: keep the programs on disk."""
     settings = {
         "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("jax_cache")),
-        "jax_persistent_cache_min_compile_time_secs": 0.2,
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
     before = {name: getattr(jax.config, name) for name in settings}

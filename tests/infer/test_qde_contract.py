@@ -109,9 +109,8 @@ def test_progress_bar_changes_no_draw(run, capsys):
         np.testing.assert_allclose(draws, shown.get_samples()[name], rtol=1e-2, atol=1e-2)
 
 
-@pytest.mark.parametrize("method", ["sequential", "vectorized"])
-def test_legacy_keys_run_and_give_the_draws_of_typed_keys(run, method):
-    options = {"warmup": 30, "samples": DRAWS, "chains": CHAINS, "method": method}
+def test_legacy_keys_run_and_give_the_draws_of_typed_keys(run):
+    options = {"warmup": 30, "samples": DRAWS, "chains": CHAINS}
     typed = run(kernel(), key=jax.random.key(7), **options)
     legacy = run(kernel(), key=jax.random.PRNGKey(7), **options)
     assert legacy.last_state.rng_key.shape == (CHAINS, 2)

@@ -50,8 +50,7 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("chains", [1, 3])
+@pytest.mark.parametrize(("chains", "options"), [*((1, name) for name in OPTIONS), (3, "leapfrog")])
 def test_evaluations_of_a_potential_are_counted_one_by_one(run, options, chains):
     counter = Counter()
 

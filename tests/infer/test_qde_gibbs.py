@@ -33,8 +33,10 @@ def exact_mixture(y):
     return weight[1], weight @ ((loc + y) / 2)
 
 
-@pytest.mark.parametrize("jit_model_args", [False, True])
-@pytest.mark.parametrize(("chains", "method"), [(1, "sequential"), (4, jax.vmap)])
+@pytest.mark.parametrize(
+    ("chains", "method", "jit_model_args"),
+    [(1, "sequential", True), (1, "sequential", False), (4, jax.vmap, True)],
+)
 def test_discrete_block_and_qde_block_reach_the_exact_mixture(
     run, assert_expectation, chains, method, jit_model_args
 ):
@@ -75,6 +77,7 @@ def exact_correlated(y):
     return {"a": weight @ gain, "b": weight @ b, "c": weight @ (b + gain)}
 
 
+@pytest.mark.slow
 def test_two_qde_blocks_reach_the_exact_answer_and_restart_from_a_pickle(run, assert_expectation):
     blocks = Gibbs([(QDE(correlated, **FAST), ["b", "a"]), (QDE(correlated, **FAST), None)])
     mcmc = run(blocks, 1.0, warmup=100, samples=700, chains=2, method=jax.vmap)

@@ -112,7 +112,7 @@ def test_a_jump_in_the_density_is_found(run):
         numpyro.sample("obs", dist.Poisson(rate), obs=counts)
 
     start = init_to_value(values={"before": 10.0, "after": 10.0, "tau": 0.5})
-    samples = run(QDE(model, init_strategy=start), counts).get_samples(group_by_chain=True)
+    samples = run(QDE(model, init_strategy=start, dense_mass=False), counts).get_samples(group_by_chain=True)
     switch = np.ceil(samples["tau"] * len(counts))
     assert np.median(switch) == 12
     assert abs(np.median(samples["before"]) - 20) < 2
@@ -129,7 +129,7 @@ def test_extreme_scales(run, assert_expectation):
         numpyro.deterministic("offset", far - 1e6)
         numpyro.sample("obs", dist.Binomial(n, probs=p), obs=k)
 
-    samples = run(QDE(model), warmup=500).get_samples(group_by_chain=True)
+    samples = run(QDE(model, dense_mass=False), warmup=500).get_samples(group_by_chain=True)
     assert_expectation(samples["p"] * n, k + 1, min_ess=50)
     assert_expectation(samples["tiny"], 0.0, min_ess=50)
     assert abs(samples["tiny"].std() / 1e-6 - 1) < 0.2

@@ -21,9 +21,15 @@ def posterior_mean(y):
     return y.sum() / (len(y) + 1 / 100)
 
 
-@pytest.mark.parametrize("jit_model_args", [False, True])
 @pytest.mark.parametrize(
-    ("chains", "method"), [(4, "vectorized"), (2, "sequential"), (1, "sequential"), (2, jax.vmap)]
+    ("jit_model_args", "chains", "method"),
+    [
+        (False, 4, "vectorized"),
+        (True, 4, "vectorized"),
+        (False, 1, "sequential"),
+        (True, 2, "sequential"),
+        (True, 2, jax.vmap),
+    ],
 )
 def test_new_data_of_the_same_and_another_shape(assert_expectation, jit_model_args, chains, method):
     mcmc = MCMC(
