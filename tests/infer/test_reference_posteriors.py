@@ -7,16 +7,26 @@ import numpy as np
 import pytest
 from numpyro.infer import MCMC
 
-from qdesampler.infer import QDE, compare_with_reference, list_models, load_model
+from qdesampler.infer import QDE, compare_with_reference, load_model
 
-MODELS = {path.name: path for path in list_models(Path(__file__).parents[2] / "models")}
+FOLDER = Path(__file__).parents[2] / "models"
+MODELS = [
+    "arK",
+    "eight_schools",
+    "eight_schools_centered",
+    "german_credit",
+    "kidiq_interaction",
+    "low_dim_gauss_mix",
+    "mesquite",
+    "wells_interaction",
+]
 # Draws that know little agree with anything. Local moves mix the centred funnel slowly, as under NUTS.
 SMALLEST_ESS = {"eight_schools_centered": 20}
 STANDARD_ERRORS = 4.0
 
 
 def check(name, seed):
-    case = load_model(MODELS[name])
+    case = load_model(FOLDER / name)
     assert case.reference is not None
     mcmc = MCMC(
         QDE(case.model),
@@ -33,14 +43,14 @@ def check(name, seed):
     return mcmc
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", MODELS)
 def test_means_in_float32(name):
     mcmc = check(name, 0)
     assert mcmc.last_state.potential_energy.dtype == np.float32
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_means_in_float64(x64, name, seed):
     mcmc = check(name, seed)

@@ -5,18 +5,20 @@ The second implementation reads the JSON itself, so that `prepare` is tested wit
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 from numpyro.infer.util import log_density, potential_energy
 from scipy import stats
-from scipy.special import expit, logsumexp
+from scipy.special import expit, gammaln, logsumexp
 
 from qdesampler.infer import list_models, load_model
 
 MODELS = Path(__file__).parents[2] / "models"
 FOLDERS = [path for path in list_models(MODELS) if path.is_dir()]
+multivariate_normal: Any = stats.multivariate_normal  # its stub knows scalars only
 
 
 def normal(x, loc, scale):
@@ -31,6 +33,11 @@ def bernoulli(y, logit):
     return np.sum(stats.bernoulli.logpmf(y, expit(logit)))
 
 
+def chi_square_volume(squares, dof):
+    """Log of the density of ``|e|^2 = squares`` over that of ``e`` itself, for e of ``dof`` normal values."""
+    return 0.5 * dof * np.log(np.pi) + (0.5 * dof - 1) * np.log(squares) - gammaln(0.5 * dof)
+
+
 def arK(data, x):
     y, order = np.array(data["y"]), data["K"]
     log_p = normal(x["alpha"], 0, 10) + normal(x["beta"], 0, 10) + half_cauchy(x["sigma"], 2.5)
@@ -38,6 +45,26 @@ def arK(data, x):
         mean = x["alpha"] + sum(x["beta"][k - 1] * y[t - k] for k in range(1, order + 1))
         log_p += normal(y[t], mean, x["sigma"])
     return log_p
+
+
+def diamonds(data, x):
+    columns = [np.array(data["carat"])]
+    columns += [np.log(data[name]) for name in "xyz"]
+    for name, levels in (("cut", 5), ("color", 7), ("clarity", 8)):
+        for degree in range(1, levels):  # Gram-Schmidt of powers on the levels
+            contrast = np.arange(1.0, levels + 1) ** degree
+            lower = np.polynomial.polynomial.polyvander(np.arange(1.0, levels + 1), degree - 1)
+            contrast -= lower @ np.linalg.lstsq(lower, contrast)[0]
+            columns.append((contrast / np.linalg.norm(contrast))[np.array(data[name]) - 1])
+    columns += [columns[0] * columns[k] for k in (1, 2, 3)]
+    X, y = np.stack(columns, 1), np.log(data["price"])
+    X = X - X.mean(0)
+    prior = normal(x["b"], 0, 1) + stats.t.logpdf(x["Intercept"], 3, 8, 10)
+    prior += np.log(2) + stats.t.logpdf(x["sigma"], 3, 0, 10)
+    residual = np.linalg.lstsq(X, y - y.mean())[1][0]
+    # A sum of squares has the density of its vector times the area of the sphere; the average is scaled.
+    volume = chi_square_volume(residual, 4975) + 0.5 * np.log(5000)
+    return prior + normal(y, x["Intercept"] + X @ x["b"], x["sigma"]) + volume
 
 
 def eight_schools(data, x):
@@ -57,6 +84,34 @@ def german_credit(data, x):
     logit = x["alpha"] + (predictors / deviation) @ x["beta"]
     bad = np.array([{1: 0, 2: 1}[c] for c in data["credit_class"]])
     return normal(x["alpha"], 0, 1) + normal(x["beta"], 0, 1) + bernoulli(bad, logit)
+
+
+def glmm_poisson(data, x):
+    bounds = {"alpha": (-20, 20), "beta1": (-10, 10), "beta2": (-10, 10), "beta3": (-10, 10), "sigma": (0, 5)}
+    prior = sum(stats.uniform.logpdf(x[k], low, high - low) for k, (low, high) in bounds.items())
+    log_p = prior + normal(x["eps"], 0, x["sigma"])
+    for t, count in enumerate(data["C"]):
+        year = data["year"][t]
+        cubic = x["alpha"] + x["beta1"] * year + x["beta2"] * year**2 + x["beta3"] * year**3
+        log_p += stats.poisson.logpmf(count, np.exp(cubic + x["eps"][t]))
+    return log_p
+
+
+def gp_regression(data, x):
+    prior = stats.gamma.logpdf(x["rho"], 25, scale=1 / 4)
+    prior += stats.halfnorm.logpdf(x["alpha"], 0, 2) + stats.halfnorm.logpdf(x["sigma"], 0, 1)
+    points = data["x"]
+    S = [[x["alpha"] ** 2 * np.exp(-((s - t) ** 2) / (2 * x["rho"] ** 2)) for s in points] for t in points]
+    return prior + multivariate_normal.logpdf(data["y"], np.zeros(11), np.array(S) + x["sigma"] * np.eye(11))
+
+
+def irt_2pl(data, x):
+    prior = sum(half_cauchy(x[name], 2) for name in ("sigma_theta", "sigma_a", "sigma_b"))
+    prior += normal(x["theta"], 0, x["sigma_theta"]) + np.sum(stats.lognorm.logpdf(x["a"], x["sigma_a"]))
+    prior += normal(x["mu_b"], 0, 5) + normal(x["b"], x["mu_b"], x["sigma_b"])
+    return prior + sum(
+        bernoulli(row, x["a"][i] * (x["theta"] - x["b"][i])) for i, row in enumerate(data["y"])
+    )
 
 
 def kidiq_interaction(data, x):
@@ -81,6 +136,22 @@ def mesquite(data, x):
     return normal(np.log(data["weight"]), mean, x["sigma"])
 
 
+def radon_mn_centered(data, x):
+    county, floor, y = (
+        np.array(data["county_idx"]),
+        np.array(data["floor_measure"]),
+        np.array(data["log_radon"]),
+    )
+    prior = normal(x["mu_alpha"], 0, 10) + stats.halfnorm.logpdf(x["sigma_alpha"], 0, 1)
+    prior += normal(x["alpha"], x["mu_alpha"], x["sigma_alpha"]) + normal(x["beta"], 0, 10)
+    prior += stats.halfnorm.logpdf(x["sigma_y"], 0, 1)
+    mean = x["alpha"][county - 1] + x["beta"][0] * np.array(data["log_uppm"]) + x["beta"][1] * floor
+    cells = [y[(county == c) & (floor == f)] for c, f in sorted(set(zip(county, floor, strict=True)))]
+    squares = sum(np.sum((cell - cell.mean()) ** 2) for cell in cells)
+    volume = chi_square_volume(squares, 919 - len(cells)) + sum(0.5 * np.log(len(cell)) for cell in cells)
+    return prior + normal(y, mean, x["sigma_y"]) + volume
+
+
 def wells_interaction(data, x):
     d, a, e = (np.array(data[name]) - np.mean(data[name]) for name in ("dist", "arsenic", "educ"))
     d, e, b = d / 100, e / 4, x["beta"]
@@ -88,18 +159,48 @@ def wells_interaction(data, x):
     return bernoulli(data["switched"], logit)
 
 
-# Sites and shapes; the support is the whole line unless it is named.
+# Sites and shapes; the support is the whole line unless it is named or given as (low, high).
 STATEMENTS = {
     "arK": (arK, {"alpha": (), "beta": (5,), "sigma": ("positive", ())}),
+    "diamonds": (diamonds, {"b": (24,), "Intercept": (), "sigma": ("positive", ())}),
     "eight_schools": (eight_schools, {"mu": (), "tau": ("positive", ()), "theta_offset": (8,)}),
     "eight_schools_centered": (eight_schools_centered, {"mu": (), "tau": ("positive", ()), "theta": (8,)}),
     "german_credit": (german_credit, {"alpha": (), "beta": (24,)}),
+    "glmm_poisson": (
+        glmm_poisson,
+        {
+            "alpha": ((-20, 20), ()),
+            **dict.fromkeys(("beta1", "beta2", "beta3"), ((-10, 10), ())),
+            "sigma": ((0, 5), ()),
+            "eps": (40,),
+        },
+    ),
+    "gp_regression": (gp_regression, dict.fromkeys(("rho", "alpha", "sigma"), ("positive", ()))),
+    "irt_2pl": (
+        irt_2pl,
+        {
+            **dict.fromkeys(("sigma_theta", "sigma_a", "sigma_b"), ("positive", ())),
+            "mu_b": (),
+            "theta": (100,),
+            "a": ("positive", (20,)),
+            "b": (20,),
+        },
+    ),
     "kidiq_interaction": (kidiq_interaction, {"beta": (4,), "sigma": ("positive", ())}),
     "low_dim_gauss_mix": (
         low_dim_gauss_mix,
         {"mu": ("ordered", (2,)), "sigma": ("positive", (2,)), "theta": ("unit", ())},
     ),
     "mesquite": (mesquite, {"beta": (7,), "sigma": ("positive", ())}),
+    "radon_mn_centered": (
+        radon_mn_centered,
+        {
+            **dict.fromkeys(("sigma_alpha", "sigma_y"), ("positive", ())),
+            "mu_alpha": (),
+            "alpha": (85,),
+            "beta": (2,),
+        },
+    ),
     "wells_interaction": (wells_interaction, {"alpha": (), "beta": (6,)}),
 }
 
@@ -112,6 +213,10 @@ def constrain(support, u):
         return expit(u), np.log(expit(u) * expit(-u))
     if support == "ordered":
         return np.concatenate([u[:1], u[0] + np.cumsum(np.exp(u[1:]))]), np.sum(u[1:])
+    if isinstance(support, tuple):
+        low, high = support
+        inside = expit(u)
+        return low + (high - low) * inside, np.sum(np.log((high - low) * inside * expit(-u)))
     return u, 0.0
 
 
@@ -120,7 +225,7 @@ def random_point(name, seed):
     generator = np.random.default_rng(seed)
     point, value, log_det = {}, {}, 0.0
     for site, spec in STATEMENTS[name][1].items():
-        support, shape = spec if spec and isinstance(spec[0], str) else ("real", spec)
+        support, shape = spec if spec and not isinstance(spec[0], int) else ("real", spec)
         point[site] = generator.normal(0.0, 0.7, shape)
         value[site], log_det_site = constrain(support, point[site])
         log_det += log_det_site
