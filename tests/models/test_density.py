@@ -3,6 +3,7 @@
 The second implementation reads the JSON itself, so that `prepare` is tested with the model.
 """
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 from numpyro.infer.util import log_density, potential_energy
-from scipy import stats
+from scipy import integrate, stats
 from scipy.special import expit, gammaln, logsumexp
 
 from qdesampler.infer import list_models, load_model
@@ -105,6 +106,25 @@ def gp_regression(data, x):
     return prior + multivariate_normal.logpdf(data["y"], np.zeros(11), np.array(S) + x["sigma"] * np.eye(11))
 
 
+def ordered_rates(x):
+    """x_1 ~ N(0, 1), x_2 ~ N(3, 1), given 0 < x_1 < x_2, normalised by quadrature."""
+    assert 0 < x[0] < x[1]
+    mass = integrate.quad(lambda t: stats.norm.pdf(t) * stats.norm.sf(t, 3, 1), 0, 12, epsrel=1e-12)[0]
+    return normal(x, [0, 3], 1) - np.log(mass)
+
+
+def hmm_drive(data, x):
+    theta = np.stack([x["theta1"], x["theta2"]])
+    log_p = sum(stats.dirichlet.logpdf(theta[k], data["alpha"][k]) for k in range(2))
+    log_p += ordered_rates(x["phi"]) + ordered_rates(x["lambda"])
+    forward = np.log([0.5, 0.5])
+    for t, (u, v) in enumerate(zip(data["u"], data["v"], strict=True)):
+        if t:
+            forward = logsumexp(forward[:, None] + np.log(theta), axis=0)
+        forward = forward + stats.expon.logpdf(u, 0, 1 / x["phi"]) + stats.expon.logpdf(v, 0, 1 / x["lambda"])
+    return log_p + logsumexp(forward)
+
+
 def irt_2pl(data, x):
     prior = sum(half_cauchy(x[name], 2) for name in ("sigma_theta", "sigma_a", "sigma_b"))
     prior += normal(x["theta"], 0, x["sigma_theta"]) + np.sum(stats.lognorm.logpdf(x["a"], x["sigma_a"]))
@@ -136,6 +156,14 @@ def mesquite(data, x):
     return normal(np.log(data["weight"]), mean, x["sigma"])
 
 
+def mt(data, x):
+    log_p = 0.0
+    for row in data["y"]:
+        probability = x["omega"] * np.prod([p if y else 1 - p for y, p in zip(row, x["p"], strict=True)])
+        log_p += np.log(probability + (1 - x["omega"]) * (not any(row)))
+    return log_p
+
+
 def radon_mn_centered(data, x):
     county, floor, y = (
         np.array(data["county_idx"]),
@@ -159,7 +187,7 @@ def wells_interaction(data, x):
     return bernoulli(data["switched"], logit)
 
 
-# Sites and shapes; the support is the whole line unless it is named or given as (low, high).
+# Sites and unconstrained shapes; the support is the whole line unless it is named or given as (low, high).
 STATEMENTS = {
     "arK": (arK, {"alpha": (), "beta": (5,), "sigma": ("positive", ())}),
     "diamonds": (diamonds, {"b": (24,), "Intercept": (), "sigma": ("positive", ())}),
@@ -176,6 +204,13 @@ STATEMENTS = {
         },
     ),
     "gp_regression": (gp_regression, dict.fromkeys(("rho", "alpha", "sigma"), ("positive", ()))),
+    "hmm_drive": (
+        hmm_drive,
+        {
+            **dict.fromkeys(("theta1", "theta2"), ("simplex", (1,))),
+            **dict.fromkeys(("phi", "lambda"), ("positive ordered", (2,))),
+        },
+    ),
     "irt_2pl": (
         irt_2pl,
         {
@@ -192,6 +227,7 @@ STATEMENTS = {
         {"mu": ("ordered", (2,)), "sigma": ("positive", (2,)), "theta": ("unit", ())},
     ),
     "mesquite": (mesquite, {"beta": (7,), "sigma": ("positive", ())}),
+    "mt": (mt, {"omega": ("unit", ()), "p": ("unit", (3,))}),
     "radon_mn_centered": (
         radon_mn_centered,
         {
@@ -210,9 +246,14 @@ def constrain(support, u):
     if support == "positive":
         return np.exp(u), np.sum(u)
     if support == "unit":
-        return expit(u), np.log(expit(u) * expit(-u))
+        return expit(u), np.sum(np.log(expit(u) * expit(-u)))
     if support == "ordered":
         return np.concatenate([u[:1], u[0] + np.cumsum(np.exp(u[1:]))]), np.sum(u[1:])
+    if support == "positive ordered":
+        x, log_det = constrain("ordered", u)
+        return np.exp(x), log_det + np.sum(x)
+    if support == "simplex":  # of two entries
+        return np.concatenate([expit(u), expit(-u)]), np.sum(np.log(expit(u) * expit(-u)))
     if isinstance(support, tuple):
         low, high = support
         inside = expit(u)
@@ -283,3 +324,31 @@ def test_ordered_prior_integrates_to_one_and_sorts_its_draws(x64):
     # The larger of two normals has mean s / sqrt(pi) and variance s^2 (1 - 1/pi).
     standard_error = 2 * np.sqrt((1 - 1 / np.pi) / 20_000)
     assert abs(draws[:, 1].mean() - 2 / np.sqrt(np.pi)) < 4 * standard_error
+
+
+def test_ordered_rates_are_drawn_from_their_density(x64):
+    """The mean by quadrature over the region: of x_2 given x_1 < x_2, and so the mass with it."""
+    rates = load_model(MODELS / "hmm_drive").model.__globals__["OrderedRates"]()
+    draws = np.asarray(rates.sample(jax.random.key(0), (20_000,)))
+    assert np.all(draws[:, 0] > 0)
+    assert np.all(draws[:, 0] < draws[:, 1])
+    grid = np.linspace(0, 10, 1001)
+    first, second = np.meshgrid(grid, grid, indexing="ij")
+    weight = np.where(first < second, 1.0, 0.5 * (first == second)) * 1e-4
+    weight *= np.where((first == 0), 0.5, 1.0)  # trapezoids
+    density = np.exp(rates.log_prob(np.stack([first, second], -1))) * weight
+    assert density.sum() == pytest.approx(1.0, abs=1e-4)
+    for k, x in enumerate((first, second)):
+        mean = np.sum(density * x)
+        deviation = np.sqrt(np.sum(density * (x - mean) ** 2))
+        assert abs(draws[:, k].mean() - mean) < 4 * deviation / np.sqrt(20_000)
+
+
+def test_captures_are_drawn_from_their_density(x64):
+    capture = load_model(MODELS / "mt").model.__globals__["AugmentedCapture"](0.6, np.array([0.2, 0.5, 0.7]))
+    rows = np.array(list(itertools.product([0, 1], repeat=3)))
+    expected = np.exp(capture.log_prob(rows))
+    assert expected.sum() == pytest.approx(1.0, abs=1e-12)
+    draws = np.asarray(capture.sample(jax.random.key(0), (20_000,)))
+    found = np.bincount(draws @ [4, 2, 1], minlength=8) / 20_000
+    assert np.all(np.abs(found - expected) < 4 * np.sqrt(expected * (1 - expected) / 20_000))
