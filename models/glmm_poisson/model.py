@@ -12,11 +12,15 @@ class PoissonLogRate(dist.Distribution):
     """Poisson by the logarithm of its rate: where the rate underflows, log p and its gradient stay finite."""
 
     arg_constraints = {"log_rate": constraints.real}
-    support = constraints.nonnegative_integer
 
     def __init__(self, log_rate, *, validate_args=None):
         self.log_rate = log_rate
         super().__init__(batch_shape=jnp.shape(log_rate), validate_args=validate_args)
+
+    @property
+    def support(self):
+        """Counts from 0."""
+        return constraints.nonnegative_integer
 
     def sample(self, key: jax.Array, sample_shape=()):
         """Draw counts, shape ``sample_shape + batch_shape``."""

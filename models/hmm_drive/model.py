@@ -17,10 +17,13 @@ MASS = 0.483196180874588
 class OrderedRates(dist.Distribution):
     """``x_1 ~ N(0, 1)`` and ``x_2 ~ N(3, 1)`` given that ``0 < x_1 < x_2``."""
 
-    support = constraints.positive_ordered_vector
-
     def __init__(self, *, validate_args=None):
         super().__init__(event_shape=(2,), validate_args=validate_args)
+
+    @property
+    def support(self):
+        """Positive vectors in increasing order."""
+        return constraints.positive_ordered_vector
 
     def sample(self, key: jax.Array, sample_shape=()):
         """Draw by rejection, shape ``sample_shape + (2,)``."""

@@ -1,5 +1,6 @@
 """Two-parameter logistic item response model: hierarchical abilities, difficulties and discriminations."""
 
+import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 
@@ -20,5 +21,6 @@ def model(y):
     with numpyro.plate("item", items):
         a = numpyro.sample("a", dist.LogNormal(0, sigma_a))
         b = numpyro.sample("b", dist.Normal(mu_b, sigma_b))
+    logits = jnp.expand_dims(a, 1) * (theta - jnp.expand_dims(b, 1))
     with numpyro.plate("items", items, dim=-2), numpyro.plate("persons", persons, dim=-1):
-        numpyro.sample("y", dist.Bernoulli(logits=a[:, None] * (theta - b[:, None])), obs=y)
+        numpyro.sample("y", dist.Bernoulli(logits=logits), obs=y)

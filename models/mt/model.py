@@ -17,11 +17,15 @@ class AugmentedCapture(dist.Distribution):
         "omega": constraints.unit_interval,
         "p": constraints.independent(constraints.unit_interval, 1),
     }
-    support = constraints.independent(constraints.boolean, 1)
 
     def __init__(self, omega, p, *, validate_args=None):
         self.omega, self.p = omega, p
         super().__init__(jnp.shape(omega), jnp.shape(p)[-1:], validate_args=validate_args)
+
+    @property
+    def support(self):
+        """Vectors of 0 and 1."""
+        return constraints.independent(constraints.boolean, 1)
 
     def sample(self, key: jax.Array, sample_shape=()):
         """Draw membership, then captures; shape ``sample_shape + batch_shape + (occasions,)``."""

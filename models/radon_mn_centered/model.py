@@ -25,14 +25,14 @@ def prepare(data):
     average = total / np.maximum(count, 1)
     return {
         "count": count,
-        "uranium": uranium,
+        "predictors": np.stack(np.meshgrid(uranium, [0.0, 1.0], indexing="ij"), axis=-1),
         "average": average,
         "residual": np.sum((y - average[county, floor]) ** 2),
         "degrees_of_freedom": len(y) - np.count_nonzero(count),
     }
 
 
-def model(count, uranium, average, residual, degrees_of_freedom):
+def model(count, predictors, average, residual, degrees_of_freedom):
     """Log radon of a house from the uranium and the intercept of its county, and the floor.
 
     Averages of normal values are independent of the sum of squares around them, which is ``sigma_y^2`` times
@@ -40,19 +40,19 @@ def model(count, uranium, average, residual, degrees_of_freedom):
 
     Args:
         count: houses of each county and floor, shape ``(counties, 2)``.
-        uranium: log uranium of each county, shape ``(counties,)``.
+        predictors: log uranium and floor of each cell, shape ``(counties, 2, 2)``.
         average: average log radon of each cell, 0 in an empty one, shape ``(counties, 2)``.
         residual: sum of squares of log radon around the averages.
         degrees_of_freedom: houses less cells that have any.
     """
     mu_alpha = numpyro.sample("mu_alpha", dist.Normal(0, 10))
     sigma_alpha = numpyro.sample("sigma_alpha", dist.HalfNormal(1))
-    with numpyro.plate("county", len(uranium)):
+    with numpyro.plate("county", len(count)):
         alpha = numpyro.sample("alpha", dist.Normal(mu_alpha, sigma_alpha))
     with numpyro.plate("predictor", 2):
         beta = numpyro.sample("beta", dist.Normal(0, 10))
     sigma_y = numpyro.sample("sigma_y", dist.HalfNormal(1))
-    mean = (alpha + beta[0] * uranium)[:, None] + beta[1] * jnp.arange(2)
+    mean = jnp.expand_dims(alpha, 1) + predictors @ beta
     scale = sigma_y / jnp.sqrt(jnp.maximum(count, 1))
     cells = dist.Normal(mean, scale).mask(count > 0).to_event(2)
     numpyro.sample("average", cells, obs=average)

@@ -3,7 +3,6 @@
 The second implementation reads the JSON itself, so that `prepare` is tested with the model.
 """
 
-import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -164,6 +163,25 @@ def mt(data, x):
     return log_p
 
 
+def concentration(data, k_a, K_m, V_m):
+    """C at the measurements by Radau's method; without tight tolerances the start is missed."""
+
+    def slope(t, C):
+        absorption = data["D"] * k_a / data["V"] * np.exp(-k_a * t)
+        return absorption - V_m / data["V"] * C / (K_m + C)
+
+    span = (0, data["times"][-1])
+    return integrate.solve_ivp(
+        slope, span, [0.0], "Radau", data["times"], rtol=1e-10, atol=1e-13, first_step=1e-8
+    ).y[0]
+
+
+def one_comp_mm_elim_abs(data, x):
+    log_p = sum(half_cauchy(x[name], 1) for name in ("k_a", "K_m", "V_m", "sigma"))
+    median = concentration(data, x["k_a"], x["K_m"], x["V_m"])
+    return log_p + np.sum(stats.lognorm.logpdf(data["C_hat"], x["sigma"], scale=median))
+
+
 def radon_mn_centered(data, x):
     county, floor, y = (
         np.array(data["county_idx"]),
@@ -228,6 +246,10 @@ STATEMENTS = {
     ),
     "mesquite": (mesquite, {"beta": (7,), "sigma": ("positive", ())}),
     "mt": (mt, {"omega": ("unit", ()), "p": ("unit", (3,))}),
+    "one_comp_mm_elim_abs": (
+        one_comp_mm_elim_abs,
+        dict.fromkeys(("k_a", "K_m", "V_m", "sigma"), ("positive", ())),
+    ),
     "radon_mn_centered": (
         radon_mn_centered,
         {
@@ -239,6 +261,8 @@ STATEMENTS = {
     ),
     "wells_interaction": (wells_interaction, {"alpha": (), "beta": (6,)}),
 }
+
+SOLVER_ERROR = {"one_comp_mm_elim_abs": 1e-4}  # in the log density, of points with residuals up to 5 sigma
 
 
 def constrain(support, u):
@@ -288,8 +312,9 @@ def test_log_density_is_the_statements(folder, x64):
         point, value, log_det = random_point(case.name, seed)
         expected = statement(data, value)
         constrained, unconstrained = implemented(value, point)
-        np.testing.assert_allclose(constrained, expected, rtol=1e-12, atol=1e-8)
-        np.testing.assert_allclose(unconstrained, expected + log_det, rtol=1e-12, atol=1e-8)
+        error = SOLVER_ERROR.get(case.name, 1e-8)
+        np.testing.assert_allclose(constrained, expected, rtol=1e-12, atol=error)
+        np.testing.assert_allclose(unconstrained, expected + log_det, rtol=1e-12, atol=error)
         if log_det:  # the wrong twin: a density without its Jacobian
             assert abs(unconstrained - expected) > 1e-3
 
@@ -306,49 +331,3 @@ def test_centred_and_non_centred_eight_schools_are_one_posterior(x64):
         for name, site_values in (("eight_schools", value), ("eight_schools_centered", centred))
     ]
     assert log_p[0] == pytest.approx(log_p[1] + 8 * np.log(value["tau"]), abs=1e-9)
-
-
-def test_ordered_prior_integrates_to_one_and_sorts_its_draws(x64):
-    case = load_model(MODELS / "low_dim_gauss_mix")
-    prior = case.model.__globals__["OrderedNormal"](2.0, 2)
-    grid = np.linspace(-14, 14, 561)
-    first, second = np.meshgrid(grid, grid, indexing="ij")
-    density = np.exp(prior.log_prob(np.stack([first, second], -1)))
-    mass = (
-        np.sum(np.where(first < second, density, 0.5 * density * (first == second)))
-        * (grid[1] - grid[0]) ** 2
-    )
-    assert mass == pytest.approx(1.0, abs=1e-4)
-    draws = np.asarray(prior.sample(jax.random.key(0), (20_000,)))
-    assert np.all(draws[:, 0] < draws[:, 1])
-    # The larger of two normals has mean s / sqrt(pi) and variance s^2 (1 - 1/pi).
-    standard_error = 2 * np.sqrt((1 - 1 / np.pi) / 20_000)
-    assert abs(draws[:, 1].mean() - 2 / np.sqrt(np.pi)) < 4 * standard_error
-
-
-def test_ordered_rates_are_drawn_from_their_density(x64):
-    """The mean by quadrature over the region: of x_2 given x_1 < x_2, and so the mass with it."""
-    rates = load_model(MODELS / "hmm_drive").model.__globals__["OrderedRates"]()
-    draws = np.asarray(rates.sample(jax.random.key(0), (20_000,)))
-    assert np.all(draws[:, 0] > 0)
-    assert np.all(draws[:, 0] < draws[:, 1])
-    grid = np.linspace(0, 10, 1001)
-    first, second = np.meshgrid(grid, grid, indexing="ij")
-    weight = np.where(first < second, 1.0, 0.5 * (first == second)) * 1e-4
-    weight *= np.where((first == 0), 0.5, 1.0)  # trapezoids
-    density = np.exp(rates.log_prob(np.stack([first, second], -1))) * weight
-    assert density.sum() == pytest.approx(1.0, abs=1e-4)
-    for k, x in enumerate((first, second)):
-        mean = np.sum(density * x)
-        deviation = np.sqrt(np.sum(density * (x - mean) ** 2))
-        assert abs(draws[:, k].mean() - mean) < 4 * deviation / np.sqrt(20_000)
-
-
-def test_captures_are_drawn_from_their_density(x64):
-    capture = load_model(MODELS / "mt").model.__globals__["AugmentedCapture"](0.6, np.array([0.2, 0.5, 0.7]))
-    rows = np.array(list(itertools.product([0, 1], repeat=3)))
-    expected = np.exp(capture.log_prob(rows))
-    assert expected.sum() == pytest.approx(1.0, abs=1e-12)
-    draws = np.asarray(capture.sample(jax.random.key(0), (20_000,)))
-    found = np.bincount(draws @ [4, 2, 1], minlength=8) / 20_000
-    assert np.all(np.abs(found - expected) < 4 * np.sqrt(expected * (1 - expected) / 20_000))

@@ -48,7 +48,7 @@ def at_reference_means(reference) -> dict[str, Any]:
 
 
 def test_the_models_are_there():
-    assert len(FOLDERS) == 15
+    assert len(FOLDERS) == 16
 
 
 @every_model
