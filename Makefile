@@ -32,8 +32,10 @@ format: $(READY) ## rewrite the files as `make lint` wants them
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY) ## a short benchmark of QDE against NUTS
-	$(BIN)/python -m qdesampler.bench
+bench: $(READY) ## a short benchmark of QDE against its peers, which are installed first
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt \
+		--build-constraint constraints.txt --editable '.[all,bench]'
+	$(BIN)/python -m qdesampler.bench --kernels all
 
 clean: ## remove the environment, caches and runs
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis dist build runs
