@@ -13,7 +13,15 @@ from numpyro.distributions import constraints
 
 from qdesampler.infer import ModelCase
 
-__all__ = ["TARGETS", "banana", "rotated_gaussian", "standard_gaussian"]
+__all__ = [
+    "TARGETS",
+    "banana",
+    "closed_form",
+    "gaussian_moments",
+    "moments",
+    "rotated_gaussian",
+    "standard_gaussian",
+]
 
 RELATIVE_MCSE = 1e-6  # closed forms in double precision: a standard error far below any run's
 
@@ -24,11 +32,13 @@ def standard_gaussian(dim: int = 20) -> ModelCase:
     def model():
         numpyro.sample("x", dist.Normal(0, 1).expand([dim]).to_event(1))
 
-    reference = {f"x[{i + 1}]": _gaussian_moments(1.0) for i in range(dim)}
-    return _case(f"gaussian-{dim}", model, reference)
+    reference = {f"x[{i + 1}]": gaussian_moments(1.0) for i in range(dim)}
+    return closed_form(f"gaussian-{dim}", model, reference)
 
 
-def rotated_gaussian(dim: int = 100, condition: float = 1e4, seed: int = 0) -> ModelCase:
+def rotated_gaussian(
+    dim: int = 100, condition: float = 1e4, seed: int = 0, name: str | None = None
+) -> ModelCase:
     """`x ~ N(0, R diag(s^2) R')` with a random rotation R: correlations that no diagonal metric removes.
 
     The variances `s^2` are log-spaced from `condition^(-1/2)` to `condition^(1/2)`. The density is written as
@@ -45,8 +55,8 @@ def rotated_gaussian(dim: int = 100, condition: float = 1e4, seed: int = 0) -> M
         numpyro.factor("log_density", -0.5 * jnp.sum((jnp.asarray(whiten) @ x) ** 2))
 
     marginal = np.sqrt(rotation**2 @ variances)
-    reference = {f"x[{i + 1}]": _gaussian_moments(sd) for i, sd in enumerate(marginal)}
-    return _case(f"rotated-gaussian-{dim}", model, reference)
+    reference = {f"x[{i + 1}]": gaussian_moments(sd) for i, sd in enumerate(marginal)}
+    return closed_form(name or f"rotated-gaussian-{dim}", model, reference)
 
 
 def banana(curvature: float = 0.03, scale: float = 10.0) -> ModelCase:
@@ -62,12 +72,12 @@ def banana(curvature: float = 0.03, scale: float = 10.0) -> ModelCase:
 
     square = (curvature * scale**2) ** 2
     second, fourth = 2 * square + 1, 60 * square**2 + 12 * square + 3
-    return _case(
+    return closed_form(
         "banana",
         model,
         {
-            "x1": _gaussian_moments(scale),
-            "x2": _moments(0.0, math.sqrt(second), second, math.sqrt(fourth - second**2)),
+            "x1": gaussian_moments(scale),
+            "x2": moments(0.0, math.sqrt(second), second, math.sqrt(fourth - second**2)),
         },
     )
 
@@ -79,7 +89,8 @@ TARGETS: dict[str, Callable[[], ModelCase]] = {
 }
 
 
-def _case(name: str, model: Callable[[], None], parameters: dict[str, Any]) -> ModelCase:
+def closed_form(name: str, model: Callable[[], None], parameters: dict[str, Any]) -> ModelCase:
+    """A target without data whose moments are exact."""
     return ModelCase(
         name=name,
         model=model,
@@ -89,11 +100,13 @@ def _case(name: str, model: Callable[[], None], parameters: dict[str, Any]) -> M
     )
 
 
-def _gaussian_moments(sd: float) -> dict[str, float]:
-    return _moments(0.0, sd, sd**2, math.sqrt(2) * sd**2)
+def gaussian_moments(sd: float) -> dict[str, float]:
+    """The reference entry of `N(0, sd^2)`."""
+    return moments(0.0, sd, sd**2, math.sqrt(2) * sd**2)
 
 
-def _moments(mean: float, sd: float, mean_sq: float, sd_sq: float) -> dict[str, float]:
+def moments(mean: float, sd: float, mean_sq: float, sd_sq: float) -> dict[str, float]:
+    """A reference entry from the exact mean and standard deviation of x and of x^2."""
     return {
         "mean": mean,
         "sd": float(sd),
