@@ -1,21 +1,29 @@
-"""The command `python -m qdesampler.bench`: every kernel on every model with every seed."""
+"""The command `python -m qdesampler.bench`: every kernel on every model with every seed.
+
+python -m qdesampler.bench --models eight_schools,mesquite --kernels all --seeds 0,1 --out table.csv,table.md
+"""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from qdesampler.bench.kernels import KERNELS
-from qdesampler.bench.measure import Record, Settings, measure
+from qdesampler.bench.hard_targets import HARD_TARGETS
+from qdesampler.bench.measure import measure
+from qdesampler.bench.peers import RUNNERS, missing_packages
+from qdesampler.bench.record import Record, Settings
 from qdesampler.bench.table import SUFFIXES, header, to_markdown, write
 from qdesampler.bench.targets import TARGETS
 from qdesampler.infer import ModelCase, ModelLoadError, list_models, load_model
 
 SHORT_MODELS = ["eight_schools", "banana", "gaussian-20"]
+BUILT_IN = TARGETS | HARD_TARGETS
 
 
 def find_models(names: Sequence[str], folder: Path) -> list[ModelCase]:
-    """Models by name: a built-in target, a path, a folder in `folder`, or "all" for everything there is.
+    """Models by name: a built-in target, a path, a folder in `folder`, "hard" or "all".
+
+    "hard" are the hard targets, "all" the other built-in ones and every model in `folder`.
 
     Raises:
         ModelLoadError: for a name that is none of these.
@@ -25,15 +33,17 @@ def find_models(names: Sequence[str], folder: Path) -> list[ModelCase]:
         if name == "all":
             cases += [build() for build in TARGETS.values()]
             cases += [load_model(path) for path in list_models(folder)]
-        elif name in TARGETS:
-            cases.append(TARGETS[name]())
+        elif name == "hard":
+            cases += [build() for build in HARD_TARGETS.values()]
+        elif name in BUILT_IN:
+            cases.append(BUILT_IN[name]())
         elif Path(name).exists():
             cases.append(load_model(name))
         else:
             try:
                 cases.append(load_model(folder / name))
             except ModelLoadError as error:
-                raise ModelLoadError(f"{error} Built-in targets: {', '.join(TARGETS)}.") from error
+                raise ModelLoadError(f"{error} Built-in targets: {', '.join(BUILT_IN)}.") from error
     return cases
 
 
@@ -49,11 +59,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--models",
         type=comma_separated,
         default=SHORT_MODELS,
-        help=f"built-in ({', '.join(TARGETS)}), a path, a name in --folder, or all; separated by commas",
+        help=f"built-in ({', '.join(BUILT_IN)}), a path, a name in --folder, hard (the hard targets), or all "
+        "(the other targets and everything in --folder); separated by commas",
     )
     parser.add_argument("--folder", type=Path, default=Path("models"), help="where named models lie")
     parser.add_argument(
-        "--kernels", type=comma_separated, default=["qde", "nuts"], help=f"of {', '.join(KERNELS)}"
+        "--kernels", type=comma_separated, default=["qde", "nuts"], help=f"all, or of {', '.join(RUNNERS)}"
     )
     parser.add_argument("--seeds", type=comma_separated, default=["0"])
     parser.add_argument("--chains", type=int, default=4)
@@ -63,9 +74,17 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--out", type=comma_separated, default=[], help="files ending in .csv or .md, separated by commas"
     )
     options = parser.parse_args(arguments)
-    unknown = [kernel for kernel in options.kernels if kernel not in KERNELS]
+    if options.kernels == ["all"]:
+        options.kernels = list(RUNNERS)
+    unknown = [kernel for kernel in options.kernels if kernel not in RUNNERS]
     if unknown:
-        parser.error(f"--kernels {','.join(unknown)}: expected some of {', '.join(KERNELS)}")
+        parser.error(f"--kernels {','.join(unknown)}: expected all, or some of {', '.join(RUNNERS)}")
+    missing = missing_packages(options.kernels)
+    if missing:
+        parser.error(
+            f"--kernels {','.join(options.kernels)} needs {' and '.join(missing)}, not installed here: "
+            "pip install 'qdesampler[bench]' (make bench does it), or leave these kernels out"
+        )
     if not all(seed.isdecimal() for seed in options.seeds):
         parser.error(f"--seeds {','.join(options.seeds)}: expected integers from 0, separated by commas")
     options.seeds = [int(seed) for seed in options.seeds]
@@ -104,8 +123,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def summary(record: Record) -> str:
     """One line while the others still run."""
     line = f"{record.model} {record.kernel} seed {record.seed}: {record.status}"
-    if record.per_1000_total is not None:
-        line += f", {record.per_1000_total:.3g} effective draws per 1000 evaluations"
+    if record.evals_to_400 is not None:
+        line += f", {record.evals_to_400:.3g} evaluations to ESS 400"
+        line += "" if record.reached_400 else " (extrapolated)"
     return line
 
 

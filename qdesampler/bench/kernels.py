@@ -1,16 +1,19 @@
-"""The kernels on the bench, each counting its own log-density evaluations."""
+"""The NumPyro kernels on the bench, each counting its own log-density evaluations."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from numpyro.infer import NUTS
+import numpy as np
+from numpyro.infer import MCMC, NUTS
 from numpyro.infer.mcmc import MCMCKernel
 
-from qdesampler.infer import QDE
+from qdesampler.bench.outcome import Outcome, Runner
+from qdesampler.bench.record import Settings
+from qdesampler.infer import QDE, ModelCase
 
-__all__ = ["KERNELS", "CountedNUTS", "CountedState"]
+__all__ = ["KERNELS", "CountedNUTS", "CountedState", "numpyro_runner"]
 
 
 class CountedState(NamedTuple):
@@ -100,3 +103,34 @@ KERNELS: dict[str, Callable[[Callable], MCMCKernel]] = {
     "nuts": CountedNUTS,
     "nuts-dense": lambda model: CountedNUTS(model, dense_mass=True),
 }
+
+
+def numpyro_runner(make_kernel: Callable[[Callable], MCMCKernel]) -> Runner:
+    """Run a NumPyro kernel on a model: all chains vectorized in one program.
+
+    The kernel's state has `num_evals`, `warmup_evals` and `diverging`, and collects them unasked.
+    """
+
+    def run(case: ModelCase, seed: int, settings: Settings) -> Outcome:
+        mcmc = MCMC(
+            make_kernel(case.model),
+            num_warmup=settings.warmup,
+            num_samples=settings.draws,
+            num_chains=settings.chains,
+            chain_method="vectorized",
+            progress_bar=False,
+        )
+        mcmc.run(jax.random.key(seed), **case.data)
+        samples = mcmc.get_samples(group_by_chain=True)
+        fields = mcmc.get_extra_fields(group_by_chain=True)
+        state: Any = mcmc.last_state
+        return Outcome(
+            samples={site: np.asarray(values) for site, values in samples.items()},
+            sites=tuple(state.z),
+            dim=sum(leaf.size for leaf in jax.tree.leaves(state.z)) // settings.chains,
+            warmup_evals=int(np.sum(np.asarray(state.warmup_evals), dtype=np.int64)),
+            draw_evals=np.asarray(fields["num_evals"], np.int64),
+            divergences=int(np.sum(np.asarray(fields["diverging"]))),
+        )
+
+    return run

@@ -2,76 +2,28 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import jax
 import numpy as np
 from arviz_stats.base.array import array_stats
-from numpyro.infer import MCMC
-from numpyro.infer.mcmc import MCMCKernel
 
-from qdesampler.bench.kernels import KERNELS
-from qdesampler.infer import ModelCase, compare_with_reference
+from qdesampler.bench.accuracy import accuracy
+from qdesampler.bench.outcome import Outcome, Runner
+from qdesampler.bench.peers import RUNNERS
+from qdesampler.bench.record import TARGET_ESS, Record, Settings
+from qdesampler.bench.second_moments import b2_evaluations
+from qdesampler.bench.timing import compile_time
+from qdesampler.bench.truths import judged_sites, unconstrained_truth
+from qdesampler.bench.unconstrained import unconstrain
+from qdesampler.infer import ModelCase, flatten_draws
 
-__all__ = ["Quality", "Record", "Settings", "compile_time", "measure", "quality", "union_length"]
+__all__ = ["MIN_ESS", "Quality", "measure", "quality", "verdict"]
 
-CONVERGED = 1.05  # a larger R-hat is reported as a status
-COMPILE_EVENTS = "/jax/core/compile/"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What all kernels of a comparison share."""
-
-    chains: int = 4
-    warmup: int = 1000
-    draws: int = 1000
-
-
-@dataclass(frozen=True)
-class Record:
-    """One row of the table. Numbers that a failed run does not have are None.
-
-    Attributes:
-        model, kernel, seed: what was run.
-        dim: unconstrained dimension.
-        warmup_evals, sampling_evals: log-density evaluations, summed over the chains.
-        ess, ess_sq: effective draws of x and of x^2, the smallest over the latent scalars.
-        per_1000_sampling, per_1000_total: the smaller of both per 1000 evaluations, of the sampling alone and
-            with the warm-up.
-        error_sd, error_se: largest error of a mean of x or x^2 against the reference, in posterior standard
-            deviations and in combined standard errors; None without a reference.
-        rhat: largest rank-normalised split R-hat over the latent scalars.
-        divergences: divergent draws after the warm-up.
-        compile_s, run_s: seconds of tracing and compilation, and the rest of the run.
-        status: "ok", or what is wrong.
-    """
-
-    model: str
-    kernel: str
-    seed: int
-    dim: int | None = None
-    warmup_evals: int | None = None
-    sampling_evals: int | None = None
-    ess: float | None = None
-    ess_sq: float | None = None
-    per_1000_sampling: float | None = None
-    per_1000_total: float | None = None
-    error_sd: float | None = None
-    error_se: float | None = None
-    rhat: float | None = None
-    divergences: int | None = None
-    compile_s: float | None = None
-    run_s: float | None = None
-    status: str = "ok"
-
-    @property
-    def failed(self) -> bool:
-        """Whether the run has no figures worth comparing."""
-        return self.status.startswith("failed")
+CONVERGED = 1.05  # largest R-hat of a run that counts
+MIN_ESS = 50  # fewer effective draws say nothing reliable, about themselves included
+MAX_PARETO_K = 0.7  # above it importance weights cannot be trusted (Vehtari et al., JMLR 25(72), 2024)
 
 
 @dataclass(frozen=True)
@@ -80,8 +32,13 @@ class Quality:
 
     ess: float
     ess_sq: float
-    rhat: float
-    stuck: bool
+    rhat: float | None
+    stuck: bool = False
+
+    @property
+    def smallest(self) -> float:
+        """The smaller effective sample size; NaN if one of them is."""
+        return float(np.minimum(self.ess, self.ess_sq))
 
 
 def measure(
@@ -89,79 +46,108 @@ def measure(
     kernel: str,
     seed: int,
     settings: Settings,
-    kernels: Mapping[str, Callable[[Callable], MCMCKernel]] = KERNELS,
+    runners: Mapping[str, Runner] = RUNNERS,
 ) -> Record:
     """Run `kernel` on `case` and measure it; an exception becomes the record's status.
 
-    All chains run vectorized in one program, with the same seed, warm-up and draws for every kernel.
+    Compile time is what JAX reports as spent on tracing, lowering and compiling during the one run, with all
+    caches empty at its start; run time is the rest of it.
     """
     record = Record(case.name, kernel, seed)
     try:
-        return _run(record, case, kernels[kernel](case.model), settings)
+        jax.clear_caches()  # nobody profits from a predecessor's compiled programs
+        start = time.perf_counter()
+        with compile_time() as compiling:
+            outcome = runners[kernel](case, seed, settings)
+        wall = time.perf_counter() - start
+        record = replace(record, compile_s=compiling.seconds, run_s=wall - compiling.seconds)
+        return _judge(record, case, outcome)
     except Exception as error:  # the row says so: a kernel that breaks is a result
         reason = str(error).strip().splitlines()[:1]
         return replace(record, status=f"failed: {type(error).__name__}: {''.join(reason)}"[:200])
 
 
-def _run(record: Record, case: ModelCase, kernel: MCMCKernel, settings: Settings) -> Record:
-    mcmc = MCMC(
-        kernel,
-        num_warmup=settings.warmup,
-        num_samples=settings.draws,
-        num_chains=settings.chains,
-        chain_method="vectorized",
-        progress_bar=False,
-    )
-    jax.clear_caches()  # nobody profits from a predecessor's compiled programs
-    start = time.perf_counter()
-    with compile_time() as compiling:
-        mcmc.run(jax.random.key(record.seed), **case.data)
-        samples = jax.block_until_ready(mcmc.get_samples(group_by_chain=True))
-    wall = time.perf_counter() - start
-
-    fields = mcmc.get_extra_fields(group_by_chain=True)
-    state: Any = mcmc.last_state
-    warmup_evals = _total(state.warmup_evals)
-    sampling_evals = _total(fields["num_evals"])
+def _judge(record: Record, case: ModelCase, outcome: Outcome) -> Record:
+    warmup_evals, sampling_evals = outcome.warmup_evals, int(outcome.draw_evals.sum())
     record = replace(
         record,
-        dim=sum(leaf.size for leaf in jax.tree.leaves(state.z)) // settings.chains,
+        dim=outcome.dim,
         warmup_evals=warmup_evals,
         sampling_evals=sampling_evals,
-        divergences=_total(fields["diverging"]),
-        compile_s=compiling.seconds,
-        run_s=wall - compiling.seconds,
+        divergences=outcome.divergences,
+        pareto_k=outcome.pareto_k,
     )
-    arrays = {site: np.asarray(samples[site], np.float64) for site in state.z}
-    if not all(np.isfinite(array).all() for array in arrays.values()):
+    samples = {site: np.asarray(values, np.float64) for site, values in outcome.samples.items()}
+    judged = {site: samples[site] for site in judged_sites(case, outcome.sites)}
+    if not all(np.isfinite(values).all() for values in judged.values()):
         return replace(record, status="failed: draws that are NaN or infinite")
-    found = quality(arrays)
-    smallest = min(found.ess, found.ess_sq)
+    found = quality(judged, outcome.log_weights)
+    smallest = found.smallest
     record = replace(
         record,
         ess=found.ess,
         ess_sq=found.ess_sq,
         rhat=found.rhat,
+        evals_to_400=warmup_evals + sampling_evals * TARGET_ESS / smallest if smallest > 0 else math.inf,
+        reached_400=smallest >= TARGET_ESS,
         per_1000_sampling=1000 * smallest / sampling_evals,
         per_1000_total=1000 * smallest / (warmup_evals + sampling_evals),
+        status=verdict(found, outcome.pareto_k),
     )
+    return record if found.stuck else _against_truth(record, case, outcome, samples)
+
+
+def _against_truth(
+    record: Record, case: ModelCase, outcome: Outcome, samples: Mapping[str, np.ndarray]
+) -> Record:
+    """Errors and b^2: in unconstrained space where a truth is stored there, else against the reference."""
+    truth, compared = unconstrained_truth(case), samples
+    if truth is not None:
+        compared = unconstrain(case, {site: outcome.samples[site] for site in outcome.sites})
+    elif case.reference is not None:
+        truth = case.reference
+    else:
+        return record
+    found = accuracy(compared, truth, outcome.log_weights)
+    record = replace(record, error_sd=found.error_sd, error_se=found.error_se, sd_error=found.sd_error)
+    if outcome.log_weights is not None:
+        return record
+    flat = flatten_draws(compared)
+    parameters = truth["parameters"]
+    mean, worst = b2_evaluations(
+        np.stack([flat[name] for name in parameters], axis=-1),
+        outcome.draw_evals,
+        np.array([entry["mean_sq"] for entry in parameters.values()]),
+        np.array([entry["sd_sq"] for entry in parameters.values()]),
+    )
+    return replace(record, b2_mean=mean / 1000, b2_max=worst / 1000)
+
+
+def verdict(found: Quality, pareto_k: float | None = None) -> str:
+    """The record's status, from the draws alone."""
     if found.stuck:
-        return replace(record, status="failed: a scalar never moved")
-    if case.reference is not None:
-        against = compare_with_reference(samples, case.reference)
-        error_sd = max(float(np.abs(against.bias).max()), float(np.abs(against.bias_sq).max()))
-        record = replace(record, error_sd=error_sd, error_se=against.largest_error)
-    return record if found.rhat <= CONVERGED else replace(record, status=f"R-hat above {CONVERGED}")
+        return "failed: a scalar never moved"
+    if found.rhat is not None and not found.rhat <= CONVERGED:
+        return f"failed: R-hat {found.rhat:.3g} above {CONVERGED}"
+    if pareto_k is not None and not pareto_k <= MAX_PARETO_K:
+        return f"failed: Pareto k {pareto_k:.2g} above {MAX_PARETO_K}"
+    if not found.smallest >= MIN_ESS:
+        return f"failed: ESS {found.smallest:.3g} below {MIN_ESS}"
+    return "ok"
 
 
-def quality(arrays: Mapping[str, np.ndarray]) -> Quality:
+def quality(arrays: Mapping[str, np.ndarray], log_weights: np.ndarray | None = None) -> Quality:
     """Worst effective sample sizes and R-hat over the scalars of `(chains, draws, ...)` arrays.
 
     The effective sample size is ArviZ's "mean" one (of the values, not of their ranks; split chains, Geyer's
     initial monotone sequence over all chains, Vehtari et al., Bayesian Analysis 16(2), 2021). A scalar that
     some chain never moved counts 0 and makes R-hat infinite, where ArviZ would call constant draws perfect.
+    Independent draws with normalised weights w have `1 / sum w^2` effective ones, for every scalar.
     """
-    flat = np.concatenate([array.reshape(*array.shape[:2], -1) for array in arrays.values()], axis=-1)
+    if log_weights is not None:
+        ess = float(1 / np.sum(np.exp(2 * log_weights)))
+        return Quality(ess, ess, None)
+    flat = np.concatenate([a.reshape(*a.shape[:2], -1) for a in arrays.values()], axis=-1)
 
     def moved(values: np.ndarray) -> np.ndarray:
         return (np.ptp(values, axis=1) > 0).all(axis=0)
@@ -174,44 +160,3 @@ def quality(arrays: Mapping[str, np.ndarray]) -> Quality:
     stuck = not moved(flat).all()
     rhat = math.inf if stuck else float(np.max(array_stats.rhat(flat, chain_axis=0, draw_axis=1)))
     return Quality(smallest(flat), smallest(flat**2), rhat, stuck)
-
-
-@dataclass
-class _Spans:
-    spans: list[tuple[float, float]] = field(default_factory=list)
-
-    @property
-    def seconds(self) -> float:
-        return union_length(self.spans)
-
-
-@contextmanager
-def compile_time() -> Iterator[_Spans]:
-    """Seconds that JAX spends on tracing, lowering and compiling inside the block.
-
-    JAX announces these as time spans; traces nest, so that the length of their union is taken.
-    """
-    record = _Spans()
-
-    def listen(event: str, start_time: float, end_time: float, **_: str | int) -> None:
-        if event.startswith(COMPILE_EVENTS):
-            record.spans.append((start_time, end_time))
-
-    jax.monitoring.register_event_time_span_listener(listen)
-    try:
-        yield record
-    finally:
-        jax.monitoring.unregister_event_time_span_listener(listen)
-
-
-def union_length(spans: list[tuple[float, float]]) -> float:
-    """Total length of the union of intervals."""
-    total, reached = 0.0, -math.inf
-    for start, end in sorted(spans):
-        total += max(0.0, end - max(start, reached))
-        reached = max(reached, end)
-    return total
-
-
-def _total(counts: jax.Array) -> int:
-    return int(np.sum(np.asarray(counts), dtype=np.int64))

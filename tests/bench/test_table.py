@@ -6,38 +6,48 @@ import math
 import pytest
 
 from qdesampler.bench.__main__ import main
-from qdesampler.bench.measure import Record, Settings
-from qdesampler.bench.table import header, ratios, to_csv, to_markdown, write
+from qdesampler.bench.record import Record, Settings
+from qdesampler.bench.table import best_peer, header, savings, to_csv, to_markdown, write
 
 
-def record(model, kernel, seed, value, status="ok"):
-    return Record(model, kernel, seed, per_1000_sampling=value, per_1000_total=value, status=status)
+def record(model, kernel, seed, evals, status="ok"):
+    per_1000 = None if evals is None else 1000 / evals
+    return Record(model, kernel, seed, evals_to_400=evals, per_1000_sampling=per_1000, status=status)
 
 
 RECORDS = [
-    record("a", "qde", 0, 8.0),
+    record("a", "qde", 0, 2.0),
     record("a", "qde", 1, 4.0),
-    record("a", "nuts", 0, 2.0),
+    record("a", "nuts", 0, 8.0),
     record("a", "nuts", 1, 4.0),
-    record("b", "qde", 0, 9.0),
-    record("b", "nuts", 0, 1.0, status="R-hat above 1.05"),
+    record("a", "peer", 0, 6.0),
+    record("b", "qde", 0, 1.0),
+    record("b", "nuts", 0, 9.0),
+    record("b", "peer", 0, 90.0, status="failed: R-hat 2 above 1.05"),
     record("c", "qde", 0, None, status="failed: ValueError: what | why"),
     record("c", "nuts", 0, 5.0),
 ]
 
 
-def test_ratios_pair_model_and_seed():
-    found = ratios(RECORDS, "per_1000_total")
-    assert found.keys() == {"qde"}
-    assert found["qde"].keys() == {"a", "b"}
-    assert found["qde"]["a"] == pytest.approx(2.0)  # geometric mean of 4 and 1
-    assert found["qde"]["b"] == pytest.approx(9.0)
-    assert ratios(RECORDS, "per_1000_total", base="qde")["nuts"]["a"] == pytest.approx(0.5)
+def test_savings_pair_model_and_seed_and_leave_failures_out():
+    assert savings(RECORDS, "qde", "nuts") == {"a": pytest.approx(2.0), "b": pytest.approx(9.0)}
+    assert savings(RECORDS, "qde", "peer") == {"a": pytest.approx(3.0)}
+    assert savings(RECORDS, "nuts", "qde")["a"] == pytest.approx(0.5)
+    lonely = [*RECORDS, record("a", "qde", 2, 1e-3)]
+    assert savings(lonely, "qde", "nuts") == savings(RECORDS, "qde", "nuts")
 
 
-def test_a_seed_without_its_pair_does_not_count():
-    lonely = [*RECORDS, record("a", "qde", 2, 1000.0)]
-    assert ratios(lonely, "per_1000_total") == ratios(RECORDS, "per_1000_total")
+def test_the_best_peer_is_the_cheapest_that_did_not_fail():
+    best = best_peer(RECORDS, ["nuts", "peer"])
+    assert {(r.model, r.seed): r.evals_to_400 for r in best} == {
+        ("a", 0): 6.0,
+        ("a", 1): 4.0,
+        ("b", 0): 9.0,
+        ("c", 0): 5.0,
+    }
+    assert {r.kernel for r in best} == {"best peer"}
+    alone = best_peer(RECORDS, ["peer"])
+    assert [r.failed for r in alone] == [False, True]
 
 
 def test_csv_keeps_every_record():
@@ -45,22 +55,32 @@ def test_csv_keeps_every_record():
     assert lines[0] == "# date: today"
     rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
     assert len(rows) == len(RECORDS)
-    assert rows[0]["per_1000_total"] == "8"
-    assert rows[6]["per_1000_total"] == ""
-    assert rows[6]["status"] == "failed: ValueError: what | why"
+    assert rows[0]["evals_to_400"] == "2"
+    assert rows[8]["evals_to_400"] == ""
+    assert rows[8]["status"] == "failed: ValueError: what | why"
+    assert rows[7]["evals_to_400"] == "90"  # a failed run keeps its figures
 
 
-def test_markdown_shows_failures_and_doubts():
+def test_markdown_compares_with_each_peer_and_counts_failures():
     text = to_markdown(RECORDS, {"date": "today"})
     assert "failed: ValueError: what / why" in text  # no stray column
-    assert "Failed runs: 1 of 8" in text
-    assert "| kernel | a | b (!) | c (!) | geometric mean |" in text
+    assert "| peer | a | b | c | geometric mean | least | sampling alone | models |" in text
     mean = math.sqrt(2.0 * 9.0)
-    assert f"| qde | 2.00 | 9.00 | failed | {mean:.2f} (of 2 of 3 models) |" in text
-    widths = {
-        line.count("|") for line in text.splitlines() if line.startswith("| a ") or line.startswith("| c ")
-    }
+    assert f"| nuts | 2.00 | 9.00 | qde failed | {mean:.2f} | 2.00 | {mean:.2f} | 2 of 3 | 1 | 0 |" in text
+    assert "| peer | 3.00 | peer failed | qde failed | 3.00 | 3.00 | 3.00 | 1 of 3 | 1 | 1 |" in text
+    best = math.sqrt(3.0)  # on a: seeds 0 and 1, against 6 and 4
+    assert f"| best peer | {best:.2f} | 9.00 | qde failed |" in text
+    assert "Failed runs: 2 of 10\n- qde: 1 of 4 (c seed 0)\n- peer: 1 of 2 (b seed 0)" in text
+    widths = {line.count("|") for line in text.splitlines() if line.startswith("| a ")}
     assert len(widths) == 1
+
+
+def test_all_qde_kernels_are_subjects_and_one_kernel_alone_has_no_comparison():
+    more = [*RECORDS, record("a", "qde-isokinetic", 0, 3.0)]
+    text = to_markdown(more, {})
+    assert "fewer evaluations qde needs" in text
+    assert "fewer evaluations qde-isokinetic needs" in text
+    assert "fewer evaluations" not in to_markdown(RECORDS[:2], {})
 
 
 def test_header_names_settings_versions_and_machine():
@@ -73,7 +93,7 @@ def test_header_names_settings_versions_and_machine():
 
 def test_write_by_suffix(tmp_path):
     write(tmp_path / "new" / "table.md", RECORDS, {})
-    assert (tmp_path / "new" / "table.md").read_text().count("\n| a |") == 4
+    assert (tmp_path / "new" / "table.md").read_text().count("\n| a |") == 5
     with pytest.raises(ValueError, match=r"ends in .csv or .md"):
         write(tmp_path / "table.txt", RECORDS, {})
 
@@ -81,7 +101,7 @@ def test_write_by_suffix(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--kernels", "qde,slice"], "--kernels slice: expected some of qde"),
+        (["--kernels", "qde,slice"], "--kernels slice: expected all, or some of qde"),
         (["--seeds", "0,-1"], "expected integers from 0"),
         (["--out", "table.xlsx"], "expected names that end in .csv or .md"),
         (["--draws", "3"], "--draws 3: expected at least 8"),
