@@ -128,9 +128,9 @@ def verdict(found: Quality, pareto_k: float | None = None) -> str:
     if found.stuck:
         return "failed: a scalar never moved"
     if found.rhat is not None and not found.rhat <= CONVERGED:
-        return f"failed: R-hat {found.rhat:.3g} above {CONVERGED}"
+        return f"failed: R-hat {found.rhat:.4g} above {CONVERGED}"
     if pareto_k is not None and not pareto_k <= MAX_PARETO_K:
-        return f"failed: Pareto k {pareto_k:.2g} above {MAX_PARETO_K}"
+        return f"failed: Pareto k {pareto_k:.4g} above {MAX_PARETO_K}"
     if not found.smallest >= MIN_ESS:
         return f"failed: ESS {found.smallest:.3g} below {MIN_ESS}"
     return "ok"
