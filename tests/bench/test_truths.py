@@ -9,6 +9,7 @@ import pytest
 from qdesampler.bench import truth, truths
 from qdesampler.bench.hard_targets import brownian_motion, data_digest, funnel
 from qdesampler.bench.measure import measure
+from qdesampler.bench.outcome import Outcome
 from qdesampler.bench.record import Settings
 from qdesampler.bench.targets import gaussian_moments, standard_gaussian
 from qdesampler.bench.truth import NotConverged, moments_of_draws
@@ -80,9 +81,16 @@ def test_the_command_makes_a_truth_that_the_benchmark_uses(tmp_path, monkeypatch
     for name, entry in found["parameters"].items():
         assert abs(entry["mean_sq"] - 1.0) < 5 * entry["mcse_sq"], name
     monkeypatch.setattr(truths, "FOLDER", tmp_path)
-    record = measure(replace(case, reference=None), "qde", 0, Settings(4, 200, 300))
+
+    def exact(case, seed, settings):
+        x = np.random.default_rng(seed).standard_normal((4, 500, 20))
+        return Outcome({"x": x}, ("x",), 20, 10, np.full((4, 500), 3), 0)
+
+    record = measure(replace(case, reference=None), "exact", 0, Settings(4, 1, 500), {"exact": exact})
+    assert record.status == "ok"
     assert record.error_se < 5
-    assert record.b2_mean is not None
+    assert 0.15 < record.b2_mean < 1.0  # thousands, at 3 a draw
+    assert record.evals_to_400 == pytest.approx(10 + 6000 * 400 / min(record.ess, record.ess_sq))
 
 
 def test_a_run_that_has_not_converged_stores_nothing(tmp_path, monkeypatch, capsys):
