@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from qdesampler.kernels.metric import Metric, from_covariance, identity_metric
+from qdesampler.solvers.metric import Metric, from_covariance, identity_metric
 
 __all__ = ["block_rank", "correlated_blocks", "initial_metric", "position_size"]
 

@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
+from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.mcmc import MCMCKernel
 
+from qdesampler.infer.coordinates import MoveCoordinates
 from qdesampler.infer.metric_arguments import (
     block_rank,
     correlated_blocks,
@@ -21,22 +23,12 @@ from qdesampler.infer.metric_arguments import (
 )
 from qdesampler.infer.state import QDEAdaptState, QDEState
 from qdesampler.infer.target import Target, is_batched, value_and_gradient
-from qdesampler.kernels.adaptation import (
-    AdaptationSettings,
-    adapt,
-    num_steps_limit,
-    start_adaptation,
-    trial_length,
-)
+from qdesampler.kernels.adaptation import adapt
 from qdesampler.kernels.integrators import DYNAMICS, INTEGRATORS
 from qdesampler.kernels.length import LADDER, START
-from qdesampler.kernels.trajectory import (
-    TrajectoryState,
-    check_dimension,
-    check_move_settings,
-    draw_num_steps,
-    trajectory_move,
-)
+from qdesampler.kernels.mixture import LOCAL, mixture_move
+from qdesampler.kernels.trajectory import Scheme, check_dimension, check_move_settings, draw_num_steps
+from qdesampler.kernels.warmup import AdaptationSettings, choose_move, start_adaptation
 
 __all__ = ["QDE"]
 
@@ -105,6 +97,7 @@ class QDE(MCMCKernel):
         ground_state: Any = None,
         dynamics: str = "canonical",
         integrator: str = "leapfrog",
+        solve: bool = True,
     ):
         if kinetic_fn is not None:
             raise ValueError(
@@ -141,6 +134,7 @@ class QDE(MCMCKernel):
         self._regularize_mass_matrix = regularize_mass_matrix
         self._dynamics = dynamics
         self._integrator = integrator
+        self._solve = solve
 
     # ---- NumPyro's contract --------------------------------------------------------------------------------
 
@@ -193,13 +187,26 @@ class QDE(MCMCKernel):
         start = self._target.start(key_start, init_params, model_args, model_kwargs)
         prototype = jax.tree.map(lambda x: x[0], start.z) if batched else start.z
         check_dimension(self._dynamics, position_size(prototype))
-        settings = self._adaptation_settings(prototype)
         chains = rng_key.shape[0] if batched else 1
+        settings = self._adaptation_settings(prototype, model_kwargs)
+        coordinates = self._coordinates(prototype, model_args, model_kwargs)
+        fractions = coordinates.start_fractions(prototype) if settings.solve else None
+        here = (start.z, start.potential_energy, start.gradient)
+        if not batched:
+            here = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], here)
+        if fractions is None:
+            fractions = jnp.ones_like(ravel_pytree(prototype)[0])
+        first = jax.vmap(lambda z, u, g: coordinates.inside(z, u, g, fractions))(*here)
         shared = start_adaptation(
             settings,
             initial_metric(self._inverse_mass_matrix, prototype, settings.rank),
-            chains,
+            first.position,
+            first.log_density,
+            first.score,
             num_warmup,
+            fractions=fractions,
+            wide=coordinates.candidate_spread(prototype),
+            descent_starts=coordinates.descent_starts(first.position) if settings.solve else None,
             step_size=self._step_size,
             target_accept_prob=self._target_accept_prob,
             length=LADDER[START] if self._trajectory_length is None else self._trajectory_length,
@@ -248,52 +255,57 @@ class QDE(MCMCKernel):
                 rng_key=rng_key,
             )
 
-        # One random number of steps serves all chains of a batch: it depends on no position, and they stay in
-        # lockstep.
-        steps = draw_num_steps(
-            key_steps[0] if batched else key_steps,
-            shared.step_size,
-            trial_length(shared, iteration),
-            num_steps_limit(shared, iteration),
-        )
-        evaluate = value_and_gradient(
-            self._target.potential(model_args, model_kwargs), self._target.forward_mode
-        )
+        # What is done, and how often, depends on no position: all chains of a batch stay in lockstep.
+        settings = self._adaptation_settings(prototype, model_kwargs)
+        key_kind, key_steps = jax.random.split(key_steps[0] if batched else key_steps)
+        choice = choose_move(settings, shared, key_kind, iteration)
+        integrator = INTEGRATORS[self._integrator]
+        steps = draw_num_steps(key_steps, shared.step_size, choice.length, choice.steps_limit)
+        total = jnp.where(choice.kind == LOCAL, steps * integrator.stages, choice.evaluations)
+        scheme = Scheme(shared.metric, shared.step_size, steps, DYNAMICS[self._dynamics], integrator)
+        coordinates = self._coordinates(prototype, model_args, model_kwargs)
+        value_and_score = coordinates.value_and_score(shared.fractions)
 
-        def value_and_score(x):
-            energy, gradient = evaluate(unravel(x))
-            return -energy, -ravel_pytree(gradient)[0]
-
-        def move(key, z, energy, gradient):
-            here = TrajectoryState(ravel_pytree(z)[0], -energy, -ravel_pytree(gradient)[0])
-            new, info = trajectory_move(
+        def move(key, z, energy, gradient, descent, window):
+            here = coordinates.inside(z, energy, gradient, shared.fractions)
+            new, descent, window, info = mixture_move(
                 key,
                 here,
                 value_and_score,
-                shared.metric,
-                shared.step_size,
-                steps,
-                DYNAMICS[self._dynamics],
-                INTEGRATORS[self._integrator],
+                choice.kind,
+                total,
+                scheme,
+                shared.trial,
+                descent,
+                window,
+                shared.count,
+                choice.record,
+                choice.forget,
             )
-            return here.position, new, unravel(new.position), unravel(-new.score), info
+            sites = coordinates.outside(new, shared.fractions)
+            return here.position, new.position, sites, descent, window, info
 
         current = (key_move, state.z, state.potential_energy, state.z_grad)
-        before, new, z, z_grad, info = jax.vmap(move)(*current) if batched else move(*current)
+        own = (shared.solve.descent, shared.window)
+        if not batched:
+            own = jax.tree.map(lambda leaf: leaf[0], own)
+        before, after, (z, energy, z_grad), *own, info = (jax.vmap(move) if batched else move)(*current, *own)
         evals = info.num_evals + state.pending_evals
 
         def rows(x):
             return x if batched else x[None]
 
+        descent, window = jax.tree.map(rows, tuple(own))
         shared = adapt(
-            self._adaptation_settings(prototype),
-            shared,
+            settings,
+            shared._replace(solve=shared.solve._replace(descent=descent), window=window),
             iteration,
+            choice,
             rows(before),
-            rows(new.position),
-            rows(new.score),
+            rows(after),
             rows(info.accept_prob),
             rows(info.num_evals),
+            coordinates if settings.solve and coordinates.can_recentre else None,
         )
         done = iteration + 1
         counted = jnp.where(warming, done, done - num_warmup)
@@ -302,14 +314,14 @@ class QDE(MCMCKernel):
             i=state.i + 1,
             z=z,
             z_grad=z_grad,
-            potential_energy=-new.log_density,
+            potential_energy=energy,
             energy=info.energy,
             num_evals=evals,
             warmup_evals=state.warmup_evals + jnp.where(warming, evals, 0),
             pending_evals=jnp.zeros_like(state.pending_evals),
             accept_prob=info.accept_prob,
             mean_accept_prob=state.mean_accept_prob + (info.accept_prob - state.mean_accept_prob) / counted,
-            diverging=info.diverging | ~jnp.isfinite(new.log_density),
+            diverging=info.diverging | ~jnp.isfinite(energy),
             adapt_state=QDEAdaptState(shared.step_size * like, shared.length * like, shared),
             rng_key=rng_key,
         )
@@ -371,7 +383,18 @@ class QDE(MCMCKernel):
         kernel._target = self._target.rebound(wrapper(self.model))
         return kernel
 
-    def _adaptation_settings(self, prototype: Any) -> AdaptationSettings:
+    def _coordinates(self, prototype, model_args, model_kwargs) -> MoveCoordinates:
+        """The coordinates of the moves for these arguments; not kept: never stale."""
+        return MoveCoordinates(
+            self._target.potential(model_args, model_kwargs),
+            self._target.forward_mode,
+            prototype,
+            self._target.centering(model_kwargs) if self._solve else None,
+            model_args,
+            model_kwargs,
+        )
+
+    def _adaptation_settings(self, prototype: Any, model_kwargs: dict | None) -> AdaptationSettings:
         """What is adapted, for positions like `prototype` (one chain); not kept: never stale."""
         blocks, forced = correlated_blocks(self._dense_mass, self._inverse_mass_matrix, prototype)
         return AdaptationSettings(
@@ -384,4 +407,8 @@ class QDE(MCMCKernel):
             force_blocks=forced,
             search_length=self._trajectory_length is None,
             max_steps=self._max_steps,
+            solve=self._solve
+            and self._adapt_mass_matrix
+            and self._adapt_step_size
+            and GIBBS_SITES_KWARG not in (model_kwargs or {}),
         )

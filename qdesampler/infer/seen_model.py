@@ -8,6 +8,7 @@ from numpyro.handlers import seed, substitute
 from numpyro.infer.util import ModelInfo, constrain_fn, unconstrain_fn
 
 from qdesampler.infer.arguments import Arguments
+from qdesampler.infer.centering import find_centering
 from qdesampler.infer.supports import read_supports
 
 __all__ = ["SeenModel"]
@@ -35,6 +36,7 @@ class SeenModel:
             for name, site in info.model_trace.items()
             if site["type"] in ("param", "mutable")
         }
+        self.centering = find_centering(model, info.model_trace, model_args, model_kwargs, self._params)
 
     def potential(self, model_args: Sequence, model_kwargs: dict) -> Callable:
         """`z -> U(z)` for these arguments."""

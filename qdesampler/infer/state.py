@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from qdesampler.kernels.adaptation import Adaptation
+from qdesampler.kernels.warmup import Adaptation
 
 __all__ = ["QDEAdaptState", "QDEState"]
 

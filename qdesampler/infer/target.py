@@ -170,6 +170,12 @@ class Target:
             return self.postprocess(model_args, model_kwargs)
         return self._seen_model().constrain(model_args, model_kwargs or {})
 
+    def centering(self, model_kwargs: dict | None) -> Any:
+        """The model's location-scale sites that moves may re-centre, or None; never inside `Gibbs`."""
+        if self._seen is None or GIBBS_SITES_KWARG in (model_kwargs or {}):
+            return None
+        return self._seen.centering
+
     # ---- start ---------------------------------------------------------------------------------------------
 
     def start(

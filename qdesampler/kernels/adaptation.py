@@ -1,215 +1,53 @@
-r"""Warm-up: step size, metric and trajectory length, pooled over all chains of the batch, then frozen.
+r"""Warm-up: the trial, step size, metric and trajectory length, pooled over all chains, then frozen.
 
-The plan of the warm-up is a table, one row an iteration, carried in the state; its last row says "frozen" and
-stands for every iteration after the warm-up, so that no kept draw can be adapted. The plan:
-
-    70%  growing windows: at the end of each the metric is refitted from the window's draws and scores, and
-    kept
-         only if it wins the gain test; the step size restarts
-    15%  metric fixed: the trajectory length is searched for by measured efficiency
-    15%  metric and length fixed: the step size settles on its average
-
-Everything that is adapted depends on the past of all chains together; nothing depends on which chain asks.
+What is done when stands in a table (`qdesampler.kernels.plan`) that the state carries. Its last row says
+"frozen" and stands for every iteration after the warm-up, so that no kept draw can be adapted. Everything that
+is adapted depends on the past of all chains together; nothing depends on which chain asks.
 """
-
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from qdesampler.kernels.control import update_if
-from qdesampler.kernels.length import (
-    LADDER,
-    START,
-    LengthSearch,
-    best_length,
-    candidate,
-    record_jumps,
-    start_length_search,
+from qdesampler.kernels.fitting import age, pooled_rows, recentre, refit
+from qdesampler.kernels.length import best_length, record_jumps, search_cost
+from qdesampler.kernels.mixture import GLOBAL, LOCAL, Window
+from qdesampler.kernels.plan import (
+    ADAPT,
+    DESCEND,
+    FREEZE,
+    MEASURE,
+    RECENTRE,
+    REFINE,
+    REFIT,
+    REST,
+    ROUND,
+    SEARCH,
+    SETTLE,
 )
-from qdesampler.kernels.metric import Metric, fisher_loss, fit_metric, whiten
-from qdesampler.kernels.step_size import DualAveraging, start_averaging, update_averaging
+from qdesampler.kernels.solve import (
+    HOPELESS,
+    MIDDLING,
+    SOLVED,
+    UNBOUNDED,
+    after_descents,
+    after_round,
+    best_end,
+    candidates_wanted,
+    count_outliers,
+    round_size,
+    share_of_evaluations,
+)
+from qdesampler.kernels.step_size import start_averaging, update_averaging
+from qdesampler.kernels.warmup import Adaptation, AdaptationSettings, Choice, Coordinates, current_flags
+from qdesampler.solvers.descent import secants
+from qdesampler.solvers.metric import whiten
+from qdesampler.solvers.trial import independence_time
 
-__all__ = [
-    "Adaptation",
-    "AdaptationSettings",
-    "Window",
-    "adapt",
-    "num_steps_limit",
-    "start_adaptation",
-    "trial_length",
-]
+__all__ = ["adapt"]
 
-RECORD, REFIT, SEARCH, SETTLE, FREEZE, ADAPT = 1, 2, 4, 8, 16, 32
-FIRST_WINDOW, WINDOW_GROWTH = 10, 1.5
-POOLED_ROWS = 1024  # draws kept for a metric estimate, over all chains
-GAIN_TEST = (
-    1.0,
-    0.95,
-    0.85,
-)  # identity, diagonal, correlated: the loss of the richer must be lower by this factor
-EARLY_STEPS, WINDOW_STEPS = 8, 32  # longest trajectories before the geometry is known
-
-
-class AdaptationSettings(NamedTuple):
-    """What is adapted and how: plain Python values, fixed for the life of a kernel.
-
-    Attributes:
-        adapt_step_size: whether the step size moves at all.
-        adapt_metric: whether the metric does.
-        search_step_size: double or halve the step size at every restart before averaging.
-        regularize: floor for metric estimates from few draws.
-        blocks: index groups correlated within; empty for a diagonal metric.
-        block_rank: most correlated directions per block.
-        force_blocks: the user asked for these blocks: skip the gain test between diagonal and correlated.
-        search_length: whether the trajectory length is searched for.
-        max_steps: most steps of a trajectory (warm-up, sampling).
-    """
-
-    adapt_step_size: bool = True
-    adapt_metric: bool = True
-    search_step_size: bool = False
-    regularize: bool = True
-    blocks: tuple[tuple[int, ...], ...] = ()
-    block_rank: int = 0
-    force_blocks: bool = False
-    search_length: bool = True
-    max_steps: tuple[int, int] = (1023, 1023)
-
-    @property
-    def rank(self) -> int:
-        """Columns of the metric's basis."""
-        return sum(min(self.block_rank, len(block)) for block in self.blocks)
-
-
-class Window(NamedTuple):
-    """The latest draws of all chains and their scores, rings of shape `(chains, rows, dim)`."""
-
-    draws: jax.Array
-    scores: jax.Array
-    count: jax.Array
-
-
-class Adaptation(NamedTuple):
-    """Everything the warm-up knows; shared by all chains of a batch.
-
-    Attributes:
-        step_size: in use now.
-        target_accept_prob: acceptance that the step size aims at.
-        length: mean trajectory length in use outside the search, whitened units.
-        metric: in use now.
-        averaging: the step-size search.
-        chain_accept: recent acceptance of each chain, shape `(chains,)`.
-        centre: running mean of the positions, shape `(dim,)`.
-        window: draws for the next metric.
-        search: the trajectory-length search.
-        plan: one flag word an iteration, shape `(num_warmup + 1,)`; the last is zero, "frozen".
-        steps_limit: longest trajectory by iteration, same shape.
-    """
-
-    step_size: jax.Array
-    target_accept_prob: jax.Array
-    length: jax.Array
-    metric: Metric
-    averaging: DualAveraging
-    chain_accept: jax.Array
-    centre: jax.Array
-    window: Window
-    search: LengthSearch
-    plan: jax.Array
-    steps_limit: jax.Array
-
-
-def _plan(num_warmup: int, settings: AdaptationSettings) -> tuple[np.ndarray, np.ndarray]:
-    """The table of the warm-up: flags and step limits, both of length `num_warmup + 1`."""
-    plan = np.zeros(num_warmup + 1, dtype=np.int32)
-    limit = np.full(num_warmup + 1, settings.max_steps[1], dtype=np.int32)
-    limit[:num_warmup] = settings.max_steps[0]
-    if num_warmup == 0:
-        return plan, limit
-    plan[:num_warmup] |= ADAPT
-    search_length = settings.search_length and num_warmup >= 60
-    windows_end = int(num_warmup * (0.7 if search_length else 0.85))
-    if settings.adapt_metric and windows_end >= 2 * FIRST_WINDOW:
-        start, size = 0, float(FIRST_WINDOW)
-        while start < windows_end:
-            end = start + int(size)
-            if end + int(size * WINDOW_GROWTH) > windows_end:
-                end = windows_end
-            plan[start:end] |= RECORD
-            plan[end - 1] |= REFIT
-            limit[start:end] = np.minimum(
-                limit[start:end], EARLY_STEPS if start < 3 * FIRST_WINDOW else WINDOW_STEPS
-            )
-            start, size = end, size * WINDOW_GROWTH
-    if search_length:
-        search_end = int(num_warmup * 0.85)
-        plan[windows_end:search_end] |= SEARCH
-        plan[search_end - 1] |= SETTLE
-    plan[num_warmup - 1] |= FREEZE
-    return plan, limit
-
-
-def start_adaptation(
-    settings: AdaptationSettings,
-    metric: Metric,
-    num_chains: int,
-    num_warmup: int,
-    *,
-    step_size: float | jax.Array = 1.0,
-    target_accept_prob: float | jax.Array = 0.9,
-    length: float | jax.Array = LADDER[START],
-) -> Adaptation:
-    """State before the first iteration.
-
-    Args:
-        settings: what is adapted.
-        metric: the first metric; its rank must be `settings.rank`.
-        num_chains: chains that share this state.
-        num_warmup: iterations of the warm-up.
-        step_size: first step size, whitened units.
-        target_accept_prob: acceptance that the step size aims at, in (0, 1).
-        length: first mean trajectory length, whitened units.
-    """
-    dim, dtype = metric.scale.size, jnp.result_type(float)
-    rows = max(1, min(num_warmup, -(-POOLED_ROWS // num_chains))) if settings.adapt_metric else 1
-    plan, limit = _plan(num_warmup, settings)
-    step = jnp.asarray(step_size, dtype)
-    return Adaptation(
-        step_size=step,
-        target_accept_prob=jnp.asarray(target_accept_prob, dtype),
-        length=jnp.asarray(length, dtype),
-        metric=metric,
-        averaging=start_averaging(step, settings.search_step_size),
-        chain_accept=jnp.full((num_chains,), target_accept_prob, dtype),
-        centre=jnp.zeros((dim,), dtype),
-        window=Window(
-            jnp.zeros((num_chains, rows, dim), dtype),
-            jnp.zeros((num_chains, rows, dim), dtype),
-            jnp.zeros((), int),
-        ),
-        search=start_length_search(dim),
-        plan=jnp.asarray(plan),
-        steps_limit=jnp.asarray(limit),
-    )
-
-
-def _flags(state: Adaptation, iteration: jax.Array) -> jax.Array:
-    return state.plan[jnp.minimum(iteration, state.plan.size - 1)]
-
-
-def num_steps_limit(state: Adaptation, iteration: jax.Array) -> jax.Array:
-    """Longest trajectory allowed in this iteration, in steps."""
-    return state.steps_limit[jnp.minimum(iteration, state.steps_limit.size - 1)]
-
-
-def trial_length(state: Adaptation, iteration: jax.Array) -> jax.Array:
-    """Mean trajectory length to use in this iteration, whitened units."""
-    searching = (_flags(state, iteration) & SEARCH) != 0
-    return jnp.where(
-        searching, jnp.asarray(LADDER, state.length.dtype)[candidate(state.search)], state.length
-    )
+_ENOUGH_MEASURED = 16  # candidates below which a trial is not trusted
+_JUMP_COST = 1.5  # evaluations per effective draw over evaluations per move, where it was not measured
 
 
 def _acceptance_signal(chain_accept: jax.Array, accept_prob: jax.Array) -> jax.Array:
@@ -219,69 +57,42 @@ def _acceptance_signal(chain_accept: jax.Array, accept_prob: jax.Array) -> jax.A
     return jnp.mean(accept_prob) * imbalance
 
 
-def _refit(settings: AdaptationSettings, state: Adaptation) -> Adaptation:
-    """New metric from the window by the gain test on held-out draws; window emptied, step size restarted."""
-    chains, rows, dim = state.window.draws.shape
-    draws, scores = state.window.draws.reshape(-1, dim), state.window.scores.reshape(-1, dim)
-    row = jnp.tile(jnp.arange(rows), chains)
-    filled = jnp.minimum(state.window.count, rows)
-    finite = jnp.all(jnp.isfinite(draws) & jnp.isfinite(scores), axis=1)
-    weights = ((row < filled) & finite).astype(draws.dtype)
-    early = (row < filled / 2).astype(draws.dtype)
-
-    def fit(weights):
-        kinds = fit_metric(
-            draws, scores, weights, state.metric, settings.blocks, settings.block_rank, settings.regularize
-        )
-        return jax.tree.map(lambda *each: jnp.stack(each), *kinds)
-
-    # A loop and not two calls: the decompositions are compiled once.
-    fitted = jax.lax.map(fit, jnp.stack([weights * early, weights]))
-    trained, full = (jax.tree.map(lambda leaf, k=k: leaf[k], fitted) for k in range(2))
-    losses = jax.vmap(lambda metric: fisher_loss(metric, draws, scores, weights * (1 - early)))(trained)
-    # A richer metric must earn its place on draws that it has not seen.
-    choice = jnp.argmin(losses / jnp.asarray(GAIN_TEST, losses.dtype))
-    if settings.force_blocks:
-        choice = jnp.where(jnp.isfinite(losses[2]), 2, choice)
-    chosen = jax.tree.map(lambda leaf: leaf[choice], full)
-    usable = (jnp.sum(weights) >= 4) & jnp.isfinite(losses[choice]) & jnp.all(chosen.scale > 0)
-    metric = jax.tree.map(lambda new, old: jnp.where(usable, new, old), chosen, state.metric)
-    guess = jnp.asarray(1.2 * max(dim, 1) ** -0.25, state.step_size.dtype)
-    step = jnp.where(usable & settings.adapt_step_size, guess, state.step_size)
-    return state._replace(
-        metric=metric,
-        window=state.window._replace(count=jnp.zeros((), int)),
-        step_size=step,
-        averaging=start_averaging(step, settings.search_step_size),
-    )
-
-
 def adapt(
     settings: AdaptationSettings,
     state: Adaptation,
     iteration: jax.Array,
+    choice: Choice,
     before: jax.Array,
     after: jax.Array,
-    scores: jax.Array,
     accept_prob: jax.Array,
     num_evals: jax.Array,
+    coordinates: Coordinates | None = None,
 ) -> Adaptation:
     """Learn from one move of every chain; returns the state unchanged once the warm-up is over.
 
     Args:
         settings: what is adapted.
-        state: what is known.
+        state: what is known; its window and descents as the move left them.
         iteration: index of this move, from 0.
-        before: positions before the move, shape `(chains, dim)`.
+        choice: what the move was.
+        before: positions before it, shape `(chains, dim)`.
         after: positions after it.
-        scores: `grad log p` at `after`.
         accept_prob: acceptance probabilities, shape `(chains,)`.
         num_evals: evaluations spent, shape `(chains,)`.
+        coordinates: how to re-centre the coordinates of the moves; None where they cannot be.
     """
-    flags = _flags(state, iteration)
+    flags, row = current_flags(state, iteration)
+    warming = iteration < state.num_warmup
+    moved = choice.kind == LOCAL
+    written = jnp.where(choice.kind == GLOBAL, choice.evaluations, 1)
+    state = state._replace(
+        count=state.count + jnp.where(warming & choice.record, written, 0),
+        solve=state.solve._replace(fresh=jnp.zeros((), bool)),
+        row=jnp.where(warming & ((flags & REST) == 0), row + 1, row),
+    )
 
     def learn(pair):
-        state, (iteration, flags, before, after, scores, accept_prob, num_evals) = pair
+        state, (iteration, flags, before, after, accept_prob, num_evals) = pair
         chain_accept = 0.9 * state.chain_accept + 0.1 * accept_prob
         searching = (flags & SEARCH) != 0
         step = (jnp.mean(after, 0) - state.centre) / jnp.minimum(iteration + 1, 100)
@@ -292,8 +103,6 @@ def adapt(
             signal = _acceptance_signal(chain_accept, accept_prob)
             averaging = update_averaging(state.averaging, signal, state.target_accept_prob)
             state = state._replace(averaging=averaging, step_size=jnp.exp(averaging.log_step))
-        if settings.adapt_metric:
-            state = state._replace(window=_record(state.window, after, scores, (flags & RECORD) != 0))
         if settings.search_length:
             whitened = jax.vmap(lambda x: whiten(state.metric, x - state.centre))
             searched = record_jumps(state.search, whitened(before), whitened(after), num_evals)
@@ -301,29 +110,114 @@ def adapt(
             state = state._replace(search=search)
         return state, pair[1]
 
-    news = (iteration, flags, before, after, scores, accept_prob, num_evals)
-    state, _ = update_if((flags & ADAPT) != 0, learn, (state, news))
+    news = (iteration, flags, before, after, accept_prob, num_evals)
+    state, _ = update_if(((flags & ADAPT) != 0) & moved, learn, (state, news))
+    fitting = (flags & REFIT) != 0
+    if settings.solve:
+        descended = (flags & DESCEND) != 0
+        state, _, _ = update_if(descended, _descended, (state, iteration, row))
+        fitting = fitting | (descended & (state.row == state.sections.rounds))
+        state, _, _ = update_if((flags & ROUND) != 0, _judge_round, (state, row, flags))
+    if coordinates is not None:
+        operand = (state, flags, coordinates.dynamic)
+        state, _, _ = update_if(
+            (flags & RECENTRE) != 0, lambda o: recentre(settings, coordinates, o), operand
+        )
     if settings.adapt_metric:
-        state = update_if((flags & REFIT) != 0, lambda s: _refit(settings, s), state)
+        state, _ = update_if(fitting, lambda pair: (refit(settings, *pair), pair[1]), (state, flags))
+    if settings.solve:
+        state, _ = update_if((flags & (DESCEND | ROUND)) != 0, _go_on, (state, flags))
     if settings.search_length:
-        state = update_if((flags & SETTLE) != 0, lambda s: _settle_length(settings, s), state)
-    if settings.adapt_step_size:
-        state = update_if((flags & FREEZE) != 0, _freeze_step_size, state)
+        settling = (flags & SETTLE) != 0
+        state, _ = update_if(settling, lambda pair: (_settle(settings, *pair), pair[1]), (state, flags))
+    ending = ((flags & FREEZE) != 0) | (iteration == state.num_warmup - 1)
+    last = warming & ending & ((flags & REST) == 0)
+    state, _ = update_if(last, lambda pair: (_freeze(settings, *pair), pair[1]), (state, flags))
     return state
 
 
-def _record(window: Window, draws: jax.Array, scores: jax.Array, wanted: jax.Array) -> Window:
-    slot = window.count % window.draws.shape[1]
-    kept = Window(
-        window.draws.at[:, slot].set(draws), window.scores.at[:, slot].set(scores), window.count + 1
+def _descended(operand):
+    """After an iteration of descents: go on, or leave their secants in the window and begin the rounds."""
+    state, iteration, row = operand
+    solve, done = after_descents(state.solve, iteration, row)
+    done = done | (row + 1 == state.sections.rounds)
+    _, lost = best_end(solve)
+    moves, scores, weights = jax.vmap(secants)(solve.descent)
+    pairs = moves.shape[1]
+    window = Window(
+        state.window.draws.at[:, :pairs].set(moves),
+        state.window.scores.at[:, :pairs].set(scores),
+        state.window.log_weights.at[:, :pairs].set(jnp.where(weights > 0, 0, -jnp.inf)),
     )
-    return jax.tree.map(lambda new, old: jnp.where(wanted, new, old), kept, window)
+    outcome = jnp.where(done & lost, UNBOUNDED, solve.outcome).astype(solve.outcome.dtype)
+    state = state._replace(
+        solve=solve._replace(outcome=outcome, fresh=done & ~lost),
+        row=jnp.where(done, jnp.where(lost, state.sections.local, state.sections.rounds), state.row),
+        window=jax.tree.map(lambda new, old: jnp.where(done, new, old), window, state.window),
+        count=jnp.where(done & ~lost, pairs, state.count),
+    )
+    return state, iteration, row
 
 
-def _settle_length(settings: AdaptationSettings, state: Adaptation) -> Adaptation:
+def _judge_round(operand):
+    """The certificate of the trial that drew this round, from its own candidates."""
+    state, row, flags = operand
+    chains, _, dim = state.window.draws.shape
+    newest = age(state) < round_size(dim, chains)
+    time, acceptance = independence_time(pooled_rows(state.window).log_weights, newest)
+    last = row + 1 == state.sections.local
+    return state._replace(solve=after_round(state.solve, time, acceptance, last)), row, flags
+
+
+def _go_on(operand):
+    """After the fit of a descent or a round: where the outcome leads."""
+    state, flags = operand
+    outcome = state.solve.outcome
+    first = ((flags & DESCEND) != 0) & (state.row == state.sections.rounds)
+    outliers = jnp.where(first, count_outliers(state.solve, state.trial), state.solve.outliers)
+    rounding = (flags & ROUND) != 0
+    row = jnp.select(
+        [rounding & (outcome == SOLVED), rounding & (outcome == MIDDLING), rounding & (outcome == HOPELESS)],
+        [state.sections.refine, state.sections.tune, state.sections.local],
+        state.row,
+    )
+    leaving = rounding & (outcome == HOPELESS)
+    return state._replace(
+        row=row,
+        solve=state.solve._replace(outliers=outliers.astype(state.solve.outliers.dtype)),
+        count=jnp.where(leaving, 0, state.count),
+    ), flags
+
+
+def _settle(settings: AdaptationSettings, state: Adaptation, flags: jax.Array) -> Adaptation:
+    searched = state.row <= state.sections.tune if settings.solve else jnp.ones((), bool)
     step = jnp.exp(state.averaging.log_average) if settings.adapt_step_size else state.step_size
-    return state._replace(length=best_length(state.search), step_size=step, averaging=start_averaging(step))
+    length = jnp.where(searched, best_length(state.search), state.length)
+    return state._replace(length=length, step_size=step, averaging=start_averaging(step))
 
 
-def _freeze_step_size(state: Adaptation) -> Adaptation:
-    return state._replace(step_size=jnp.exp(state.averaging.log_average))
+def _freeze(settings: AdaptationSettings, state: Adaptation, flags: jax.Array) -> Adaptation:
+    """Fix the step size and, from the candidates measured, the proportions of the mixture."""
+    if settings.adapt_step_size:
+        adapting = (flags & ADAPT) != 0
+        step = jnp.where(adapting, jnp.exp(state.averaging.log_average), state.step_size)
+        state = state._replace(step_size=step)
+    if not settings.solve:
+        return state
+    pooled = pooled_rows(state.window)
+    measured = age(state) < state.count
+    time, acceptance = independence_time(pooled.log_weights, measured)
+    judged = (flags & (REFINE | MEASURE)) != 0
+    trusted = judged & (jnp.sum(measured) >= _ENOUGH_MEASURED)
+    time = jnp.where(trusted, time, jnp.inf)
+    steps = jnp.maximum(state.length / state.step_size, 1)
+    local_cost = search_cost(state.search)
+    local_cost = jnp.where(jnp.isfinite(local_cost), local_cost, _JUMP_COST * steps)
+    candidates = candidates_wanted(time)
+    evaluations = share_of_evaluations(time, local_cost)
+    moves = evaluations / candidates
+    share = moves / (moves + (1 - evaluations) / steps)
+    solve = state.solve._replace(acceptance=jnp.where(trusted, acceptance, state.solve.acceptance))
+    return state._replace(
+        share=jnp.where(trusted, share, 0), candidates=candidates, solve=solve, row=state.sections.rest
+    )

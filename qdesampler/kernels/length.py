@@ -13,7 +13,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-__all__ = ["LADDER", "LengthSearch", "best_length", "candidate", "record_jumps", "start_length_search"]
+__all__ = [
+    "LADDER",
+    "LengthSearch",
+    "best_length",
+    "candidate",
+    "record_jumps",
+    "search_cost",
+    "start_length_search",
+]
 
 LADDER = tuple(0.5 * 1.5**k for k in range(14))  # whitened units, 0.5 to 97
 START = 3  # 1.7, close to a quarter period of a whitened Gaussian
@@ -105,3 +113,8 @@ def _best(search: LengthSearch) -> jax.Array:
 def best_length(search: LengthSearch) -> jax.Array:
     """The cheapest length found."""
     return jnp.asarray(LADDER, jnp.result_type(float))[search.centre]
+
+
+def search_cost(search: LengthSearch) -> jax.Array:
+    """Evaluations per effective draw at the cheapest length, overhead included; `inf` before it is known."""
+    return _costs(search)[search.centre]

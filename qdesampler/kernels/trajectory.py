@@ -23,13 +23,19 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
 from qdesampler.kernels.integrators import DYNAMICS, INTEGRATORS, Dynamics, Integrator
-from qdesampler.kernels.metric import Metric, identity_metric, to_position, to_whitened_gradient
+from qdesampler.solvers.metric import Metric, identity_metric, to_position, to_whitened_gradient
 
 __all__ = [
+    "Path",
     "SamplingAlgorithm",
+    "Scheme",
     "TrajectoryInfo",
     "TrajectoryState",
+    "after_evaluation",
     "draw_num_steps",
+    "finish_path",
+    "next_position",
+    "start_path",
     "trajectory",
     "trajectory_move",
 ]
@@ -127,37 +133,83 @@ def trajectory_move(
         The next state and what happened.
     """
     key_velocity, key_accept = jax.random.split(key)
+    scheme = Scheme(metric, step_size, num_steps, dynamics, integrator)
     velocity = dynamics.refresh(key_velocity, state.position.size)
     kinetic = dynamics.kinetic(velocity)
-    stages = integrator.stages
-    drifts = jnp.asarray(integrator.drifts, velocity.dtype) * step_size
+
+    def stage(i, path):
+        position = next_position(scheme, path, i)
+        return after_evaluation(scheme, path, i, TrajectoryState(position, *value_and_score(position)))
+
+    total = num_steps * integrator.stages
+    path = jax.lax.fori_loop(0, total, stage, start_path(scheme, state, velocity))
+    return finish_path(key_accept, state, path, kinetic, num_steps, total)
+
+
+class Scheme(NamedTuple):
+    """How a trajectory is integrated; arguments as in `trajectory_move`."""
+
+    metric: Metric
+    step_size: ArrayLike
+    num_steps: jax.Array
+    dynamics: Dynamics
+    integrator: Integrator
+
+
+class Path(NamedTuple):
+    """A trajectory on its way: where it is, its velocity, and the sum of its kinetic energy changes."""
+
+    here: TrajectoryState
+    velocity: jax.Array
+    change: jax.Array
+
+
+def start_path(scheme: Scheme, state: TrajectoryState, velocity: jax.Array) -> Path:
+    """The first half kick."""
+    kick = scheme.integrator.kicks[-1] * jnp.asarray(scheme.step_size, velocity.dtype)
+    force = _finite_force(scheme.metric, state.score)
+    return Path(state, *scheme.dynamics.kick(velocity, force, kick))
+
+
+def next_position(scheme: Scheme, path: Path, i: jax.Array) -> jax.Array:
+    """Where stage `i` evaluates the log density, shape `(dim,)`."""
+    drifts = jnp.asarray(scheme.integrator.drifts, path.velocity.dtype)
+    step = scheme.step_size * drifts[i % scheme.integrator.stages]
+    return path.here.position + step * to_position(scheme.metric, path.velocity)
+
+
+def after_evaluation(scheme: Scheme, path: Path, i: jax.Array, here: TrajectoryState) -> Path:
+    """The kick of stage `i`, at the point just evaluated."""
+    integrator, velocity = scheme.integrator, path.velocity
     # The last kick of a step and the first of the next use the same force: one kick, except at the very end.
-    kicks = jnp.asarray((*integrator.kicks[1:-1], 2 * integrator.kicks[-1]), velocity.dtype) * step_size
-    end_kick = jnp.asarray(integrator.kicks[-1], velocity.dtype) * step_size
-    total = num_steps * stages
+    kicks = jnp.asarray((*integrator.kicks[1:-1], 2 * integrator.kicks[-1]), velocity.dtype)
+    last = i == scheme.num_steps * integrator.stages - 1
+    kick = jnp.asarray(scheme.step_size) * jnp.where(last, integrator.kicks[-1], kicks[i % integrator.stages])
+    velocity, gained = scheme.dynamics.kick(velocity, _finite_force(scheme.metric, here.score), kick)
+    return Path(here, velocity, path.change + gained)
 
-    def stage(i, carry):
-        here, velocity, change = carry
-        position = here.position + drifts[i % stages] * to_position(metric, velocity)
-        here = TrajectoryState(position, *value_and_score(position))
-        h = jnp.where(i == total - 1, end_kick, kicks[i % stages])
-        velocity, gained = dynamics.kick(velocity, _finite_force(metric, here.score), h)
-        return here, velocity, change + gained
 
-    velocity, change = dynamics.kick(velocity, _finite_force(metric, state.score), end_kick)
-    end, _, change = jax.lax.fori_loop(0, total, stage, (state, velocity, change))
-
+def finish_path(
+    key: jax.Array,
+    state: TrajectoryState,
+    path: Path,
+    kinetic: jax.Array,
+    num_steps: jax.Array,
+    num_evals: jax.Array,
+) -> tuple[TrajectoryState, TrajectoryInfo]:
+    """Accept or reject the end of a path that started at `state`."""
+    end, change = path.here, path.change
     # A chain put where there is no density (possible under `jit` and `vmap` only) may leave for any point.
     start = jnp.where(jnp.isnan(state.log_density), -jnp.inf, state.log_density)
     error = (start - end.log_density) + change
     usable = jnp.all(jnp.isfinite(jnp.stack([end.position, end.score]))) & jnp.isfinite(end.log_density)
     error = jnp.where(usable & ~jnp.isnan(error), error, jnp.inf)
     accept_prob = jnp.exp(jnp.minimum(-error, 0))
-    accepted = jax.random.uniform(key_accept, (), velocity.dtype) < accept_prob
+    accepted = jax.random.uniform(key, (), change.dtype) < accept_prob
     kept = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), end, state)
     energy = kinetic - kept.log_density + jnp.where(accepted, change, 0)
-    info = TrajectoryInfo(accept_prob, accepted, error > DIVERGENCE_THRESHOLD, energy, num_steps, total)
-    return kept, info
+    diverging = error > DIVERGENCE_THRESHOLD
+    return kept, TrajectoryInfo(accept_prob, accepted, diverging, energy, num_steps, num_evals)
 
 
 def trajectory(

@@ -11,7 +11,7 @@ import pytest
 from numpyro.infer import NUTS
 
 from qdesampler.infer.qde import QDE
-from qdesampler.kernels.metric import dense_matrix
+from qdesampler.solvers.metric import dense_matrix
 
 COVARIANCE = np.array([[4.0, 0.9, 0.0], [0.9, 0.25, 0.0], [0.0, 0.0, 9.0]])
 

@@ -16,7 +16,7 @@ from qdesampler.kernels.adaptation import (
     trial_length,
 )
 from qdesampler.kernels.integrators import INTEGRATORS, canonical
-from qdesampler.kernels.metric import dense_matrix, identity_metric
+from qdesampler.solvers.metric import dense_matrix, identity_metric
 from qdesampler.kernels.trajectory import TrajectoryState, draw_num_steps, trajectory_move
 
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from qdesampler.kernels.integrators import DYNAMICS, INTEGRATORS, canonical, isokinetic
-from qdesampler.kernels.metric import from_covariance, identity_metric
+from qdesampler.solvers.metric import from_covariance, identity_metric
 from qdesampler.kernels.trajectory import TrajectoryState, draw_num_steps, trajectory, trajectory_move
 
 CHAINS = 20_000

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qdesampler.kernels.metric import (
+from qdesampler.solvers.metric import (
     Metric,
     dense_matrix,
     fisher_loss,

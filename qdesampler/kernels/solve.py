@@ -1,0 +1,228 @@
+r"""The imaginary-time solve inside a warm-up: from descents to a trial whose quality is measured.
+
+1. *Descents* (`D -> 0`) from several starts. Their secants give the first covariance, the best end the first
+   centre.
+2. *Rounds*: candidates are drawn from the trial, scored, and the trial takes one closed-form step of
+imaginary
+   time (`qdesampler.solvers.trial`). The candidates move the chains as well. Before every step the candidates
+   tell how well the trial that drew them does: its acceptance and autocorrelation time as an independence
+   proposal. That certificate decides: solved, middling, or hopeless.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from qdesampler.solvers.descent import Descent, start_descent
+from qdesampler.solvers.metric import whiten
+from qdesampler.solvers.trial import Trial
+
+__all__ = [
+    "HOPELESS",
+    "MIDDLING",
+    "NOT_TRIED",
+    "SOLVED",
+    "UNBOUNDED",
+    "UNFINISHED",
+    "Solve",
+    "after_descents",
+    "after_round",
+    "begin_solve",
+    "candidates_wanted",
+    "share_of_evaluations",
+]
+
+NOT_TRIED, UNFINISHED, SOLVED, MIDDLING, HOPELESS, UNBOUNDED = range(6)  # what came of a solve
+
+DESCENTS = 4  # at least, over all chains
+_MEMORY = 16
+_SMALLEST_ROUND, _LARGEST_ROUND = 16, 256  # candidates of a round, over all chains
+_GOOD_TIME = 1.75  # autocorrelation time at which a trial counts as solved
+_USABLE = 0.15  # acceptance below which a trial is hopeless
+TELLING = 0.08  # acceptance from which candidates tell more than where the bulk is
+SHAPELY = 0.25  # acceptance from which weighted candidates show the shape of the posterior
+_UNUSABLE = 0.03  # acceptance below which it is given up early
+_PATIENCE = 3  # rounds without a better trial
+_PATIENT_ROWS = 20  # iterations of descents before stragglers are left behind
+_FIRST_LOOK = 16  # rounds after which a trial that is still hopeless is given up
+GUARD, GUARD_SOLVED = 0.1, 0.02  # part of the candidates that has far tails
+_LOST = 1e12  # a coordinate beyond this has run away
+
+
+class Solve(NamedTuple):
+    """How far the solve is.
+
+    Attributes:
+        outcome: one of the codes of this module.
+        descent: the running descent of every chain, chains leading.
+        best: the best end of each chain's descents so far: position and log density, chains leading.
+        tries: descents that each chain still has to make after this one.
+        fresh: whether chains take their next candidate whatever it is.
+        rounds: rounds so far.
+        since: rounds since the trial last became better.
+        best_time: smallest autocorrelation time measured so far.
+        acceptance: acceptance measured last.
+        half: row of the plan at which half of the chains had arrived; large before.
+        outliers: chains whose descent ended far outside the trial: they may have found other modes.
+    """
+
+    outcome: jax.Array
+    descent: Descent
+    best: tuple[jax.Array, jax.Array]
+    tries: jax.Array
+    fresh: jax.Array
+    rounds: jax.Array
+    since: jax.Array
+    best_time: jax.Array
+    acceptance: jax.Array
+    half: jax.Array
+    outliers: jax.Array
+
+
+def memory(dim: int) -> int:
+    """Pairs that a descent remembers."""
+    return min(dim + 2, _MEMORY)
+
+
+def round_size(dim: int, chains: int) -> int:
+    """Candidates of one round for each chain."""
+    wanted = min(max(_SMALLEST_ROUND, 2 * dim), max(_LARGEST_ROUND, _SMALLEST_ROUND))
+    return -(-wanted // chains)
+
+
+def refine_size(dim: int, chains: int) -> int:
+    """Candidates of one refining iteration for each chain."""
+    return -(-max(48, min(3 * dim, 300)) // (6 * chains))
+
+
+def unevaluated(position: jax.Array, pairs: int) -> Descent:
+    """A descent whose next point is its start."""
+    return start_descent(position, jnp.full((), -jnp.inf, position.dtype), jnp.zeros_like(position), pairs)
+
+
+def begin_solve(
+    positions: jax.Array,
+    log_densities: jax.Array,
+    scores: jax.Array,
+    solve: bool,
+    starts: jax.Array | None = None,
+) -> Solve:
+    """A solve that starts at the chains' evaluated positions, shape `(chains, dim)`, or at `starts`."""
+    chains, dim = positions.shape
+    pairs = memory(dim) if solve else 1
+    if starts is None:
+        descent = jax.vmap(lambda x, v, s: start_descent(x, v, s, pairs))(positions, log_densities, scores)
+    else:
+        descent = jax.vmap(lambda x: unevaluated(x, pairs))(starts)
+    dtype = positions.dtype
+    return Solve(
+        outcome=jnp.asarray(UNFINISHED if solve else NOT_TRIED, int),
+        descent=descent,
+        best=(positions, jnp.full((chains,), -jnp.inf, dtype)),
+        tries=jnp.asarray(-(-DESCENTS // chains) - 1, int),
+        fresh=jnp.zeros((), bool),
+        rounds=jnp.zeros((), int),
+        since=jnp.zeros((), int),
+        best_time=jnp.asarray(jnp.inf, dtype),
+        acceptance=jnp.zeros((), dtype),
+        half=jnp.asarray(1 << 20, int),
+        outliers=jnp.zeros((), int),
+    )
+
+
+def after_descents(solve: Solve, iteration: jax.Array, row: jax.Array) -> tuple[Solve, jax.Array]:
+    """Keep each chain's best end; start again where descents are left. Returns whether all is done.
+
+    A straggler is waited for half as long again as it took half of the chains to arrive.
+    """
+    descent, (position, log_density) = solve.descent, solve.best
+    chains, dim = position.shape
+    better = descent.log_density > log_density
+    best = (
+        jnp.where(better[:, None], descent.position, position),
+        jnp.where(better, descent.log_density, log_density),
+    )
+    half = jnp.where(2 * jnp.sum(descent.arrived) >= chains, jnp.minimum(solve.half, row), solve.half)
+    arrived = jnp.all(descent.arrived) | ((2 * (row - half) > half) & (row > _PATIENT_ROWS))
+    again = arrived & (solve.tries > 0)
+    # The start of a further descent needs no secret: any point will do, and the next evaluation is spent
+    # there.
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(0), iteration), chains)
+    points = jax.vmap(lambda k: jax.random.uniform(k, (dim,), position.dtype, -2, 2))(keys)
+    nothing = jax.vmap(lambda x: unevaluated(x, descent.moves.shape[1]))(points)
+    started = jax.tree.map(lambda new, old: jnp.where(again, new.astype(old.dtype), old), nothing, descent)
+    solve = solve._replace(
+        descent=started,
+        best=best,
+        tries=jnp.where(again, solve.tries - 1, solve.tries),
+        half=jnp.where(again, 1 << 20, half).astype(solve.half.dtype),
+    )
+    return solve, arrived & ~again
+
+
+def best_end(solve: Solve) -> tuple[jax.Array, jax.Array]:
+    """The highest end of all descents, shape `(dim,)`, and whether it has run away."""
+    position, log_density = solve.best
+    usable = jnp.isfinite(log_density) & (jnp.max(jnp.abs(position), 1) < _LOST)
+    index = jnp.argmax(jnp.where(usable, log_density, -jnp.inf))
+    runaway = ~jnp.all(jnp.isfinite(position), 1) | (jnp.max(jnp.abs(position), 1) >= _LOST)
+    # What rises without end beats every mode: one runaway that is higher than the best end spoils it.
+    spoiled = jnp.any(runaway & ~(log_density <= log_density[index]))
+    return position[index], ~usable[index] | spoiled
+
+
+def count_outliers(solve: Solve, trial: Trial) -> jax.Array:
+    """Chains whose best end lies outside the trial's bulk."""
+    dim = trial.centre.size
+    radius = jax.vmap(lambda x: jnp.sum(whiten(trial.metric, x - trial.centre) ** 2))(solve.best[0])
+    return jnp.sum(radius > 4 * dim + 30)
+
+
+def after_round(solve: Solve, time: jax.Array, acceptance: jax.Array, last: jax.Array) -> Solve:
+    """Judge the trial that drew the last round.
+
+    Args:
+        solve: the solve.
+        time: its autocorrelation time as an independence proposal.
+        acceptance: its acceptance.
+        last: whether no more rounds can be had.
+    """
+    better = time < 0.85 * solve.best_time
+    rounds = solve.rounds + 1
+    since = jnp.where(better, 0, solve.since + 1)
+    best = jnp.minimum(time, solve.best_time)
+    hopeful = acceptance >= _USABLE
+    solved = (time <= _GOOD_TIME) & (rounds > 1)
+    stale = (since >= _PATIENCE) & hopeful
+    given_up = (rounds >= _FIRST_LOOK) & (acceptance < _UNUSABLE)
+    outcome = jnp.where(
+        solved,
+        SOLVED,
+        jnp.where(stale | (last & hopeful), MIDDLING, jnp.where(given_up | last, HOPELESS, UNFINISHED)),
+    )
+    return solve._replace(
+        outcome=outcome.astype(solve.outcome.dtype),
+        rounds=rounds,
+        since=since,
+        best_time=best,
+        acceptance=acceptance,
+    )
+
+
+def share_of_evaluations(global_time: jax.Array, local_cost: jax.Array) -> jax.Array:
+    """Share of the evaluations that global moves get.
+
+    Both kinds are measured in evaluations per effective draw. The better one gets the most, in proportion to
+    the square of the efficiencies; neither is ever left out, for each mends what the other cannot do: a chain
+    held at a point where `p / q` is large leaves it by local moves, a chain that cannot travel by global
+    ones. A few candidates do not show the largest weights there are, so a time is taken as its square.
+    """
+    good, other = 1 / jnp.maximum(global_time, 1) ** 2, 1 / jnp.maximum(local_cost, 1)
+    share = jnp.clip(good**2 / (good**2 + other**2), 0.05, 0.95)
+    return jnp.where(jnp.isfinite(global_time), share, 0)
+
+
+def candidates_wanted(global_time: jax.Array) -> jax.Array:
+    """Candidates of one global move: half of what makes one effective draw, at most 8."""
+    return jnp.clip(jnp.round(jnp.where(jnp.isfinite(global_time), global_time, 16) / 2), 1, 8).astype(int)
