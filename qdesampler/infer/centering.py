@@ -78,7 +78,7 @@ class Centering:
         return np.concatenate([marked[name].ravel() for name in sorted(marked)])
 
     def _run(self, args, kwargs, given: dict, convert: Callable) -> tuple[dict, dict, dict]:
-        """Raveled coordinates of these sites, or of those re-centred if left out, shape `(dim,)`."""
+        """Run the model; `convert(name, family, value)` gives an unconstrained site as the model has it."""
         z, locs, scales = dict(given), {}, {}
 
         def fill(site):

@@ -189,28 +189,31 @@ class QDE(MCMCKernel):
         check_dimension(self._dynamics, position_size(prototype))
         chains = rng_key.shape[0] if batched else 1
         settings = self._adaptation_settings(prototype, model_kwargs)
-        coordinates = self._coordinates(prototype, model_args, model_kwargs)
-        fractions = coordinates.start_fractions(prototype) if settings.solve else None
-        here = (start.z, start.potential_energy, start.gradient)
-        if not batched:
-            here = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], here)
-        if fractions is None:
-            fractions = jnp.ones_like(ravel_pytree(prototype)[0])
-        first = jax.vmap(lambda z, u, g: coordinates.inside(z, u, g, fractions))(*here)
-        shared = start_adaptation(
-            settings,
-            initial_metric(self._inverse_mass_matrix, prototype, settings.rank),
-            first.position,
-            first.log_density,
-            first.score,
-            num_warmup,
-            fractions=fractions,
-            wide=coordinates.candidate_spread(prototype),
-            descent_starts=coordinates.descent_starts(first.position) if settings.solve else None,
-            step_size=self._step_size,
-            target_accept_prob=self._target_accept_prob,
-            length=LADDER[START] if self._trajectory_length is None else self._trajectory_length,
-        )
+        coordinates = self._coordinates(settings, prototype, model_args, model_kwargs)
+        metric = initial_metric(self._inverse_mass_matrix, prototype, settings.rank)
+
+        def begin(metric, *start):
+            rows = start if batched else jax.tree.map(lambda leaf: leaf[None], start)
+            fractions = coordinates.start_fractions(prototype)
+            inside = jax.vmap(lambda z, energy, gradient: coordinates.inside(z, energy, gradient, fractions))
+            first = inside(*rows)
+            return start_adaptation(
+                settings,
+                metric,
+                first.position,
+                first.log_density,
+                first.score,
+                num_warmup,
+                fractions=fractions,
+                wide=coordinates.candidate_spread(prototype),
+                descent_starts=coordinates.descent_starts(first.position),
+                step_size=self._step_size,
+                target_accept_prob=self._target_accept_prob,
+                length=LADDER[START] if self._trajectory_length is None else self._trajectory_length,
+            )
+
+        # Compiled in one piece: operation by operation it would take seconds.
+        shared = jax.jit(begin)(metric, start.z, start.potential_energy, start.gradient)
 
         def each(value, dtype=float):
             return jnp.full((chains,) if batched else (), value, jnp.result_type(dtype))
@@ -241,7 +244,7 @@ class QDE(MCMCKernel):
         flat, unravel = ravel_pytree(prototype)
         shared = state.adapt_state.shared
         iteration = state.i[0] if batched else state.i
-        num_warmup = shared.plan.size - 1
+        num_warmup = shared.num_warmup
         warming = iteration < num_warmup
         if flat.size == 0:
             certain = jnp.ones_like(state.accept_prob)
@@ -263,7 +266,7 @@ class QDE(MCMCKernel):
         steps = draw_num_steps(key_steps, shared.step_size, choice.length, choice.steps_limit)
         total = jnp.where(choice.kind == LOCAL, steps * integrator.stages, choice.evaluations)
         scheme = Scheme(shared.metric, shared.step_size, steps, DYNAMICS[self._dynamics], integrator)
-        coordinates = self._coordinates(prototype, model_args, model_kwargs)
+        coordinates = self._coordinates(settings, prototype, model_args, model_kwargs)
         value_and_score = coordinates.value_and_score(shared.fractions)
 
         def move(key, z, energy, gradient, descent, window):
@@ -383,13 +386,13 @@ class QDE(MCMCKernel):
         kernel._target = self._target.rebound(wrapper(self.model))
         return kernel
 
-    def _coordinates(self, prototype, model_args, model_kwargs) -> MoveCoordinates:
+    def _coordinates(self, settings, prototype, model_args, model_kwargs) -> MoveCoordinates:
         """The coordinates of the moves for these arguments; not kept: never stale."""
         return MoveCoordinates(
             self._target.potential(model_args, model_kwargs),
             self._target.forward_mode,
             prototype,
-            self._target.centering(model_kwargs) if self._solve else None,
+            self._target.centering(model_kwargs) if settings.solve else None,
             model_args,
             model_kwargs,
         )

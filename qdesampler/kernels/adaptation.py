@@ -1,15 +1,15 @@
 r"""Warm-up: the trial, step size, metric and trajectory length, pooled over all chains, then frozen.
 
 What is done when stands in a table (`qdesampler.kernels.plan`) that the state carries. Its last row says
-"frozen" and stands for every iteration after the warm-up, so that no kept draw can be adapted. Everything that
-is adapted depends on the past of all chains together; nothing depends on which chain asks.
+"frozen" and stands for every iteration after the warm-up, so that no kept draw can be adapted. All that is
+adapted depends on the past of all chains together; nothing depends on which chain asks.
 """
 
 import jax
 import jax.numpy as jnp
 
 from qdesampler.kernels.control import update_if
-from qdesampler.kernels.fitting import age, pooled_rows, recentre, refit
+from qdesampler.kernels.fitting import age, gaussian_step, pooled_rows, recentre, refit
 from qdesampler.kernels.length import best_length, record_jumps, search_cost
 from qdesampler.kernels.mixture import GLOBAL, LOCAL, Window
 from qdesampler.kernels.plan import (
@@ -47,6 +47,8 @@ from qdesampler.solvers.trial import independence_time
 __all__ = ["adapt"]
 
 _ENOUGH_MEASURED = 16  # candidates below which a trial is not trusted
+_LEAST_ACCEPTANCE, _BROKEN_PROMISE = 0.1, 0.25  # below these a refined trial is not believed
+_ROOM = 60  # iterations of warm-up that are worth another adaptation
 _JUMP_COST = 1.5  # evaluations per effective draw over evaluations per move, where it was not measured
 
 
@@ -114,6 +116,10 @@ def adapt(
     state, _ = update_if(((flags & ADAPT) != 0) & moved, learn, (state, news))
     fitting = (flags & REFIT) != 0
     if settings.solve:
+        refining = ((flags & REFINE) != 0) & (choice.kind == GLOBAL)
+        observed = 0.8 * state.solve.observed + 0.2 * jnp.mean(accept_prob)
+        observed = jnp.where(refining, observed, state.solve.observed)
+        state = state._replace(solve=state.solve._replace(observed=observed))
         descended = (flags & DESCEND) != 0
         state, _, _ = update_if(descended, _descended, (state, iteration, row))
         fitting = fitting | (descended & (state.row == state.sections.rounds))
@@ -132,7 +138,8 @@ def adapt(
         state, _ = update_if(settling, lambda pair: (_settle(settings, *pair), pair[1]), (state, flags))
     ending = ((flags & FREEZE) != 0) | (iteration == state.num_warmup - 1)
     last = warming & ending & ((flags & REST) == 0)
-    state, _ = update_if(last, lambda pair: (_freeze(settings, *pair), pair[1]), (state, flags))
+    news = (flags, iteration)
+    state, _ = update_if(last, lambda pair: (_freeze(settings, pair[0], *pair[1]), pair[1]), (state, news))
     return state
 
 
@@ -164,9 +171,11 @@ def _judge_round(operand):
     state, row, flags = operand
     chains, _, dim = state.window.draws.shape
     newest = age(state) < round_size(dim, chains)
-    time, acceptance = independence_time(pooled_rows(state.window).log_weights, newest)
+    log_weights = pooled_rows(state.window).log_weights
+    time, acceptance = independence_time(log_weights, newest)
+    bound = jnp.nanmedian(jnp.where(newest, log_weights, jnp.nan))
     last = row + 1 == state.sections.local
-    return state._replace(solve=after_round(state.solve, time, acceptance, last)), row, flags
+    return state._replace(solve=after_round(state.solve, time, acceptance, bound, last)), row, flags
 
 
 def _go_on(operand):
@@ -196,8 +205,14 @@ def _settle(settings: AdaptationSettings, state: Adaptation, flags: jax.Array) -
     return state._replace(length=length, step_size=step, averaging=start_averaging(step))
 
 
-def _freeze(settings: AdaptationSettings, state: Adaptation, flags: jax.Array) -> Adaptation:
-    """Fix the step size and, from the candidates measured, the proportions of the mixture."""
+def _freeze(
+    settings: AdaptationSettings, state: Adaptation, flags: jax.Array, iteration: jax.Array
+) -> Adaptation:
+    """Fix the step size and, from the candidates measured, the proportions of the mixture.
+
+    A refined trial whose candidates the chains do not take as often as it promises has missed where they are:
+    then the local adaptation begins instead, if the warm-up is long enough for it.
+    """
     if settings.adapt_step_size:
         adapting = (flags & ADAPT) != 0
         step = jnp.where(adapting, jnp.exp(state.averaging.log_average), state.step_size)
@@ -218,6 +233,17 @@ def _freeze(settings: AdaptationSettings, state: Adaptation, flags: jax.Array) -
     moves = evaluations / candidates
     share = moves / (moves + (1 - evaluations) / steps)
     solve = state.solve._replace(acceptance=jnp.where(trusted, acceptance, state.solve.acceptance))
-    return state._replace(
+    frozen = state._replace(
         share=jnp.where(trusted, share, 0), candidates=candidates, solve=solve, row=state.sections.rest
     )
+    missed = (acceptance < _LEAST_ACCEPTANCE) | (solve.observed < _BROKEN_PROMISE * acceptance)
+    again = ((flags & REFINE) != 0) & missed & (state.num_warmup - iteration > _ROOM)
+    guess = gaussian_step(state)
+    start = state._replace(
+        solve=solve._replace(outcome=jnp.asarray(HOPELESS, solve.outcome.dtype)),
+        row=state.sections.local,
+        count=jnp.zeros_like(state.count),
+        step_size=guess,
+        averaging=start_averaging(guess, settings.search_step_size),
+    )
+    return jax.tree.map(lambda a, b: jnp.where(again, a, b), start, frozen)

@@ -11,14 +11,14 @@ from qdesampler.kernels.warmup import POOLED_ROWS, Adaptation, AdaptationSetting
 from qdesampler.solvers.metric import fisher_loss, fit_metric
 from qdesampler.solvers.trial import fit_centre, fit_shape, gaussian_trial, tempered_weights
 
-__all__ = ["age", "pooled_rows", "recentre", "refit"]
+__all__ = ["age", "gaussian_step", "pooled_rows", "recentre", "refit"]
 
 # Identity, diagonal, correlated: the loss of the richer must be lower by this factor.
 GAIN_TEST = (1.0, 0.95, 0.85)
 _CAUTION = 0.8  # step size that is not adapted, as a fraction of what a Gaussian would bear
 
 
-def _gaussian_step(state: Adaptation) -> jax.Array:
+def gaussian_step(state: Adaptation) -> jax.Array:
     """The step size that a whitened Gaussian of this dimension bears."""
     return jnp.asarray(1.2 * max(state.centre.size, 1) ** -0.25, state.step_size.dtype)
 
@@ -109,7 +109,7 @@ def refit(settings: AdaptationSettings, state: Adaptation, flags: jax.Array) -> 
     guard = jnp.where(solved, GUARD_SOLVED, jnp.where(rounding | descending, 0, GUARD))
     new = new._replace(guard=guard.astype(centre.dtype))
     trial = jax.tree.map(lambda new, old: jnp.where(sound, new, old), new, old)
-    guess = jnp.where(solving, _CAUTION, 1) * _gaussian_step(state)
+    guess = jnp.where(solving, _CAUTION, 1) * gaussian_step(state)
     step = jnp.where(usable & settings.adapt_step_size, guess, state.step_size)
     return state._replace(
         metric=metric,

@@ -155,7 +155,8 @@ def mixture_move(
 
     def independent(i, carry, point):
         weight = weight_of(point.position, point.log_density)
-        weight = jnp.where(jnp.all(jnp.isfinite(point.score)), weight, -jnp.inf)
+        usable = jnp.isfinite(point.log_density) & jnp.all(jnp.isfinite(point.score))
+        weight = jnp.where(usable, weight, -jnp.inf)
         prob = jnp.where(weight > -jnp.inf, jnp.exp(jnp.minimum(weight - carry.log_weight, 0)), 0)
         uniform = jax.random.uniform(
             jax.random.fold_in(jax.random.fold_in(key_candidates, i), 1), (), prob.dtype

@@ -46,6 +46,7 @@ _UNUSABLE = 0.03  # acceptance below which it is given up early
 _PATIENCE = 3  # rounds without a better trial
 _PATIENT_ROWS = 20  # iterations of descents before stragglers are left behind
 _FIRST_LOOK = 16  # rounds after which a trial that is still hopeless is given up
+_RISE = 2.0  # nats a round by which an evidence bound counts as rising
 GUARD, GUARD_SOLVED = 0.1, 0.02  # part of the candidates that has far tails
 _LOST = 1e12  # a coordinate beyond this has run away
 
@@ -62,6 +63,8 @@ class Solve(NamedTuple):
         rounds: rounds so far.
         since: rounds since the trial last became better.
         best_time: smallest autocorrelation time measured so far.
+        best_bound: highest evidence bound `E_q [log p - log q]` so far: what is still rising is not solved.
+        observed: recent acceptance of the chains' own candidates while the trial is refined.
         acceptance: acceptance measured last.
         half: row of the plan at which half of the chains had arrived; large before.
         outliers: chains whose descent ended far outside the trial: they may have found other modes.
@@ -75,6 +78,8 @@ class Solve(NamedTuple):
     rounds: jax.Array
     since: jax.Array
     best_time: jax.Array
+    best_bound: jax.Array
+    observed: jax.Array
     acceptance: jax.Array
     half: jax.Array
     outliers: jax.Array
@@ -125,6 +130,8 @@ def begin_solve(
         rounds=jnp.zeros((), int),
         since=jnp.zeros((), int),
         best_time=jnp.asarray(jnp.inf, dtype),
+        best_bound=jnp.asarray(-jnp.inf, dtype),
+        observed=jnp.ones((), dtype),
         acceptance=jnp.zeros((), dtype),
         half=jnp.asarray(1 << 20, int),
         outliers=jnp.zeros((), int),
@@ -179,21 +186,25 @@ def count_outliers(solve: Solve, trial: Trial) -> jax.Array:
     return jnp.sum(radius > 4 * dim + 30)
 
 
-def after_round(solve: Solve, time: jax.Array, acceptance: jax.Array, last: jax.Array) -> Solve:
+def after_round(
+    solve: Solve, time: jax.Array, acceptance: jax.Array, bound: jax.Array, last: jax.Array
+) -> Solve:
     """Judge the trial that drew the last round.
 
     Args:
         solve: the solve.
         time: its autocorrelation time as an independence proposal.
         acceptance: its acceptance.
+        bound: median of its log weights, standing for the evidence bound.
         last: whether no more rounds can be had.
     """
-    better = time < 0.85 * solve.best_time
+    rising = bound > solve.best_bound + _RISE
+    better = (time < 0.85 * solve.best_time) | rising
     rounds = solve.rounds + 1
     since = jnp.where(better, 0, solve.since + 1)
     best = jnp.minimum(time, solve.best_time)
     hopeful = acceptance >= _USABLE
-    solved = (time <= _GOOD_TIME) & (rounds > 1)
+    solved = (time <= _GOOD_TIME) & (rounds > 1) & ~(rising & (rounds > 2))
     stale = (since >= _PATIENCE) & hopeful
     given_up = (rounds >= _FIRST_LOOK) & (acceptance < _UNUSABLE)
     outcome = jnp.where(
@@ -206,6 +217,7 @@ def after_round(solve: Solve, time: jax.Array, acceptance: jax.Array, last: jax.
         rounds=rounds,
         since=since,
         best_time=best,
+        best_bound=jnp.maximum(bound, solve.best_bound),
         acceptance=acceptance,
     )
 

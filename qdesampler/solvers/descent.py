@@ -53,18 +53,24 @@ class Descent(NamedTuple):
 def start_descent(position: jax.Array, log_density: jax.Array, score: jax.Array, memory: int) -> Descent:
     """A descent that starts at an evaluated point and remembers `memory` pairs."""
     zeros = jnp.zeros((memory, position.size), position.dtype)
-    descent = Descent(
-        position,
-        log_density,
-        score,
-        score,
-        jnp.ones((), position.dtype),
-        zeros,
-        zeros,
-        jnp.zeros((), int),
-        jnp.zeros((), bool),
+    size = _norm(score)
+    return Descent(
+        position=position,
+        log_density=log_density,
+        score=score,
+        direction=score * (_FIRST_STEP / jnp.maximum(size, _FIRST_STEP)),
+        step=jnp.ones((), position.dtype),
+        moves=zeros,
+        bends=zeros,
+        rejected=jnp.zeros((), int),
+        arrived=jnp.zeros((), bool),
     )
-    return descent._replace(direction=_direction(descent))
+
+
+def _norm(vector: jax.Array) -> jax.Array:
+    """Euclidean length; scores may be too large to be squared."""
+    largest = jnp.maximum(jnp.max(jnp.abs(vector)), jnp.finfo(vector.dtype).tiny)
+    return largest * jnp.linalg.norm(vector / largest)
 
 
 def next_point(descent: Descent) -> jax.Array:
@@ -84,8 +90,7 @@ def _direction(descent: Descent) -> jax.Array:
     vector, alongs = jax.lax.scan(back, descent.score, (moves, bends), reverse=True)
     used = jnp.sum(bends[-1] ** 2) > 0
     # Unit energy: the inverse curvature of the last pair, s.y / y.y, is 1 / |bend|^2.
-    largest = jnp.maximum(jnp.max(jnp.abs(descent.score)), jnp.finfo(moves.dtype).tiny)
-    size = largest * jnp.linalg.norm(descent.score / largest)  # scores may be too large to be squared
+    size = _norm(descent.score)
     first = _FIRST_STEP / jnp.maximum(size, _FIRST_STEP)
     vector = vector * jnp.where(used, 1 / jnp.where(used, jnp.sum(bends[-1] ** 2), 1), first)
 
