@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from qdesampler.kernels.integrators import DYNAMICS, INTEGRATORS, canonical, isokinetic
-from qdesampler.solvers.metric import from_covariance, identity_metric
 from qdesampler.kernels.trajectory import TrajectoryState, draw_num_steps, trajectory, trajectory_move
+from qdesampler.solvers.metric import from_covariance, identity_metric
 
 CHAINS = 20_000
 FAMILY_RATE = 1e-3  # p-value below which a correct kernel is called wrong, over all functionals of one test
