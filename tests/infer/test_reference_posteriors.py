@@ -20,8 +20,21 @@ MODELS = [
     "mesquite",
     "wells_interaction",
 ]
-# Draws that know little agree with anything. Local moves mix the centred funnel slowly, as under NUTS.
-SMALLEST_ESS = {"eight_schools_centered": 20}
+LATER_MODELS = [
+    "diamonds",
+    "glmm_poisson",
+    "gp_regression",
+    "hmm_drive",
+    "irt_2pl",
+    "mt",
+    "one_comp_mm_elim_abs",
+    "radon_mn_centered",
+]
+# Draws that know little agree with anything.
+SMALLEST_ESS = 400
+# Parameters judged, where not all can be: the tail of K_m is so long that its second moment is infinite, and
+# V_m follows it.
+JUDGED = {"one_comp_mm_elim_abs": ("k_a", "sigma")}
 STANDARD_ERRORS = 4.0
 
 
@@ -38,8 +51,10 @@ def check(name, seed):
     )
     mcmc.run(jax.random.key(seed), **case.data)
     found = compare_with_reference(mcmc.get_samples(group_by_chain=True), case.reference)
-    assert found.smallest_ess > SMALLEST_ESS.get(name, 400), found
-    assert np.abs(found.error).max() < STANDARD_ERRORS, found
+    judged = np.isin(found.names, JUDGED[name]) if name in JUDGED else np.ones(len(found.names), bool)
+    assert judged.any()
+    assert found.ess[judged].min() > SMALLEST_ESS, found
+    assert np.abs(found.error[judged]).max() < STANDARD_ERRORS, found
     return mcmc
 
 
@@ -47,6 +62,12 @@ def check(name, seed):
 def test_means_in_float32(name):
     mcmc = check(name, 0)
     assert mcmc.last_state.potential_energy.dtype == np.float32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LATER_MODELS)
+def test_means_of_later_models(name):
+    check(name, 0)
 
 
 @pytest.mark.slow
