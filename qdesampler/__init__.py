@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from qdesampler.infer import GroundStateDistribution as GroundStateDistribution
     from qdesampler.infer import load_model as load_model
     from qdesampler.infer import model_hamiltonian as model_hamiltonian
+    from qdesampler.solvers import GaussianTrial as GaussianTrial
     from qdesampler.solvers import GroundState as GroundState
     from qdesampler.solvers import SpectralGrid as SpectralGrid
     from qdesampler.solvers import ground_state as ground_state
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ROOM_OF = {
+    "GaussianTrial": "solvers",
     "GroundState": "solvers",
     "GroundStateDistribution": "infer",
     "Hamiltonian": "equation",

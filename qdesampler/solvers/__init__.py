@@ -1,13 +1,19 @@
 """Imaginary-time solvers; each returns a `GroundState`."""
 
+from qdesampler.solvers.gaussian import GaussianTrial, GaussianTrialWarning
+from qdesampler.solvers.gaussian_state import GaussianWavefunction, NoGroundStateError
 from qdesampler.solvers.ground_state import GroundState, Solver, Wavefunction, ground_state
 from qdesampler.solvers.imaginary_time import ImaginaryTimeTrajectory, propagate
 from qdesampler.solvers.spectral import GridWarning, SpectralGrid
 
 __all__ = [
+    "GaussianTrial",
+    "GaussianTrialWarning",
+    "GaussianWavefunction",
     "GridWarning",
     "GroundState",
     "ImaginaryTimeTrajectory",
+    "NoGroundStateError",
     "Solver",
     "SpectralGrid",
     "Wavefunction",
