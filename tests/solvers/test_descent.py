@@ -84,7 +84,7 @@ def test_no_step_is_taken_that_loses_density():
     evaluate = jax.jit(jax.value_and_grad(log_p))
     move = jax.jit(advance)
     start = jnp.full((5,), 3.0)
-    descent = start_descent(start, *evaluate(start), 7)
+    descent = start_descent(start, *evaluate(start), 7)  # pyright: ignore[reportCallIssue]
     heights = [float(descent.log_density)]
     for _ in range(30):
         point = next_point(descent)
