@@ -11,7 +11,7 @@ import xarray as xr
 from arviz_base import dict_to_dataset
 
 from qdesampler.diagnostics.dims import SAMPLE_DIMS, AxisNames, variable_name
-from qdesampler.diagnostics.stats import evaluations, sample_stats
+from qdesampler.diagnostics.stats import evaluations, sample_stats, solve_facts
 from qdesampler.infer.model_trace import (
     Site,
     argument_arrays,
@@ -77,7 +77,8 @@ def to_datatree(
     draws = {name: draws[name] for name in [*sites, *draws] if name in draws}  # in the model's order
 
     groups: dict[str, Arrays] = {"posterior": draws, "sample_stats": sample_stats(mcmc)}
-    facts = {**_facts(mcmc, model), **evaluations(mcmc, groups["sample_stats"]), **(attrs or {})}
+    bill = evaluations(mcmc, groups["sample_stats"])
+    facts = {**_facts(mcmc, model), **bill, **solve_facts(mcmc), **(attrs or {})}
     if log_likelihood:
         groups["log_likelihood"] = pointwise_log_likelihood(model, draws, args, kwargs, sites)
     if key is not None:

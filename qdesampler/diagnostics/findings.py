@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from qdesampler.diagnostics.summary import as_tree, posterior_dataset, scalars, summary
+from qdesampler.kernels.solve import MIDDLING, OUTCOMES, SOLVED, UNBOUNDED
 
 MAX_R_HAT = 1.01
 MIN_ESS = 400
@@ -18,7 +19,7 @@ class Finding(NamedTuple):
     """One reason not to trust the draws yet.
 
     Attributes:
-        code: "few_draws", "non_finite", "stuck", "divergences", "r_hat" or "ess".
+        code: "no_ground_state", "few_draws", "non_finite", "stuck", "modes", "divergences", "r_hat" or "ess".
         message: what was found and what it means.
         advice: what to do.
     """
@@ -65,9 +66,11 @@ def diagnose(run: Any, *, table: Any = None) -> list[Finding]:
     moving = np.array([bool(np.any(values != values[0, 0])) for _, values in entries])
     finite = np.array([bool(np.isfinite(values).all()) for _, values in entries])
     checks = (
+        _no_ground_state(tree),
         _non_finite(entries),
         _stuck_chains(entries, moving, chains),
         _constant_sites(dataset),
+        _modes(tree),
         _divergences(tree),
         _r_hat(table[moving & finite], chains),
         _ess(table[moving & finite], chains),
@@ -86,6 +89,31 @@ def verdict(findings: Sequence[Finding]) -> str:
 def least_ess(chains: int) -> int:
     """The effective sample size below which `diagnose` complains."""
     return max(MIN_ESS, MIN_ESS_PER_CHAIN * chains)
+
+
+def _no_ground_state(tree: xr.DataTree) -> Finding | None:
+    if tree.attrs.get("solve_outcome") != OUTCOMES[UNBOUNDED]:
+        return None
+    return Finding(
+        "no_ground_state",
+        "The solve found no normalisable ground state: the log density rises, or stays level, without end.",
+        "Look for a flat prior that the data do not bound, a scale that can shrink to zero, or a sign; "
+        "give proper priors.",
+    )
+
+
+def _modes(tree: xr.DataTree) -> Finding | None:
+    outliers = int(tree.attrs.get("solve_outliers", 0))
+    far = tree.attrs.get("solve_outcome") in (OUTCOMES[SOLVED], OUTCOMES[MIDDLING])
+    chains = tree["posterior"].sizes["chain"]
+    if not outliers or not far:
+        return None
+    return Finding(
+        "modes",
+        f"{outliers} of {chains} descents ended far outside the trial from which global moves are made: the "
+        "posterior may have other modes, which these draws leave out.",
+        "Run again with other seeds and compare, or start at the suspected modes (init_strategy).",
+    )
 
 
 def _non_finite(entries: list[tuple[str, np.ndarray]]) -> Finding | None:

@@ -138,12 +138,23 @@ def facts(tree: xr.DataTree) -> dict[str, str]:
         "Evaluations in sampling": _count(
             attrs.get("sampling_evals"), exact=attrs.get("sampling_evals_exact", 1)
         ),
+        "Solve": _solve(attrs),
         "Seed": attrs.get("seed"),
         "Precision": attrs.get("precision"),
         "Wall time": f"{float(attrs['wall_seconds']):.1f} s" if "wall_seconds" in attrs else None,
         "Made": attrs.get("created_at"),
     }
     return {label: str(value) for label, value in known.items() if value not in (None, "")}
+
+
+def _solve(attrs: Any) -> str | None:
+    """What came of QDE's imaginary-time solve."""
+    if "solve_outcome" not in attrs:
+        return None
+    return (
+        f"{attrs['solve_outcome']}; acceptance of its trial {float(attrs['solve_acceptance']):.2f}, "
+        f"{float(attrs['global_share']):.0%} of the draws are global moves"
+    )
 
 
 def _count(evaluations: Any, *, exact: Any = 1) -> str | None:

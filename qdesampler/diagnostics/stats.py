@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qdesampler.infer.model_trace import leaf_names
+from qdesampler.kernels.solve import OUTCOMES
 
 # NumPyro's name of a field (the last part of its path) to ArviZ's
 ARVIZ_NAMES = {
@@ -60,6 +61,26 @@ def evaluations(mcmc: Any, stats: Mapping[str, np.ndarray]) -> dict[str, int]:
         bill["sampling_evals"] = _total(counts) * mcmc.thinning
         bill["sampling_evals_exact"] = int(mcmc.thinning == 1)
     return bill
+
+
+def solve_facts(mcmc: Any) -> dict[str, str | int | float]:
+    """What came of QDE's imaginary-time solve; empty for other kernels.
+
+    `solve_outcome` in words (`qdesampler.kernels.solve`; the worst where chains solved for themselves),
+    `solve_acceptance` of the trial as an independence proposal, `solve_outliers`, the chains whose descent
+    ended outside the trial, and `global_share`, the part of the draws that are global moves.
+    """
+    shared = getattr(getattr(mcmc.last_state, "adapt_state", None), "shared", None)
+    solve = getattr(shared, "solve", None)
+    if solve is None:
+        return {}
+    outcome = int(np.max(np.asarray(solve.outcome)))
+    return {
+        "solve_outcome": OUTCOMES[outcome],
+        "solve_acceptance": float(np.min(np.asarray(solve.acceptance))),
+        "solve_outliers": int(np.sum(np.asarray(solve.outliers))),
+        "global_share": float(np.mean(np.asarray(shared.share))),  # pyright: ignore[reportOptionalMemberAccess]
+    }
 
 
 def _total(counts: Any) -> int:

@@ -36,6 +36,7 @@ from qdesampler.kernels.solve import (
     candidates_wanted,
     count_outliers,
     round_size,
+    runs_away,
     share_of_evaluations,
 )
 from qdesampler.kernels.step_size import start_averaging, update_averaging
@@ -138,6 +139,11 @@ def adapt(
         state, _ = update_if(settling, lambda pair: (_settle(settings, *pair), pair[1]), (state, flags))
     ending = ((flags & FREEZE) != 0) | (iteration == state.num_warmup - 1)
     last = warming & ending & ((flags & REST) == 0)
+    if settings.solve:
+        # What neither descent nor chain finds an end of has no normalisable ground state.
+        lost = (iteration == state.num_warmup - 1) & jnp.any(runs_away(after))
+        outcome = jnp.where(lost, UNBOUNDED, state.solve.outcome).astype(state.solve.outcome.dtype)
+        state = state._replace(solve=state.solve._replace(outcome=outcome))
     news = (flags, iteration)
     state, _ = update_if(last, lambda pair: (_freeze(settings, pair[0], *pair[1]), pair[1]), (state, news))
     return state
@@ -182,8 +188,6 @@ def _go_on(operand):
     """After the fit of a descent or a round: where the outcome leads."""
     state, flags = operand
     outcome = state.solve.outcome
-    first = ((flags & DESCEND) != 0) & (state.row == state.sections.rounds)
-    outliers = jnp.where(first, count_outliers(state.solve, state.trial), state.solve.outliers)
     rounding = (flags & ROUND) != 0
     row = jnp.select(
         [rounding & (outcome == SOLVED), rounding & (outcome == MIDDLING), rounding & (outcome == HOPELESS)],
@@ -193,7 +197,6 @@ def _go_on(operand):
     leaving = rounding & (outcome == HOPELESS)
     return state._replace(
         row=row,
-        solve=state.solve._replace(outliers=outliers.astype(state.solve.outliers.dtype)),
         count=jnp.where(leaving, 0, state.count),
     ), flags
 
@@ -232,7 +235,13 @@ def _freeze(
     evaluations = share_of_evaluations(time, local_cost)
     moves = evaluations / candidates
     share = moves / (moves + (1 - evaluations) / steps)
-    solve = state.solve._replace(acceptance=jnp.where(trusted, acceptance, state.solve.acceptance))
+    # The ends of re-centred models are modes of other coordinates: nothing to compare.
+    comparable = trusted & jnp.all(state.fractions == 1)
+    outliers = jnp.where(comparable, count_outliers(state.solve, state.trial), 0)
+    solve = state.solve._replace(
+        acceptance=jnp.where(trusted, acceptance, state.solve.acceptance),
+        outliers=outliers.astype(state.solve.outliers.dtype),
+    )
     frozen = state._replace(
         share=jnp.where(trusted, share, 0), candidates=candidates, solve=solve, row=state.sections.rest
     )

@@ -22,6 +22,7 @@ __all__ = [
     "HOPELESS",
     "MIDDLING",
     "NOT_TRIED",
+    "OUTCOMES",
     "SOLVED",
     "UNBOUNDED",
     "UNFINISHED",
@@ -29,11 +30,16 @@ __all__ = [
     "after_descents",
     "after_round",
     "begin_solve",
+    "best_end",
     "candidates_wanted",
+    "runs_away",
     "share_of_evaluations",
 ]
 
 NOT_TRIED, UNFINISHED, SOLVED, MIDDLING, HOPELESS, UNBOUNDED = range(6)  # what came of a solve
+
+# The outcomes in words.
+OUTCOMES = ("not tried", "unfinished", "solved", "middling", "hopeless", "no normalisable ground state")
 
 DESCENTS = 4  # at least, over all chains
 _MEMORY = 16
@@ -48,7 +54,7 @@ _PATIENT_ROWS = 20  # iterations of descents before stragglers are left behind
 _FIRST_LOOK = 16  # rounds after which a trial that is still hopeless is given up
 _RISE = 2.0  # nats a round by which an evidence bound counts as rising
 GUARD, GUARD_SOLVED = 0.1, 0.02  # part of the candidates that has far tails
-_LOST = 1e12  # a coordinate beyond this has run away
+_LOST, _SKY = 1e12, 1e20  # a coordinate, a log density beyond these has run away
 
 
 class Solve(NamedTuple):
@@ -168,22 +174,28 @@ def after_descents(solve: Solve, iteration: jax.Array, row: jax.Array) -> tuple[
     return solve, arrived & ~again
 
 
+def runs_away(positions: jax.Array) -> jax.Array:
+    """Which of these positions, shape `(chains, dim)`, are beyond all bounds, shape `(chains,)`."""
+    return ~jnp.all(jnp.abs(positions) < _LOST, axis=1)
+
+
 def best_end(solve: Solve) -> tuple[jax.Array, jax.Array]:
     """The highest end of all descents, shape `(dim,)`, and whether it has run away."""
     position, log_density = solve.best
-    usable = jnp.isfinite(log_density) & (jnp.max(jnp.abs(position), 1) < _LOST)
+    runaway = runs_away(position) | (log_density > _SKY)
+    usable = jnp.isfinite(log_density) & ~runaway
     index = jnp.argmax(jnp.where(usable, log_density, -jnp.inf))
-    runaway = ~jnp.all(jnp.isfinite(position), 1) | (jnp.max(jnp.abs(position), 1) >= _LOST)
     # What rises without end beats every mode: one runaway that is higher than the best end spoils it.
     spoiled = jnp.any(runaway & ~(log_density <= log_density[index]))
     return position[index], ~usable[index] | spoiled
 
 
 def count_outliers(solve: Solve, trial: Trial) -> jax.Array:
-    """Chains whose best end lies outside the trial's bulk."""
+    """Chains whose best end lies outside the trial's bulk, and high enough for its mode to matter."""
     dim = trial.centre.size
+    height = solve.best[1]
     radius = jax.vmap(lambda x: jnp.sum(whiten(trial.metric, x - trial.centre) ** 2))(solve.best[0])
-    return jnp.sum(radius > 4 * dim + 30)
+    return jnp.sum((radius > 4 * dim + 30) & (height > jnp.max(height) - dim - 10))
 
 
 def after_round(
