@@ -7,20 +7,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.mcmc import MCMCKernel
 
 from qdesampler.infer.coordinates import MoveCoordinates
-from qdesampler.infer.metric_arguments import (
-    block_rank,
-    correlated_blocks,
-    initial_metric,
-    position_size,
-)
+from qdesampler.infer.metric_arguments import block_rank, correlated_blocks, initial_metric, position_size
+from qdesampler.infer.nuts_arguments import check_nuts_arguments, most_steps
 from qdesampler.infer.state import QDEAdaptState, QDEState
 from qdesampler.infer.target import Target, is_batched, value_and_gradient
 from qdesampler.kernels.adaptation import adapt
@@ -38,27 +32,28 @@ class QDE(MCMCKernel):
 
     With `U = -log p` the Boltzmann Hamiltonian `H = -D lap + D (|grad U|^2 / 4 - lap U / 2)` has the ground
     state `psi0 = sqrt(p)`; the drift of its imaginary time, `2 D grad log psi0 = -D grad U`, is the force of
-    the moves, and the energy of a Gaussian trial state (the Fisher divergence) decides their metric. Moves
-    are trajectories of random length in coordinates whitened by that metric, accepted or rejected as a whole,
-    so the law of the kept draws is exactly `p`. Warm-up adapts step size, metric and length, over all chains
-    together when `chain_method="vectorized"`; all three are frozen before the first kept draw.
+    local moves. Warm-up is an imaginary-time solve: descents (`D -> 0`), then closed-form steps of a Gaussian
+    trial down its energy, the Fisher divergence, over all chains together when `chain_method="vectorized"`.
+    What follows is a frozen mixture of two exact moves: independence Metropolis from the trial, and
+    trajectories of random length in the coordinates that the trial whitens. Their shares come from the
+    measured acceptance of the trial; where it is poor the kernel is a local sampler with an adapted metric,
+    step size and length. Location-scale sites whose scale is another site are partially non-centred inside
+    the kernel; states and draws stay those of the model as written.
 
-    A drop-in for NUTS: NUTS's keyword arguments have the same meaning here.
+    A warm-up solved early rests: what remains of it evaluates nothing. A drop-in for NUTS: its keyword
+    arguments have the same meaning here. Inside NumPyro's `Gibbs` only local moves are made.
 
     Args:
         model: NumPyro model. Exactly one of `model`, `potential_fn`, `ground_state` is given.
         potential_fn: `z -> U(z)`, scalar, over any pytree; `init_params` is then required in `run`.
-        ground_state: a solved `GroundState`; its density `psi0^2` is the target and the draws are the site
-            "x".
+        ground_state: a solved `GroundState`; the target is its `psi0^2`, the draws are the site "x".
         kinetic_fn: must be None: the kinetic energy belongs to `dynamics`.
         step_size: first step size, in units of the metric.
-        inverse_mass_matrix: first metric, as a covariance: `(dim,)`, `(dim, dim)` in raveled order, or a dict
-            of blocks keyed by tuples of site names.
-        adapt_step_size: adapt the step size in warm-up.
-        adapt_mass_matrix: adapt the metric in warm-up.
-        dense_mass: None lets the gain test choose between identity, diagonal and correlated (dense up to 128
-            dimensions, low-rank plus diagonal beyond); False keeps to diagonal; True takes dense; a list of
-            tuples of site names takes these blocks.
+        inverse_mass_matrix: first metric, a covariance: `(dim,)`, `(dim, dim)` in raveled order, or blocks
+            keyed by tuples of site names.
+        adapt_step_size: adapt the step size in warm-up; likewise `adapt_mass_matrix` the metric.
+        dense_mass: None lets the gain test choose identity, diagonal or correlated (dense up to 128
+            dimensions, low-rank beyond); False: diagonal; True: dense; tuples of site names: these blocks.
         target_accept_prob: acceptance of end points that the step size aims at; 0.9 here asks for about what
             0.8 along the whole path asks of NUTS.
         trajectory_length: mean length of a trajectory in units of the metric (HMC's meaning); None searches
@@ -71,6 +66,8 @@ class QDE(MCMCKernel):
         regularize_mass_matrix: floor the metric while draws are few.
         dynamics: "canonical" or "isokinetic" (microcanonical; at least 2 dimensions).
         integrator: "leapfrog" (one gradient a step) or "mn2" (two).
+        solve: False leaves out the solve, global moves and re-centring. It needs `adapt_mass_matrix`,
+            `adapt_step_size` and at least 40 iterations of warm-up.
 
     Raises:
         ValueError: for none or several sources, an unknown name, or a non-positive number.
@@ -99,22 +96,10 @@ class QDE(MCMCKernel):
         integrator: str = "leapfrog",
         solve: bool = True,
     ):
-        if kinetic_fn is not None:
-            raise ValueError(
-                'QDE takes no `kinetic_fn`; choose dynamics="canonical" or "isokinetic" instead.'
-            )
         check_move_settings(
             step_size=step_size, length=trajectory_length, dynamics=dynamics, integrator=integrator
         )
-        if not isinstance(target_accept_prob, Tracer) and not 0 < target_accept_prob < 1:
-            raise ValueError(
-                f"target_accept_prob is {target_accept_prob}; expected a number between 0 and 1."
-            )
-        depths = max_tree_depth if isinstance(max_tree_depth, tuple) else (max_tree_depth, max_tree_depth)
-        if len(depths) != 2 or not all(isinstance(d, (int, np.integer)) and 1 <= d <= 30 for d in depths):
-            raise ValueError(
-                f"max_tree_depth is {max_tree_depth}; expected 1 to 30, or a pair of such integers."
-            )
+        check_nuts_arguments(kinetic_fn, target_accept_prob)
         self._target = Target(
             model,
             potential_fn,
@@ -129,7 +114,7 @@ class QDE(MCMCKernel):
         self._dense_mass = dense_mass
         self._target_accept_prob = target_accept_prob
         self._trajectory_length = trajectory_length
-        self._max_steps = (2 ** int(depths[0]) - 1, 2 ** int(depths[1]) - 1)
+        self._max_steps = most_steps(max_tree_depth)
         self._find_heuristic_step_size = find_heuristic_step_size
         self._regularize_mass_matrix = regularize_mass_matrix
         self._dynamics = dynamics
