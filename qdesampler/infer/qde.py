@@ -56,7 +56,7 @@ class QDE(MCMCKernel):
             dimensions, low-rank beyond); False: diagonal; True: dense; tuples of site names: these blocks.
         target_accept_prob: acceptance of end points that the step size aims at; 0.9 here asks for about what
             0.8 along the whole path asks of NUTS.
-        trajectory_length: mean length in units of the metric (HMC's); None: searched for, or a quarter period.
+        trajectory_length: mean length in units of the metric (HMC's); None: searched for or a quarter period.
         max_tree_depth: at most `2**depth - 1` steps a trajectory; a pair gives warm-up and sampling.
         init_strategy: NumPyro's per-site start for models.
         find_heuristic_step_size: double or halve the step size first, at every restart of its adaptation.
