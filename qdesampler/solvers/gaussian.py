@@ -37,8 +37,8 @@ class GaussianTrial:
         Sigma Cov(a) Sigma = Cov(x),    mu = mean x + Sigma mean a,    a = grad log p(x),
 
     in the coordinates that the trial whitens, until it stands still. The step minimises the energy over the
-    points at hand, which are weighted by as much of `p / q` as leaves half of them effective. It is exact
-    on a Gaussian. Elsewhere its fixed point balances score and width under `q`, near the least energy but
+    points at hand, which are weighted by as much of `p / q` as leaves half of them effective (with a low-rank
+    factor all alike). It is exact on a Gaussian. Elsewhere its fixed point balances score and width under `q`, near the least energy but
     not exactly there, for the points move with the trial and lean towards `p`. The energy reported is
 
         E[q] = (D/4) E_q |grad log q - grad log p|^2 >= 0 = E_0,

@@ -86,7 +86,11 @@ def _improve(psi: GaussianWavefunction, window: _Window, newest: jax.Array):
     log_weights = window.log_weight.reshape(-1)
     valid = jnp.repeat(jnp.arange(kept) < newest, count) & jnp.isfinite(log_weights)
     number = jnp.sum(valid).astype(log_weights.dtype)
-    weights = tempered_weights(log_weights, valid, jnp.maximum(0.5 * number, jnp.minimum(number, dim + 2)))
+    if 0 < psi.metric.stretch.size < dim:
+        weights = valid.astype(log_weights.dtype)  # with few points a dimension they are mostly noise
+    else:
+        target = jnp.maximum(0.5 * number, jnp.minimum(number, dim + 2))
+        weights = tempered_weights(log_weights, valid, target)
     rows = (window.position.reshape(-1, dim), window.score.reshape(-1, dim))
     centre, metric = step(psi.centre, psi.metric, *rows, weights)
     probes = jax.random.normal(jax.random.key(0), (min(dim, 64), dim), centre.dtype)
