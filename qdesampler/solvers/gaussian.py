@@ -38,8 +38,9 @@ class GaussianTrial:
 
     in the coordinates that the trial whitens, until it stands still. The step minimises the energy over the
     points at hand, which are weighted by as much of `p / q` as leaves half of them effective (with a low-rank
-    factor all alike). It is exact on a Gaussian. Elsewhere its fixed point balances score and width under `q`, near the least energy but
-    not exactly there, for the points move with the trial and lean towards `p`. The energy reported is
+    factor all alike). It is exact on a Gaussian. Elsewhere its fixed point balances score and
+    width under `q`, near the least energy but not exactly there,
+    for the points move with the trial and lean towards `p`. The energy reported is
 
         E[q] = (D/4) E_q |grad log q - grad log p|^2 >= 0 = E_0,
 
