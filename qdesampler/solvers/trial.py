@@ -5,9 +5,9 @@ closed-form step of its minimisation from points `x_i` with scores `a_i = grad l
 
     Sigma Cov(a) Sigma = Cov(x),        mu = mean x + Sigma mean a,
 
-exact on a Gaussian `p` whatever the points are, and at the fixed point, with points drawn from `q` itself,
-the least energy (Cai et al. 2024, "Batch and match", in the limit of a full step). The covariance is kept as
-the factor of a `Metric`. Draws have Student-t tails,
+exact on a Gaussian `p` whatever the points are, and close to the least energy at its fixed point, with points
+drawn from `q` itself (Cai et al. 2024, "Batch and match", in the limit of a full step). The covariance is
+kept as the factor of a `Metric`. Draws have Student-t tails,
 
     u ~ (1 + |u|^2 / nu)^(-(nu + dim) / 2),     nu = 30,        x = mu + L y,
 
@@ -195,9 +195,10 @@ def log_trial(trial: Trial, position: jax.Array) -> jax.Array:
 def independence_time(log_weights: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Autocorrelation time and acceptance of independence Metropolis with this trial.
 
-    A chain at `x` with weight `w` leaves it at the rate `alpha(w) = E_q min(1, w' / w)`; the time is at most
-    `E_p [2 / alpha - 1]`, one when every candidate is taken (Liu 1996). Both expectations are taken over the
-    weighted candidates.
+    A chain at `x` with weight `w` leaves it at the rate `alpha(w) = E_q min(1, w' / w)`; the time of a
+    function that has nothing to do with the weights is `E_p [2 / alpha - 1]`, one when every candidate is
+    taken (Liu 1996). A function that grows with the weights takes longer, and so do tails that no candidate
+    has seen. Both expectations are taken over the weighted candidates.
 
     Args:
         log_weights: `log p - log q` of draws from `q`, up to a constant, shape `(n,)`; `-inf` for a candidate
