@@ -33,6 +33,7 @@ from qdesampler.infer.supports import latent_sites
 
 __all__ = ["Centering", "find_centering"]
 
+_ROUNDING = 0.01  # most that the way to the sites and back may change a coordinate
 _FAMILIES = (dist.Normal, dist.StudentT, dist.Cauchy, dist.Laplace, dist.Logistic)
 
 
@@ -99,7 +100,9 @@ class Centering:
         return z, locs, scales
 
     def to_sites(self, args: Sequence, kwargs: dict, y: jax.Array, c: jax.Array, unravel: Callable) -> tuple:
-        """From the moves' coordinates to the model's: `(z, log |dz / dy|)`, both raveled and scalar.
+        """From the moves' coordinates to the model's: `(z, log |dz / dy|)`, raveled and scalar.
+
+        The second is `-inf`, no density, where floating point numbers cannot tell the sites apart.
 
         Args:
             args: the model's arguments.
@@ -110,13 +113,19 @@ class Centering:
         """
         fraction = unravel(c)
 
+        kept = []
+
         def convert(name, family, value):
-            f = fraction[name]
-            return family.loc + family.scale ** (1 - f) * (value - f * family.loc)
+            f, loc, scale = fraction[name], family.loc, family.scale
+            site = loc + scale ** (1 - f) * (value - f * loc)
+            back = f * loc + scale ** (f - 1) * (site - loc)
+            kept.append(jnp.all(jnp.abs(back - value) <= _ROUNDING * (1 + jnp.abs(value))))
+            return site
 
         z, _, scales = self._run(args, kwargs, unravel(y), convert)
         change = sum(jnp.sum((1 - fraction[name]) * jnp.log(scales[name])) for name in self.sites)
-        return ravel_pytree(z)[0], change
+        # A scale below the rounding of its location: the site would forget `y`, and its density with it.
+        return ravel_pytree(z)[0], jnp.where(jnp.all(jnp.stack(kept)), change, -jnp.inf)
 
     def from_sites(self, args: Sequence, kwargs: dict, z: jax.Array, c: jax.Array, unravel: Callable) -> Any:
         """The inverse: `(y, log |dz / dy|, loc, scale)`, raveled; `loc = 0`, `scale = 1` elsewhere."""

