@@ -33,7 +33,7 @@ def test_eight_schools(tmp_path):
     assert "theta[7]" in text
     (warmup,) = numbers(r"^(\d+) log-density evaluations in the warm-up", text)
     (draws,) = numbers(r"(\d+) for the draws$", text)
-    assert warmup > 4 * 500  # every iteration of every chain evaluates
+    assert 100 < warmup < 4 * 500  # solved early, the warm-up rests: less than one evaluation an iteration
     assert draws > 4 * 1000
 
 

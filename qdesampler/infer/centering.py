@@ -200,6 +200,8 @@ def find_centering(
     latent = latent_sites(model_trace)
     candidates = []
     for name, site in latent.items():
+        if site.get("_control_flow_done"):  # inside a scan or cond, whose body is out of reach
+            continue
         family = _location_scale(site["fn"])
         # Plain numbers and NumPy arrays come from the data, never from another site.
         if family is not None and isinstance(family.raw_scale, jax.Array):

@@ -24,8 +24,8 @@ def test_a_good_run(kernel):
     record = measure(case, kernel, 1, SETTINGS)
     assert record.status == "ok"
     assert (record.model, record.kernel, record.seed, record.dim) == ("gaussian-3", kernel, 1, 3)
-    # every iteration of every chain evaluates at least once, and so does the start
-    assert record.warmup_evals >= 2 * 150 + 2
+    # NUTS evaluates in every iteration of every chain, and at the start; a solved warm-up rests
+    assert record.warmup_evals >= (2 * 150 + 2 if kernel == "nuts" else 50)
     assert record.sampling_evals >= 2 * 200
     smallest = min(record.ess, record.ess_sq)
     assert 40 < smallest < 2000
