@@ -91,7 +91,7 @@ def adapt(
     state = state._replace(
         count=state.count + jnp.where(warming & choice.record, written, 0),
         solve=state.solve._replace(fresh=jnp.zeros((), bool)),
-        row=jnp.where(warming & ((flags & REST) == 0), row + 1, row),
+        row=jnp.where(warming & ((flags & REST) == 0), row + 1, state.row),
     )
 
     def learn(pair):

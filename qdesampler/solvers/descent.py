@@ -69,7 +69,7 @@ def start_descent(position: jax.Array, log_density: jax.Array, score: jax.Array,
 
 def _norm(vector: jax.Array) -> jax.Array:
     """Euclidean length; scores may be too large to be squared."""
-    largest = jnp.maximum(jnp.max(jnp.abs(vector)), jnp.finfo(vector.dtype).tiny)
+    largest = jnp.max(jnp.abs(vector), initial=jnp.finfo(vector.dtype).tiny)
     return largest * jnp.linalg.norm(vector / largest)
 
 
