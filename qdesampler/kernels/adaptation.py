@@ -127,9 +127,7 @@ def adapt(
         state, _, _ = update_if((flags & ROUND) != 0, _judge_round, (state, row, flags))
     if coordinates is not None:
         operand = (state, flags, coordinates.dynamic)
-        state, _, _ = update_if(
-            (flags & RECENTRE) != 0, lambda o: recentre(settings, coordinates, o), operand
-        )
+        state, _, _ = update_if((flags & RECENTRE) != 0, lambda o: recentre(coordinates, o), operand)
     if settings.adapt_metric:
         state, _ = update_if(fitting, lambda pair: (refit(settings, *pair), pair[1]), (state, flags))
     if settings.solve:

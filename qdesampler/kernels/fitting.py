@@ -7,7 +7,7 @@ from qdesampler.kernels.mixture import Window
 from qdesampler.kernels.plan import DESCEND, REFINE, ROUND
 from qdesampler.kernels.solve import GUARD, GUARD_SOLVED, SHAPELY, SOLVED, TELLING, best_end, round_size
 from qdesampler.kernels.step_size import start_averaging
-from qdesampler.kernels.warmup import POOLED_ROWS, Adaptation, AdaptationSettings
+from qdesampler.kernels.warmup import POOLED_ROWS, Adaptation, AdaptationSettings, Coordinates
 from qdesampler.solvers.metric import fisher_loss, fit_metric
 from qdesampler.solvers.trial import fit_centre, fit_shape, gaussian_trial, tempered_weights
 
@@ -120,8 +120,15 @@ def refit(settings: AdaptationSettings, state: Adaptation, flags: jax.Array) -> 
     )
 
 
-def recentre(settings, coordinates, operand):
-    """New fractions from the window, whose points follow into the new coordinates."""
+def recentre(
+    coordinates: Coordinates, operand: tuple[Adaptation, jax.Array, list[jax.Array]]
+) -> tuple[Adaptation, jax.Array, list[jax.Array]]:
+    """New fractions from the window, whose points follow into the new coordinates.
+
+    Args:
+        coordinates: the coordinates of the moves.
+        operand: what is known, the flags of the row, `coordinates.dynamic`; returned with the first changed.
+    """
     state, flags, dynamic = operand
     chains, rows, dim = state.window.draws.shape
     newest = jnp.where((flags & ROUND) != 0, 2 * round_size(dim, chains), rows)

@@ -2,8 +2,7 @@ r"""One loop of evaluations for all that a chain does: local moves, global moves
 
 * **local**: one trajectory, accepted or rejected at its end (`qdesampler.kernels.trajectory`);
 * **global**: independence Metropolis from the trial `q`, candidate after candidate. From `x` a draw `x'` of
-`q`
-  is taken with probability
+  `q` is taken with probability
 
       min(1, w(x') / w(x)),        w = p / q,
 

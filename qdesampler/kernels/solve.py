@@ -3,8 +3,7 @@ r"""The imaginary-time solve inside a warm-up: from descents to a trial whose qu
 1. *Descents* (`D -> 0`) from several starts. Their secants give the first covariance, the best end the first
    centre.
 2. *Rounds*: candidates are drawn from the trial, scored, and the trial takes one closed-form step of
-imaginary
-   time (`qdesampler.solvers.trial`). The candidates move the chains as well. Before every step the candidates
+   imaginary time (`qdesampler.solvers.trial`). The candidates move the chains as well. Before every step they
    tell how well the trial that drew them does: its acceptance and autocorrelation time as an independence
    proposal. That certificate decides: solved, middling, or hopeless.
 """
@@ -98,8 +97,7 @@ def memory(dim: int) -> int:
 
 def round_size(dim: int, chains: int) -> int:
     """Candidates of one round for each chain."""
-    wanted = min(max(_SMALLEST_ROUND, 2 * dim), max(_LARGEST_ROUND, _SMALLEST_ROUND))
-    return -(-wanted // chains)
+    return -(-min(max(_SMALLEST_ROUND, 2 * dim), _LARGEST_ROUND) // chains)
 
 
 def refine_size(dim: int, chains: int) -> int:
@@ -159,8 +157,7 @@ def after_descents(solve: Solve, iteration: jax.Array, row: jax.Array) -> tuple[
     half = jnp.where(2 * jnp.sum(descent.arrived) >= chains, jnp.minimum(solve.half, row), solve.half)
     arrived = jnp.all(descent.arrived) | ((2 * (row - half) > half) & (row > _PATIENT_ROWS))
     again = arrived & (solve.tries > 0)
-    # The start of a further descent needs no secret: any point will do, and the next evaluation is spent
-    # there.
+    # The start of a further descent needs no secret: any point will do.
     keys = jax.random.split(jax.random.fold_in(jax.random.key(0), iteration), chains)
     points = jax.vmap(lambda k: jax.random.uniform(k, (dim,), position.dtype, -2, 2))(keys)
     nothing = jax.vmap(lambda x: unevaluated(x, descent.moves.shape[1]))(points)

@@ -288,6 +288,6 @@ def choose_move(
         state.candidates,
     )
     record = recording & ((kind == GLOBAL) | ~measuring)
-    return Choice(
-        kind.astype(int), length, state.steps_limit[row], evaluations.astype(int), record, state.solve.fresh
-    )
+    # A kept draw forgets nothing, however the warm-up ended.
+    forget = state.solve.fresh & (flags != 0)
+    return Choice(kind.astype(int), length, state.steps_limit[row], evaluations.astype(int), record, forget)

@@ -20,9 +20,9 @@ sinh-arcsinh family (Jones and Pewsey 2009),
 with the mean, variance and skewness of the draws (`fit_shape`). A small part of the draws, the *guard*, has
 `nu = 4` and 1.5 times the width: no tail of `p` then finds `q` empty.
 
-Points come with log weights `log p - log q`; they
-are tempered so far that enough of them count (Koblents and Miguez 2015), which moves the fit from the least
-energy under `q` (no weights) to the moments of `p` (full weights) as the trial comes close.
+Points come with log weights `log p - log q`; they are tempered so far that enough of them count (Koblents and
+Miguez 2015), which moves the fit from the least energy under `q` (no weights) to the moments of `p` (full
+weights) as the trial comes close.
 """
 
 import math
