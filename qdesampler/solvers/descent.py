@@ -21,6 +21,7 @@ _FIRST_STEP = 1.0  # length of the first displacement, in the coordinates given
 _FLAT, _STRIDE = 0.1, 4.0  # relative change of slope below which the step is lengthened, and by how much
 _STALLS = 12  # points without gain in a row after which a descent cannot go on
 _TINY_GAIN = 0.01
+_FAITHFUL = 0.3  # gain over what both slopes promise, below which a pair says nothing of the curvature here
 
 
 class Descent(NamedTuple):
@@ -116,7 +117,9 @@ def advance(descent: Descent, point: jax.Array, log_density: jax.Array, score: j
 
     move, bend = point - descent.position, descent.score - score
     energy = move @ bend
-    convex = taken & (energy > 1e-3 * jnp.abs(move @ descent.score)) & (energy > 0)
+    # From the wall of an exponential the secant sees the curvature of the wall, not of where it leads to.
+    faithful = gain >= _FAITHFUL * 0.5 * (move @ descent.score + move @ score) - rounding
+    convex = taken & faithful & (energy > 1e-3 * jnp.abs(move @ descent.score)) & (energy > 0)
     scale = jax.lax.rsqrt(jnp.where(convex, energy, 1))
 
     def remember(pairs, new):
@@ -146,7 +149,7 @@ def advance(descent: Descent, point: jax.Array, log_density: jax.Array, score: j
     calm = gain <= jnp.maximum(10 * ENOUGH, rounding)
     small = left <= jnp.maximum(2 * ENOUGH, rounding)
     stuck = (new.rejected >= _STALLS) | ~jnp.isfinite(left)
-    new = new._replace(arrived=(taken & ~flat & calm & small) | stuck)
+    new = new._replace(arrived=(taken & faithful & ~flat & calm & small) | stuck)
     return jax.tree.map(lambda a, b: jnp.where(descent.arrived, b, a), new, descent)
 
 
