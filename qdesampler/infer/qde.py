@@ -243,10 +243,10 @@ class QDE(MCMCKernel):
 
         # What is done, and how often, depends on no position: all chains of a batch stay in lockstep.
         settings = self._adaptation_settings(prototype, model_kwargs)
-        key_kind, key_steps = jax.random.split(key_steps[0] if batched else key_steps)
-        choice = choose_move(settings, shared, key_kind, iteration)
+        units = jax.random.uniform(key_steps[0] if batched else key_steps, (3,))
+        choice = choose_move(settings, shared, units[2], iteration)
         integrator = INTEGRATORS[self._integrator]
-        steps = draw_num_steps(key_steps, shared.step_size, choice.length, choice.steps_limit)
+        steps = draw_num_steps(units[:2], shared.step_size, choice.length, choice.steps_limit)
         total = jnp.where(choice.kind == LOCAL, steps * integrator.stages, choice.evaluations)
         scheme = Scheme(shared.metric, shared.step_size, steps, DYNAMICS[self._dynamics], integrator)
         coordinates = self._coordinates(settings, prototype, model_args, model_kwargs)

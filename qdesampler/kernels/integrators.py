@@ -51,21 +51,17 @@ class Dynamics(NamedTuple):
     """How a velocity is drawn and kicked.
 
     Attributes:
-        refresh: `(key, dim) -> velocity`, shape `(dim,)`, exactly from the stationary law.
+        refresh: `normal draws -> velocity`, both of shape `(dim,)`, exactly from the stationary law.
         kick: `(velocity, force, h) -> (velocity, kinetic energy change)`.
         kinetic: `velocity -> kinetic energy` at the start of a trajectory (zero where it has no absolute
             meaning).
         smallest_dim: dimension below which the dynamics is undefined.
     """
 
-    refresh: Callable[[jax.Array, int], jax.Array]
+    refresh: Callable[[jax.Array], jax.Array]
     kick: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
     kinetic: Callable[[jax.Array], jax.Array]
     smallest_dim: int
-
-
-def _gaussian(key: jax.Array, dim: int) -> jax.Array:
-    return jax.random.normal(key, (dim,), jnp.result_type(float))
 
 
 def _canonical_kick(velocity, force, h):
@@ -73,9 +69,8 @@ def _canonical_kick(velocity, force, h):
     return velocity + h * force, change
 
 
-def _sphere(key: jax.Array, dim: int) -> jax.Array:
-    direction = _gaussian(key, dim)
-    return direction * jnp.sqrt(dim) / jnp.linalg.norm(direction)
+def _sphere(normal: jax.Array) -> jax.Array:
+    return normal * jnp.sqrt(normal.size) / jnp.linalg.norm(normal)
 
 
 def _isokinetic_kick(velocity, force, h):
@@ -92,7 +87,7 @@ def _isokinetic_kick(velocity, force, h):
     return jnp.sqrt(dim) * turned, change
 
 
-canonical = Dynamics(_gaussian, _canonical_kick, lambda v: 0.5 * jnp.sum(v**2), 1)
+canonical = Dynamics(lambda normal: normal, _canonical_kick, lambda v: 0.5 * jnp.sum(v**2), 1)
 isokinetic = Dynamics(_sphere, _isokinetic_kick, lambda v: jnp.zeros((), v.dtype), 2)
 
 DYNAMICS = {"canonical": canonical, "isokinetic": isokinetic}

@@ -30,7 +30,8 @@ from qdesampler.kernels.trajectory import (
     start_path,
 )
 from qdesampler.solvers.descent import Descent, advance, next_point
-from qdesampler.solvers.trial import Trial, draw_trial, log_trial
+from qdesampler.solvers.noise import signed_noise, to_normal, to_unit
+from qdesampler.solvers.trial import Trial, log_trial, noise_size, trial_point
 
 __all__ = ["DESCENT", "GLOBAL", "LOCAL", "MixtureInfo", "Window", "empty_window", "mixture_move"]
 
@@ -129,8 +130,10 @@ def mixture_move(
     Returns:
         The next point, descent and window, and what happened. A descent leaves the chain where it is.
     """
-    key_velocity, key_accept, key_candidates = jax.random.split(key, 3)
-    velocity = scheme.dynamics.refresh(key_velocity, state.position.size)
+    dim = state.position.size
+    key_once, key_candidates = jax.random.split(key)
+    noise = signed_noise(key_once, dim + 1)
+    velocity = scheme.dynamics.refresh(to_normal(noise[:dim]))
     kinetic = scheme.dynamics.kinetic(velocity)
     rows = window.log_weights.size
     zero = jnp.zeros((), state.position.dtype)
@@ -139,28 +142,30 @@ def mixture_move(
         weight = log_density - log_trial(trial, position)
         return jnp.where(jnp.isnan(weight), -jnp.inf, weight)
 
+    def candidate(i):
+        drawn = signed_noise(jax.random.fold_in(key_candidates, i), 1 + noise_size(dim))
+        return trial_point(drawn[1:], trial), to_unit(drawn[0])
+
     def propose(i, carry):
+        """The point to evaluate, and the uniform draw that decides on a candidate."""
         return jax.lax.switch(
             kind,
             (
-                lambda: next_position(scheme, carry.path, i),
-                lambda: draw_trial(jax.random.fold_in(jax.random.fold_in(key_candidates, i), 0), trial),
-                lambda: next_point(carry.descent),
+                lambda: (next_position(scheme, carry.path, i), zero),
+                lambda: candidate(i),
+                lambda: (next_point(carry.descent), zero),
             ),
         )
 
     def local(i, carry, point):
         return carry._replace(path=after_evaluation(scheme, carry.path, i, point))
 
-    def independent(i, carry, point):
+    def independent(i, carry, point, unit):
         weight = weight_of(point.position, point.log_density)
         usable = jnp.isfinite(point.log_density) & jnp.all(jnp.isfinite(point.score))
         weight = jnp.where(usable, weight, -jnp.inf)
         prob = jnp.where(weight > -jnp.inf, jnp.exp(jnp.minimum(weight - carry.log_weight, 0)), 0)
-        uniform = jax.random.uniform(
-            jax.random.fold_in(jax.random.fold_in(key_candidates, i), 1), (), prob.dtype
-        )
-        taken = uniform < prob
+        taken = unit < prob
         here = jax.tree.map(lambda new, old: jnp.where(taken, new, old), point, carry.path.here)
         return carry._replace(
             path=carry.path._replace(here=here),
@@ -173,13 +178,13 @@ def mixture_move(
         return carry._replace(descent=advance(carry.descent, *point))
 
     def stage(i, carry):
-        position = propose(i, carry)
+        position, unit = propose(i, carry)
         point = TrajectoryState(position, *value_and_score(position))
         return jax.lax.switch(
             kind,
             (
                 lambda: local(i, carry, point),
-                lambda: independent(i, carry, point),
+                lambda: independent(i, carry, point, unit),
                 lambda: descend(i, carry, point),
             ),
         )
@@ -196,7 +201,7 @@ def mixture_move(
     end = jax.lax.fori_loop(0, total, stage, start)
 
     def finish_local():
-        kept, info = finish_path(key_accept, state, end.path, kinetic, scheme.num_steps, total)
+        kept, info = finish_path(to_unit(noise[dim]), state, end.path, kinetic, scheme.num_steps, total)
         marked = _write(end.window, count % rows, record, kept, zero)
         return kept, marked, info.accept_prob, info.diverging, info.energy
 

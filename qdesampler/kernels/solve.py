@@ -8,10 +8,11 @@ r"""The imaginary-time solve inside a warm-up: from descents to a trial whose qu
    proposal. That certificate decides: solved, middling, or hopeless.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from qdesampler.solvers.descent import Descent, start_descent
 from qdesampler.solvers.metric import whiten
@@ -142,6 +143,13 @@ def begin_solve(
     )
 
 
+def _steps_of_kronecker(dim: int, dtype: Any) -> jax.Array:
+    """Fractional parts of square roots of square-free numbers, shape `(dim,)`: rationally independent."""
+    numbers = np.arange(2, 4 * dim + 8)
+    free = np.all(numbers[:, None] % np.arange(2, 2 + int(numbers[-1] ** 0.5))[None, :] ** 2 != 0, axis=1)
+    return jnp.asarray(np.sqrt(numbers[free][:dim]) % 1, dtype)
+
+
 def after_descents(solve: Solve, iteration: jax.Array, row: jax.Array) -> tuple[Solve, jax.Array]:
     """Keep each chain's best end; start again where descents are left. Returns whether all is done.
 
@@ -157,9 +165,9 @@ def after_descents(solve: Solve, iteration: jax.Array, row: jax.Array) -> tuple[
     half = jnp.where(2 * jnp.sum(descent.arrived) >= chains, jnp.minimum(solve.half, row), solve.half)
     arrived = jnp.all(descent.arrived) | ((2 * (row - half) > half) & (row > _PATIENT_ROWS))
     again = arrived & (solve.tries > 0)
-    # The start of a further descent needs no secret: any point will do.
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(0), iteration), chains)
-    points = jax.vmap(lambda k: jax.random.uniform(k, (dim,), position.dtype, -2, 2))(keys)
+    # The start of a further descent needs no secret: points of a Kronecker sequence fill the box evenly.
+    order = (iteration + 1) * chains + jnp.arange(chains)
+    points = 4 * ((order[:, None] * _steps_of_kronecker(dim, position.dtype)) % 1) - 2
     nothing = jax.vmap(lambda x: unevaluated(x, descent.moves.shape[1]))(points)
     started = jax.tree.map(lambda new, old: jnp.where(again, new.astype(old.dtype), old), nothing, descent)
     solve = solve._replace(

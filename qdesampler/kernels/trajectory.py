@@ -24,6 +24,7 @@ from jax.typing import ArrayLike
 
 from qdesampler.kernels.integrators import DYNAMICS, INTEGRATORS, Dynamics, Integrator
 from qdesampler.solvers.metric import Metric, identity_metric, to_position, to_whitened_gradient
+from qdesampler.solvers.noise import signed_noise, to_normal, to_unit
 
 __all__ = [
     "Path",
@@ -89,17 +90,15 @@ class SamplingAlgorithm(NamedTuple):
 
 
 def draw_num_steps(
-    key: jax.Array, step_size: ArrayLike, length: ArrayLike, max_steps: jax.Array | int, spread: float = 0.4
+    units: jax.Array, step_size: ArrayLike, length: ArrayLike, max_steps: jax.Array | int, spread: float = 0.4
 ) -> jax.Array:
     """A random number of steps of mean about `length / step_size`, at least one.
 
     The length is uniform on `length * [1 - spread, 1 + spread]`, which breaks the periodic orbits of a fixed
-    one; the quotient is rounded up or down at random in proportion.
+    one; the quotient is rounded up or down at random in proportion. `units` are two uniform draws on (0, 1).
     """
-    key_length, key_round = jax.random.split(key)
-    dtype = jnp.result_type(float)
-    factor = jax.random.uniform(key_length, (), dtype, 1 - spread, 1 + spread)
-    steps = jnp.floor(length * factor / step_size + jax.random.uniform(key_round, (), dtype))
+    factor = 1 - spread + 2 * spread * units[0]
+    steps = jnp.floor(length * factor / step_size + units[1])
     return jnp.clip(steps, 1, max_steps).astype(int)
 
 
@@ -132,9 +131,10 @@ def trajectory_move(
     Returns:
         The next state and what happened.
     """
-    key_velocity, key_accept = jax.random.split(key)
+    dim = state.position.size
+    noise = signed_noise(key, dim + 1)
     scheme = Scheme(metric, step_size, num_steps, dynamics, integrator)
-    velocity = dynamics.refresh(key_velocity, state.position.size)
+    velocity = dynamics.refresh(to_normal(noise[:dim]))
     kinetic = dynamics.kinetic(velocity)
 
     def stage(i, path):
@@ -143,7 +143,7 @@ def trajectory_move(
 
     total = num_steps * integrator.stages
     path = jax.lax.fori_loop(0, total, stage, start_path(scheme, state, velocity))
-    return finish_path(key_accept, state, path, kinetic, num_steps, total)
+    return finish_path(to_unit(noise[dim]), state, path, kinetic, num_steps, total)
 
 
 class Scheme(NamedTuple):
@@ -190,14 +190,14 @@ def after_evaluation(scheme: Scheme, path: Path, i: jax.Array, here: TrajectoryS
 
 
 def finish_path(
-    key: jax.Array,
+    unit: jax.Array,
     state: TrajectoryState,
     path: Path,
     kinetic: jax.Array,
     num_steps: jax.Array,
     num_evals: jax.Array,
 ) -> tuple[TrajectoryState, TrajectoryInfo]:
-    """Accept or reject the end of a path that started at `state`."""
+    """Accept or reject the end of a path that started at `state`, by a uniform draw on (0, 1)."""
     end, change = path.here, path.change
     # A chain put where there is no density (possible under `jit` and `vmap` only) may leave for any point.
     start = jnp.where(jnp.isnan(state.log_density), -jnp.inf, state.log_density)
@@ -205,7 +205,7 @@ def finish_path(
     usable = jnp.all(jnp.isfinite(jnp.stack([end.position, end.score]))) & jnp.isfinite(end.log_density)
     error = jnp.where(usable & ~jnp.isnan(error), error, jnp.inf)
     accept_prob = jnp.exp(jnp.minimum(-error, 0))
-    accepted = jax.random.uniform(key, (), change.dtype) < accept_prob
+    accepted = unit < accept_prob
     kept = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), end, state)
     energy = kinetic - kept.log_density + jnp.where(accepted, change, 0)
     diverging = error > DIVERGENCE_THRESHOLD
@@ -249,7 +249,7 @@ def trajectory(
         flat, unravel = ravel_pytree(state.position)
         used = identity_metric(flat.size, 0) if metric is None else metric
         key_steps, key_move = jax.random.split(key)
-        steps = draw_num_steps(key_steps, step_size, length, max_steps)
+        steps = draw_num_steps(jax.random.uniform(key_steps, (2,)), step_size, length, max_steps)
         flat_state = TrajectoryState(flat, state.log_density, ravel_pytree(state.score)[0])
         value_and_score = jax.value_and_grad(lambda x: logdensity_fn(unravel(x)))
         new, info = trajectory_move(

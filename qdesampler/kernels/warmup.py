@@ -252,9 +252,9 @@ def current_flags(state: Adaptation, iteration: jax.Array) -> tuple[jax.Array, j
 
 
 def choose_move(
-    settings: AdaptationSettings, state: Adaptation, key: jax.Array, iteration: jax.Array
+    settings: AdaptationSettings, state: Adaptation, unit: jax.Array, iteration: jax.Array
 ) -> Choice:
-    """What this iteration does; depends on no position of a frozen chain."""
+    """What this iteration does, by a uniform draw on (0, 1); depends on no position of a frozen chain."""
     flags, row = current_flags(state, iteration)
     searching = (flags & SEARCH) != 0
     ladder = jnp.asarray(LADDER, state.length.dtype)
@@ -268,7 +268,7 @@ def choose_move(
     measuring = (flags & MEASURE) != 0
     chance = jnp.where(flags == 0, state.share, jnp.where(measuring, _MEASURED_SHARE, 0))
     proposing = (flags & (ROUND | REFINE | REST)) != 0
-    going_global = proposing | (jax.random.uniform(key, (), state.share.dtype) < chance)
+    going_global = proposing | (unit < chance)
     kind = jnp.where((flags & DESCEND) != 0, DESCENT, jnp.where(going_global, GLOBAL, LOCAL))
     evaluations = jnp.select(
         [

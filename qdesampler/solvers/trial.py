@@ -38,6 +38,7 @@ from qdesampler.solvers.metric import (
     to_whitened_gradient,
     whiten,
 )
+from qdesampler.solvers.noise import signed_noise, to_normal, to_unit
 
 __all__ = [
     "TAIL",
@@ -48,7 +49,9 @@ __all__ = [
     "gaussian_trial",
     "independence_time",
     "log_trial",
+    "noise_size",
     "tempered_weights",
+    "trial_point",
     "fit_trial",
 ]
 
@@ -155,15 +158,23 @@ def fit_shape(trial: Trial, draws: jax.Array, weights: jax.Array) -> Trial:
     )
 
 
+def noise_size(dim: int) -> int:
+    """Signed uniform numbers that one draw from `q` takes."""
+    return dim + int(TAIL) // 2 + 1
+
+
 def draw_trial(key: jax.Array, trial: Trial) -> jax.Array:
     """One draw from `q`, shape `(dim,)`."""
-    key_direction, key_radius, key_guard = jax.random.split(key, 3)
-    dtype = trial.centre.dtype
-    direction = jax.random.normal(key_direction, trial.centre.shape, dtype)
+    return trial_point(signed_noise(key, noise_size(trial.centre.size)), trial)
+
+
+def trial_point(noise: jax.Array, trial: Trial) -> jax.Array:
+    """The draw from `q`, shape `(dim,)`, that signed noise of shape `(noise_size(dim),)` makes."""
+    dim = trial.centre.size
+    direction, unit = to_normal(noise[:dim]), to_unit(noise[dim:])
     # A chi square of even degrees of freedom is minus twice the log of a product of uniforms.
-    uniforms = jax.random.uniform(key_radius, (int(TAIL) // 2,), dtype, jnp.finfo(dtype).tiny)
-    logs = -2 * jnp.log(uniforms)
-    guarding = jax.random.uniform(key_guard, (), dtype) < trial.guard
+    logs = -2 * jnp.log(unit[1:])
+    guarding = unit[0] < trial.guard
     near = TAIL / jnp.sum(logs)
     far = _GUARD_WIDTH**2 * _GUARD_TAIL / jnp.sum(logs[: int(_GUARD_TAIL) // 2])
     u = direction * jnp.sqrt(jnp.where(guarding, far, near))

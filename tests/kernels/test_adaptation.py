@@ -50,8 +50,10 @@ def iterate(settings, log_density, states, shared, total, key=5):
         states, shared = carry
         i, key = inputs
         key_kind, key_steps, key_moves = jax.random.split(key, 3)
-        choice = choose_move(settings, shared, key_kind, i)
-        steps = draw_num_steps(key_steps, shared.step_size, choice.length, choice.steps_limit)
+        choice = choose_move(settings, shared, jax.random.uniform(key_kind), i)
+        steps = draw_num_steps(
+            jax.random.uniform(key_steps, (2,)), shared.step_size, choice.length, choice.steps_limit
+        )
         scheme = Scheme(shared.metric, shared.step_size, steps, canonical, INTEGRATORS["leapfrog"])
 
         def move(key, state, descent, window):

@@ -45,7 +45,7 @@ def test_coefficients_are_consistent_and_palindromic(integrator):
 @pytest.mark.parametrize("dynamics", DYNAMICS.values(), ids=DYNAMICS)
 def test_trajectories_retrace_themselves(x64, dynamics, integrator):
     x = jnp.array([0.3, -0.5, 0.8])
-    v = dynamics.refresh(jax.random.key(0), 3)
+    v = dynamics.refresh(jax.random.normal(jax.random.key(0), (3,)))
     end_x, end_v, gained = run(dynamics, integrator, x, v, 0.3, 5)
     back_x, back_v, lost = run(dynamics, integrator, end_x, -end_v, 0.3, 5)
     np.testing.assert_allclose(back_x, x, atol=1e-10)
@@ -58,7 +58,7 @@ def test_trajectories_retrace_themselves(x64, dynamics, integrator):
 @pytest.mark.parametrize("dynamics", DYNAMICS.values(), ids=DYNAMICS)
 def test_energy_error_is_of_order_two(x64, dynamics, integrator):
     x = jnp.array([0.3, -0.9, 0.8])
-    v = dynamics.refresh(jax.random.key(1), 3)
+    v = dynamics.refresh(jax.random.normal(jax.random.key(1), (3,)))
     counts = np.array([8, 16, 32, 64])
     errors = []
     for count in counts:
@@ -71,7 +71,7 @@ def test_energy_error_is_of_order_two(x64, dynamics, integrator):
 def test_lopsided_splitting_is_only_of_order_one(x64):
     """The wrong twin of the order test: a whole kick first, then a whole drift."""
     lopsided = INTEGRATORS["leapfrog"]._replace(kicks=(1.0, 0.0))
-    x, v = jnp.array([0.3, -0.9, 0.8]), canonical.refresh(jax.random.key(1), 3)
+    x, v = jnp.array([0.3, -0.9, 0.8]), canonical.refresh(jax.random.normal(jax.random.key(1), (3,)))
     errors = []
     for count in (16, 64):
         end, _, change = run(canonical, lopsided, x, v, 1.2 / count, count)
@@ -88,7 +88,7 @@ def test_canonical_change_is_the_kinetic_energy_difference(x64):
 def test_isokinetic_change_is_minus_the_log_volume_of_the_rotation(x64):
     dim = 4
     g, h = jnp.array([0.4, -1.0, 2.0, 0.3]), 0.6
-    v = isokinetic.refresh(jax.random.key(2), dim)
+    v = isokinetic.refresh(jax.random.normal(jax.random.key(2), (dim,)))
     kicked, change = isokinetic.kick(v, g, h)
     assert float(jnp.linalg.norm(kicked)) == pytest.approx(np.sqrt(dim), abs=1e-12)
     # Jacobian between the tangent planes of the sphere at both ends.
@@ -100,7 +100,7 @@ def test_isokinetic_change_is_minus_the_log_volume_of_the_rotation(x64):
 
 def test_isokinetic_velocities_are_uniform_on_the_sphere():
     keys = jax.random.split(jax.random.key(3), 4000)
-    draws = np.asarray(jax.vmap(lambda key: isokinetic.refresh(key, 3))(keys))
+    draws = np.asarray(jax.vmap(lambda key: isokinetic.refresh(jax.random.normal(key, (3,))))(keys))
     np.testing.assert_allclose(np.linalg.norm(draws, axis=1), np.sqrt(3), rtol=1e-5)
     # mean 0 with standard error 1 / sqrt(4000); 4.5 standard errors
     assert np.all(np.abs(draws.mean(0)) < 4.5 / np.sqrt(4000))

@@ -163,14 +163,17 @@ def test_energy_is_potential_plus_kinetic_of_the_kept_point():
 
 
 def test_number_of_steps_has_the_mean_asked_for_and_the_limits():
-    keys = jax.random.split(jax.random.key(10), 20_000)
-    steps = np.asarray(jax.vmap(lambda key: draw_num_steps(key, 0.3, 1.8, 100))(keys))
+    units = jax.random.uniform(jax.random.key(10), (20_000, 2))
+
+    def draw(step_size):
+        return np.asarray(jax.vmap(lambda unit: draw_num_steps(unit, step_size, 1.8, 100))(units))
+
+    steps = draw(0.3)
     assert steps.min() >= 1
     assert abs(steps.mean() - 6) < 4.5 * steps.std() / np.sqrt(steps.size)
     assert len(np.unique(steps)) > 4
-    limited = np.asarray(jax.vmap(lambda key: draw_num_steps(key, 1e-6, 1.8, 100))(keys[:10]))
-    assert np.all(limited == 100)
-    assert np.all(np.asarray(jax.vmap(lambda key: draw_num_steps(key, 50.0, 1.8, 100))(keys[:100])) == 1)
+    assert np.all(draw(1e-6) == 100)
+    assert np.all(draw(50.0) == 1)
 
 
 def test_pytree_positions_in_blackjax_shape():
