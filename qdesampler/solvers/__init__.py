@@ -5,6 +5,7 @@ from qdesampler.solvers.gaussian_state import GaussianWavefunction, NoGroundStat
 from qdesampler.solvers.ground_state import GroundState, Solver, Wavefunction, ground_state
 from qdesampler.solvers.imaginary_time import ImaginaryTimeTrajectory, propagate
 from qdesampler.solvers.spectral import GridWarning, SpectralGrid
+from qdesampler.solvers.walkers import PopulationError, Walkers, WalkersWarning
 
 __all__ = [
     "GaussianTrial",
@@ -14,8 +15,11 @@ __all__ = [
     "GroundState",
     "ImaginaryTimeTrajectory",
     "NoGroundStateError",
+    "PopulationError",
     "Solver",
     "SpectralGrid",
+    "Walkers",
+    "WalkersWarning",
     "Wavefunction",
     "ground_state",
     "propagate",
