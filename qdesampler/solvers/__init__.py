@@ -1,5 +1,7 @@
 """Imaginary-time solvers; each returns a `GroundState`."""
 
+from qdesampler.solvers.flow import FlowTrial, FlowTrialWarning
+from qdesampler.solvers.flow_state import FlowWavefunction
 from qdesampler.solvers.gaussian import GaussianTrial, GaussianTrialWarning
 from qdesampler.solvers.gaussian_state import GaussianWavefunction, NoGroundStateError
 from qdesampler.solvers.ground_state import GroundState, Solver, Wavefunction, ground_state
@@ -8,6 +10,9 @@ from qdesampler.solvers.spectral import GridWarning, SpectralGrid
 from qdesampler.solvers.walkers import PopulationError, Walkers, WalkersWarning
 
 __all__ = [
+    "FlowTrial",
+    "FlowTrialWarning",
+    "FlowWavefunction",
     "GaussianTrial",
     "GaussianTrialWarning",
     "GaussianWavefunction",
