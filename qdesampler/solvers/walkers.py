@@ -47,9 +47,8 @@ class Walkers:
 
     `energy` is the mixed estimate with the bias of population control put right over a finite time
     (`walkers_estimate`), and `energy_error` *one standard error* of it, by blocking, in which the bias of a
-    finite time step is not contained. With several time steps it is the extrapolation to zero, a straight
-    line through all of them (with a term `tau^(3/2)`, from rejected moves, where three or more rule the line
-    out), and the error is the fit's.
+    finite time step is not contained. With several time steps it is the extrapolation to zero, with
+    terms of first order and of order 3/2, and the error is the fit's.
     `gap` is `None`.
 
     The state is an estimate from walkers and their descendants (`walkers_density`), taken at the smallest
@@ -63,7 +62,7 @@ class Walkers:
     Diagnostics: `time_steps`, and for each of them `energies`, `energy_errors`, `growth_energies`,
     `growth_energy_errors`, `population_biases` (what the plain mean of the walkers has too much) with their
     `_errors`, `acceptances`, `effective_time_steps`, `correlation_times` (imaginary time) and
-    `converged` (whether the runs are long against them); `extrapolation_powers`, `extrapolation_slope`,
+    `converged` (whether the runs are long against them); `extrapolation_slope`, `extrapolation_bend`,
     `extrapolation_p_value` where there are several; `trial_energy` and `local_energy_spread` of the trial,
     without its outer tenth; `burn_in_steps`, `settled`, `num_steps`, `walker_steps` in all;
     `forward_time`, and `forward_shift`, the largest change of a first or second moment between half of it and
@@ -286,20 +285,18 @@ def _energy(steps: np.ndarray, found: list[Energies]) -> tuple[float, float, dic
         return found[0].mixed, found[0].error, {}
     values, errors = np.array([e.mixed for e in found]), np.array([e.error for e in found])
     # Errors of an exact trial may be zero: any weights do then.
-    fit, powers = extrapolate(
-        steps, values, np.maximum(errors, np.finfo(np.float32).eps * errors.max() + 1e-30)
-    )
+    fit = extrapolate(steps, values, np.maximum(errors, np.finfo(np.float32).eps * errors.max() + 1e-30))
     if fit.p_value < _DOUBTFUL_FIT:
         _warn(
-            f"the energies at the time steps {steps.tolist()} do not follow the powers {powers} "
+            f"the energies at the time steps {steps.tolist()} do not follow first order and order 3/2 "
             f"(probability {fit.p_value:.1g}); take smaller steps, or more of them."
         )
     return (
         float(fit.coefficients[0]),
         math.sqrt(fit.covariance[0, 0]),
         {
-            "extrapolation_powers": powers,
             "extrapolation_slope": float(fit.coefficients[1]),
+            "extrapolation_bend": float(fit.coefficients[2]),
             "extrapolation_p_value": fit.p_value,
         },
     )

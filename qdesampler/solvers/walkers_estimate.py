@@ -31,7 +31,6 @@ from qdesampler.solvers.walkers_window import Turn
 __all__ = ["Energies", "estimate", "extrapolate"]
 
 _LAG, _LONGEST_LAG = 5.0, 0.1  # in correlation times; part of the run
-_DOUBT = 0.05  # probability below which a straight line does not do
 
 
 class Energies(NamedTuple):
@@ -70,11 +69,12 @@ def estimate(turns: Turn, length: float, lag: int | None = None) -> Energies:
         length: imaginary time `t` of a turn, effective.
         lag: `L`; `None`: automatic.
     """
-    energies = turns.reference + turns.deviation
+    energies = np.asarray(turns.reference + turns.deviation)
     plain = blocking(energies)
     if lag is None:
         lag = min(math.ceil(_LAG * plain.correlation_time), int(_LONGEST_LAG * energies.size))
-    centre = turns.reference - plain.mean
+    reference = plain.mean
+    centre = np.asarray(turns.reference) - reference
     control = np.concatenate([[0.0], np.cumsum(turns.log_control - length * centre)])
     index = np.arange(lag, energies.size)
     history = control[index] - control[index - lag]
@@ -93,7 +93,7 @@ def estimate(turns: Turn, length: float, lag: int | None = None) -> Energies:
     return Energies(
         mixed.mean,
         mixed.error,
-        blocking(turns.reference + turns.deviation).mean - math.log(grown.mean) / length,
+        reference - math.log(grown.mean) / length,
         grown.error / grown.mean / length,
         plain.mean - mixed.mean,
         blocking(residual).error,
@@ -104,15 +104,16 @@ def estimate(turns: Turn, length: float, lag: int | None = None) -> Energies:
     )
 
 
-def extrapolate(
-    time_steps: np.ndarray, energies: np.ndarray, errors: np.ndarray
-) -> tuple[Fit, tuple[float, ...]]:
-    """Fit `E(tau) = E_0 + c tau`, or with a term `tau^(3/2)` where three steps or more rule the line out.
+def extrapolate(time_steps: np.ndarray, energies: np.ndarray, errors: np.ndarray) -> Fit:
+    """Fit `E(tau) = E_0 + c tau + d tau^(3/2)`.
 
     The move is self-adjoint and leaves the trial's density alone, so its error is of first order in `tau`;
-    what the rejected moves add to it is of order `3/2`. The fit, and its powers.
+    what rejected moves add to it is of order `3/2`. At the largest step the two are comparable at most: that
+    is the prior of `d`, `0 +- (|c| + error of c) / sqrt(largest tau)` with `c` of the straight line. Where no
+    error of the step can be seen, the fit is a straight line; where it can, the doubt about its bend is part
+    of the error of `E_0`.
     """
     line = fit_polynomial(time_steps, energies, errors, (0, 1))
-    if len(time_steps) > 2 and line.p_value < _DOUBT:
-        return fit_polynomial(time_steps, energies, errors, (0, 1, 1.5)), (0, 1, 1.5)
-    return line, (0, 1)
+    slope = abs(line.coefficients[1]) + math.sqrt(line.covariance[1, 1])
+    prior = (np.inf, np.inf, slope / math.sqrt(np.max(time_steps)))
+    return fit_polynomial(time_steps, energies, errors, (0, 1, 1.5), prior)

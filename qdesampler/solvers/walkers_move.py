@@ -141,8 +141,10 @@ class Trace(NamedTuple):
 def _unrolled(f: ScalarFunction, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """As `gradient_and_laplacian`, direction by direction: fewer, simpler operations for many walkers."""
     gradient, hessian_vector_product = jax.linearize(jax.grad(f), x)
-    directions = np.eye(x.size)
-    return gradient, sum(hessian_vector_product(jnp.asarray(e, x.dtype))[i] for i, e in enumerate(directions))
+    laplacian = jnp.zeros((), x.dtype)
+    for i, direction in enumerate(np.eye(x.size)):
+        laplacian += hessian_vector_product(jnp.asarray(direction, x.dtype))[i]
+    return gradient, laplacian
 
 
 def local_energy(guide: Guide, x: jax.Array) -> jax.Array:

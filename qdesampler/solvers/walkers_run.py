@@ -18,7 +18,7 @@ __all__ = ["Monitor", "PopulationError", "Run", "WalkersWarning", "run"]
 
 Progress = Callable[[int, int, float], None]
 
-_CUT = 5.0  # largest deviation of the local energy that weighs, in units of sqrt(spread / tau)
+_CUT = 20.0  # largest deviation of the local energy that weighs, in units of sqrt(spread / tau)
 # Branching brings its population back within this time in units of 1 / spread, but not in less than a turn.
 _FEEDBACK = 0.5
 _SETTLED = 3.0  # standard errors between the last two windows of the burn-in
@@ -219,8 +219,9 @@ def _check(turns: Turn, layout: Layout, places: int, done: int, monitor: Monitor
     crowded = host.total > places
     energies = host.reference.astype(np.float64) + host.deviation
     fallen = energies < monitor.energy - monitor.depth
-    lost = ~np.isfinite(energies) & ~dead
-    collapsed = host.effective < max(2.0, _FEWEST_EFFECTIVE * host.before[0])
+    lost = ~np.isfinite(energies) & ~dead & np.isfinite(host.after)
+    # Weights that overflow are those of one walker, too.
+    collapsed = (host.effective < max(2.0, _FEWEST_EFFECTIVE * host.before[0])) | ~np.isfinite(host.after)
     trouble = dead | crowded | fallen | lost | collapsed
     if not trouble.any():
         return
@@ -240,7 +241,7 @@ def _check(turns: Turn, layout: Layout, places: int, done: int, monitor: Monitor
     raise PopulationError(
         f"the population collapsed {where}: the weights of {int(host.before[first])} walkers count as "
         f"{host.effective[first]:.1f}. Take fewer steps_per_turn, a smaller time step, more walkers, or a "
-        "better trial."
+        "better trial; or the potential is unbounded below."
     )
 
 

@@ -11,6 +11,7 @@ the sums alike, and nothing depends on their number but rounding.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
@@ -107,6 +108,15 @@ def _gathered(values, mesh: Mesh | None):
     return jax.tree.map(lambda a: jax.lax.with_sharding_constraint(a, whole), values)
 
 
+def _alike(function: Callable, mesh: Mesh | None) -> Callable:
+    """The function, done by each device for itself: the compiler may not sum parts first."""
+    if mesh is None:
+        return function
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec(), check_vma=False
+    )
+
+
 def spread(values, mesh: Mesh | None):
     """The same values, the last axis divided between devices."""
     if mesh is None:
@@ -142,6 +152,14 @@ def _averages(trace: Trace, weight: jax.Array, reference: jax.Array, control: Co
         mean(trace.accepted),
         jnp.sum(weight * trace.broken),
     )
+
+
+def _close(
+    policy: str, trace: Trace, weight: jax.Array, reference: jax.Array, key: jax.Array
+) -> tuple[Control, Turn]:
+    """The end of a turn: population control, and the averages."""
+    control = (branch if policy == "branching" else reconfigure)(weight * jnp.exp(trace.log_weight[-1]), key)
+    return control, _averages(trace, weight, reference, control)
 
 
 @functools.partial(jax.jit, static_argnames=("layout",))
@@ -188,10 +206,9 @@ def run_window(
 
         start = spread((walkers.walker, jnp.zeros(places, dtype)), layout.mesh)
         (moved, _), trace = jax.lax.scan(move, start, spread((noise, jnp.log(uniform)), layout.mesh))
-        trace = _gathered(trace, layout.mesh)
-        weight = walkers.weight * jnp.exp(trace.log_weight[-1])
-        control = (branch if layout.policy == "branching" else reconfigure)(weight, key_control)
-        averages = _averages(trace, walkers.weight, reference, control)
+        control, averages = _alike(functools.partial(_close, layout.policy), layout.mesh)(
+            _gathered(trace, layout.mesh), walkers.weight, reference, key_control
+        )
         moved = jax.tree.map(lambda a: a[..., control.ancestor], _gathered(moved, layout.mesh))
         return (Population(spread(moved, layout.mesh), control.weight), origin[control.ancestor]), averages
 
