@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qdesampler.bench.hard_targets import HARD_TARGETS
+from qdesampler.bench.kernels import ABLATIONS
 from qdesampler.bench.measure import measure
 from qdesampler.bench.peers import RUNNERS, missing_packages
 from qdesampler.bench.record import Record, Settings
@@ -64,7 +65,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--folder", type=Path, default=Path("models"), help="where named models lie")
     parser.add_argument(
-        "--kernels", type=comma_separated, default=["qde", "nuts"], help=f"all, or of {', '.join(RUNNERS)}"
+        "--kernels",
+        type=comma_separated,
+        default=["qde", "nuts"],
+        help=f"all (without the QDE of reduced parts), or of {', '.join(RUNNERS)}",
     )
     parser.add_argument("--seeds", type=comma_separated, default=["0"])
     parser.add_argument("--chains", type=int, default=4)
@@ -75,7 +79,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     options = parser.parse_args(arguments)
     if options.kernels == ["all"]:
-        options.kernels = list(RUNNERS)
+        options.kernels = [name for name in RUNNERS if name not in ABLATIONS]
     unknown = [kernel for kernel in options.kernels if kernel not in RUNNERS]
     if unknown:
         parser.error(f"--kernels {','.join(unknown)}: expected all, or some of {', '.join(RUNNERS)}")

@@ -13,7 +13,7 @@ from qdesampler.bench.outcome import Outcome, Runner
 from qdesampler.bench.record import Settings
 from qdesampler.infer import QDE, ModelCase
 
-__all__ = ["KERNELS", "CountedNUTS", "CountedState", "numpyro_runner"]
+__all__ = ["ABLATIONS", "KERNELS", "CountedNUTS", "CountedState", "numpyro_runner"]
 
 
 class CountedState(NamedTuple):
@@ -102,6 +102,12 @@ KERNELS: dict[str, Callable[[Callable], MCMCKernel]] = {
     "qde-isokinetic": lambda model: QDE(model, dynamics="isokinetic", integrator="mn2"),
     "nuts": CountedNUTS,
     "nuts-dense": lambda model: CountedNUTS(model, dense_mass=True),
+}
+
+# QDE with parts of it left out: what they are worth. Run by name only.
+ABLATIONS: dict[str, Callable[[Callable], MCMCKernel]] = {
+    "qde-local": lambda model: QDE(model, solve=False),
+    "qde-local-no-metric": lambda model: QDE(model, solve=False, adapt_mass_matrix=False),
 }
 
 

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 from qdesampler.bench.blackjax_peers import adjusted_mclmc_runner, nuts_runner, pathfinder_runner
-from qdesampler.bench.kernels import KERNELS, numpyro_runner
+from qdesampler.bench.kernels import ABLATIONS, KERNELS, numpyro_runner
 from qdesampler.bench.nutpie_peer import nutpie_runner
 from qdesampler.bench.outcome import Runner
 
 __all__ = ["RUNNERS", "missing_packages"]
 
 RUNNERS: dict[str, Runner] = {
-    **{name: numpyro_runner(make) for name, make in KERNELS.items()},
+    **{name: numpyro_runner(make) for name, make in (KERNELS | ABLATIONS).items()},
     "blackjax-nuts": nuts_runner(dense=False),
     "blackjax-nuts-dense": nuts_runner(dense=True),
     "blackjax-mams": adjusted_mclmc_runner(),

@@ -26,6 +26,7 @@ from qdesampler.kernels.plan import (
     SETTLE,
 )
 from qdesampler.kernels.solve import (
+    CLEAR,
     HOPELESS,
     MIDDLING,
     SOLVED,
@@ -35,6 +36,7 @@ from qdesampler.kernels.solve import (
     best_end,
     candidates_wanted,
     count_outliers,
+    observed_time,
     round_size,
     runs_away,
     share_of_evaluations,
@@ -48,7 +50,8 @@ from qdesampler.solvers.trial import independence_time
 __all__ = ["adapt"]
 
 _ENOUGH_MEASURED = 16  # candidates below which a trial is not trusted
-_LEAST_ACCEPTANCE, _BROKEN_PROMISE = 0.1, 0.25  # below these a refined trial is not believed
+_LEAST_ACCEPTANCE = 0.1  # below this a refined trial is given up
+_BROKEN_PROMISE = 4.0  # times the promised autocorrelation time that the chains may see
 _ROOM = 60  # iterations of warm-up that are worth another adaptation
 _JUMP_COST = 1.5  # evaluations per effective draw over evaluations per move, where it was not measured
 
@@ -118,9 +121,10 @@ def adapt(
     fitting = (flags & REFIT) != 0
     if settings.solve:
         refining = ((flags & REFINE) != 0) & (choice.kind == GLOBAL)
-        observed = 0.8 * state.solve.observed + 0.2 * jnp.mean(accept_prob)
-        observed = jnp.where(refining, observed, state.solve.observed)
-        state = state._replace(solve=state.solve._replace(observed=observed))
+        made = jnp.where(refining, choice.evaluations, 0)
+        solve = state.solve
+        offered = (solve.offered + made).astype(solve.offered.dtype)
+        state = state._replace(solve=solve._replace(offered=offered, taken=solve.taken + made * accept_prob))
         descended = (flags & DESCEND) != 0
         state, _, _ = update_if(descended, _descended, (state, iteration, row))
         fitting = fitting | (descended & (state.row == state.sections.rounds))
@@ -188,7 +192,11 @@ def _go_on(operand):
     outcome = state.solve.outcome
     rounding = (flags & ROUND) != 0
     row = jnp.select(
-        [rounding & (outcome == SOLVED), rounding & (outcome == MIDDLING), rounding & (outcome == HOPELESS)],
+        [
+            rounding & (outcome == SOLVED) & (state.solve.acceptance >= CLEAR),
+            rounding & ((outcome == SOLVED) | (outcome == MIDDLING)),
+            rounding & (outcome == HOPELESS),
+        ],
         [state.sections.refine, state.sections.tune, state.sections.local],
         state.row,
     )
@@ -225,6 +233,9 @@ def _freeze(
     time, acceptance = independence_time(pooled.log_weights, measured)
     judged = (flags & (REFINE | MEASURE)) != 0
     trusted = judged & (jnp.sum(measured) >= _ENOUGH_MEASURED)
+    # Candidates do not show where the trial is lacking; chains that stand still there do.
+    promised, seen = time, observed_time(state.solve, acceptance)
+    time = jnp.where((flags & REFINE) != 0, jnp.maximum(time, seen), time)
     time = jnp.where(trusted, time, jnp.inf)
     steps = jnp.maximum(state.length / state.step_size, 1)
     local_cost = search_cost(state.search)
@@ -243,7 +254,7 @@ def _freeze(
     frozen = state._replace(
         share=jnp.where(trusted, share, 0), candidates=candidates, solve=solve, row=state.sections.rest
     )
-    missed = (acceptance < _LEAST_ACCEPTANCE) | (solve.observed < _BROKEN_PROMISE * acceptance)
+    missed = (acceptance < _LEAST_ACCEPTANCE) | (seen > _BROKEN_PROMISE * promised)
     again = ((flags & REFINE) != 0) & missed & (state.num_warmup - iteration > _ROOM)
     guess = gaussian_step(state)
     start = state._replace(

@@ -110,7 +110,9 @@ def refit(settings: AdaptationSettings, state: Adaptation, flags: jax.Array) -> 
     new = new._replace(guard=guard.astype(centre.dtype))
     trial = jax.tree.map(lambda new, old: jnp.where(sound, new, old), new, old)
     guess = jnp.where(solving, _CAUTION, 1) * gaussian_step(state)
-    step = jnp.where(usable & settings.adapt_step_size, guess, state.step_size)
+    # While a trial is refined the metric hardly moves any more, and the step size may have been tuned to it.
+    renewed = usable & settings.adapt_step_size & ((flags & REFINE) == 0)
+    step = jnp.where(renewed, guess, state.step_size)
     return state._replace(
         metric=metric,
         trial=trial,

@@ -93,7 +93,7 @@ def make_plan(num_warmup: int, settings: PlanSettings) -> Plan:
     add([DESCEND] * num_descend)
     rounds = add([ROUND | RECORD | REFIT | (RECENTRE if k % 3 == 2 else 0) for k in range(num_rounds)])
     local = add(*_local(num_local, settings, measure=solve))
-    tune = add([ADAPT] * (num_tune := int(np.clip(num_warmup // 6, 8, 30)) if solve else 0))
+    tune = add([ADAPT] * (num_tune := int(np.clip(num_warmup // 6, 8, 60)) if solve else 0))
     if num_tune:
         sections[-1][0][:-1:3] |= REFINE | RECORD
         sections[-1][0][-1] |= SETTLE

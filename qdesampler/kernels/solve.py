@@ -19,6 +19,7 @@ from qdesampler.solvers.metric import whiten
 from qdesampler.solvers.trial import Trial
 
 __all__ = [
+    "CLEAR",
     "HOPELESS",
     "MIDDLING",
     "NOT_TRIED",
@@ -32,6 +33,7 @@ __all__ = [
     "begin_solve",
     "best_end",
     "candidates_wanted",
+    "observed_time",
     "runs_away",
     "share_of_evaluations",
 ]
@@ -45,6 +47,7 @@ DESCENTS = 4  # at least, over all chains
 _MEMORY = 16
 _SMALLEST_ROUND, _LARGEST_ROUND = 16, 256  # candidates of a round, over all chains
 _GOOD_TIME = 1.75  # autocorrelation time at which a trial counts as solved
+CLEAR = 0.8  # acceptance from which local moves hardly matter, so that their step size need not be tuned
 _USABLE = 0.15  # acceptance below which a trial is hopeless
 TELLING = 0.08  # acceptance from which candidates tell more than where the bulk is
 SHAPELY = 0.25  # acceptance from which weighted candidates show the shape of the posterior
@@ -70,7 +73,8 @@ class Solve(NamedTuple):
         since: rounds since the trial last became better.
         best_time: smallest autocorrelation time measured so far.
         best_bound: highest evidence bound `E_q [log p - log q]` so far: what is still rising is not solved.
-        observed: recent acceptance of the chains' own candidates while the trial is refined.
+        offered: candidates that each chain was offered while the trial is refined.
+        taken: sum of their acceptance probabilities, shape `(chains,)`.
         acceptance: acceptance measured last.
         half: row of the plan at which half of the chains had arrived; large before.
         outliers: chains whose descent ended far outside the trial: they may have found other modes.
@@ -85,7 +89,8 @@ class Solve(NamedTuple):
     since: jax.Array
     best_time: jax.Array
     best_bound: jax.Array
-    observed: jax.Array
+    offered: jax.Array
+    taken: jax.Array
     acceptance: jax.Array
     half: jax.Array
     outliers: jax.Array
@@ -136,7 +141,8 @@ def begin_solve(
         since=jnp.zeros((), int),
         best_time=jnp.asarray(jnp.inf, dtype),
         best_bound=jnp.asarray(-jnp.inf, dtype),
-        observed=jnp.ones((), dtype),
+        offered=jnp.zeros((), int),
+        taken=jnp.zeros((chains,), dtype),
         acceptance=jnp.zeros((), dtype),
         half=jnp.asarray(1 << 20, int),
         outliers=jnp.zeros((), int),
@@ -237,6 +243,15 @@ def after_round(
         best_bound=jnp.maximum(bound, solve.best_bound),
         acceptance=acceptance,
     )
+
+
+def observed_time(solve: Solve, acceptance: jax.Array) -> jax.Array:
+    """Autocorrelation time of the chains under the candidates they were offered: `mean 2 / alpha - 1`.
+
+    The acceptance `alpha` of a chain is shrunk towards `acceptance`, as if one candidate more had shown it.
+    """
+    alpha = (solve.taken + acceptance) / (solve.offered + 1)
+    return jnp.mean(2 / jnp.maximum(alpha, 1e-6) - 1)
 
 
 def share_of_evaluations(global_time: jax.Array, local_cost: jax.Array) -> jax.Array:
