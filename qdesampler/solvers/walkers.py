@@ -48,7 +48,8 @@ class Walkers:
     `energy` is the mixed estimate with the bias of population control put right over a finite time
     (`walkers_estimate`), and `energy_error` *one standard error* of it, by blocking, in which the bias of a
     finite time step is not contained. With several time steps it is the extrapolation to zero, with
-    terms of first order and of order 3/2, and the error is the fit's.
+    terms of first order and of order 3/2, and the error is the fit's: take three steps or more, for two
+    leave the second term to guesswork, and the error says so.
     `gap` is `None`.
 
     The state is an estimate from walkers and their descendants (`walkers_density`), taken at the smallest
