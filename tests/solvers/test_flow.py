@@ -161,6 +161,7 @@ def test_descents_find_what_draws_around_the_origin_do_not():
     np.testing.assert_allclose(gs.sample(jax.random.key(1), (500,)).mean(0), 40, atol=5e-3)
 
 
+@pytest.mark.slow
 def test_one_dimension_by_elementwise_maps():
     h = Hamiltonian.from_log_density(lambda x: x[0] - jnp.exp(x[0]), dim=1)  # log of an exponential variable
     gs = ground_state(h, dataclasses.replace(TINY, layers=3), key=jax.random.key(0))
@@ -168,6 +169,7 @@ def test_one_dimension_by_elementwise_maps():
     assert abs(float(gs.diagnostics["evidence_lower_bound"])) < 0.05
 
 
+@pytest.mark.slow
 def test_an_objective_s_energy_against_the_grid():
     h = Hamiltonian.from_objective(lambda x: (x[0] ** 2 - 1) ** 2 + 0.5 * (x[1] - x[0]) ** 2, dim=2)
     exact = ground_state(h, SpectralGrid(bounds=(-5.0, 5.0), points=48))
