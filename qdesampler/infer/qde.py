@@ -21,6 +21,7 @@ from qdesampler.kernels.adaptation import adapt
 from qdesampler.kernels.integrators import DYNAMICS, INTEGRATORS
 from qdesampler.kernels.length import LADDER, START
 from qdesampler.kernels.mixture import LOCAL, mixture_move
+from qdesampler.kernels.solve import restarted
 from qdesampler.kernels.trajectory import Scheme, check_dimension, check_move_settings, draw_num_steps
 from qdesampler.kernels.warmup import AdaptationSettings, choose_move, start_adaptation
 
@@ -250,14 +251,14 @@ class QDE(MCMCKernel):
         total = jnp.where(choice.kind == LOCAL, steps * integrator.stages, choice.evaluations)
         scheme = Scheme(shared.metric, shared.step_size, steps, DYNAMICS[self._dynamics], integrator)
         coordinates = self._coordinates(settings, prototype, model_args, model_kwargs)
-        value_and_score = coordinates.value_and_score(shared.fractions)
 
-        def move(key, z, energy, gradient, descent, window):
+        def move(key, z, energy, gradient, descent, window, origin):
             here = coordinates.inside(z, energy, gradient, shared.fractions)
+            here = restarted(shared.solve.restart, origin, here)
             new, descent, window, info = mixture_move(
                 key,
                 here,
-                value_and_score,
+                coordinates.value_and_score(shared.fractions),
                 choice.kind,
                 total,
                 scheme,
@@ -272,7 +273,7 @@ class QDE(MCMCKernel):
             return here.position, new.position, sites, descent, window, info
 
         current = (key_move, state.z, state.potential_energy, state.z_grad)
-        own = (shared.solve.descent, shared.window)
+        own = (shared.solve.descent, shared.window, shared.solve.origin)
         if not batched:
             own = jax.tree.map(lambda leaf: leaf[0], own)
         before, after, (z, energy, z_grad), *own, info = (jax.vmap(move) if batched else move)(*current, *own)
@@ -293,8 +294,7 @@ class QDE(MCMCKernel):
             rows(info.num_evals),
             coordinates if settings.solve and coordinates.can_recentre else None,
         )
-        done = iteration + 1
-        counted = jnp.where(warming, done, done - num_warmup)
+        counted = iteration + 1 - jnp.where(warming, 0, num_warmup)
         like = jnp.ones_like(state.accept_prob)
         return QDEState(
             i=state.i + 1,

@@ -19,6 +19,7 @@ from qdesampler.kernels.plan import (
     MEASURE,
     RECENTRE,
     REFINE,
+    REFINING_ROWS,
     REFIT,
     REST,
     ROUND,
@@ -37,6 +38,7 @@ from qdesampler.kernels.solve import (
     candidates_wanted,
     count_outliers,
     observed_time,
+    refine_size,
     round_size,
     runs_away,
     share_of_evaluations,
@@ -50,7 +52,9 @@ from qdesampler.solvers.trial import independence_time
 __all__ = ["adapt"]
 
 _ENOUGH_MEASURED = 16  # candidates below which a trial is not trusted
-_LEAST_ACCEPTANCE = 0.1  # below this a refined trial is given up
+_MOST_UNCLEAR = 0.5  # of the evaluations for a trial that is not clear: tails unseen need local moves
+_UNCLEAR = 0.7  # below this a trial that passed for clear was not
+_LEAST_ACCEPTANCE = 0.1  # below this, promised or seen by one chain, a refined trial is given up
 _BROKEN_PROMISE = 4.0  # times the promised autocorrelation time that the chains may see
 _ROOM = 60  # iterations of warm-up that are worth another adaptation
 _JUMP_COST = 1.5  # evaluations per effective draw over evaluations per move, where it was not measured
@@ -93,7 +97,7 @@ def adapt(
     written = jnp.where(choice.kind == GLOBAL, choice.evaluations, 1)
     state = state._replace(
         count=state.count + jnp.where(warming & choice.record, written, 0),
-        solve=state.solve._replace(fresh=jnp.zeros((), bool)),
+        solve=state.solve._replace(fresh=jnp.zeros((), bool), restart=jnp.zeros((), bool)),
         row=jnp.where(warming & ((flags & REST) == 0), row + 1, state.row),
     )
 
@@ -204,6 +208,8 @@ def _go_on(operand):
     return state._replace(
         row=row,
         count=jnp.where(leaving, 0, state.count),
+        fractions=jnp.where(leaving, state.solve.origin_fractions, state.fractions),
+        solve=state.solve._replace(restart=leaving),
     ), flags
 
 
@@ -242,6 +248,7 @@ def _freeze(
     local_cost = jnp.where(jnp.isfinite(local_cost), local_cost, _JUMP_COST * steps)
     candidates = candidates_wanted(time)
     evaluations = share_of_evaluations(time, local_cost)
+    evaluations = jnp.where(acceptance < CLEAR, jnp.minimum(evaluations, _MOST_UNCLEAR), evaluations)
     moves = evaluations / candidates
     share = moves / (moves + (1 - evaluations) / steps)
     # The ends of re-centred models are modes of other coordinates: nothing to compare.
@@ -254,14 +261,21 @@ def _freeze(
     frozen = state._replace(
         share=jnp.where(trusted, share, 0), candidates=candidates, solve=solve, row=state.sections.rest
     )
-    missed = (acceptance < _LEAST_ACCEPTANCE) | (seen > _BROKEN_PROMISE * promised)
+    alone = jnp.min(state.solve.taken) < _LEAST_ACCEPTANCE * state.solve.offered
+    missed = (acceptance < _LEAST_ACCEPTANCE) | (seen > _BROKEN_PROMISE * promised) | alone
     again = ((flags & REFINE) != 0) & missed & (state.num_warmup - iteration > _ROOM)
     guess = gaussian_step(state)
     start = state._replace(
-        solve=solve._replace(outcome=jnp.asarray(HOPELESS, solve.outcome.dtype)),
+        solve=solve._replace(outcome=jnp.asarray(HOPELESS, solve.outcome.dtype), restart=jnp.ones((), bool)),
+        fractions=solve.origin_fractions,
         row=state.sections.local,
         count=jnp.zeros_like(state.count),
         step_size=guess,
         averaging=start_averaging(guess, settings.search_step_size),
     )
-    return jax.tree.map(lambda a, b: jnp.where(again, a, b), start, frozen)
+    # Few candidates called the trial clear, more do not: back to the section that was skipped.
+    untuned = state.solve.offered <= REFINING_ROWS * refine_size(state.centre.size, state.chain_accept.size)
+    room = state.num_warmup - iteration > state.sections.rest - state.sections.tune
+    back = ((flags & REFINE) != 0) & untuned & (acceptance < _UNCLEAR) & room & ~again
+    tune = state._replace(solve=solve, row=state.sections.tune, count=jnp.zeros_like(state.count))
+    return jax.tree.map(lambda a, b, c: jnp.where(again, a, jnp.where(back, b, c)), start, tune, frozen)

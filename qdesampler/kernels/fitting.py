@@ -5,7 +5,16 @@ import jax.numpy as jnp
 
 from qdesampler.kernels.mixture import Window
 from qdesampler.kernels.plan import DESCEND, REFINE, ROUND
-from qdesampler.kernels.solve import GUARD, GUARD_SOLVED, SHAPELY, SOLVED, TELLING, best_end, round_size
+from qdesampler.kernels.solve import (
+    CLEAR,
+    GUARD,
+    GUARD_SOLVED,
+    SHAPELY,
+    SOLVED,
+    TELLING,
+    best_end,
+    round_size,
+)
 from qdesampler.kernels.step_size import start_averaging
 from qdesampler.kernels.warmup import POOLED_ROWS, Adaptation, AdaptationSettings, Coordinates
 from qdesampler.solvers.metric import fisher_loss, fit_metric
@@ -103,7 +112,7 @@ def refit(settings: AdaptationSettings, state: Adaptation, flags: jax.Array) -> 
     shaped = fit_shape(gaussian_trial(centre, correlated), draws, weights)
     seeking = rounding & (state.solve.acceptance >= TELLING)
     new = shaped._replace(spread=jnp.where(seeking, jnp.maximum(shaped.spread, state.wide), shaped.spread))
-    solved = state.solve.outcome == SOLVED
+    solved = (state.solve.outcome == SOLVED) & (state.solve.acceptance >= CLEAR)
     plain = descending | solved | (rounding & (state.solve.acceptance < SHAPELY))
     new = jax.tree.map(lambda a, b: jnp.where(plain, a, b), gaussian_trial(centre, correlated), new)
     guard = jnp.where(solved, GUARD_SOLVED, jnp.where(rounding | descending, 0, GUARD))

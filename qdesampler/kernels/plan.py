@@ -17,13 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 __all__ = ["ADAPT", "DESCEND", "FREEZE", "MEASURE", "RECENTRE", "RECORD", "REFINE", "REFIT", "REST", "ROUND"]
-__all__ += ["SEARCH", "SETTLE", "Plan", "PlanSettings", "make_plan"]
+__all__ += ["REFINING_ROWS", "SEARCH", "SETTLE", "Plan", "PlanSettings", "make_plan"]
 
 RECORD, REFIT, SEARCH, SETTLE, FREEZE, ADAPT = 1, 2, 4, 8, 16, 32
 DESCEND, ROUND, REFINE, MEASURE, RECENTRE, REST = 64, 128, 256, 512, 1024, 2048
 FIRST_WINDOW, WINDOW_GROWTH = 10, 1.5
 EARLY_STEPS, WINDOW_STEPS = 8, 32  # longest trajectories before the geometry is known
 SMALLEST_SOLVE = 40  # iterations of warm-up below which no solve is tried
+REFINING_ROWS = 12  # half of them for the last fit, half to measure it
 DESCENT_EVALUATIONS = 320  # most evaluations of a descent
 LOCAL_DRAWS = 1400  # draws of all chains together that local adaptation gets at most after a solve
 
@@ -105,9 +106,9 @@ def make_plan(num_warmup: int, settings: PlanSettings) -> Plan:
 
 
 def _refine() -> list[int]:
-    collect = [REFINE | RECORD] * 6
+    collect = [REFINE | RECORD] * (REFINING_ROWS // 2)
     collect[-1] |= REFIT | RECENTRE
-    measure = [REFINE | RECORD] * 6
+    measure = [REFINE | RECORD] * (REFINING_ROWS // 2)
     measure[-1] |= FREEZE
     return [*collect, *measure]
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from qdesampler.kernels.trajectory import TrajectoryState
 from qdesampler.solvers.descent import Descent, start_descent
 from qdesampler.solvers.metric import whiten
 from qdesampler.solvers.trial import Trial
@@ -34,6 +35,7 @@ __all__ = [
     "best_end",
     "candidates_wanted",
     "observed_time",
+    "restarted",
     "runs_away",
     "share_of_evaluations",
 ]
@@ -57,6 +59,7 @@ _PATIENT_ROWS = 20  # iterations of descents before stragglers are left behind
 _FIRST_LOOK = 16  # rounds after which a trial that is still hopeless is given up
 _RISE = 2.0  # nats a round by which an evidence bound counts as rising
 GUARD, GUARD_SOLVED = 0.1, 0.02  # part of the candidates that has far tails
+_TOO_LOW = 1e5  # nats
 _LOST, _SKY = 1e12, 1e20  # a coordinate, a log density beyond these has run away
 
 
@@ -69,6 +72,9 @@ class Solve(NamedTuple):
         best: the best end of each chain's descents so far: position and log density, chains leading.
         tries: descents that each chain still has to make after this one.
         fresh: whether chains take their next candidate whatever it is.
+        origin: where the chains started, evaluated, in the coordinates of `origin_fractions`; chains leading.
+        origin_fractions: centredness of each coordinate at the start, shape `(dim,)`.
+        restart: whether the chains go back there before their next move.
         rounds: rounds so far.
         since: rounds since the trial last became better.
         best_time: smallest autocorrelation time measured so far.
@@ -85,6 +91,9 @@ class Solve(NamedTuple):
     best: tuple[jax.Array, jax.Array]
     tries: jax.Array
     fresh: jax.Array
+    origin: tuple[jax.Array, jax.Array, jax.Array]
+    origin_fractions: jax.Array
+    restart: jax.Array
     rounds: jax.Array
     since: jax.Array
     best_time: jax.Array
@@ -122,8 +131,12 @@ def begin_solve(
     scores: jax.Array,
     solve: bool,
     starts: jax.Array | None = None,
+    fractions: jax.Array | None = None,
 ) -> Solve:
-    """A solve that starts at the chains' evaluated positions, shape `(chains, dim)`, or at `starts`."""
+    """A solve that starts at the chains' evaluated positions, shape `(chains, dim)`, or at `starts`.
+
+    `fractions` say how centred the coordinates are, shape `(dim,)`; ones if left out.
+    """
     chains, dim = positions.shape
     pairs = memory(dim) if solve else 1
     if starts is None:
@@ -137,6 +150,9 @@ def begin_solve(
         best=(positions, jnp.full((chains,), -jnp.inf, dtype)),
         tries=jnp.asarray(-(-DESCENTS // chains) - 1, int),
         fresh=jnp.zeros((), bool),
+        origin=(positions, log_densities, scores),
+        origin_fractions=jnp.ones((dim,), dtype) if fractions is None else fractions,
+        restart=jnp.zeros((), bool),
         rounds=jnp.zeros((), int),
         since=jnp.zeros((), int),
         best_time=jnp.asarray(jnp.inf, dtype),
@@ -243,6 +259,17 @@ def after_round(
         best_bound=jnp.maximum(bound, solve.best_bound),
         acceptance=acceptance,
     )
+
+
+def restarted(
+    restart: jax.Array, origin: tuple[jax.Array, jax.Array, jax.Array], here: TrajectoryState
+) -> TrajectoryState:
+    """A chain back at its start, where a solve that failed may have left it in a spike without mass.
+
+    A start that lies so low that no step size fits there is not gone back to.
+    """
+    back = restart & (origin[1] > here.log_density - _TOO_LOW)
+    return jax.tree.map(lambda old, new: jnp.where(back, old, new), TrajectoryState(*origin), here)
 
 
 def observed_time(solve: Solve, acceptance: jax.Array) -> jax.Array:

@@ -236,7 +236,7 @@ def start_adaptation(
         window=jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (chains, *leaf.shape)), one),
         count=jnp.zeros((), int),
         search=start_length_search(dim),
-        solve=begin_solve(positions, log_densities, scores, plan.rounds > 0, descent_starts),
+        solve=begin_solve(positions, log_densities, scores, plan.rounds > 0, descent_starts, fractions),
         row=jnp.zeros((), int),
         num_warmup=jnp.asarray(num_warmup, int),
         plan=jnp.asarray(plan.flags),
