@@ -16,17 +16,24 @@ if TYPE_CHECKING:
     from qdesampler.equation import Hamiltonian as Hamiltonian
     from qdesampler.equation import Schedule as Schedule
     from qdesampler.infer import QDE as QDE
+    from qdesampler.infer import AutoGroundState as AutoGroundState
     from qdesampler.infer import GroundStateDistribution as GroundStateDistribution
     from qdesampler.infer import load_model as load_model
     from qdesampler.infer import model_hamiltonian as model_hamiltonian
+    from qdesampler.solvers import FlowTrial as FlowTrial
     from qdesampler.solvers import GaussianTrial as GaussianTrial
     from qdesampler.solvers import GroundState as GroundState
     from qdesampler.solvers import SpectralGrid as SpectralGrid
+    from qdesampler.solvers import Walkers as Walkers
+    from qdesampler.solvers import anneal as anneal
+    from qdesampler.solvers import evolve as evolve
     from qdesampler.solvers import ground_state as ground_state
 
 __version__ = "0.1.0"
 
 _ROOM_OF = {
+    "AutoGroundState": "infer",
+    "FlowTrial": "solvers",
     "GaussianTrial": "solvers",
     "GroundState": "solvers",
     "GroundStateDistribution": "infer",
@@ -34,7 +41,10 @@ _ROOM_OF = {
     "QDE": "infer",
     "Schedule": "equation",
     "SpectralGrid": "solvers",
+    "Walkers": "solvers",
+    "anneal": "solvers",
     "diagnose": "diagnostics",
+    "evolve": "solvers",
     "ground_state": "solvers",
     "load_model": "infer",
     "model_hamiltonian": "infer",

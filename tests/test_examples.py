@@ -57,6 +57,16 @@ def test_imaginary_time(tmp_path):
     assert abs(rates[0] - gap) > 0.3  # at first the higher states are still there
 
 
+def test_hydrogen_by_walkers(tmp_path):
+    text = run("hydrogen_by_walkers.py", tmp_path)
+    (energy,) = numbers(r"^extrapolated: energy (\S+) ", text)
+    (error,) = numbers(r"^extrapolated: energy \S+ \+- (\S+),", text)
+    assert energy == pytest.approx(-0.5, abs=4 * error)
+    assert error < 1e-3
+    (radius,) = numbers(r"^mean radius (\S+),", text)
+    assert radius == pytest.approx(1.5, abs=0.05)
+
+
 def test_every_example_is_tested_here():
     tested = set(re.findall(r'run\("(\w+\.py)"', Path(__file__).read_text(encoding="utf-8")))
     assert tested == {path.name for path in EXAMPLES.glob("*.py")}

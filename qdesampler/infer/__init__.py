@@ -1,5 +1,6 @@
 """NumPyro kernels and model tools; the only room that imports NumPyro."""
 
+from qdesampler.infer.auto_ground_state import AutoGroundState as AutoGroundState
 from qdesampler.infer.ground_state_distribution import GroundStateDistribution as GroundStateDistribution
 from qdesampler.infer.load_model import ModelCase as ModelCase
 from qdesampler.infer.load_model import ModelLoadError as ModelLoadError

@@ -1,5 +1,7 @@
 """Imaginary-time solvers; each returns a `GroundState`."""
 
+from qdesampler.solvers.annealing import AnnealedMinimum, anneal
+from qdesampler.solvers.evolution import ImaginaryTimePath, evolve
 from qdesampler.solvers.flow import FlowTrial, FlowTrialWarning
 from qdesampler.solvers.flow_state import FlowWavefunction
 from qdesampler.solvers.gaussian import GaussianTrial, GaussianTrialWarning
@@ -10,6 +12,7 @@ from qdesampler.solvers.spectral import GridWarning, SpectralGrid
 from qdesampler.solvers.walkers import PopulationError, Walkers, WalkersWarning
 
 __all__ = [
+    "AnnealedMinimum",
     "FlowTrial",
     "FlowTrialWarning",
     "FlowWavefunction",
@@ -18,6 +21,7 @@ __all__ = [
     "GaussianWavefunction",
     "GridWarning",
     "GroundState",
+    "ImaginaryTimePath",
     "ImaginaryTimeTrajectory",
     "NoGroundStateError",
     "PopulationError",
@@ -26,6 +30,8 @@ __all__ = [
     "Walkers",
     "WalkersWarning",
     "Wavefunction",
+    "anneal",
+    "evolve",
     "ground_state",
     "propagate",
 ]

@@ -29,7 +29,13 @@ from qdesampler.solvers.eigensolver import lowest_eigenpairs
 from qdesampler.solvers.grid import Grid, cap_potential, evaluate_on, evaluate_potential
 from qdesampler.solvers.spectral import SpectralGrid
 
-__all__ = ["ImaginaryTimeTrajectory", "multiply_in_momentum", "propagate", "strang_step"]
+__all__ = [
+    "ImaginaryTimeTrajectory",
+    "multiply_in_momentum",
+    "propagate",
+    "squared_wavenumbers",
+    "strang_step",
+]
 
 
 @jax.tree_util.register_dataclass
@@ -99,7 +105,7 @@ def propagate(
     ground = jnp.asarray(ground * np.sign(ground.sum()) * scale, dtype)
     bottom = potential.min()  # taken out, so that no factor overflows, and put back into energy and norm
     shifted = jnp.asarray(potential - bottom, dtype)
-    squares = [jnp.asarray(_squared_wavenumbers(box, axis), dtype) for axis in range(box.dim)]
+    squares = [jnp.asarray(squared_wavenumbers(box, axis), dtype) for axis in range(box.dim)]
     half_potential = jnp.exp(-shifted * time_step / 2)
     kinetic = [jnp.exp(-diffusion * q * time_step) for q in squares]
 
@@ -154,7 +160,8 @@ def multiply_in_momentum(psi: jax.Array, factor: jax.Array, axis: int) -> jax.Ar
     return jax.lax.slice_in_dim(jnp.fft.irfft(waves, 2 * n, axis=axis), 0, n, axis=axis)
 
 
-def _squared_wavenumbers(grid: Grid, axis: int) -> np.ndarray:
+def squared_wavenumbers(grid: Grid, axis: int) -> np.ndarray:
+    """Return `(k pi / L)^2` of an axis, `k = 0 .. N`."""
     return np.concatenate([[0.0], grid.wavenumbers(axis) ** 2])
 
 
