@@ -157,8 +157,8 @@ def check_schedule(hamiltonian: Hamiltonian, schedule: Schedule) -> None:
     if hamiltonian.kind == "boltzmann" and not same:
         raise ValueError(
             f"the schedule has {schedule.values} and the Boltzmann Hamiltonian D = {hamiltonian.diffusion}: "
-            "its potential goes with D, and its ground state is the same for every D. Leave the schedule out, or "
-            "anneal Hamiltonian.from_objective(-log_p)."
+            "its potential goes with D, and its ground state is the same for every D. Leave the schedule "
+            "out, or anneal Hamiltonian.from_objective(-log_p)."
         )
 
 
