@@ -68,6 +68,15 @@ class AutoGroundState(AutoContinuous):
     coordinates, so that the loss starts near its bound; steps of SVI, if any, refine it towards the highest
     evidence lower bound. Call `svi.init` or `svi.run` for that, not under `jit`.
 
+    The guide is also a way to sample: in the coordinates of its base a posterior that no Gaussian fits is
+    nearly round, and QDE's moves, the global ones included, stay exact there,
+
+        neutra = numpyro.infer.reparam.NeuTraReparam(guide, params)
+        MCMC(QDE(neutra.reparam(model)), ...)
+
+    (Hoffman et al. 2019, arXiv:1903.03704). `guide.ground_state.diagnostics["pays"]` says whether a flow is
+    worth it, `["evaluations"]` what it cost; both are for the caller to mind, QDE does not count them.
+
     Parameters of a Gaussian are `{prefix}_loc`, shape `(dim,)`, and `{prefix}_scale_tril`, shape `(dim, dim)`
     (`{prefix}_scale`, shape `(dim,)`, where the solver is `GaussianTrial(kind="diagonal")`); of a flow
     `{prefix}_flow`, its numbers as one vector, while the Gaussian it started from stays.

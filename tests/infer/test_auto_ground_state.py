@@ -6,8 +6,10 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from numpyro.infer import SVI, Predictive, Trace_ELBO
+from numpyro.infer import MCMC, SVI, Predictive, Trace_ELBO
+from numpyro.infer.reparam import NeuTraReparam
 
+from qdesampler.infer import QDE
 from qdesampler.infer.auto_ground_state import AutoGroundState
 from qdesampler.solvers import GaussianTrial, SpectralGrid
 from qdesampler.solvers.flow import FlowTrial
@@ -152,3 +154,49 @@ def test_bad_input():
     grid_svi = SVI(grid.model, grid, numpyro.optim.Adam(1e-3), Trace_ELBO())
     with pytest.raises(TypeError, match="a guide needs that of"):
         grid_svi.init(jax.random.key(0))
+
+
+def sample_through(guide, model, seed, *args, warmup=200, draws=500):
+    """QDE in the coordinates of a guide's base: the guide is the trial, moves stay exact."""
+    svi = SVI(model, guide, numpyro.optim.Adam(1e-3), Trace_ELBO())
+    params = svi.get_params(svi.init(jax.random.key(seed), *args))
+    mcmc = MCMC(
+        QDE(NeuTraReparam(guide, params).reparam(model)),
+        num_warmup=warmup,
+        num_samples=draws,
+        num_chains=4,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    mcmc.run(jax.random.key(seed + 1), *args)
+    return mcmc
+
+
+def test_moves_of_qde_in_the_coordinates_of_a_guide(assert_expectation):
+    mean, covariance, _ = closed_form()
+    mcmc = sample_through(AutoGroundState(regression), regression, 3, X, Y)
+    draws = mcmc.get_samples(group_by_chain=True)
+    for name, m, v in zip("ab", mean, np.diag(covariance), strict=True):
+        assert_expectation(draws[name], m)
+        assert_expectation((np.asarray(draws[name]) - m) ** 2, v)
+    # the base of the right Gaussian is round: nothing is left to solve
+    assert float(mcmc.last_state.adapt_state.shared.solve.acceptance) > 0.9
+
+
+@pytest.mark.slow
+def test_moves_of_qde_in_the_coordinates_of_a_flow(assert_expectation):
+    pytest.importorskip("flowjax")
+
+    def banana():
+        x = numpyro.sample("x", dist.Normal(0, 10))
+        numpyro.sample("y", dist.Normal(0.03 * (x**2 - 100), 1))
+
+    mcmc = sample_through(AutoGroundState(banana, FlowTrial()), banana, 0, warmup=500, draws=1000)
+    draws = mcmc.get_samples(group_by_chain=True)
+    assert_expectation(draws["x"], 0.0)
+    assert_expectation(np.asarray(draws["x"]) ** 2, 100.0)
+    assert_expectation(draws["y"], 0.0)
+    assert_expectation(np.asarray(draws["y"]) ** 2, 19.0)
+    assert float(mcmc.last_state.adapt_state.shared.solve.acceptance) > 0.8
+    spent = mcmc.last_state.warmup_evals.sum() + mcmc.get_extra_fields()["num_evals"].sum()
+    assert int(spent) < 10_000
