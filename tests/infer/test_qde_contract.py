@@ -99,6 +99,7 @@ def test_thinning_keeps_the_last_draw_of_each_window(run):
         assert np.array_equal(draws[2::3], thinned.get_samples()[name])
 
 
+@pytest.mark.slow
 def test_progress_bar_changes_no_draw(run, capsys):
     plain = run(kernel(), warmup=10, samples=DRAWS, chains=1)
     shown = MCMC(kernel(), num_warmup=10, num_samples=DRAWS)
@@ -109,6 +110,7 @@ def test_progress_bar_changes_no_draw(run, capsys):
         np.testing.assert_allclose(draws, shown.get_samples()[name], rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_legacy_keys_run_and_give_the_draws_of_typed_keys(run):
     options = {"warmup": 30, "samples": DRAWS, "chains": CHAINS}
     typed = run(kernel(), key=jax.random.key(7), **options)

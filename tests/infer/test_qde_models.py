@@ -58,6 +58,7 @@ def test_discrete_sites_without_enumeration_point_to_gibbs():
         QDE(model).init(jax.random.key(0), 10, None, (), {})
 
 
+@pytest.mark.slow
 def test_parameters_stay_fixed_and_can_be_lifted(run, assert_expectation):
     def model(y):
         loc = numpyro.param("loc", 2.0)

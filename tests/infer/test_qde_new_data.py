@@ -65,6 +65,7 @@ def test_new_data_with_a_progress_bar_and_compiled_arguments(assert_expectation)
         assert_expectation(samples["loc"], y.sum() / (len(y) + 4 / 100), min_ess=60)
 
 
+@pytest.mark.slow
 def test_another_execution_path_has_other_sites(assert_expectation):
     def branches(wide, y):
         a = numpyro.sample("a", dist.Normal(0.0, 1.0))

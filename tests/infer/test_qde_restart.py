@@ -126,6 +126,7 @@ def test_kept_draws_are_never_adapted(run, chains, method, dense_mass):
     assert np.all(before.shared.metric.scale != start.metric.scale)
 
 
+@pytest.mark.slow
 def test_one_kernel_in_two_runs_of_different_warmup(run):
     # the plan of the warm-up travels in the state: a kernel object remembers no `num_warmup`
     kernel = QDE(potential_fn=potential, dense_mass=False)

@@ -5,10 +5,13 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import json, jax, jax.numpy as jnp
 from qdesampler.equation import Hamiltonian
 from qdesampler.solvers import Walkers, ground_state
+
 
 quartic = Hamiltonian.from_objective(lambda x: jnp.sum(x**4), dim=2)
 for policy in ("reconfiguration", "branching"):
@@ -21,6 +24,7 @@ for policy in ("reconfiguration", "branching"):
 """
 
 
+@pytest.mark.slow
 def test_the_answer_does_not_depend_on_the_number_of_devices():
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", PROGRAM],
