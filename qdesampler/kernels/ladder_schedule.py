@@ -1,0 +1,85 @@
+r"""Where the rungs stand: equal steps of the communication barrier.
+
+The rejection rates of neighbours add up, along any fine enough ladder, to the same barrier `Lambda = sum_k
+r_k`; the flow of replicas is fastest when each pair bears an equal share, and a round trip then takes about
+`2 + 2 sum r / (1 - r)` iterations (Syed, Bouchard-Cote, Deligiannidis and Doucet 2022). About `2 Lambda` rungs
+make the most round trips for an evaluation.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from qdesampler.kernels.tempering_path import TemperingPath, tempered, work
+from qdesampler.kernels.tempering_walkers import Walkers, log_weights, resample
+
+__all__ = ["equal_shares", "log_normalisers_at", "predicted_rejections", "probe_fractions", "rungs_for"]
+
+PROBES = 40
+_DRAWS = 128
+_NEAREST = 1e-4  # fraction of the first probe
+
+
+def probe_fractions(fractions: jax.Array, used: jax.Array) -> jax.Array:
+    """Fractions to measure a barrier at, shape `(PROBES,)`: from 0 to 1, dense where the walkers went slowly."""
+    stages = fractions.size
+    at = jnp.linspace(0, 1, PROBES) * (used - 1)
+    walked = jnp.interp(at, jnp.arange(stages), jnp.where(jnp.arange(stages) < used, fractions, 1.0))
+    spread = jnp.concatenate([jnp.zeros(1), jnp.geomspace(_NEAREST, 1.0, PROBES - 1)])
+    return jnp.sort(jnp.concatenate([walked[::2], spread[1::2]])).at[0].set(0).at[-1].set(1)
+
+
+def predicted_rejections(
+    key: jax.Array, walkers: Walkers, path: TemperingPath, fractions: jax.Array
+) -> jax.Array:
+    """Rejection rate of a swap between each two neighbours of `fractions`, from reweighted walkers.
+
+    `walkers.replicas.log_reference` may be of another reference than the one they were carried from.
+    """
+    powers = jax.vmap(path.coefficients)(fractions)
+    points = walkers.replicas
+
+    def draws(key, a, b):
+        weights = log_weights(walkers, tempered((a, b), points.log_reference, points.log_target))
+        return resample(key, weights, _DRAWS)
+
+    chosen = jax.vmap(draws)(jax.random.split(key, fractions.size), *powers)
+    log_q, log_p = points.log_reference[chosen], points.log_target[chosen]
+    lower, upper = (powers[0][:-1], powers[1][:-1]), (powers[0][1:], powers[1][1:])
+
+    def rejection(a, b, next_a, next_b, q, p, next_q, next_p):
+        up = work((a, b), (next_a, next_b), q, p)
+        down = work((a, b), (next_a, next_b), next_q, next_p)
+        return 1 - jnp.mean(jnp.exp(jnp.minimum(up[:, None] - down[None, :], 0)))
+
+    rates = jax.vmap(rejection)(*lower, *upper, log_q[:-1], log_p[:-1], log_q[1:], log_p[1:])
+    return jnp.where(jnp.isnan(rates), 1, rates)
+
+
+def log_normalisers_at(walkers: Walkers, path: TemperingPath, fractions: jax.Array) -> jax.Array:
+    """`log Z_s / Z_0` at each of `fractions`, from reweighted walkers."""
+    points = walkers.replicas
+
+    def log_z(fraction):
+        powers = path.coefficients(fraction)
+        weights = log_weights(walkers, tempered(powers, points.log_reference, points.log_target))
+        return jax.nn.logsumexp(weights)
+
+    values = jax.vmap(log_z)(fractions)
+    return values - values[0]
+
+
+def equal_shares(fractions: jax.Array, rejections: jax.Array, rungs: int) -> jax.Array:
+    """`rungs` fractions between which each pair bears an equal share of the barrier.
+
+    Inverts the piecewise linear interpolant of the cumulative rejections; a little is added everywhere, so
+    that it increases strictly.
+    """
+    rates = jnp.where(jnp.isfinite(rejections), rejections, 1) + 1e-3
+    barrier = jnp.concatenate([jnp.zeros(1, rates.dtype), jnp.cumsum(rates)])
+    at = jnp.linspace(0, 1, rungs) * barrier[-1]
+    return jnp.interp(at, barrier, fractions).at[0].set(0).at[-1].set(1)
+
+
+def rungs_for(barrier: float, most: int) -> int:
+    """About `2 Lambda + 1` rungs, at least 3 and at most `most`."""
+    return int(min(max(3, round(2 * barrier) + 2), most))

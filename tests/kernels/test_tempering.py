@@ -1,0 +1,172 @@
+"""Ladders leave the product of their rungs invariant; paths, references, schedules and sums are what they say."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import kstest
+
+from qdesampler.kernels import tempering_reference as references
+from qdesampler.kernels.ladder_schedule import equal_shares, rungs_for
+from qdesampler.kernels.ladder_statistics import BATCHES, add_iteration, empty_sums
+from qdesampler.kernels.tempering import place, sweep
+from qdesampler.kernels.tempering_fit import COMPONENTS, fit_reference
+from qdesampler.kernels.tempering_path import DiffusionPath, GeometricPath, work
+from qdesampler.kernels.tempering_walkers import WalkerSettings, log_weights, run_walkers
+from qdesampler.solvers.metric import identity_metric
+
+GRID = np.linspace(-12, 12, 4001)
+LADDERS = 3000
+
+
+def log_target(x):
+    """Two unequal modes, unnormalised."""
+    return jnp.logaddexp(-0.5 * ((x[0] - 2) / 0.5) ** 2, -1.0 - 0.5 * ((x[0] + 2) / 0.7) ** 2) + 1.5
+
+
+def rung_law(path, reference, fraction):
+    a, b = path.coefficients(jnp.asarray(fraction))
+    x = jnp.asarray(GRID)[:, None]
+    log_q = jax.vmap(lambda y: references.log_density(reference, y))(x)
+    density = np.exp(np.asarray(a * log_q + b * jax.vmap(log_target)(x), float))
+    return density, np.cumsum(density) / density.sum()
+
+
+def rungs_after(path, log_ratio=None, sweeps=6):
+    """Kolmogorov-Smirnov p-values of every rung, after sweeps from exact draws of the product."""
+    reference = references.broad(jnp.zeros(1), jnp.full((1,), 3.0), 2)
+    fractions = jnp.asarray([0.0, 0.1, 0.35, 1.0])
+    laws = [rung_law(path, reference, s)[1] for s in fractions]
+    unit = np.random.default_rng(5).uniform(size=(LADDERS, 4))
+    x = np.stack([np.interp(unit[:, k], laws[k], GRID) for k in range(4)], 1)[..., None]
+    powers = jax.vmap(path.coefficients)(fractions)
+    evaluate = jax.value_and_grad(log_target)
+    metric = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (4, *leaf.shape)), identity_metric(1, 0))
+    options = {} if log_ratio is None else {"log_ratio": log_ratio}
+
+    def run(key, x):
+        replicas = jax.vmap(lambda y, a, b: place(y, evaluate, reference, (a, b)))(x, *powers)
+
+        def one(i, replicas):
+            args = (reference, path, fractions, metric, jnp.full(4, 0.5), 2, i % 2)
+            return sweep(jax.random.fold_in(key, i), replicas, evaluate, *args, **options)[0]
+
+        return jax.lax.fori_loop(0, sweeps, one, replicas).position[..., 0]
+
+    keys = jax.random.split(jax.random.key(1), LADDERS)
+    final = np.asarray(jax.jit(jax.vmap(run))(keys, jnp.asarray(x)))
+    return [kstest(final[:, k], lambda v, law=laws[k]: np.interp(v, GRID, law)).pvalue for k in range(4)]
+
+
+@pytest.mark.parametrize("path", [GeometricPath(), DiffusionPath(4.0)], ids=["geometric", "diffusion"])
+def test_a_sweep_leaves_every_rung_invariant(path):
+    assert min(rungs_after(path)) > 1e-3
+
+
+def test_a_swap_with_one_sign_flipped_does_not():
+    assert min(rungs_after(GeometricPath(), lambda up, down: up + down)) < 1e-9
+
+
+def test_paths_lead_from_the_reference_to_the_target_and_diffusion_lowers_d():
+    for path in (GeometricPath(), DiffusionPath(8.0, 0.4)):
+        assert [float(c) for c in path.coefficients(jnp.asarray(0.0))] == [1, 0]
+        assert [float(c) for c in path.coefficients(jnp.asarray(1.0))] == [0, 1]
+    a, b = DiffusionPath(8.0, 0.4).coefficients(jnp.asarray(0.4))
+    assert float(a) == 0
+    np.testing.assert_allclose(float(b), 1 / 8, rtol=1e-6)
+    with pytest.raises(ValueError, match="above 1"):
+        DiffusionPath(0.5)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        DiffusionPath(2.0, 1.0)
+
+
+def test_work_is_zero_where_the_reference_alone_matters_and_the_target_vanishes():
+    same = (jnp.asarray(0.7), jnp.asarray(0.0))
+    assert float(work(same, same, jnp.asarray(-1.0), jnp.asarray(-jnp.inf))) == 0
+
+
+def test_a_fitted_mixture_is_normalised_and_is_drawn_from_exactly():
+    key = jax.random.key(3)
+    points = jnp.concatenate(
+        [jax.random.normal(key, (300, 2)) * 0.5 + 3, jax.random.normal(key, (100, 2)) - 3]
+    )
+    mixture = references.fit_mixture(jax.random.key(4), points, 2)
+    axis = jnp.linspace(-12, 12, 301)
+    grid = jnp.stack(jnp.meshgrid(axis, axis), -1).reshape(-1, 2)
+    density = np.exp(np.asarray(jax.vmap(lambda x: references.log_density(mixture, x))(grid)))
+    np.testing.assert_allclose(density.sum() * float(axis[1] - axis[0]) ** 2, 1, atol=2e-3)
+    draws = jax.vmap(lambda k: references.draw(mixture, k))(jax.random.split(jax.random.key(5), 8000))
+    share = float(jnp.mean(draws[:, 0] > 0))
+    assert abs(share - 0.75) < 5 * np.sqrt(0.75 * 0.25 / 8000) + 0.01
+    np.testing.assert_allclose(jnp.mean(draws, 0), np.asarray(density @ grid / density.sum()), atol=0.2)
+
+
+def test_equal_shares_split_a_known_barrier_evenly():
+    fractions = equal_shares(jnp.linspace(0, 1, 5), jnp.asarray([0.6, 0.2, 0.1, 0.1]), 5)
+    # A quarter of the barrier of 1 each: the first at 0.25 / 0.6 of the first quarter.
+    np.testing.assert_allclose(
+        fractions, [0, 0.25 / 0.6 / 4, 0.5 / 0.6 / 4, 0.25 + 0.15 / 0.2 / 4, 1], atol=2e-3
+    )
+    assert rungs_for(0.0, 40) == 3
+    assert rungs_for(4.0, 40) == 10
+    assert rungs_for(100.0, 40) == 40
+
+
+def test_sums_merge_their_batches_and_lose_nothing():
+    n, sums = 5 * BATCHES + 3, empty_sums(3)
+    ups = np.random.default_rng(0).normal(size=(n, 2)).astype(np.float32)
+    centres = jnp.zeros(2)
+    add = jax.jit(
+        lambda s, up: add_iteration(s, centres, jnp.full(2, 0.5), up, -up, jnp.asarray([1, 0, -1]), 1)
+    )
+    for up in ups:
+        sums = add(sums, jnp.asarray(up))
+    assert int(sums.counts.sum()) == n
+    assert int(sums.length) == 8
+    assert int(sums.round_trips) == n
+    np.testing.assert_allclose(sums.bridge[:, 0].sum(0), (1 / (1 + np.exp(-ups))).sum(0), rtol=1e-4)
+    np.testing.assert_allclose(
+        np.logaddexp.reduce(np.asarray(sums.stones), axis=0)[0], np.logaddexp.reduce(ups, axis=0), rtol=1e-4
+    )
+    np.testing.assert_allclose(sums.rejections, 0.5 * n, rtol=1e-5)
+
+
+def test_walkers_find_the_evidence_and_the_masses_of_two_modes():
+    density, law = rung_law(GeometricPath(), references.broad(jnp.zeros(1), jnp.full((1,), 3.0), 2), 1.0)
+    truth, left = np.log(density.sum() * (GRID[1] - GRID[0])), np.interp(0, GRID, law)
+    wide = references.broad(jnp.zeros(1), jnp.full((1,), 4.0), COMPONENTS)
+    settings = WalkerSettings(walkers=400, stages=24)
+
+    def run(key):
+        walkers = run_walkers(key, jax.value_and_grad(log_target), wide, GeometricPath(), settings)
+        weights = log_weights(walkers, walkers.replicas.log_target)
+        log_z = jax.nn.logsumexp(weights) - jnp.log(walkers.used * 400)
+        mass = jnp.sum(jax.nn.softmax(weights) * (walkers.replicas.position[:, 0] < 0))
+        return log_z, mass, walkers.finished
+
+    log_z, mass, finished = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 16))
+    assert bool(jnp.all(finished))
+    for values, expected in ((np.exp(np.asarray(log_z) - truth), 1.0), (np.asarray(mass), left)):
+        assert values.std() < 0.15
+        assert abs(values.mean() - expected) < 5 * values.std(ddof=1) / 4
+
+
+def test_a_spike_that_walkers_cannot_see_is_found_by_descents():
+    dim, width = 6, 0.02
+
+    def spike(x):
+        narrow = jnp.log(0.9) - 0.5 * jnp.sum((x / width) ** 2) - dim * jnp.log(width)
+        return jnp.logaddexp(narrow, jnp.log(0.1) - 0.5 * jnp.sum(x**2))
+
+    wide = references.broad(jnp.zeros(dim), jnp.full((dim,), 3.0), COMPONENTS)
+    evaluate = jax.value_and_grad(spike)
+
+    def run(key):
+        walkers = run_walkers(key, evaluate, wide, GeometricPath(), WalkerSettings(walkers=64, stages=24))
+        return fit_reference(key, walkers, evaluate, wide)
+
+    fit = jax.jit(run)(jax.random.key(0))
+    assert abs(float(fit.hidden_share) - 0.9) < 0.1
+    near = jnp.full(dim, 0.01)
+    peak = -0.5 * dim * np.log(2 * np.pi) - dim * np.log(width) - 0.5 * 6 * 0.25
+    assert float(references.log_density(fit.reference, near)) > peak - 1
