@@ -32,6 +32,7 @@ from qdesampler.kernels.solve import (
     MIDDLING,
     SOLVED,
     UNBOUNDED,
+    UNCLEAR,
     after_descents,
     after_round,
     best_end,
@@ -53,7 +54,6 @@ __all__ = ["adapt"]
 
 _ENOUGH_MEASURED = 16  # candidates below which a trial is not trusted
 _MOST_UNCLEAR = 0.5  # of the evaluations for a trial that is not clear: tails unseen need local moves
-_UNCLEAR = 0.7  # below this a trial that passed for clear was not
 _LEAST_ACCEPTANCE = 0.1  # below this, promised or seen by one chain, a refined trial is given up
 _BROKEN_PROMISE = 4.0  # times the promised autocorrelation time that the chains may see
 _ROOM = 60  # iterations of warm-up that are worth another adaptation
@@ -197,7 +197,7 @@ def _go_on(operand):
     rounding = (flags & ROUND) != 0
     row = jnp.select(
         [
-            rounding & (outcome == SOLVED) & (state.solve.acceptance >= CLEAR),
+            rounding & (outcome == SOLVED) & (state.solve.acceptance >= UNCLEAR),
             rounding & ((outcome == SOLVED) | (outcome == MIDDLING)),
             rounding & (outcome == HOPELESS),
         ],
@@ -276,6 +276,6 @@ def _freeze(
     # Few candidates called the trial clear, more do not: back to the section that was skipped.
     untuned = state.solve.offered <= REFINING_ROWS * refine_size(state.centre.size, state.chain_accept.size)
     room = state.num_warmup - iteration > state.sections.rest - state.sections.tune
-    back = ((flags & REFINE) != 0) & untuned & (acceptance < _UNCLEAR) & room & ~again
+    back = ((flags & REFINE) != 0) & untuned & (acceptance < UNCLEAR) & room & ~again
     tune = state._replace(solve=solve, row=state.sections.tune, count=jnp.zeros_like(state.count))
     return jax.tree.map(lambda a, b, c: jnp.where(again, a, jnp.where(back, b, c)), start, tune, frozen)

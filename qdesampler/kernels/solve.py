@@ -27,6 +27,7 @@ __all__ = [
     "OUTCOMES",
     "SOLVED",
     "UNBOUNDED",
+    "UNCLEAR",
     "UNFINISHED",
     "Solve",
     "after_descents",
@@ -50,6 +51,7 @@ _MEMORY = 16
 _SMALLEST_ROUND, _LARGEST_ROUND = 16, 256  # candidates of a round, over all chains
 _GOOD_TIME = 1.75  # autocorrelation time at which a trial counts as solved
 CLEAR = 0.8  # acceptance from which local moves hardly matter, so that their step size need not be tuned
+UNCLEAR = 0.7  # acceptance below which the few candidates of a round do not pass for clear
 _USABLE = 0.15  # acceptance below which a trial is hopeless
 TELLING = 0.08  # acceptance from which candidates tell more than where the bulk is
 SHAPELY = 0.25  # acceptance from which weighted candidates show the shape of the posterior

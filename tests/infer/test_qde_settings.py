@@ -65,7 +65,7 @@ def test_a_given_metric_is_the_metric_of_every_draw(run, assert_expectation, met
         np.testing.assert_allclose(dense_matrix(metric), expected, rtol=1e-4, atol=1e-5)
         if expected is dense:
             # the whitened target is round: a step of about one is stable and accepted
-            assert mcmc.last_state.adapt_state.step_size.min() > 0.4
+            assert mcmc.last_state.adapt_state.step_size.min() > 0.5
 
 
 def test_a_given_metric_is_exact_beyond_the_dense_default():
