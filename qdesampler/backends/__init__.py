@@ -1,1 +1,35 @@
-"""Annealers behind one protocol."""
+"""Annealers behind one protocol: Ising problems in, reads out, and what may be believed of their law."""
+
+from qdesampler.backends.bifurcation import SimulatedBifurcation
+from qdesampler.backends.exact_enumeration import ExactEnumeration
+from qdesampler.backends.gibbs_surrogate import GibbsSurrogate
+from qdesampler.backends.path_integral import PathIntegralAnnealing
+from qdesampler.backends.problem import IsingProblem, bits_to_spins, spins_to_bits
+from qdesampler.backends.protocol import (
+    AnnealingBackend,
+    BackendError,
+    Capabilities,
+    ProblemTooLargeError,
+    Samples,
+)
+from qdesampler.backends.quantum_dynamics import QuantumDynamics, TransverseGroundState
+from qdesampler.backends.simulated_annealing import SimulatedAnnealing, log_partition_estimate
+
+__all__ = [
+    "AnnealingBackend",
+    "BackendError",
+    "Capabilities",
+    "ExactEnumeration",
+    "GibbsSurrogate",
+    "IsingProblem",
+    "PathIntegralAnnealing",
+    "ProblemTooLargeError",
+    "QuantumDynamics",
+    "Samples",
+    "SimulatedAnnealing",
+    "SimulatedBifurcation",
+    "TransverseGroundState",
+    "bits_to_spins",
+    "log_partition_estimate",
+    "spins_to_bits",
+]

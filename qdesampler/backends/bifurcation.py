@@ -1,0 +1,114 @@
+r"""Simulated bifurcation: classical nonlinear oscillators that settle at low energies. A mode finder.
+
+Each spin is an oscillator with position `x` and momentum `y` between walls at `|x| = 1`; the pump `a` rises
+from 0 to 1 and each oscillator must choose a side,
+
+    dy/dt = -(1 - a(t)) x - c (h + J g(x)),      dx/dt = y,      g(x) = sign x (discrete) or x (ballistic),
+
+with `x` set to the wall and `y` to 0 where it would leave. The read is `sign x`. There is no temperature and
+the law is "unknown": good for finding modes and filling pools; the ballistic form gives little diversity.
+
+References:
+    Goto et al., "High-performance combinatorial optimization based on classical mechanics", Science Advances
+    7 (2021) eabe7953, equations (7)-(11).
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from qdesampler.backends.checks import check_call, refuse
+from qdesampler.backends.problem import IsingProblem
+from qdesampler.backends.protocol import Capabilities, LocalBackend, Samples
+from qdesampler.backends.sweeps import SweepPlan, from_blocks, make_plan
+from qdesampler.equation.validation import as_positive_int, as_positive_scalar
+
+__all__ = ["SimulatedBifurcation"]
+
+
+@dataclasses.dataclass(frozen=True)
+class SimulatedBifurcation(LocalBackend):
+    """Simulated bifurcation, all reads at once; `beta` is ignored.
+
+    Attributes:
+        num_steps: steps of the integrator.
+        step_size: their length, in periods of the free oscillator over `2 pi`.
+        form: "discrete" (more accurate, more diverse) or "ballistic" (faster to a good mode).
+    """
+
+    num_steps: int = 1000
+    step_size: float = 0.5
+    form: Literal["discrete", "ballistic"] = "discrete"
+
+    def __post_init__(self):
+        as_positive_int("num_steps", self.num_steps)
+        as_positive_scalar("step_size", self.step_size)
+        if self.form not in ("discrete", "ballistic"):
+            raise ValueError(f"form must be 'discrete' or 'ballistic', got {self.form!r}.")
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Low states of unknown law; no temperature."""
+        return Capabilities(law="unknown", jittable=True, beta=False)
+
+    def sample(
+        self,
+        problem: IsingProblem,
+        *,
+        key: jax.Array,
+        num_reads: int = 1,
+        beta: ArrayLike = 1.0,
+        schedule: Any = None,
+        initial_states: ArrayLike | None = None,
+    ) -> Samples:
+        """Return the signs of the oscillators at the end, from random small starts.
+
+        Raises:
+            TypeError: an argument is not of its kind.
+            ValueError: a number out of range, or a `schedule` or `initial_states`.
+        """
+        problem, num_reads, _ = check_call("SimulatedBifurcation", problem, num_reads, beta)
+        refuse("SimulatedBifurcation", schedule=schedule, initial_states=initial_states)
+        plan = make_plan(problem)
+        states = _bifurcate(plan, key, num_reads, self.num_steps, self.step_size, self.form == "discrete")
+        return Samples(states, problem.energies(states))
+
+
+def _force(plan: SweepPlan, g: jax.Array) -> jax.Array:
+    """`-(h + J g)` of all spins, shape `(blocks, size, reads)`."""
+    flat = g.reshape(-1, g.shape[-1])
+    if plan.neighbours is None:
+        field = plan.couplings @ flat
+    else:
+        field = sum(
+            plan.couplings[..., k, None] * flat[plan.neighbours[..., k]]
+            for k in range(plan.couplings.shape[-1])
+        )
+    return -(plan.h[..., None] + field)
+
+
+@partial(jax.jit, static_argnums=(2, 3, 5))
+def _bifurcate(
+    plan: SweepPlan, key: jax.Array, num_reads: int, num_steps: int, step_size: float, discrete: bool
+):
+    dtype = plan.h.dtype
+    n = plan.position.shape[0]
+    # c = 0.5 / (sd of a row's couplings times sqrt n), fields included so that they cannot swamp the walls
+    row = jnp.sqrt((jnp.sum(plan.couplings**2) + jnp.sum(plan.h**2)) / n)
+    strength = 0.5 / jnp.where(row > 0, row, 1.0)
+    x, y = 0.1 * jax.random.uniform(key, (2, *plan.h.shape, num_reads), dtype, -1, 1)
+
+    def step(carry, pump):
+        x, y = carry
+        g = jnp.where(x < 0, -1.0, 1.0).astype(dtype) if discrete else x
+        y = y + step_size * (strength * _force(plan, g) - (1 - pump) * x)
+        x = x + step_size * y
+        outside = jnp.abs(x) > 1
+        return (jnp.clip(x, -1, 1), jnp.where(outside, 0.0, y)), None
+
+    (x, _), _ = jax.lax.scan(step, (x, y), jnp.linspace(0, 1, num_steps, dtype=dtype))
+    return from_blocks(plan, jnp.where(x < 0, -1.0, 1.0))

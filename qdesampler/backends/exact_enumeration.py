@@ -1,0 +1,78 @@
+"""All states of a small Ising problem: exact draws, probabilities and partition function."""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from qdesampler.backends.checks import check_call, refuse
+from qdesampler.backends.problem import IsingProblem, bits_to_spins
+from qdesampler.backends.protocol import Capabilities, LocalBackend, Samples
+
+__all__ = ["ExactEnumeration", "all_bits", "all_states"]
+
+_LARGEST = 16
+
+
+def all_bits(n: int) -> jax.Array:
+    """Return all `2^n` bit vectors as int8, shape `(2^n, n)`; row `k` holds the digits of `k`, highest first.
+
+    The rows' order is that of `jnp.ravel` on an array of shape `(2,) * n`.
+    """
+    return ((jnp.arange(2**n)[:, None] >> jnp.arange(n - 1, -1, -1)) & 1).astype(jnp.int8)
+
+
+def all_states(n: int) -> jax.Array:
+    """Return all `2^n` states, -1 and +1, in the order of `all_bits`."""
+    return bits_to_spins(all_bits(n))
+
+
+@dataclasses.dataclass(frozen=True)
+class ExactEnumeration(LocalBackend):
+    """Independent draws from `exp(-beta E) / Z` by enumeration, `n <= 16`: the reference of the tests."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Exact independent draws with their log probability."""
+        return Capabilities(law="density", jittable=True, max_variables=_LARGEST)
+
+    def sample(
+        self,
+        problem: IsingProblem,
+        *,
+        key: jax.Array,
+        num_reads: int = 1,
+        beta: ArrayLike = 1.0,
+        schedule: Any = None,
+        initial_states: ArrayLike | None = None,
+    ) -> Samples:
+        """Return independent exact draws with their log probabilities.
+
+        Raises:
+            TypeError: an argument is not of its kind.
+            ValueError: a number out of range, or a `schedule` or `initial_states`.
+            ProblemTooLargeError: more than 16 variables.
+        """
+        problem, num_reads, beta = check_call("ExactEnumeration", problem, num_reads, beta, _LARGEST)
+        refuse("ExactEnumeration", schedule=schedule, initial_states=initial_states)
+        return _draw(problem, beta, key, num_reads)
+
+    def log_partition(self, problem: IsingProblem, *, beta: ArrayLike = 1.0) -> jax.Array:
+        """Return `log Z = log sum_s exp(-beta E(s))`."""
+        problem, _, beta = check_call("ExactEnumeration", problem, 1, beta, _LARGEST)
+        return jax.nn.logsumexp(-beta * problem.energies(all_states(problem.num_variables)))
+
+
+@partial(jax.jit, static_argnums=3)
+def _draw(problem: IsingProblem, beta: jax.Array, key: jax.Array, num_reads: int) -> Samples:
+    states = all_states(problem.num_variables)
+    energies = problem.energies(states)
+    log_prob = jax.nn.log_softmax(-beta * energies)
+    # one uniform a read: a categorical draw by Gumbel noise would need 2^n of them
+    total = jnp.cumsum(jnp.exp(log_prob))
+    level = total[-1] * (1 - jax.random.uniform(key, (num_reads,), total.dtype))
+    rows = jnp.searchsorted(total, level)
+    return Samples(states[rows], energies[rows], None, log_prob[rows])

@@ -1,0 +1,251 @@
+r"""Quantum dynamics of up to twelve spins, exactly simulated: quench, reverse anneal, imaginary time.
+
+* **quench** and **reverse anneal**: a bit string goes in, evolves under a real Hamiltonian whose drive reads
+  the same backwards, and is measured. Then `U = U'`, so `|<s'|U|s>|^2` is symmetric, and accepting with
+  `min(1, pi(s') / pi(s))` is exact: quantum-enhanced Markov chain Monte Carlo (Layden et al. 2023).
+* **imaginary time**: the quantum dynamic equation after Wick's rotation, on bits: the transverse field is the
+  kinetic term. `e^{-tau H}` leads to the ground state of `H = beta E(Z) - Gamma sum_i X_i`; reads are drawn
+  from its square, whose probabilities are known.
+
+References:
+    Layden et al., "Quantum-enhanced Markov chain Monte Carlo", Nature 619 (2023) 282.
+    Wang and Maimaitiniyazi, "Quantum dynamics of machine learning", arXiv:2407.19890 (2024).
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from qdesampler.backends.checks import annealing_table, check_call, refuse
+from qdesampler.backends.exact_enumeration import all_states
+from qdesampler.backends.problem import IsingProblem, check_states
+from qdesampler.backends.protocol import BackendError, Capabilities, LocalBackend, Samples
+from qdesampler.backends.state_vector import evolve_real_time, relax_imaginary_time
+from qdesampler.equation.schedule import Schedule
+from qdesampler.equation.validation import as_positive_int, as_positive_scalar, is_traced
+
+__all__ = ["QuantumDynamics", "TransverseGroundState"]
+
+_LARGEST = 12
+Mode = Literal["quench", "reverse_anneal", "imaginary_time"]
+
+
+class TransverseGroundState(NamedTuple):
+    """The ground state of `beta E(Z) - Gamma sum X`; a pytree.
+
+    Attributes:
+        energy: the lowest eigenvalue.
+        log_prob: log of the squared amplitudes, in the order of `all_bits`, shape `(2^n,)`.
+        residual: `|H psi - energy psi|`.
+        imaginary_time: how long it took from the uniform state.
+    """
+
+    energy: jax.Array
+    log_prob: jax.Array
+    residual: jax.Array
+    imaginary_time: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantumDynamics(LocalBackend):
+    """A closed quantum system of `n <= 12` spins as a sampler.
+
+    Real time uses the normalised Hamiltonian `scale a E(Z) + Gamma sum X` with
+    `a = (n / (sum h_i^2 + sum_{i<j} J_ij^2))^(1/2)`, which makes the two terms equally large, so that scales,
+    fields and times are pure numbers.
+
+    Attributes:
+        mode: "quench": constant `scale = 1 - g`, `Gamma = g`; "reverse_anneal": `Gamma` rises from 0 to `g`
+            and falls again while `scale = 1 - Gamma`; "imaginary_time".
+        num_steps: steps of the splitting in real time; of Krylov at most, in imaginary time.
+        mixing: `g` is drawn uniformly between these for every read; independent of where the read starts.
+        duration: the time is drawn uniformly between these for every read.
+        transverse_field: `Gamma` of the imaginary time.
+    """
+
+    mode: Mode = "quench"
+    num_steps: int = 64
+    mixing: tuple[float, float] = (0.25, 0.6)
+    duration: tuple[float, float] = (2.0, 20.0)
+    transverse_field: float = 1.0
+
+    def __post_init__(self):
+        if self.mode not in get_args(Mode):
+            raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, got {self.mode!r}.")
+        as_positive_int("num_steps", self.num_steps)
+        as_positive_scalar("transverse_field", self.transverse_field)
+        for name, most in (("mixing", 1.0), ("duration", jnp.inf)):
+            low, high = getattr(self, name)
+            if not 0 < low <= high or high > most:
+                raise ValueError(f"{name} must be two numbers, 0 < low <= high, got {(low, high)}.")
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Symmetric proposals in real time; independent draws with known probability in imaginary time."""
+        if self.mode == "imaginary_time":
+            return Capabilities(law="density", jittable=True, max_variables=_LARGEST)
+        return Capabilities(
+            law="symmetric",
+            jittable=True,
+            initial_states=True,
+            schedule=True,
+            beta=False,
+            max_variables=_LARGEST,
+        )
+
+    def sample(
+        self,
+        problem: IsingProblem,
+        *,
+        key: jax.Array,
+        num_reads: int = 1,
+        beta: ArrayLike = 1.0,
+        schedule: Any = None,
+        initial_states: ArrayLike | None = None,
+    ) -> Samples:
+        """Return measured states.
+
+        Args:
+            problem: at most 12 spins.
+            key: JAX key.
+            num_reads: how many.
+            beta: factor of `E` in imaginary time; real time has no temperature and ignores it.
+            schedule: real time: a table `(T, 2)` or curves (`annealing_table`), the way out; the drive runs
+                through it and back, so that it reads the same backwards whatever is given.
+            initial_states: real time: -1 and +1, `(num_reads, n)` or `(n,)`; uniform ones if None.
+
+        Raises:
+            TypeError: an argument is not of its kind.
+            ValueError: a number out of range, or an argument that the mode does not take.
+            ProblemTooLargeError: more than 12 variables.
+            BackendError: imaginary time did not converge in `num_steps`. Under `jit` log_prob is then NaN.
+        """
+        problem, num_reads, beta = check_call("QuantumDynamics", problem, num_reads, beta, _LARGEST)
+        if self.mode == "imaginary_time":
+            refuse("imaginary time", schedule=schedule, initial_states=initial_states)
+            return _draw(problem, self.ground_state(problem, beta=beta).log_prob, key, num_reads)
+        n = problem.num_variables
+        key_start, key_run = jax.random.split(key)
+        if initial_states is None:
+            initial_states = 2 * jax.random.bernoulli(key_start, 0.5, (num_reads, n)).astype(jnp.int8) - 1
+        start = check_states("initial_states", initial_states, num_reads, n)
+        states = _measure(problem, self._table(schedule), key_run, start, self)
+        return Samples(states, problem.energies(states))
+
+    def transition_matrix(self, problem: IsingProblem, *, key: jax.Array, schedule: Any = None) -> jax.Array:
+        """Return `Q[s, s'] = |<s'|U|s>|^2` for one drive drawn by `key`, shape `(2^n, 2^n)`.
+
+        Raises:
+            ValueError: the mode is imaginary time, which is not a transition.
+            ProblemTooLargeError: more than 12 variables.
+        """
+        if self.mode == "imaginary_time":
+            raise ValueError("imaginary time draws independent states; see ground_state.")
+        problem, _, _ = check_call("QuantumDynamics", problem, 1, 1.0, _LARGEST)
+        return _transition_matrix(problem, self._table(schedule), key, self)
+
+    def ground_state(self, problem: IsingProblem, *, beta: ArrayLike = 1.0) -> TransverseGroundState:
+        """Return the ground state of `beta E(Z) - Gamma sum X` by imaginary time.
+
+        Raises:
+            ProblemTooLargeError: more than 12 variables.
+            BackendError: not converged in `num_steps` Krylov steps. Under `jit` the numbers are then NaN.
+        """
+        problem, _, beta = check_call("QuantumDynamics", problem, 1, beta, _LARGEST)
+        dtype = problem.h.dtype
+        tolerance = 1e-10 if dtype == jnp.float64 else 3e-5
+        found, converged = _relax(problem, beta, self.transverse_field, self.num_steps, tolerance)
+        if not is_traced(converged) and not bool(converged):
+            raise BackendError(
+                f"imaginary time did not converge in {self.num_steps} Krylov steps: residual "
+                f"{float(found.residual):.2g}; raise num_steps or the transverse field."
+            )
+        return jax.tree.map(lambda value: jnp.where(converged, value, jnp.nan), found)
+
+    def _table(self, schedule: Any) -> jax.Array | None:
+        if schedule is None:
+            return None
+        half = -(-self.num_steps // 2)
+        return annealing_table(schedule, half, Schedule.constant(1.0), Schedule.constant(1.0))
+
+
+def _energies(problem: IsingProblem) -> jax.Array:
+    """`E - offset` of all states: a constant is only a phase."""
+    return problem.energies(all_states(problem.num_variables)) - problem.offset
+
+
+def _drive(problem: IsingProblem, table: jax.Array | None, key: jax.Array, settings: QuantumDynamics):
+    """Phases and angles of one drive, symmetric under reversal to the last bit."""
+    dtype = problem.h.dtype
+    key_mixing, key_duration = jax.random.split(key)
+    g = jax.random.uniform(key_mixing, (), dtype, *settings.mixing)
+    time = jax.random.uniform(key_duration, (), dtype, *settings.duration)
+    if table is not None:
+        scale, field = table.astype(dtype).T
+    else:
+        half = -(-settings.num_steps // 2)
+        field = jnp.full(half, g)
+        if settings.mode == "reverse_anneal":
+            field = g * (jnp.arange(half, dtype=dtype) + 0.5) / half
+        scale = 1 - field
+    scale, field = jnp.concatenate([scale, scale[::-1]]), jnp.concatenate([field, field[::-1]])
+    couplings = problem.J**2
+    size = jnp.sum(problem.h**2) + (jnp.sum(couplings) / 2 if problem.edges is None else jnp.sum(couplings))
+    a = jnp.sqrt(problem.num_variables / jnp.where(size > 0, size, 1.0))
+    step = time / scale.size
+    return a * scale * step, field * step
+
+
+def _complex(dtype: Any) -> Any:
+    return jnp.complex128 if dtype == jnp.float64 else jnp.complex64
+
+
+@partial(jax.jit, static_argnums=4)
+def _measure(problem, table, key, start, settings: QuantumDynamics):
+    n, dtype = problem.num_variables, problem.h.dtype
+    energies = _energies(problem)
+    rows = (start > 0).astype(jnp.int32) @ (1 << jnp.arange(n - 1, -1, -1, dtype=jnp.int32))
+
+    def one(key, row):
+        key_drive, key_read = jax.random.split(key)
+        psi = jnp.zeros(2**n, _complex(dtype)).at[row].set(1)
+        psi = evolve_real_time(psi, energies, *_drive(problem, table, key_drive, settings))
+        return _pick(jnp.abs(psi) ** 2, jax.random.uniform(key_read, (), dtype))
+
+    return all_states(n)[jax.vmap(one)(jax.random.split(key, start.shape[0]), rows)]
+
+
+def _pick(weights: jax.Array, uniform: jax.Array) -> jax.Array:
+    """An index with probability proportional to `weights`."""
+    total = jnp.cumsum(weights)
+    return jnp.searchsorted(total, total[-1] * (1 - uniform))
+
+
+@partial(jax.jit, static_argnums=3)
+def _transition_matrix(problem, table, key, settings: QuantumDynamics):
+    energies = _energies(problem)
+    drive = _drive(problem, table, key, settings)
+    basis = jnp.eye(energies.size, dtype=_complex(problem.h.dtype))
+    return jnp.abs(jax.vmap(lambda psi: evolve_real_time(psi, energies, *drive))(basis)) ** 2
+
+
+@partial(jax.jit, static_argnums=(3, 4))
+def _relax(problem, beta, transverse_field, num_steps: int, tolerance: float):
+    energies = beta * _energies(problem)
+    energy, psi, residual, passed = relax_imaginary_time(energies, transverse_field, num_steps, tolerance)
+    scale = jnp.max(jnp.abs(energies)) + transverse_field * problem.num_variables
+    log_prob = jax.nn.log_softmax(2 * jnp.log(psi))
+    found = TransverseGroundState(energy + beta * problem.offset, log_prob, residual, passed)
+    return found, residual <= tolerance * scale
+
+
+@partial(jax.jit, static_argnums=3)
+def _draw(problem: IsingProblem, log_prob: jax.Array, key: jax.Array, num_reads: int) -> Samples:
+    uniforms = jax.random.uniform(key, (num_reads,), log_prob.dtype)
+    rows = jax.vmap(lambda u: _pick(jnp.exp(log_prob), u))(uniforms)
+    states = all_states(problem.num_variables)[rows]
+    return Samples(states, problem.energies(states), None, log_prob[rows])

@@ -1,0 +1,212 @@
+r"""Simulated annealing in JAX, with annealed-importance weights: the default backend.
+
+A read starts at a uniform state (`beta_0 = 0`) and makes one sweep at each `beta_k = beta scale_k`. Its
+weight,
+
+    log w = n log 2 - sum_k (beta_k - beta_{k-1}) E(x_{k-1}) - (beta - beta_T) E(x_T),
+
+makes it properly weighted: `E[w g(x_T)] = sum_s exp(-beta E(s)) g(s)` for every `g`, whatever the schedule,
+so that `E[w]` is the partition function (Neal 2001). `reverse_log_weight` runs the path backwards from a
+given state; with it annealed-importance draws become exact Markov moves.
+
+References:
+    Kirkpatrick, Gelatt, Vecchi, "Optimization by simulated annealing", Science 220 (1983) 671.
+    Neal, "Annealed importance sampling", Statistics and Computing 11 (2001) 125.
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from qdesampler.backends.checks import annealing_table, check_call
+from qdesampler.backends.problem import IsingProblem, check_states
+from qdesampler.backends.protocol import Capabilities, LocalBackend, Samples
+from qdesampler.backends.sweeps import SweepPlan, from_blocks, make_plan, sweep, to_blocks
+from qdesampler.equation.schedule import Schedule
+from qdesampler.equation.validation import as_positive_int
+
+__all__ = ["SimulatedAnnealing", "log_partition_estimate"]
+
+Update = Literal["metropolis", "heat_bath"]
+
+
+@dataclasses.dataclass(frozen=True)
+class SimulatedAnnealing(LocalBackend):
+    """Annealing by single-spin updates, all reads at once; coloured sweeps for sparse problems.
+
+    The default schedule is linear in `beta`, from `beta / num_sweeps` to `beta` itself, which suits sampling
+    and weights; one sweep is at `beta`. As an optimiser it wants a large `beta`.
+
+    Attributes:
+        num_sweeps: sweeps of a read, unless a call brings a table.
+        energy_scale: `beta_k / beta` over the run; None for the straight line described.
+        update: "metropolis" (lower energies) or "heat_bath".
+    """
+
+    num_sweeps: int = 100
+    energy_scale: Schedule | None = None
+    update: Update = "metropolis"
+
+    def __post_init__(self):
+        as_positive_int("num_sweeps", self.num_sweeps)
+        if self.update not in ("metropolis", "heat_bath"):
+            raise ValueError(f"update must be 'metropolis' or 'heat_bath', got {self.update!r}.")
+        if self.energy_scale is not None and not isinstance(self.energy_scale, Schedule):
+            raise TypeError(f"energy_scale must be a Schedule or None, got {self.energy_scale!r}.")
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Weighted draws from uniform starts; draws from given states have no weight."""
+        return Capabilities(law="weighted", jittable=True, initial_states=True, schedule=True)
+
+    def sample(
+        self,
+        problem: IsingProblem,
+        *,
+        key: jax.Array,
+        num_reads: int = 1,
+        beta: ArrayLike = 1.0,
+        schedule: Any = None,
+        initial_states: ArrayLike | None = None,
+    ) -> Samples:
+        """Return annealed states and their log weights.
+
+        Args:
+            problem: what to anneal.
+            key: JAX key.
+            num_reads: how many.
+            beta: inverse temperature at energy scale 1, and the one that the weights are for.
+            schedule: None, a table `(T, 2)`, or curves (`annealing_table`); the transverse field is not used.
+            initial_states: -1 and +1, `(num_reads, n)` or `(n,)`. There is then no `log_weight`.
+
+        Raises:
+            TypeError: an argument is not of its kind.
+            ValueError: numbers out of range or shapes that do not fit.
+        """
+        problem, num_reads, beta = check_call("SimulatedAnnealing", problem, num_reads, beta)
+        scales = self._scales(schedule)
+        start = None
+        if initial_states is not None:
+            start = check_states("initial_states", initial_states, num_reads, problem.num_variables)
+        states, log_weight = _anneal(
+            make_plan(problem), problem, scales, beta, key, start, num_reads, self.update
+        )
+        return Samples(states, problem.energies(states), None if initial_states is not None else log_weight)
+
+    def reverse_log_weight(
+        self,
+        problem: IsingProblem,
+        states: ArrayLike,
+        *,
+        key: jax.Array,
+        beta: ArrayLike = 1.0,
+        schedule: Any = None,
+    ) -> jax.Array:
+        """Return the log weight of a path drawn backwards from each state, shape `(reads,)`.
+
+        If the states have the law `exp(-beta E) / Z`, a state and its path have the law of a forward
+        run weighted by its weight; so `E[1 / w] = 1 / Z`.
+
+        Args:
+            problem: as in `sample`.
+            states: where the paths end, -1 and +1, shape `(reads, n)`.
+            key: JAX key.
+            beta: as in `sample`.
+            schedule: as in `sample`.
+        """
+        reads = jnp.shape(states)[0] if jnp.ndim(states) == 2 else 1
+        problem, reads, beta = check_call("SimulatedAnnealing", problem, reads, beta)
+        states = check_states("states", states, reads, problem.num_variables)
+        return _backwards(make_plan(problem), problem, self._scales(schedule), beta, key, states, self.update)
+
+    def _scales(self, schedule: Any) -> jax.Array:
+        steps = self.num_sweeps
+        curve = self.energy_scale
+        if curve is None:  # not through 0: a sweep at beta = 0 changes nothing in law
+            curve = Schedule.linear(1 / steps, 1.0) if steps > 1 else Schedule.constant(1.0)
+        return annealing_table(schedule, steps, curve, Schedule.constant(0.0))[:, 0]
+
+
+def log_partition_estimate(samples: Samples) -> tuple[jax.Array, jax.Array]:
+    """Return `log Z` from weighted samples and its standard error (delta method).
+
+    Raises:
+        ValueError: the samples have no weights, or there are fewer than two.
+    """
+    weights = samples.log_weight
+    if weights is None or weights.shape[0] < 2:
+        raise ValueError("log Z needs two weighted samples or more: law 'weighted', without initial_states.")
+    top = jnp.max(weights)
+    ratio = jnp.exp(weights - top)
+    mean = jnp.mean(ratio)
+    return top + jnp.log(mean), jnp.std(ratio, ddof=1) / (mean * jnp.sqrt(weights.shape[0]))
+
+
+def metropolis(beta: jax.Array, s: jax.Array, field: jax.Array, noise: jax.Array) -> jax.Array:
+    """Flip with probability `min(1, exp(-beta dE))`, `dE = -2 s field`."""
+    return jnp.where(noise < jnp.exp(2 * beta * s * field), -s, s)
+
+
+def heat_bath(beta: jax.Array, s: jax.Array, field: jax.Array, noise: jax.Array) -> jax.Array:
+    """Draw from the conditional law, `P(s = 1) = 1 / (1 + exp(2 beta field))`."""
+    return jnp.where(noise * (1 + jnp.exp(2 * beta * field)) < 1, jnp.ones_like(s), -jnp.ones_like(s))
+
+
+_UPDATES = {"metropolis": metropolis, "heat_bath": heat_bath}
+
+
+@partial(jax.jit, static_argnums=(6, 7))
+def _anneal(
+    plan: SweepPlan,
+    problem: IsingProblem,
+    scales: jax.Array,
+    beta: jax.Array,
+    key: jax.Array,
+    start: jax.Array | None,
+    num_reads: int,
+    update: Update,
+):
+    n, dtype = problem.num_variables, plan.h.dtype
+    key_start, key_run = jax.random.split(key)
+    if start is None:
+        start = 2 * jax.random.bernoulli(key_start, 0.5, (num_reads, n)).astype(jnp.int8) - 1
+    betas = beta * scales.astype(dtype)
+    rises = jnp.diff(betas, prepend=0)
+
+    def step(carry, now):
+        spins, energy, log_weight = carry
+        index, b, rise = now
+        log_weight = log_weight - rise * energy
+        noise = jax.random.uniform(jax.random.fold_in(key_run, index), spins.shape, dtype)
+        spins, change = sweep(plan, spins, noise, partial(_UPDATES[update], b))
+        return (spins, energy + change, log_weight), None
+
+    first = (to_blocks(plan, start), problem.energies(start), jnp.full(num_reads, n * jnp.log(2.0), dtype))
+    now = (jnp.arange(betas.size), betas, rises)
+    (spins, energy, log_weight), _ = jax.lax.scan(step, first, now)
+    return from_blocks(plan, spins), log_weight - (beta - betas[-1]) * energy
+
+
+@partial(jax.jit, static_argnums=(6,))
+def _backwards(plan, problem, scales, beta, key, states, update):
+    dtype, n = plan.h.dtype, problem.num_variables
+    betas = beta * scales.astype(dtype)
+    rises = jnp.diff(betas, prepend=0)
+
+    def step(carry, now):
+        spins, energy, log_weight = carry
+        index, b, rise = now
+        noise = jax.random.uniform(jax.random.fold_in(key, index), spins.shape, dtype)
+        spins, change = sweep(plan, spins, noise, partial(_UPDATES[update], b), reverse=True)
+        energy = energy + change
+        return (spins, energy, log_weight - rise * energy), None
+
+    energy = problem.energies(states)
+    log_weight = n * jnp.log(2.0).astype(dtype) - (beta - betas[-1]) * energy
+    now = (jnp.arange(betas.size), betas, rises)
+    carry, _ = jax.lax.scan(step, (to_blocks(plan, states), energy, log_weight), now, reverse=True)
+    return carry[2]
