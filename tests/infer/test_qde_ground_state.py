@@ -7,7 +7,7 @@ import pytest
 
 from qdesampler.equation.hamiltonian import Hamiltonian
 from qdesampler.infer.qde import QDE
-from qdesampler.solvers import SpectralGrid, ground_state
+from qdesampler.solvers import FlowTrial, GaussianTrial, SpectralGrid, Walkers, ground_state
 
 
 class Oscillator:
@@ -71,3 +71,36 @@ def test_hard_walls_are_never_crossed(run, assert_expectation):
     # psi0 = sqrt(2) sin(pi x): variance 1/12 - 1/(2 pi^2)
     assert_expectation(draws, 0.5, min_ess=200)
     assert_expectation((draws - 0.5) ** 2, 1 / 12 - 1 / (2 * np.pi**2), min_ess=200)
+
+
+QUARTIC = Hamiltonian.from_objective(lambda x: jnp.sum(x**4), dim=1)
+SOLVERS = {
+    "gaussian": GaussianTrial(),
+    "walkers": Walkers(
+        trial=lambda x: -0.6 * jnp.sum(x**2),
+        num_walkers=512,
+        num_steps=2400,
+        burn_in=200,
+        time_step=0.01,
+        forward_time=2.0,
+    ),
+    "flow": FlowTrial(layers=2, width=8, evaluations=2048, rounds=4, steps=60),
+}
+
+
+@pytest.mark.parametrize(
+    "name", ["walkers", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gaussian", "flow"))]
+)
+def test_the_result_of_every_solver_is_sampled(run, assert_expectation, name):
+    """The target is the state that was found, exactly; how near that is to the true one is the solver's."""
+    state = ground_state(QUARTIC, SOLVERS[name], key=jax.random.key(0))
+    x = jnp.linspace(-5, 5, 2001)[:, None]
+    density = np.exp(np.asarray(jax.vmap(state.log_prob)(x), np.float64))
+    second = density @ np.asarray(x[:, 0]) ** 2 / density.sum()
+    mcmc = run(QDE(ground_state=state), warmup=150, samples=400)
+    draws = mcmc.get_samples(group_by_chain=True)["x"][..., 0]
+    assert_expectation(draws, density @ np.asarray(x[:, 0]) / density.sum(), min_ess=200)
+    assert_expectation(draws**2, second, min_ess=200)
+    exact = ground_state(QUARTIC, SpectralGrid(bounds=(-5.0, 5.0), points=128))
+    truth = np.exp(np.asarray(jax.vmap(exact.log_prob)(x), np.float64))
+    assert second == pytest.approx(truth @ np.asarray(x[:, 0]) ** 2 / truth.sum(), rel=0.06)
