@@ -1,9 +1,11 @@
 """Annealers behind one protocol: Ising problems in, reads out, and what may be believed of their law."""
 
 from qdesampler.backends.bifurcation import SimulatedBifurcation
+from qdesampler.backends.dimod_adapter import BackendRetryWarning, DimodBackend, as_dimod, from_bqm, to_bqm
 from qdesampler.backends.exact_enumeration import ExactEnumeration
 from qdesampler.backends.gibbs_surrogate import GibbsSurrogate
 from qdesampler.backends.path_integral import PathIntegralAnnealing
+from qdesampler.backends.pool import build_pool
 from qdesampler.backends.problem import IsingProblem, bits_to_spins, spins_to_bits
 from qdesampler.backends.protocol import (
     AnnealingBackend,
@@ -14,11 +16,14 @@ from qdesampler.backends.protocol import (
 )
 from qdesampler.backends.quantum_dynamics import QuantumDynamics, TransverseGroundState
 from qdesampler.backends.simulated_annealing import SimulatedAnnealing, log_partition_estimate
+from qdesampler.backends.tree_decomposition import TreeDecomposition
 
 __all__ = [
     "AnnealingBackend",
     "BackendError",
+    "BackendRetryWarning",
     "Capabilities",
+    "DimodBackend",
     "ExactEnumeration",
     "GibbsSurrogate",
     "IsingProblem",
@@ -29,7 +34,12 @@ __all__ = [
     "SimulatedAnnealing",
     "SimulatedBifurcation",
     "TransverseGroundState",
+    "TreeDecomposition",
+    "as_dimod",
     "bits_to_spins",
+    "build_pool",
+    "from_bqm",
     "log_partition_estimate",
     "spins_to_bits",
+    "to_bqm",
 ]
