@@ -1,4 +1,4 @@
-r"""A ladder of replicas inside one chain: its start from walkers, its tuning in warm-up, its frozen iterations.
+"""A ladder of replicas inside one chain: its start from walkers, its warm-up, its frozen iterations.
 
 The warm-up is four rounds that double in length. At the end of each of the first three the rungs are placed
 anew, at equal shares of the measured rejections; the last round tunes step sizes where the rungs stay. From

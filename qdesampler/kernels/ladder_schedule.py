@@ -2,8 +2,8 @@ r"""Where the rungs stand: equal steps of the communication barrier.
 
 The rejection rates of neighbours add up, along any fine enough ladder, to the same barrier `Lambda = sum_k
 r_k`; the flow of replicas is fastest when each pair bears an equal share, and a round trip then takes about
-`2 + 2 sum r / (1 - r)` iterations (Syed, Bouchard-Cote, Deligiannidis and Doucet 2022). About `2 Lambda` rungs
-make the most round trips for an evaluation.
+`2 + 2 sum r / (1 - r)` iterations (Syed, Bouchard-Cote, Deligiannidis and Doucet 2022). About `2 Lambda`
+rungs make the most round trips for an evaluation.
 """
 
 import jax
@@ -20,7 +20,7 @@ _NEAREST = 1e-4  # fraction of the first probe
 
 
 def probe_fractions(fractions: jax.Array, used: jax.Array) -> jax.Array:
-    """Fractions to measure a barrier at, shape `(PROBES,)`: from 0 to 1, dense where the walkers went slowly."""
+    """Fractions to measure a barrier at, shape `(PROBES,)`, dense where the walkers went slowly."""
     stages = fractions.size
     at = jnp.linspace(0, 1, PROBES) * (used - 1)
     walked = jnp.interp(at, jnp.arange(stages), jnp.where(jnp.arange(stages) < used, fractions, 1.0))

@@ -7,7 +7,8 @@ For each pair of neighbours with work `W` and a constant `C` frozen in warm-up, 
 is Bennett's (1976), consistent for any `C` and best where `C` is the answer; its terms are bounded. The
 stepping stones `log E[e^W]` (upwards) and `-log E'[e^-W]` (downwards) straddle it in expectation, the first
 from below, the second from above. Sums are kept in `BATCHES` consecutive batches; when these are full,
-neighbours are merged and batches grow twice as long, so that the memory is constant and a run can be continued.
+neighbours are merged and batches grow twice as long, so that the memory is constant and a run can be
+continued.
 """
 
 from typing import NamedTuple

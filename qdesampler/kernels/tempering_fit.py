@@ -70,7 +70,7 @@ def fit_reference(key: jax.Array, walkers: Walkers, evaluate: Evaluate, wide: Re
         evaluate: `x -> (log p, grad log p)`.
         wide: the broad reference of that run, with room for `COMPONENTS`.
     """
-    key_draws, key_single, key_mixture, key_descent = jax.random.split(key, 4)
+    key_draws, key_single, key_mixture = jax.random.split(key, 3)
     points = walkers.replicas
     weights = log_weights(walkers, points.log_target)
     per_stage = weights.size // walkers.fractions.size
@@ -80,23 +80,24 @@ def fit_reference(key: jax.Array, walkers: Walkers, evaluate: Evaluate, wide: Re
         return points.position[resample(key, jnp.where(mask, weights, -jnp.inf), 2 * per_stage)]
 
     keys = jax.random.split(key_draws, 3)
-    fitting, judging = half(keys[0], even), half(keys[1], ~even)
+    judging, every = half(keys[0], ~even), half(keys[1], jnp.ones_like(even))
+    both = jnp.stack([half(keys[2], even), every])  # to be judged, and to be used: one program for both
+    ones = jax.vmap(lambda draws: references.fit_mixture(key_single, draws, 1))(both)
+    many = jax.vmap(lambda draws: references.fit_mixture(key_mixture, draws, MIXTURE))(both)
+    twice = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), wide)
+    # Leaves (candidate, half or all, ...).
+    candidates = jax.tree.map(
+        lambda *leaves: jnp.stack(leaves), twice, jax.vmap(_padded)(ones), jax.vmap(_padded)(many)
+    )
 
-    def fits(draws):
-        one = references.fit_mixture(key_single, draws, 1)
-        many = references.fit_mixture(key_mixture, draws, MIXTURE)
-        return [wide, _padded(one), _padded(many)]
-
-    def held_out(reference):
+    def judge(reference):
         value = jnp.mean(jax.vmap(lambda x: references.log_density(reference, x))(judging))
-        return jnp.where(jnp.isfinite(value), value, -jnp.inf)
+        return jnp.where(jnp.isfinite(value), value, -jnp.inf), _covered(reference, judging)
 
-    trials = fits(fitting)
-    best = jnp.argmax(jnp.stack([held_out(reference) for reference in trials]))
-    covered = jnp.stack([_covered(reference, judging) for reference in trials])[best]
-    every = half(keys[2], jnp.ones_like(even))
-    candidates = jax.tree.map(lambda *leaves: jnp.stack(leaves), *fits(every))
-    chosen: Reference = jax.tree.map(lambda leaf: leaf[best], candidates)
+    scores, covers = jax.vmap(judge)(jax.tree.map(lambda leaf: leaf[:, 0], candidates))
+    best = jnp.argmax(scores)
+    covered = covers[best]
+    chosen: Reference = jax.tree.map(lambda leaf: leaf[best, 1], candidates)
     sound = jnp.all(jnp.isfinite(chosen.means)) & jnp.all(jnp.isfinite(chosen.whiteners))
     chosen = jax.tree.map(lambda a, b: jnp.where(sound, a, b), chosen, wide)
     components = jnp.where(sound, jnp.asarray([0, 1, MIXTURE])[best], 0)

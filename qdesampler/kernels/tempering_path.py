@@ -5,8 +5,8 @@ Every path here is linear in the two log densities,
     log pi_s(x) = a(s) log q(x) + b(s) log p(x) + const,      (a, b)(0) = (1, 0),   (a, b)(1) = (0, 1),
 
 so that everything a ladder needs of two rungs is the *work* `W = (a' - a) log q + (b' - b) log p`: the
-acceptance of a swap of `x` (lower) and `x'` (upper) is `min(1, exp(W(x) - W(x')))`, and `log Z'/Z = log E[e^W]`
-over the lower rung. Along the geometric path `W = (b' - b) V` with `V = log p - log q`.
+acceptance of a swap of `x` (lower) and `x'` (upper) is `min(1, exp(W(x) - W(x')))`, and `log Z'/Z = log
+E[e^W]` over the lower rung. Along the geometric path `W = (b' - b) V` with `V = log p - log q`.
 """
 
 import dataclasses
@@ -39,8 +39,8 @@ class GeometricPath:
 class DiffusionPath:
     """The outer loop of the quantum dynamic equation: `pi = exp(-U / D)`, `D` lowered from `start` to 1.
 
-    The first `leg` of the way leads geometrically from the reference to `exp(-U / start)`, the rest lowers `D`
-    geometrically. `exp(-U / start)` has to be normalisable.
+    The first `leg` of the way leads geometrically from the reference to `exp(-U / start)`, the rest lowers
+    `D` geometrically. `exp(-U / start)` has to be normalisable.
 
     Attributes:
         start: the largest `D`, above 1.

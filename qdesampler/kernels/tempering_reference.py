@@ -46,7 +46,7 @@ def _is_dense(reference: Reference) -> bool:
 
 
 def broad(centre: jax.Array, scale: jax.Array, components: int) -> Reference:
-    """One Gaussian of standard deviations `scale`, shape `(dim,)`, in a mixture with room for `components`."""
+    """One Gaussian of standard deviations `scale`, shape `(dim,)`, with room for `components`."""
     dtype, dim = jnp.result_type(float), centre.size
     inverse = jnp.broadcast_to(1 / jnp.asarray(scale, dtype), (dim,))
     whitener = jnp.diag(inverse) if dim <= DENSE_DIMENSIONS else inverse
@@ -111,8 +111,8 @@ def add_component(
 def fit_mixture(key: jax.Array, points: jax.Array, components: int) -> Reference:
     r"""A mixture of `components` Gaussians fitted to draws by expectation-maximisation.
 
-    Covariances are shrunk towards the diagonal of the pooled scatter within clusters, `S_k = (n_k C_k + nu W) /
-    (n_k + nu)` with `nu = dim + 2` (the mode under an inverse Wishart law), and seeds are spread out
+    Covariances are shrunk towards the diagonal of the pooled scatter within clusters, `S_k = (n_k C_k + nu W)
+    / (n_k + nu)` with `nu = dim + 2` (the mode under an inverse Wishart law), and seeds are spread out
     (k-means++, Arthur and Vassilvitskii 2007).
 
     Args:

@@ -94,13 +94,19 @@ def choose_metric(replicas: Replica, powers: tuple[jax.Array, jax.Array]) -> Met
     rank = dim if dim <= DENSE_DIMENSIONS else 0
     previous = identity_metric(dim, rank)
     blocks = (tuple(range(dim)),)
-    fitted = (jnp.arange(n) % 2 == 0) * usable
-    candidates = fit_metric(replicas.position, scores, fitted, previous, blocks, rank)
-    held_out = (jnp.arange(n) % 2 == 1) * usable
-    losses = jnp.stack([fisher_loss(m, replicas.position, scores, held_out) for m in candidates])
+    even = jnp.arange(n) % 2 == 0
+
+    def fit(weights):
+        return fit_metric(replicas.position, scores, weights, previous, blocks, rank)
+
+    # Fitted to every other draw, to be judged, and to all, to be used: one program for both.
+    fits = jax.vmap(fit)(jnp.stack([even * usable, usable]))
+    kinds = jax.tree.map(lambda *leaves: jnp.stack(leaves), *fits)
+    losses = jax.vmap(lambda kind: fisher_loss(kind, replicas.position, scores, ~even * usable))(
+        jax.tree.map(lambda leaf: leaf[:, 0], kinds)
+    )
     best = jnp.argmin(losses)
-    final = fit_metric(replicas.position, scores, usable, previous, blocks, rank)
-    chosen = jax.tree.map(lambda *leaves: jnp.stack(leaves)[best], *final)
+    chosen = jax.tree.map(lambda leaf: leaf[best, 1], kinds)
     sound = jnp.all(jnp.isfinite(chosen.scale) & (chosen.scale > 0))
     return jax.tree.map(lambda c, p: jnp.where(sound, c, p), chosen, previous)
 
@@ -113,7 +119,7 @@ def _stage_densities(replicas, powers, log_normalisers, used):
         value = tempered((a, b), replicas.log_reference, replicas.log_target) - log_z
         return jnp.where(is_reached, value, -jnp.inf)
 
-    return jax.vmap(stage)(*powers, log_normalisers, reached)
+    return jax.vmap(stage)(powers[0], powers[1], log_normalisers, reached)
 
 
 def _log_mixture(replicas, path, fractions, log_normalisers, used) -> jax.Array:

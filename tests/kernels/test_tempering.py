@@ -1,4 +1,4 @@
-"""Ladders leave the product of their rungs invariant; paths, references, schedules and sums are what they say."""
+"""Ladders leave the product of their rungs invariant; paths, references and sums are what they say."""
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,7 @@ def rungs_after(path, log_ratio=None, sweeps=6):
         replicas = jax.vmap(lambda y, a, b: place(y, evaluate, reference, (a, b)))(x, *powers)
 
         def one(i, replicas):
-            args = (reference, path, fractions, metric, jnp.full(4, 0.5), 2, i % 2)
+            args = (reference, path, fractions, metric, jnp.full(4, 0.5), jnp.asarray(2), i % 2)
             return sweep(jax.random.fold_in(key, i), replicas, evaluate, *args, **options)[0]
 
         return jax.lax.fori_loop(0, sweeps, one, replicas).position[..., 0]
@@ -117,7 +117,9 @@ def test_sums_merge_their_batches_and_lose_nothing():
     ups = np.random.default_rng(0).normal(size=(n, 2)).astype(np.float32)
     centres = jnp.zeros(2)
     add = jax.jit(
-        lambda s, up: add_iteration(s, centres, jnp.full(2, 0.5), up, -up, jnp.asarray([1, 0, -1]), 1)
+        lambda s, up: add_iteration(
+            s, centres, jnp.full(2, 0.5), up, -up, jnp.asarray([1, 0, -1]), jnp.asarray(1)
+        )
     )
     for up in ups:
         sums = add(sums, jnp.asarray(up))
@@ -151,6 +153,7 @@ def test_walkers_find_the_evidence_and_the_masses_of_two_modes():
         assert abs(values.mean() - expected) < 5 * values.std(ddof=1) / 4
 
 
+@pytest.mark.slow
 def test_a_spike_that_walkers_cannot_see_is_found_by_descents():
     dim, width = 6, 0.02
 
