@@ -1,0 +1,384 @@
+"""AnnealedQDE: the NumPyro kernel for posteriors of many modes, with the evidence beside the draws."""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from numpyro.infer.initialization import init_to_uniform
+from numpyro.infer.mcmc import MCMCKernel
+
+from qdesampler.infer.annealed_reference import DEFAULT_SCALE, broad_gaussian, prior_moments
+from qdesampler.infer.annealed_start import (
+    Start,
+    agree,
+    check_arrival,
+    flat_evaluation,
+    path_named,
+    walk,
+)
+from qdesampler.infer.annealed_state import AnnealedAdaptState, AnnealedState
+from qdesampler.infer.arguments import Arguments
+from qdesampler.infer.target import Target, is_batched
+from qdesampler.kernels.ladder import SHORTEST_WARMUP, ladder_step, start_ladder
+from qdesampler.kernels.ladder_schedule import equal_shares
+from qdesampler.kernels.tempering import Evaluate, place
+from qdesampler.kernels.tempering_path import GeometricPath, TemperingPath
+from qdesampler.kernels.tempering_walkers import WalkerSettings
+
+__all__ = ["AnnealedQDE"]
+
+_LEGS = ("auto", "fitted", "broad")
+
+
+class AnnealedQDE(MCMCKernel):
+    r"""Exact sampling of many modes, and the evidence: the outer loop of the quantum dynamic equation.
+
+    Lowering `D` carries the ground state of the Hamiltonian from a broad state to the posterior. Here the
+    loop is a ladder of replicas inside each chain, on a path `q^(1-s) p^s` from a normalised reference `q` to
+    the posterior `p = exp(-U)` (or through `exp(-U/D)` with `D` lowered). Neighbours swap non-reversibly, so
+    that replicas travel from the reference, where they forget, to the posterior and back; the kernel leaves
+    the product of all rungs invariant, and its draws are those of the posterior's rung.
+
+    Before the warm-up a population of persistent walkers is annealed from a broad Gaussian: it fills the
+    modes and gives the first rungs, metrics and evidence. From the walkers a mixture of Gaussians is fitted;
+    where it covers them it replaces the broad Gaussian as the ladder's reference, and few rungs remain. The
+    warm-up places the rungs at equal shares of the measured barrier and tunes step sizes; then all is frozen.
+
+    After `run`, `log_evidence(mcmc)` gives `log Z = log int exp(-U(z)) dz` *of the potential as given*: for a
+    model that is the marginal likelihood, as its priors are normalised; constants missing from a
+    `potential_fn` are missing from its evidence.
+
+    Args:
+        model: NumPyro model. Exactly one of `model`, `potential_fn` is given.
+        potential_fn: `z -> U(z)`, scalar, over any pytree; `init_params` is then required in `run`.
+        reference: the broad Gaussian in unconstrained coordinates: a scale, or `(centre, scale)`. It has to
+            cover the posterior. None: as wide as the prior of the model; 5 for a potential.
+        path: "geometric", "diffusion" (`D` lowered; broad reference only) or a path object.
+        leg: "fitted", "broad", or "auto": fitted where that mixture covers the walkers and its barrier is
+            lower.
+        num_rungs: of the ladder, at least 2 (the reference counts); None: from the barrier.
+        max_rungs: most rungs that None may choose.
+        num_walkers: of the population of each chain, at least 16.
+        max_steps: most leapfrog steps of a trajectory.
+        target_accept_prob: what step sizes aim at.
+        init_strategy: NumPyro's per-site start, used for the structure of a model's sites.
+        forward_mode_differentiation: differentiate forwards.
+
+    Raises:
+        ValueError: for none or several sources, an improper reference, fewer than two rungs, or a number out
+            of its range.
+    """
+
+    def __init__(
+        self,
+        model: Callable | None = None,
+        potential_fn: Callable | None = None,
+        *,
+        reference: Any = None,
+        path: str | TemperingPath = "geometric",
+        leg: str = "auto",
+        num_rungs: int | None = None,
+        max_rungs: int = 40,
+        num_walkers: int = 256,
+        max_steps: int = 16,
+        target_accept_prob: float = 0.8,
+        init_strategy: Callable = init_to_uniform,
+        forward_mode_differentiation: bool = False,
+    ):
+        for name, value, least in (
+            ("num_rungs", num_rungs, 2),
+            ("max_rungs", max_rungs, 3),
+            ("num_walkers", num_walkers, 16),
+            ("max_steps", max_steps, 1),
+        ):
+            if value is not None and (isinstance(value, bool) or int(value) != value or value < least):
+                remedy = " A ladder needs a reference and a target." if name == "num_rungs" else ""
+                raise ValueError(f"{name} is {value}; expected an integer of at least {least}.{remedy}")
+        if not 0 < target_accept_prob < 1:
+            raise ValueError(f"target_accept_prob is {target_accept_prob}; expected between 0 and 1.")
+        if leg not in _LEGS:
+            raise ValueError(f"leg is {leg!r}; expected one of {', '.join(_LEGS)}.")
+        self._path = path_named(path)
+        if leg == "fitted" and not isinstance(self._path, GeometricPath):
+            raise ValueError("A fitted reference needs path='geometric'; use leg='broad' with this path.")
+        self._leg = leg if isinstance(self._path, GeometricPath) else "broad"
+        if reference is not None:
+            size = max((jnp.size(part) for part in jax.tree.leaves(reference)), default=1)
+            broad_gaussian(reference, size)  # refuse what is improper before any work starts
+        self._reference = reference
+        self._num_rungs = num_rungs
+        self._max_rungs = max_rungs
+        self._max_steps = max_steps
+        self._target_accept_prob = target_accept_prob
+        self._walkers = WalkerSettings(walkers=int(num_walkers), max_steps=max_steps)
+        self._target = Target(
+            model,
+            potential_fn,
+            None,
+            init_strategy=init_strategy,
+            forward_mode=forward_mode_differentiation,
+        )
+        # Sequential chains must have states of one shape: what the first one chose, and for which arguments.
+        self._chosen: tuple[Arguments, int, bool] | None = None
+
+    # ---- NumPyro's contract --------------------------------------------------------------------------------
+
+    @property
+    def sample_field(self) -> str:
+        """The field of the state that holds the draw."""
+        return "z"
+
+    @property
+    def default_fields(self) -> tuple[str, ...]:
+        """What `MCMC` collects unasked."""
+        return (
+            "z",
+            "diverging",
+            "energy",
+            "potential_energy",
+            "accept_prob",
+            "num_evals",
+            "adapt_state.step_size",
+        )
+
+    @property
+    def _sample_fn(self) -> Callable | None:
+        """NumPyro reads this name: None means that `init` has to run before `sample` can."""
+        return self.sample if self._target.is_ready else None
+
+    @property
+    def model(self) -> Callable | None:
+        """The NumPyro model, or None."""
+        return self._target.model
+
+    def __getstate__(self) -> dict:
+        """State for copies and pickles, without what belongs to one run."""
+        return {**self.__dict__, "_chosen": None}
+
+    def init(
+        self,
+        rng_key: jax.Array,
+        num_warmup: int,
+        init_params: Any = None,
+        model_args: Sequence = (),
+        model_kwargs: dict | None = None,
+    ) -> AnnealedState:
+        """Walkers, then the ladder; a batch of keys gives a batch of vectorized chains.
+
+        The number of rungs and the reference's leg are agreed over the chains of a batch, and taken over by
+        the sequential chains that follow the first. Under a transform (parallel chains, `vmap`) the number of
+        rungs cannot depend on the barrier: it is `num_rungs`, or half of `max_rungs`.
+
+        Raises:
+            ValueError: a bad `init_params` or reference, or fewer than 32 iterations of warm-up.
+            RuntimeError: no valid start, walkers that never saw a finite density or did not arrive.
+        """
+        if num_warmup < SHORTEST_WARMUP:
+            raise ValueError(
+                f"AnnealedQDE needs at least {SHORTEST_WARMUP} iterations of warm-up to place its rungs and "
+                f"tune its steps; num_warmup is {num_warmup}. A finished run continues without: set "
+                "mcmc.post_warmup_state = mcmc.last_state."
+            )
+        model_kwargs = model_kwargs or {}
+        batched = is_batched(rng_key)
+        keys = jax.vmap(lambda k: jax.random.split(k, 4))(rng_key if batched else rng_key[None])
+        one = keys[:, 0] if batched else keys[0, 0]
+        start = self._target.start(one, init_params, model_args, model_kwargs)
+        prototype = jax.tree.map(lambda x: x[0], start.z) if batched else start.z
+        flat, unravel = ravel_pytree(prototype)
+        if flat.size == 0:
+            raise ValueError("The model has no continuous latent site: there is nothing to anneal.")
+        evaluate = self._evaluation(unravel, model_args, model_kwargs)
+        centre, scale = self._broad(keys[0, 1], flat.size, prototype, model_args, model_kwargs)
+
+        @jax.jit
+        def walked(keys):
+            return jax.vmap(lambda key: walk(key, evaluate, centre, scale, self._path, self._walkers))(keys)
+
+        found: Start = walked(keys[:, 1])
+        check_arrival(found.walkers)
+        rungs, fitted = self._agreed(found, batched, model_args, model_kwargs)
+
+        @jax.jit
+        def built(keys, found, fitted):
+            def build(key, found):
+                seen, barrier = found.leg(fitted)
+                fractions = equal_shares(found.probes, barrier, rungs)
+                return start_ladder(
+                    key,
+                    seen,
+                    found.reference(fitted),
+                    self._path,
+                    fractions,
+                    num_warmup,
+                    self._max_steps,
+                    found.fit.hidden_share,
+                    jnp.where(fitted, found.fit.components, 0),
+                )
+
+            return jax.vmap(build)(keys, found)
+
+        ladder = built(keys[:, 2], found, fitted)
+        spent = found.num_evals + start.num_evals
+        rng_key = keys[:, 3]
+        if not batched:
+            ladder, spent, rng_key = jax.tree.map(lambda leaf: leaf[0], (ladder, spent, rng_key))
+        zero = jnp.zeros_like(ladder.walker_log_evidence)
+        none = jnp.zeros_like(spent)
+        z, energy, gradient = self._posterior_rung(ladder, unravel, batched)
+        return AnnealedState(
+            i=none,
+            z=z,
+            z_grad=gradient,
+            potential_energy=energy,
+            energy=energy,
+            num_evals=none,
+            warmup_evals=none,
+            pending_evals=spent,
+            accept_prob=zero,
+            mean_accept_prob=zero,
+            diverging=~jnp.isfinite(energy),
+            adapt_state=AnnealedAdaptState(ladder.step_sizes[..., -1], ladder),
+            rng_key=rng_key,
+        )
+
+    def sample(self, state: AnnealedState, model_args: Sequence, model_kwargs: dict | None) -> AnnealedState:
+        """One iteration of every chain of `state`."""
+        batched = is_batched(state.rng_key)
+        prototype = jax.tree.map(lambda x: x[0], state.z) if batched else state.z
+        _, unravel = ravel_pytree(prototype)
+        evaluate = self._evaluation(unravel, model_args, model_kwargs or {})
+
+        def one(key, ladder):
+            key, key_step = jax.random.split(key)
+            step = ladder_step(
+                key_step, ladder, evaluate, self._path, self._max_steps, self._target_accept_prob
+            )
+            return key, *step
+
+        rng_key, ladder, info = (jax.vmap(one) if batched else one)(state.rng_key, state.adapt_state.ladder)
+        warming = state.i < ladder.num_warmup
+        evals = info.num_evals + state.pending_evals
+        counted = state.i + 1 - jnp.where(warming, 0, ladder.num_warmup)
+        z, energy, gradient = self._posterior_rung(ladder, unravel, batched)
+        return AnnealedState(
+            i=state.i + 1,
+            z=z,
+            z_grad=gradient,
+            potential_energy=energy,
+            energy=info.energy,
+            num_evals=evals,
+            warmup_evals=state.warmup_evals + jnp.where(warming, evals, 0),
+            pending_evals=jnp.zeros_like(state.pending_evals),
+            accept_prob=info.target_accept_prob,
+            mean_accept_prob=state.mean_accept_prob
+            + (info.target_accept_prob - state.mean_accept_prob) / counted,
+            diverging=info.diverging | ~jnp.isfinite(energy),
+            adapt_state=AnnealedAdaptState(ladder.step_sizes[..., -1], ladder),
+            rng_key=rng_key,
+        )
+
+    def postprocess_fn(self, model_args: Sequence, model_kwargs: dict | None) -> Callable:
+        """`z -> constrained values and deterministic sites`."""
+        return self._target.postprocess(model_args, model_kwargs)
+
+    def get_diagnostics_str(self, state: AnnealedState) -> str:
+        """One line for the progress bar of a single chain."""
+        ladder = state.adapt_state.ladder
+        return (
+            f"{ladder.fractions.shape[-1]} rungs, {ladder.kept.round_trips} round trips, "
+            f"acc. prob={state.mean_accept_prob:.2f}"
+        )
+
+    # ---- hooks for composite kernels -----------------------------------------------------------------------
+
+    def get_potential_fn(self, model_args: Sequence = (), model_kwargs: dict | None = None) -> Callable:
+        """The potential energy for these arguments.
+
+        Raises:
+            RuntimeError: for a model before `init`.
+        """
+        return self._target.potential(model_args, model_kwargs)
+
+    def get_constrain_fn(
+        self,
+        model_args: Sequence = (),
+        model_kwargs: dict | None = None,
+        *,
+        return_deterministic: bool = False,
+    ) -> Callable:
+        """`z -> constrained values`, without running the model where supports are static.
+
+        Raises:
+            RuntimeError: for a model before `init`.
+        """
+        return self._target.constrain(model_args, model_kwargs, return_deterministic)
+
+    def refresh(self, state: AnnealedState, model_args: Sequence, model_kwargs: dict | None) -> AnnealedState:
+        """The same replicas, their densities recomputed for these arguments (one evaluation a rung)."""
+        batched = is_batched(state.rng_key)
+        prototype = jax.tree.map(lambda x: x[0], state.z) if batched else state.z
+        _, unravel = ravel_pytree(prototype)
+        evaluate = self._evaluation(unravel, model_args, model_kwargs or {})
+
+        def anew(ladder):
+            powers = jax.vmap(self._path.coefficients)(ladder.fractions)
+            replicas = jax.vmap(lambda x, a, b: place(x, evaluate, ladder.reference, (a, b)))(
+                ladder.replicas.position, *powers
+            )
+            return ladder._replace(replicas=replicas)
+
+        ladder = (jax.vmap(anew) if batched else anew)(state.adapt_state.ladder)
+        z, energy, gradient = self._posterior_rung(ladder, unravel, batched)
+        return state._replace(
+            z=z,
+            z_grad=gradient,
+            potential_energy=energy,
+            pending_evals=state.pending_evals + ladder.fractions.shape[-1],
+            adapt_state=state.adapt_state._replace(ladder=ladder),
+        )
+
+    def wrap_model(self, wrapper: Callable) -> "AnnealedQDE":
+        """A copy of this kernel bound to `wrapper(model)`, to be initialised anew.
+
+        Raises:
+            ValueError: if the kernel has no model.
+        """
+        if self.model is None:
+            raise ValueError("`wrap_model` needs a kernel built from a model; this one has none.")
+        kernel = copy.copy(self)
+        kernel._chosen = None
+        kernel._target = self._target.rebound(wrapper(self.model))
+        return kernel
+
+    # ---- parts ---------------------------------------------------------------------------------------------
+
+    def _evaluation(self, unravel, model_args, model_kwargs) -> Evaluate:
+        potential = self._target.potential(model_args, model_kwargs)
+        return flat_evaluation(potential, unravel, self._target.forward_mode)
+
+    def _broad(self, rng_key, dim, prototype, model_args, model_kwargs):
+        if self._reference is not None:
+            return broad_gaussian(self._reference, dim)
+        if self.model is None:
+            return broad_gaussian(DEFAULT_SCALE, dim)
+        return prior_moments(rng_key, self.model, model_args, model_kwargs, prototype)
+
+    def _agreed(self, found, batched, model_args, model_kwargs) -> tuple[int, Any]:
+        """Number of rungs, and whether the reference is the fitted one."""
+        arguments = Arguments(model_args, model_kwargs)
+        if not batched and self._chosen is not None and self._chosen[0].are(model_args, model_kwargs):
+            return self._chosen[1], self._chosen[2]
+        rungs, fitted = agree(found, self._leg, self._num_rungs, self._max_rungs)
+        if not batched and isinstance(fitted, bool):
+            self._chosen = (arguments, rungs, fitted)
+        return rungs, fitted
+
+    @staticmethod
+    def _posterior_rung(ladder, unravel, batched):
+        replica = jax.tree.map(lambda leaf: leaf[:, -1] if batched else leaf[-1], ladder.replicas)
+        unpack = jax.vmap(unravel) if batched else unravel
+        return unpack(replica.position), -replica.log_target, unpack(-replica.target_score)

@@ -1,0 +1,151 @@
+"""From walkers to the choice of a ladder: reference, barrier, number of rungs."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.flatten_util import ravel_pytree
+
+from qdesampler.infer.target import value_and_gradient
+from qdesampler.kernels.ladder_schedule import predicted_rejections, probe_fractions, rungs_for
+from qdesampler.kernels.tempering import Evaluate
+from qdesampler.kernels.tempering_fit import COMPONENTS, FittedReference, fit_reference, with_reference
+from qdesampler.kernels.tempering_path import PATHS, TemperingPath
+from qdesampler.kernels.tempering_reference import Reference, broad
+from qdesampler.kernels.tempering_walkers import Walkers, WalkerSettings, run_walkers
+
+__all__ = ["Start", "agree", "check_arrival", "flat_evaluation", "path_named", "walk"]
+
+MOST_UNCOVERED = 0.01  # of the walkers may lie outside a reference that replaces the broad one
+_LARGE = 0.2  # mass of an overlooked mode for which the fitted reference, which holds it, is taken anyway
+_WORTH = 0.8  # share of the broad barrier that a fitted reference has to fall below
+
+
+class Start(NamedTuple):
+    """What walkers found, one chain.
+
+    Attributes:
+        walkers: the run, seen from the broad reference.
+        wide: the broad reference.
+        fit: the fitted one.
+        probes: fractions at which rejections were predicted.
+        broad_rejections: between these, from the broad reference.
+        fitted_rejections: likewise from the fitted one.
+        num_evals: evaluations of walkers and fit.
+    """
+
+    walkers: Walkers
+    wide: Reference
+    fit: FittedReference
+    probes: jax.Array
+    broad_rejections: jax.Array
+    fitted_rejections: jax.Array
+    num_evals: jax.Array
+
+    def reference(self, fitted: Any) -> Reference:
+        """The reference of a leg."""
+        return jax.tree.map(lambda a, b: jnp.where(fitted, a, b), self.fit.reference, self.wide)
+
+    def leg(self, fitted: Any) -> tuple[Walkers, jax.Array]:
+        """Walkers seen from the reference of a leg, and its rejections."""
+        seen = with_reference(self.walkers, self.reference(fitted))
+        return seen, jnp.where(fitted, self.fitted_rejections, self.broad_rejections)
+
+
+def walk(
+    key: jax.Array,
+    evaluate: Evaluate,
+    centre: jax.Array,
+    scale: jax.Array,
+    path: TemperingPath,
+    settings: WalkerSettings,
+) -> Start:
+    """Anneal one population, fit a reference to it and predict the barriers from both references."""
+    key_walk, key_fit, key_broad, key_fitted = jax.random.split(key, 4)
+    wide = broad(centre, scale, COMPONENTS)
+    walkers = run_walkers(key_walk, evaluate, wide, path, settings)
+    fit = fit_reference(key_fit, walkers, evaluate, wide)
+    probes = probe_fractions(walkers.fractions, walkers.used)
+    seen = with_reference(walkers, fit.reference)
+    return Start(
+        walkers,
+        wide,
+        fit,
+        probes,
+        predicted_rejections(key_broad, walkers, path, probes),
+        predicted_rejections(key_fitted, seen, path, probes),
+        walkers.num_evals + fit.num_evals,
+    )
+
+
+def check_arrival(walkers: Any) -> None:
+    """Refuse walkers that never saw a density or did not arrive (traced runs pass).
+
+    Raises:
+        RuntimeError: with what to change.
+    """
+    if isinstance(walkers.used, Tracer):
+        return
+    used = np.asarray(walkers.used)
+    last = np.take_along_axis(np.asarray(walkers.fractions), used[:, None] - 1, axis=1)[:, 0]
+    log_z = np.take_along_axis(np.asarray(walkers.log_normalisers), used[:, None] - 1, axis=1)[:, 0]
+    if not np.all(np.isfinite(log_z)):
+        raise RuntimeError(
+            "No walker drawn from the broad reference saw a finite log density, so that there is nothing to "
+            "anneal: give reference=(centre, scale) where the density is positive, or raise num_walkers."
+        )
+    if not np.all(last >= 1):
+        raise RuntimeError(
+            f"The walkers came only to fraction {last.min():.3g} of the path in {int(used.max())} stages: "
+            "the reference lies too far from the posterior. Give a closer reference=(centre, scale), or "
+            "raise num_walkers."
+        )
+
+
+def agree(found: Start, leg: str, num_rungs: int | None, max_rungs: int) -> tuple[int, Any]:
+    """Number of rungs, and whether the fitted reference is taken, for all chains of a batch.
+
+    Under a transform the second is an array, and the first cannot depend on the barrier.
+    """
+    broad_barrier = found.broad_rejections.sum(-1)
+    fitted_barrier = found.fitted_rejections.sum(-1)
+    covers = (found.fit.uncovered <= MOST_UNCOVERED) & (found.fit.components > 0)
+    covers |= found.fit.hidden_share > _LARGE
+    good = covers & (fitted_barrier < _WORTH * broad_barrier)
+    fitted: Any = {"fitted": True, "broad": False, "auto": None}[leg]
+    if isinstance(broad_barrier, Tracer):
+        fitted = jnp.all(good) if fitted is None else fitted
+        return num_rungs or max(3, max_rungs // 2), fitted
+    if fitted is None:
+        fitted = bool(np.all(good))
+    barrier = float(np.max(fitted_barrier if fitted else broad_barrier))
+    return num_rungs or rungs_for(barrier, max_rungs), fitted
+
+
+def path_named(path: str | TemperingPath) -> TemperingPath:
+    """The path of a name, or the path itself.
+
+    Raises:
+        ValueError: for an unknown name, or an object without `coefficients`.
+    """
+    if isinstance(path, str):
+        if path not in PATHS:
+            raise ValueError(f"path is {path!r}; expected one of {sorted(PATHS)}, or a path.")
+        return PATHS[path]
+    if not hasattr(path, "coefficients"):
+        raise ValueError(f"path is a {type(path).__name__}; expected one of {sorted(PATHS)}, or a path.")
+    return path
+
+
+def flat_evaluation(potential: Callable, unravel: Callable, forward_mode: bool = False) -> Evaluate:
+    """`x -> (log p, grad log p)` over flat positions; NaN counts as no density."""
+    evaluate = value_and_gradient(potential, forward_mode)
+
+    def evaluated(x):
+        energy, gradient = evaluate(unravel(x))
+        return -energy, -ravel_pytree(gradient)[0].astype(x.dtype)
+
+    return evaluated
