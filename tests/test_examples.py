@@ -67,6 +67,24 @@ def test_hydrogen_by_walkers(tmp_path):
     assert radius == pytest.approx(1.5, abs=0.05)
 
 
+def test_annealing(tmp_path):
+    text = run("annealing.py", tmp_path)
+    (descent,) = numbers(r"^descent from the start: (\S+)$", text)
+    assert descent > 5
+    (value,) = numbers(r"^annealed: (\S+) after", text)
+    assert abs(value) < 1e-3
+    energies = numbers(r"energy +(\S+)$", text)
+    assert energies == sorted(energies, reverse=True)
+
+
+@pytest.mark.slow
+def test_flow_as_coordinates(tmp_path):
+    rates = numbers(r"evaluations, (\S+) a thousand$", run("flow_as_coordinates.py", tmp_path))
+    nuts, _, flow = rates
+    assert flow > 50 * nuts
+    assert flow > 100
+
+
 def test_every_example_is_tested_here():
     tested = set(re.findall(r'run\("(\w+\.py)"', Path(__file__).read_text(encoding="utf-8")))
     assert tested == {path.name for path in EXAMPLES.glob("*.py")}
