@@ -1,8 +1,8 @@
-"""The paper's two loops at work: an objective with a million minima and more, minimised by following its ground state.
+"""The two loops at work: an objective of a million minima, minimised by following its ground state.
 
-The inner loop evolves a wave packet in imaginary time at fixed D, the outer one lowers D. While D is large the
-packet feels the average of the objective, a bowl; as D falls it settles in the lowest well. A descent from the same
-start ends in the nearest of the 5^10 minima around.
+The inner loop evolves a wave packet in imaginary time at fixed D, the outer one lowers D. While D is large
+the packet feels the average of the objective, a bowl; as D falls it settles in the lowest well. A descent
+from the same start ends in the nearest of the 5^10 minima around.
 
     python examples/annealing.py
 """

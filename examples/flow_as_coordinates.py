@@ -1,8 +1,9 @@
-"""A curved ridge, three ways: NUTS, QDE, and QDE in the coordinates of a flow that solved for the ground state.
+"""A curved ridge, three ways: NUTS, QDE, and QDE in the coordinates of a trained flow.
 
-A flow trial is trained on the energy, which is the Fisher divergence to the posterior. As a NumPyro guide it lends
-its base coordinates to the kernel (NeuTra): there the ridge is nearly round, global moves are accepted, and every
-draw stays exact. Evaluations of training, warm-up and draws are all counted. Needs the extra `flow`.
+A flow trial is trained on the energy, which is the Fisher divergence to the posterior. As a NumPyro guide
+it lends its base coordinates to the kernel (NeuTra): there the ridge is nearly round, global moves are
+accepted, and every draw stays exact. Evaluations of training, warm-up and draws are all counted. Needs the
+extra `flow`.
 
     python examples/flow_as_coordinates.py
 """
@@ -19,7 +20,7 @@ from qdesampler import QDE, AutoGroundState, FlowTrial
 
 
 def ridge():
-    """y lies on a parabola of x, a tenth as wide as long."""
+    """A parabola, a tenth as wide as long."""
     x = numpyro.sample("x", dist.Normal(0, 10))
     numpyro.sample("y", dist.Normal(0.03 * (x**2 - 100), 1))
 
