@@ -65,6 +65,10 @@ class ExactEnumeration(LocalBackend):
         problem, _, beta = check_call("ExactEnumeration", problem, 1, beta, _LARGEST)
         return jax.nn.logsumexp(-beta * problem.energies(all_states(problem.num_variables)))
 
+    def log_prob(self, problem: IsingProblem, states: ArrayLike, *, beta: ArrayLike = 1.0) -> jax.Array:
+        """Return the log probability of states, -1 and +1, shape `(..., n)`."""
+        return -beta * problem.energies(states) - self.log_partition(problem, beta=beta)
+
 
 @partial(jax.jit, static_argnums=3)
 def _draw(problem: IsingProblem, beta: jax.Array, key: jax.Array, num_reads: int) -> Samples:

@@ -166,6 +166,16 @@ class QuantumDynamics(LocalBackend):
             )
         return jax.tree.map(lambda value: jnp.where(converged, value, jnp.nan), found)
 
+    def log_prob(self, problem: IsingProblem, states: ArrayLike, *, beta: ArrayLike = 1.0) -> jax.Array:
+        """Return the log probability of states in imaginary time, -1 and +1, shape `(..., n)`.
+
+        Raises:
+            ValueError: the mode is another one, whose probabilities depend on where a read starts.
+        """
+        if self.mode != "imaginary_time":
+            raise ValueError("only imaginary time has a law of its own; see transition_matrix.")
+        return self.ground_state(problem, beta=beta).log_prob[_row(jnp.asarray(states))]
+
     def _table(self, schedule: Any) -> jax.Array | None:
         if schedule is None:
             return None
@@ -208,7 +218,7 @@ def _complex(dtype: Any) -> Any:
 def _measure(problem, table, key, start, settings: QuantumDynamics):
     n, dtype = problem.num_variables, problem.h.dtype
     energies = _energies(problem)
-    rows = (start > 0).astype(jnp.int32) @ (1 << jnp.arange(n - 1, -1, -1, dtype=jnp.int32))
+    rows = _row(start)
 
     def one(key, row):
         key_drive, key_read = jax.random.split(key)
@@ -217,6 +227,12 @@ def _measure(problem, table, key, start, settings: QuantumDynamics):
         return _pick(jnp.abs(psi) ** 2, jax.random.uniform(key_read, (), dtype))
 
     return all_states(n)[jax.vmap(one)(jax.random.split(key, start.shape[0]), rows)]
+
+
+def _row(states: jax.Array) -> jax.Array:
+    """The number of each state in the order of `all_states`."""
+    powers = 1 << jnp.arange(states.shape[-1] - 1, -1, -1, dtype=jnp.int32)
+    return (states > 0).astype(jnp.int32) @ powers
 
 
 def _pick(weights: jax.Array, uniform: jax.Array) -> jax.Array:
