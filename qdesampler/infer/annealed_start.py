@@ -112,7 +112,8 @@ def agree(found: Start, leg: str, num_rungs: int | None, max_rungs: int) -> tupl
     """
     broad_barrier = found.broad_rejections.sum(-1)
     fitted_barrier = found.fitted_rejections.sum(-1)
-    covers = (found.fit.uncovered <= MOST_UNCOVERED) & (found.fit.components > 0)
+    # Chains pool what they know: one population says little of a share this small.
+    covers = (found.fit.uncovered.mean() <= MOST_UNCOVERED) & (found.fit.components > 0)
     covers |= found.fit.hidden_share > _LARGE
     good = covers & (fitted_barrier < _WORTH * broad_barrier)
     fitted: Any = {"fitted": True, "broad": False, "auto": None}[leg]

@@ -151,6 +151,8 @@ def error_of_populations(log_values: np.ndarray) -> tuple[float, float]:
     widened so that two of them cover 95% from few populations; it is NaN for a single one.
     """
     count = log_values.size
+    if np.any(np.isnan(log_values)):
+        return float("nan"), float("nan")
     mean = float(np.logaddexp.reduce(log_values) - np.log(count))
     if count == 1:
         return mean, float("nan")
