@@ -111,7 +111,7 @@ def adapt(
         )
         if settings.adapt_step_size:
             signal = _acceptance_signal(chain_accept, accept_prob)
-            averaging = update_averaging(state.averaging, signal, state.target_accept_prob)
+            averaging = update_averaging(state.averaging, signal, state.target_accept_prob, accept_prob.size)
             state = state._replace(averaging=averaging, step_size=jnp.exp(averaging.log_step))
         if settings.search_length:
             whitened = jax.vmap(lambda x: whiten(state.metric, x - state.centre))

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 
 __all__ = ["DualAveraging", "start_averaging", "update_averaging"]
 
-# Half of the gain of Hoffman and Gelman (gamma = 0.05): a single chain overshoots less and ends less low.
-_SHRINKAGE, _DELAY, _DECAY = 0.1, 10.0, 0.75
+_SHRINKAGE, _DELAY, _DECAY = 0.05, 10.0, 0.75  # gamma, t0, kappa of Hoffman and Gelman
+# A single chain's acceptance is noise enough for the search to overshoot and end at .7 of what it looks for.
+_SHRINKAGE_OF_ONE = 0.1
 
 
 class DualAveraging(NamedTuple):
@@ -43,8 +44,11 @@ def start_averaging(step_size: jax.Array, search: bool | jax.Array = False) -> D
     )
 
 
-def update_averaging(state: DualAveraging, acceptance: jax.Array, target: float | jax.Array) -> DualAveraging:
-    """One update from an acceptance statistic in [0, 1]."""
+def update_averaging(
+    state: DualAveraging, acceptance: jax.Array, target: float | jax.Array, chains: int = 1
+) -> DualAveraging:
+    """One update from an acceptance statistic in [0, 1], the mean over so many chains."""
+    shrinkage = max(_SHRINKAGE, _SHRINKAGE_OF_ONE / chains**0.5)
     toward = jnp.where(acceptance > target, 1, -1)
     searching = (state.direction == 2) | ((state.direction != 0) & (toward == state.direction))
     moved = state.log_step + toward * jnp.log(2.0).astype(state.log_step.dtype)
@@ -52,7 +56,7 @@ def update_averaging(state: DualAveraging, acceptance: jax.Array, target: float 
 
     count = state.count + 1
     gap = state.gap + (target - acceptance - state.gap) / (count + _DELAY)
-    log_step = state.centre - jnp.sqrt(count) / _SHRINKAGE * gap
+    log_step = state.centre - jnp.sqrt(count) / shrinkage * gap
     weight = count**-_DECAY
     log_average = weight * log_step + (1 - weight) * state.log_average
     averaged = state._replace(log_step=log_step, log_average=log_average, gap=gap, count=count)
