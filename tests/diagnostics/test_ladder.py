@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from numpyro.infer import MCMC
 
+from qdesampler.diagnostics.convert import to_datatree
 from qdesampler.diagnostics.ladder import ladder_findings, ladder_summary
+from qdesampler.diagnostics.ladder_facts import evidence_facts
 from qdesampler.diagnostics.ladder_plot import plot_ladder
 from qdesampler.infer.annealed import AnnealedQDE
 
@@ -74,7 +76,7 @@ def test_a_ladder_that_does_not_join_is_reported():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_spike_in_a_slab_is_never_wrong_and_silent(seed):
     for leg in ("auto", "broad"):
         mcmc = sampled(partial(spike_in_slab), 8, 400, key=seed, leg=leg)
@@ -85,6 +87,16 @@ def test_a_spike_in_a_slab_is_never_wrong_and_silent(seed):
             assert abs(spike - 0.9) < 0.05
 
 
+@pytest.mark.slow
+def test_the_facts_go_into_a_tree(wells):
+    facts = evidence_facts(wells)
+    attrs = to_datatree(wells, attrs=facts).attrs
+    assert abs(attrs["log_evidence"] - 10.293479707) < 4 * attrs["log_evidence_error"]
+    assert attrs["log_evidence_lower"] < attrs["log_evidence_upper"] + 0.1
+    assert attrs["round_trips"] == int(ladder_summary(wells).round_trips.sum())
+
+
 def test_other_kernels_are_refused():
+    assert evidence_facts("no run") == {}
     with pytest.raises(ValueError, match="AnnealedQDE"):
         ladder_summary("no run")
