@@ -67,7 +67,7 @@ class ExactEnumeration(LocalBackend):
 
     def log_prob(self, problem: IsingProblem, states: ArrayLike, *, beta: ArrayLike = 1.0) -> jax.Array:
         """Return the log probability of states, -1 and +1, shape `(..., n)`."""
-        return -beta * problem.energies(states) - self.log_partition(problem, beta=beta)
+        return -jnp.asarray(beta) * problem.energies(states) - self.log_partition(problem, beta=beta)
 
 
 @partial(jax.jit, static_argnums=3)

@@ -6,7 +6,7 @@ The energy is minimised, as in dimod; some devices and papers have the other sig
 turns it into a quadratic unconstrained binary problem, `E(x) = x' Q x + offset`, and back.
 """
 
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,7 @@ class IsingProblem(NamedTuple):
     edges: jax.Array | np.ndarray | None = None
 
     @classmethod
-    def from_dense(cls, h: ArrayLike, J: ArrayLike, offset: ArrayLike = 0.0) -> Self:
+    def from_dense(cls, h: ArrayLike, J: ArrayLike, offset: ArrayLike = 0.0) -> "IsingProblem":
         """Return a dense problem from fields `(n,)` and a coupling matrix `(n, n)`.
 
         The matrix is read as dimod reads it: `s' J s` summed over all `i != j`. An upper triangle holds each
@@ -62,10 +62,12 @@ class IsingProblem(NamedTuple):
             raise ValueError(f"h must be (n,) and J (n, n), got {h.shape} and {J.shape}.")
         if not is_traced(J) and np.any(np.diagonal(np.asarray(J)) != 0):
             raise ValueError("J has entries on its diagonal; s_i^2 = 1, so add their sum to offset.")
-        return check_problem(cls(h, J + J.T, jnp.asarray(offset, J.dtype)))
+        return check_problem(IsingProblem(h, J + J.T, jnp.asarray(offset, J.dtype)))
 
     @classmethod
-    def from_edges(cls, h: ArrayLike, edges: ArrayLike, J: ArrayLike, offset: ArrayLike = 0.0) -> Self:
+    def from_edges(
+        cls, h: ArrayLike, edges: ArrayLike, J: ArrayLike, offset: ArrayLike = 0.0
+    ) -> "IsingProblem":
         """Return a sparse problem from fields `(n,)`, pairs `(m, 2)` and one coupling for each pair, `(m,)`.
 
         Raises:
@@ -74,10 +76,10 @@ class IsingProblem(NamedTuple):
         """
         h, J = as_float_array(h), as_float_array(J)
         pairs = edges if isinstance(edges, jax.Array) else np.asarray(edges, np.int32).reshape(-1, 2)
-        return check_problem(cls(h, J, jnp.asarray(offset, h.dtype), pairs))
+        return check_problem(IsingProblem(h, J, jnp.asarray(offset, h.dtype), pairs))
 
     @classmethod
-    def from_qubo(cls, Q: ArrayLike, offset: ArrayLike = 0.0) -> Self:
+    def from_qubo(cls, Q: ArrayLike, offset: ArrayLike = 0.0) -> "IsingProblem":
         """Return the Ising form of `E(x) = x' Q x + offset`, `x in {0, 1}^n`, `Q` any square matrix.
 
         With `B = Q + Q'` off the diagonal: `J_ij = B_ij / 4`, `h_i = Q_ii / 2 + sum_j B_ij / 4`.
@@ -91,7 +93,7 @@ class IsingProblem(NamedTuple):
         linear = jnp.diagonal(Q)
         both = (Q + Q.T) * (1 - jnp.eye(Q.shape[0], dtype=Q.dtype))
         h = linear / 2 + both.sum(1) / 4
-        return check_problem(cls(h, both / 4, offset + linear.sum() / 2 + both.sum() / 8))
+        return check_problem(IsingProblem(h, both / 4, offset + linear.sum() / 2 + both.sum() / 8))
 
     def to_qubo(self) -> tuple[jax.Array, jax.Array]:
         """Return `Q` (upper triangular, `(n, n)`) and `offset` with `E = x' Q x + offset`."""

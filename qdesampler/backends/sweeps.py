@@ -89,7 +89,7 @@ def make_plan(problem: IsingProblem) -> SweepPlan:
     if problem.edges is not None and not is_traced(problem.edges):
         plan = _colored_plan(problem, np.asarray(problem.edges))
         if plan is not None:
-            return jax.tree.map(jnp.asarray, plan)
+            return plan
     problem = problem.dense()
     n = problem.num_variables
     size = min(_BLOCK, n)
@@ -130,7 +130,8 @@ def _colored_plan(problem: IsingProblem, edges: np.ndarray) -> SweepPlan | None:
     shape = (int(blocks), int(size))
     h = jnp.append(problem.h, 0)[order].reshape(shape)
     couplings = jnp.append(problem.J, 0)[edge].reshape(*shape, degree)
-    return SweepPlan(h, couplings, neighbours.reshape(*shape, degree), order, position)
+    where = jnp.asarray(neighbours.reshape(*shape, degree))
+    return SweepPlan(h, couplings, where, jnp.asarray(order), jnp.asarray(position))
 
 
 def to_blocks(plan: SweepPlan, states: jax.Array) -> jax.Array:
@@ -163,8 +164,11 @@ def sweep(
     def body(step, carry):
         spins, change = carry
         block = blocks - 1 - step if reverse else step
-        part = jax.tree.map(lambda a: a[block], (plan.h, plan.couplings, plan.neighbours, spins, noise))
-        new, gain = update(*part, spins, block, decide, reverse)
+        near = None if plan.neighbours is None else plan.neighbours[block]
+        drawn = jax.tree.map(lambda a: a[block], noise)
+        new, gain = update(
+            plan.h[block], plan.couplings[block], near, spins[block], drawn, spins, block, decide, reverse
+        )
         return spins.at[block].set(new), change + gain
 
     start = (spins, jnp.zeros(spins.shape[-1], spins.dtype))

@@ -78,7 +78,7 @@ class TreeDecomposition:
         rows = np.repeat(answer.record.sample[:, columns], answer.record.num_occurrences, 0)
         states = jnp.asarray(rows, jnp.int8)
         energies = problem.energies(states)
-        log_prob = -beta * energies - answer.info["log_partition_function"]
+        log_prob = -jnp.asarray(beta) * energies - answer.info["log_partition_function"]
         return Samples(states, energies, None, log_prob)
 
     def log_partition(self, problem: IsingProblem, *, beta: ArrayLike = 1.0) -> float:
@@ -93,7 +93,7 @@ class TreeDecomposition:
 
     def log_prob(self, problem: IsingProblem, states: ArrayLike, *, beta: ArrayLike = 1.0) -> jax.Array:
         """Return the log probability of states, -1 and +1, shape `(..., n)`."""
-        return -beta * problem.energies(states) - self.log_partition(problem, beta=beta)
+        return -jnp.asarray(beta) * problem.energies(states) - self.log_partition(problem, beta=beta)
 
     def close(self) -> None:
         """Refuse calls from now on."""

@@ -224,8 +224,7 @@ def annealed_importance_move(
     back = backend.reverse_log_weight(problem, here, key=key_back, beta=beta, schedule=schedule)
     samples = backend.sample(problem, key=key_draw, num_reads=num_reads, beta=beta, schedule=schedule)
     positions = spins_to_bits(samples.states).astype(state.position.dtype)
-    log_weights = jnp.concatenate(
-        [back + beta * problem.energies(here), samples.log_weight + beta * samples.energies]
-    )
+    weights: Any = samples.log_weight
+    log_weights = jnp.concatenate([back + beta * problem.energies(here), weights + beta * samples.energies])
     outcomes = weighted_outcomes(state, positions, jax.vmap(log_density)(positions), log_weights)
     return choose(key_choose, outcomes, num_reads)
