@@ -242,6 +242,7 @@ def test_path_integral_tends_to_boltzmann_as_slices_grow_and_to_classical_withou
     assert chi_square_p(states, law(problem, beta)) < 1e-6
 
 
+@pytest.mark.slow
 def test_optimisers_find_the_ground_state():
     problem = glass(12, 4)
     lowest = float(jnp.min(problem.energies(all_states(12))))
