@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from qdesampler.diagnostics import report as report
     from qdesampler.diagnostics import summary as summary
     from qdesampler.diagnostics import to_datatree as to_datatree
+    from qdesampler.diagnostics import zero_variance as zero_variance
     from qdesampler.equation import Hamiltonian as Hamiltonian
     from qdesampler.equation import Schedule as Schedule
     from qdesampler.infer import QDE as QDE
@@ -51,6 +52,7 @@ _ROOM_OF = {
     "report": "diagnostics",
     "summary": "diagnostics",
     "to_datatree": "diagnostics",
+    "zero_variance": "diagnostics",
 }
 
 __all__ = sorted(_ROOM_OF)  # pyright: ignore[reportUnsupportedDunderAll]

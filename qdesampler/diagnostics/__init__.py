@@ -14,3 +14,5 @@ from qdesampler.diagnostics.plots import write_plots as write_plots
 from qdesampler.diagnostics.report import report as report
 from qdesampler.diagnostics.summary import format_summary as format_summary
 from qdesampler.diagnostics.summary import summary as summary
+from qdesampler.diagnostics.zero_variance import ZeroVarianceWarning as ZeroVarianceWarning
+from qdesampler.diagnostics.zero_variance import zero_variance as zero_variance

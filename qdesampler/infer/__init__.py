@@ -13,3 +13,5 @@ from qdesampler.infer.reference import ReferenceComparison as ReferenceCompariso
 from qdesampler.infer.reference import compare_with_reference as compare_with_reference
 from qdesampler.infer.reference import flatten_draws as flatten_draws
 from qdesampler.infer.reference import validate_reference as validate_reference
+from qdesampler.infer.scores import RunScores as RunScores
+from qdesampler.infer.scores import run_scores as run_scores
