@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qdesampler.diagnostics import diagnose as diagnose
+    from qdesampler.diagnostics import ladder_findings as ladder_findings
+    from qdesampler.diagnostics import ladder_summary as ladder_summary
+    from qdesampler.diagnostics import plot_ladder as plot_ladder
     from qdesampler.diagnostics import report as report
     from qdesampler.diagnostics import summary as summary
     from qdesampler.diagnostics import to_datatree as to_datatree
@@ -17,9 +20,13 @@ if TYPE_CHECKING:
     from qdesampler.equation import Hamiltonian as Hamiltonian
     from qdesampler.equation import Schedule as Schedule
     from qdesampler.infer import QDE as QDE
+    from qdesampler.infer import AnnealedQDE as AnnealedQDE
     from qdesampler.infer import AutoGroundState as AutoGroundState
     from qdesampler.infer import GroundStateDistribution as GroundStateDistribution
+    from qdesampler.infer import anneal_walkers as anneal_walkers
+    from qdesampler.infer import compare_evidence as compare_evidence
     from qdesampler.infer import load_model as load_model
+    from qdesampler.infer import log_evidence as log_evidence
     from qdesampler.infer import model_hamiltonian as model_hamiltonian
     from qdesampler.solvers import FlowTrial as FlowTrial
     from qdesampler.solvers import GaussianTrial as GaussianTrial
@@ -33,6 +40,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ROOM_OF = {
+    "AnnealedQDE": "infer",
     "AutoGroundState": "infer",
     "FlowTrial": "solvers",
     "GaussianTrial": "solvers",
@@ -44,11 +52,17 @@ _ROOM_OF = {
     "SpectralGrid": "solvers",
     "Walkers": "solvers",
     "anneal": "solvers",
+    "anneal_walkers": "infer",
+    "compare_evidence": "infer",
     "diagnose": "diagnostics",
     "evolve": "solvers",
     "ground_state": "solvers",
+    "ladder_findings": "diagnostics",
+    "ladder_summary": "diagnostics",
     "load_model": "infer",
+    "log_evidence": "infer",
     "model_hamiltonian": "infer",
+    "plot_ladder": "diagnostics",
     "report": "diagnostics",
     "summary": "diagnostics",
     "to_datatree": "diagnostics",

@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = "qdesampler"
 MAX_LINES = 400
+IMPORTED_AS = {"dwave_samplers": "dwave", "dwave_system": "dwave"}
 
 # Each room and the rooms it may import. The face, qdesampler/__init__.py, may import all; none imports it.
 ROOMS: dict[str, set[str]] = {"equation": set()}
@@ -172,7 +173,8 @@ def import_names(requirements: list[str]) -> set[str]:
         name = requirement.split(";")[0]
         for mark in "[<>=!~ ":
             name = name.split(mark)[0]
-        names.add(name.replace("-", "_").lower())
+        name = name.replace("-", "_").lower()
+        names.add(IMPORTED_AS.get(name, name))
     return names - {PACKAGE}
 
 

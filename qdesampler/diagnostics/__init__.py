@@ -6,6 +6,9 @@ from qdesampler.diagnostics.files import write_atomically as write_atomically
 from qdesampler.diagnostics.findings import Finding as Finding
 from qdesampler.diagnostics.findings import diagnose as diagnose
 from qdesampler.diagnostics.findings import verdict as verdict
+from qdesampler.diagnostics.ladder import ladder_findings as ladder_findings
+from qdesampler.diagnostics.ladder import ladder_summary as ladder_summary
+from qdesampler.diagnostics.ladder_plot import plot_ladder as plot_ladder
 from qdesampler.diagnostics.plots import PLOT_NAMES as PLOT_NAMES
 from qdesampler.diagnostics.plots import Plot as Plot
 from qdesampler.diagnostics.plots import draw_plots as draw_plots

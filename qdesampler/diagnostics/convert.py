@@ -11,6 +11,7 @@ import xarray as xr
 from arviz_base import dict_to_dataset
 
 from qdesampler.diagnostics.dims import SAMPLE_DIMS, AxisNames, variable_name
+from qdesampler.diagnostics.ladder_facts import evidence_facts
 from qdesampler.diagnostics.stats import evaluations, sample_stats, solve_facts
 from qdesampler.infer.model_trace import (
     Site,
@@ -78,7 +79,7 @@ def to_datatree(
 
     groups: dict[str, Arrays] = {"posterior": draws, "sample_stats": sample_stats(mcmc)}
     bill = evaluations(mcmc, groups["sample_stats"])
-    facts = {**_facts(mcmc, model), **bill, **solve_facts(mcmc), **(attrs or {})}
+    facts = {**_facts(mcmc, model), **bill, **solve_facts(mcmc), **evidence_facts(mcmc), **(attrs or {})}
     if log_likelihood:
         groups["log_likelihood"] = pointwise_log_likelihood(model, draws, args, kwargs, sites)
     if key is not None:

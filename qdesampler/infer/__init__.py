@@ -1,6 +1,10 @@
 """NumPyro kernels and model tools; the only room that imports NumPyro."""
 
+from qdesampler.infer.annealed import AnnealedQDE as AnnealedQDE
+from qdesampler.infer.annealed_walkers import anneal_walkers as anneal_walkers
 from qdesampler.infer.auto_ground_state import AutoGroundState as AutoGroundState
+from qdesampler.infer.evidence import compare_evidence as compare_evidence
+from qdesampler.infer.evidence import log_evidence as log_evidence
 from qdesampler.infer.ground_state_distribution import GroundStateDistribution as GroundStateDistribution
 from qdesampler.infer.load_model import ModelCase as ModelCase
 from qdesampler.infer.load_model import ModelLoadError as ModelLoadError
