@@ -49,6 +49,7 @@ def main():
     guide = AutoGroundState(ridge, FlowTrial())
     svi = SVI(ridge, guide, numpyro.optim.Adam(1e-3), Trace_ELBO())
     params = svi.get_params(svi.init(jax.random.key(0)))
+    assert guide.ground_state is not None  # solved by svi.init
     trained = guide.ground_state.diagnostics["evaluations"]
     ess, evaluations = sample(QDE(NeuTraReparam(guide, params).reparam(ridge)), "num_evals")
     report("QDE in the flow's coordinates", ess, evaluations + trained)
