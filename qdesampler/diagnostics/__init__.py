@@ -3,7 +3,7 @@
 from qdesampler.diagnostics.convert import to_datatree as to_datatree
 from qdesampler.diagnostics.files import ResultFolder as ResultFolder
 from qdesampler.diagnostics.files import write_atomically as write_atomically
-from qdesampler.diagnostics.findings import Finding as Finding
+from qdesampler.diagnostics.finding import Finding as Finding
 from qdesampler.diagnostics.findings import diagnose as diagnose
 from qdesampler.diagnostics.findings import verdict as verdict
 from qdesampler.diagnostics.ladder import ladder_findings as ladder_findings

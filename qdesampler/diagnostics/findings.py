@@ -1,12 +1,15 @@
 """What is wrong with a run, in words, and what to do about it."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from qdesampler.diagnostics.finding import Finding
+from qdesampler.diagnostics.ladder import ladder_findings
 from qdesampler.diagnostics.summary import as_tree, posterior_dataset, scalars, summary
+from qdesampler.infer.annealed import AnnealedQDE
 from qdesampler.kernels.solve import MIDDLING, OUTCOMES, SOLVED, UNBOUNDED
 
 MAX_R_HAT = 1.01
@@ -15,30 +18,14 @@ MIN_ESS_PER_CHAIN = 100
 MIN_DRAWS = 8
 
 
-class Finding(NamedTuple):
-    """One reason not to trust the draws yet.
-
-    Attributes:
-        code: "no_ground_state", "few_draws", "non_finite", "stuck", "modes", "divergences", "r_hat" or "ess".
-        message: what was found and what it means.
-        advice: what to do.
-    """
-
-    code: str
-    message: str
-    advice: str
-
-    def __str__(self) -> str:
-        return f"{self.message} {self.advice}"
-
-
 def diagnose(run: Any, *, table: Any = None) -> list[Finding]:
     """Check a run: enough draws, all finite, every chain moving, no divergences, R-hat and ESS.
 
     The limits are R-hat 1.01 and, for bulk and tail alike, an effective sample size of 400 in total and 100
     for each chain (Vehtari et al., Bayesian Analysis 16(2), 2021). Scalars that are equal in all draws, such
     as the diagonal of a correlation matrix, have no R-hat and are passed over; a latent site of which *no*
-    entry ever changes is reported.
+    entry ever changes is reported. Of a run of AnnealedQDE the ladder is judged too (`ladder_findings`); a
+    tree does not hold it.
 
     Args:
         run: a `numpyro.infer.MCMC` after `run`, or a tree with a posterior.
@@ -75,7 +62,10 @@ def diagnose(run: Any, *, table: Any = None) -> list[Finding]:
         _r_hat(table[moving & finite], chains),
         _ess(table[moving & finite], chains),
     )
-    return [finding for finding in checks if finding is not None]
+    found = [finding for finding in checks if finding is not None]
+    if isinstance(getattr(run, "sampler", None), AnnealedQDE):
+        found += ladder_findings(run)
+    return found
 
 
 def verdict(findings: Sequence[Finding]) -> str:

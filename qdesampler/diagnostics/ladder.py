@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from qdesampler.diagnostics.findings import Finding
+from qdesampler.diagnostics.finding import Finding
 from qdesampler.infer.evidence import evidence_report, ladder_of
 
 __all__ = ["LadderSummary", "ladder_findings", "ladder_summary"]

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from numpyro.infer import MCMC
 
+from qdesampler.diagnostics import ladder
 from qdesampler.diagnostics.convert import to_datatree
+from qdesampler.diagnostics.findings import diagnose
 from qdesampler.diagnostics.ladder import ladder_findings, ladder_summary
 from qdesampler.diagnostics.ladder_facts import evidence_facts
 from qdesampler.diagnostics.ladder_plot import plot_ladder
@@ -60,6 +62,12 @@ def test_a_good_ladder_gives_its_numbers_and_nothing_to_complain_of(wells):
     assert np.all(summary.flow[:, 0] == 1)
     assert np.all(summary.flow[:, -1] == 0)
     assert ladder_findings(wells) == []
+
+
+def test_diagnose_hears_the_alarms_of_the_ladder(wells, monkeypatch):
+    assert "no_round_trips" not in [finding.code for finding in diagnose(wells)]
+    monkeypatch.setattr(ladder, "FEW_ROUND_TRIPS", 1e6)
+    assert "no_round_trips" in [finding.code for finding in diagnose(wells)]
 
 
 def test_the_plot_shows_every_chain(wells):
