@@ -1,5 +1,7 @@
 """ArviZ: conversion, summary, findings, plots and report; the only room that imports ArviZ and matplotlib."""
 
+from qdesampler.diagnostics.control_variates import ZeroVarianceWarning as ZeroVarianceWarning
+from qdesampler.diagnostics.control_variates import zero_variance as zero_variance
 from qdesampler.diagnostics.convert import to_datatree as to_datatree
 from qdesampler.diagnostics.files import ResultFolder as ResultFolder
 from qdesampler.diagnostics.files import write_atomically as write_atomically
@@ -17,5 +19,3 @@ from qdesampler.diagnostics.plots import write_plots as write_plots
 from qdesampler.diagnostics.report import report as report
 from qdesampler.diagnostics.summary import format_summary as format_summary
 from qdesampler.diagnostics.summary import summary as summary
-from qdesampler.diagnostics.zero_variance import ZeroVarianceWarning as ZeroVarianceWarning
-from qdesampler.diagnostics.zero_variance import zero_variance as zero_variance

@@ -8,8 +8,8 @@ import numpyro.distributions as dist
 import pytest
 from numpyro.infer import MCMC, NUTS
 
-from qdesampler.diagnostics import zero_variance as module
-from qdesampler.diagnostics.zero_variance import ESTIMATES, ZeroVarianceWarning, zero_variance
+from qdesampler.diagnostics import control_variates as module
+from qdesampler.diagnostics.control_variates import ESTIMATES, ZeroVarianceWarning, zero_variance
 from qdesampler.infer import QDE
 
 SUCCESSES, TRIALS = 7, 20
