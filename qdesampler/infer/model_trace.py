@@ -111,8 +111,8 @@ def argument_arrays(
         Python numbers, strings and PRNG keys are not arrays.
     """
     function = model
-    while isinstance(getattr(function, "fn", None), Callable):
-        function = function.fn  # type: ignore[attr-defined]
+    while isinstance(inner := getattr(function, "fn", None), Callable):
+        function = inner
     kwargs = {name: value for name, value in kwargs.items() if not name.startswith("_")}
     try:
         positional = inspect.signature(function).bind_partial(*args).arguments

@@ -1,9 +1,11 @@
 """Ocean's samplers as backends and ours as Ocean's: contracts, order, faults, cache, oracle."""
 
+import dimod
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from dimod.testing import assert_response_energies, assert_sampler_api
 
 from qdesampler.backends import (
     AnnealingBackend,
@@ -13,22 +15,16 @@ from qdesampler.backends import (
     SimulatedAnnealing,
     SimulatedBifurcation,
 )
-from qdesampler.backends.exact_enumeration import all_states
-from qdesampler.backends.pool import build_pool
-
-dimod = pytest.importorskip("dimod")
-pytest.importorskip("dwave.samplers")
-
-from dimod.testing import assert_response_energies, assert_sampler_api  # noqa: E402
-
-from qdesampler.backends.dimod_adapter import (  # noqa: E402
+from qdesampler.backends.dimod_adapter import (
     BackendRetryWarning,
     DimodBackend,
     as_dimod,
     from_bqm,
     to_bqm,
 )
-from qdesampler.backends.tree_decomposition import TreeDecomposition, ocean_sampler  # noqa: E402
+from qdesampler.backends.exact_enumeration import all_states
+from qdesampler.backends.pool import build_pool
+from qdesampler.backends.tree_decomposition import TreeDecomposition, ocean_sampler
 
 KEY = jax.random.key(0)
 

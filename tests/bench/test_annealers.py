@@ -5,8 +5,6 @@ import pytest
 
 from qdesampler.bench.annealers import lattice, main, spectral_gaps
 
-pytest.importorskip("dwave.samplers")
-
 
 def test_the_partition_table_holds_exact_and_estimated_values(tmp_path):
     out = tmp_path / "annealers.md"

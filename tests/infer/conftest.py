@@ -41,7 +41,7 @@ def _assert_expectation(draws, expected, *, standard_errors=5.0, min_ess=100):
     )
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _compile_each_program_once(tmp_path_factory):
     """NumPyro compiles its loop anew in each `MCMC.run` without a progress bar: keep the programs on disk."""
     settings = {

@@ -185,8 +185,6 @@ def test_moves_of_qde_in_the_coordinates_of_a_guide(assert_expectation):
 
 @pytest.mark.slow
 def test_moves_of_qde_in_the_coordinates_of_a_flow(assert_expectation):
-    pytest.importorskip("flowjax")
-
     def banana():
         x = numpyro.sample("x", dist.Normal(0, 10))
         numpyro.sample("y", dist.Normal(0.03 * (x**2 - 100), 1))

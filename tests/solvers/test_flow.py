@@ -183,15 +183,17 @@ def test_an_objective_s_energy_against_the_grid():
     assert float(held_out.min()) < float(held_out[0])
 
 
-def refused(log_p, error, match, dim=2):
-    with pytest.raises(error, match=match):
-        ground_state(Hamiltonian.from_log_density(log_p, dim=dim), TINY, key=jax.random.key(0))
-
-
-def test_targets_without_a_ground_state():
-    refused(lambda x: jnp.nan * x[0], NoGroundStateError, "was not finite")
-    refused(lambda x: -0.5 * x[0] ** 2, NoGroundStateError, "no normalisable ground state")
-    refused(lambda x: 0.5 * x @ x, NoGroundStateError, "no normalisable ground state")
+@pytest.mark.parametrize(
+    ("log_p", "message"),
+    [
+        (lambda x: jnp.nan * x[0], "was not finite"),
+        (lambda x: -0.5 * x[0] ** 2, "no normalisable ground state"),
+        (lambda x: 0.5 * x @ x, "no normalisable ground state"),
+    ],
+)
+def test_targets_without_a_ground_state(log_p, message):
+    with pytest.raises(NoGroundStateError, match=message):
+        ground_state(Hamiltonian.from_log_density(log_p, dim=2), TINY, key=jax.random.key(0))
 
 
 def test_holes_in_the_density_are_told():

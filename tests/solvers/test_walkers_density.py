@@ -29,7 +29,7 @@ def problem(request):
     ]
     exact = ground_state(hamiltonian, SpectralGrid(bounds=(-5.0, 5.0), points=160))
     solver = Walkers(trial=trial, time_step=0.01, forward_time=forward, **SETTINGS)
-    return trial, exact, ground_state(hamiltonian, solver, key=jax.random.key(1))
+    return trial, exact, ground_state(hamiltonian, solver, key=jax.random.key(0))
 
 
 def distribution(density):
