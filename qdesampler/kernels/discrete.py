@@ -70,10 +70,12 @@ class DiscreteInfo(NamedTuple):
     Attributes:
         accept_prob: probability, before it was decided, that the position would change.
         num_evals: evaluations of the log density.
+        num_invalid: outcomes whose log density was NaN or +inf; they are never entered.
     """
 
     accept_prob: jax.Array
     num_evals: jax.Array
+    num_invalid: jax.Array
 
 
 class Outcomes(NamedTuple):
@@ -83,11 +85,13 @@ class Outcomes(NamedTuple):
         positions: shape `(K, n)`.
         log_density: `f` of each, shape `(K,)`.
         log_prob: log probability of each, normalised, shape `(K,)`.
+        num_invalid: how many had a log density of NaN or +inf, replaced by -inf.
     """
 
     positions: jax.Array
     log_density: jax.Array
     log_prob: jax.Array
+    num_invalid: Any = 0
 
 
 def init_discrete(position: ArrayLike, log_density: LogDensity) -> DiscreteState:
@@ -129,9 +133,14 @@ def require_law(move: str, backend: AnnealingBackend, *, jittable: bool = True) 
         )
 
 
+def is_invalid(log_density: jax.Array) -> jax.Array:
+    """Whether a log density is NaN or +inf."""
+    return jnp.isnan(log_density) | (log_density == jnp.inf)
+
+
 def finite_or_low(log_density: jax.Array) -> jax.Array:
     """NaN and +inf have no place in a log density: such positions are never entered."""
-    return jnp.where(jnp.isnan(log_density) | (log_density == jnp.inf), -jnp.inf, log_density)
+    return jnp.where(is_invalid(log_density), -jnp.inf, log_density)
 
 
 def metropolis_outcomes(
@@ -145,6 +154,7 @@ def metropolis_outcomes(
         log_density: `f(x')`.
         log_correction: `log q(x | x') - log q(x' | x)`, up to what cancels.
     """
+    invalid = jnp.sum(is_invalid(log_density))
     log_density = finite_or_low(log_density)
     log_ratio = log_density - state.log_density + log_correction
     log_ratio = jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio)
@@ -154,6 +164,7 @@ def metropolis_outcomes(
         jnp.stack([state.position, proposal.astype(state.position.dtype)]),
         jnp.stack([state.log_density, log_density.astype(state.log_density.dtype)]),
         jnp.stack([refused, taken]),
+        invalid,
     )
 
 
@@ -163,4 +174,4 @@ def choose(key: jax.Array, outcomes: Outcomes, num_evals: Any) -> tuple[Discrete
     stays = jnp.all(outcomes.positions == outcomes.positions[0], -1)
     moved = jnp.sum(jnp.where(stays, 0.0, jnp.exp(outcomes.log_prob)))
     state = DiscreteState(outcomes.positions[row], outcomes.log_density[row])
-    return state, DiscreteInfo(moved, jnp.asarray(num_evals))
+    return state, DiscreteInfo(moved, jnp.asarray(num_evals), jnp.asarray(outcomes.num_invalid))

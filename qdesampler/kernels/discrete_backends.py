@@ -41,6 +41,7 @@ from qdesampler.kernels.discrete import (
     Outcomes,
     choose,
     finite_or_low,
+    is_invalid,
     metropolis_outcomes,
     require_law,
 )
@@ -191,10 +192,11 @@ def weighted_outcomes(
     """
     positions = jnp.concatenate([state.position[None], positions.astype(state.position.dtype)])
     values = jnp.concatenate([state.log_density[None], finite_or_low(log_density)])
+    invalid = jnp.sum(is_invalid(log_density))
     total = values + log_weights
     stay = jnp.where(jnp.arange(total.size) == 0, 0.0, -jnp.inf)
     total = jnp.where(jnp.all(total == -jnp.inf), stay, total)
-    return Outcomes(positions, values, jax.nn.log_softmax(total))
+    return Outcomes(positions, values, jax.nn.log_softmax(total), invalid)
 
 
 def annealed_importance_move(
