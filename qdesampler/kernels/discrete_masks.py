@@ -84,7 +84,7 @@ def site_mask(key: jax.Array, n: int, num_states: NumStates = 2) -> jax.Array:
     return jnp.zeros(n, jnp.int32).at[site].set(shift)
 
 
-def _shifted(position: jax.Array, mask: jax.Array, num_states: int) -> jax.Array:
+def _shifted(position: jax.Array, mask: jax.Array, num_states: NumStates) -> jax.Array:
     return jnp.mod(position.astype(jnp.int32) + mask, _moduli(num_states)).astype(position.dtype)
 
 
