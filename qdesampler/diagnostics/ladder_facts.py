@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from qdesampler.infer.annealed_state import AnnealedState
+from qdesampler.infer.annealed_state import AnnealedAdaptState
 from qdesampler.infer.evidence import evidence_report, ladder_of
 
 __all__ = ["evidence_facts"]
@@ -21,7 +21,8 @@ def evidence_facts(run: Any) -> dict[str, float | int]:
     Args:
         run: a `numpyro.infer.MCMC` after `run`, or its last state.
     """
-    if not isinstance(getattr(run, "last_state", run), AnnealedState):
+    state = getattr(run, "last_state", run)
+    if not isinstance(getattr(state, "adapt_state", None), AnnealedAdaptState):
         return {}
     ladder, report = ladder_of(run), evidence_report(run)
     counts = ladder.kept.counts.sum(axis=1)

@@ -1,6 +1,5 @@
 """AnnealedQDE: the NumPyro kernel for posteriors of many modes, with the evidence beside the draws."""
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from numpyro.infer.initialization import init_to_uniform
-from numpyro.infer.mcmc import MCMCKernel
 
 from qdesampler.infer.annealed_reference import DEFAULT_SCALE, broad_gaussian, prior_moments
 from qdesampler.infer.annealed_start import (
@@ -22,6 +20,7 @@ from qdesampler.infer.annealed_start import (
 from qdesampler.infer.annealed_state import AnnealedAdaptState, AnnealedState
 from qdesampler.infer.arguments import Arguments
 from qdesampler.infer.target import Target, is_batched
+from qdesampler.infer.target_kernel import TargetKernel
 from qdesampler.kernels.ladder import SHORTEST_WARMUP, ladder_step, start_ladder
 from qdesampler.kernels.ladder_schedule import equal_shares
 from qdesampler.kernels.tempering import Evaluate, place
@@ -33,7 +32,7 @@ __all__ = ["AnnealedQDE"]
 _LEGS = ("auto", "fitted", "broad")
 
 
-class AnnealedQDE(MCMCKernel):
+class AnnealedQDE(TargetKernel):
     r"""Exact sampling of many modes, and the evidence: the outer loop of the quantum dynamic equation.
 
     Lowering `D` carries the ground state of the Hamiltonian from a broad state to the posterior. Here the
@@ -125,34 +124,6 @@ class AnnealedQDE(MCMCKernel):
         self._chosen: tuple[Arguments, int, bool] | None = None
 
     # ---- NumPyro's contract --------------------------------------------------------------------------------
-
-    @property
-    def sample_field(self) -> str:
-        """The field of the state that holds the draw."""
-        return "z"
-
-    @property
-    def default_fields(self) -> tuple[str, ...]:
-        """What `MCMC` collects unasked."""
-        return (
-            "z",
-            "diverging",
-            "energy",
-            "potential_energy",
-            "accept_prob",
-            "num_evals",
-            "adapt_state.step_size",
-        )
-
-    @property
-    def _sample_fn(self) -> Callable | None:
-        """NumPyro reads this name: None means that `init` has to run before `sample` can."""
-        return self.sample if self._target.is_ready else None
-
-    @property
-    def model(self) -> Callable | None:
-        """The NumPyro model, or None."""
-        return self._target.model
 
     def __getstate__(self) -> dict:
         """State for copies and pickles, without what belongs to one run."""
@@ -281,10 +252,6 @@ class AnnealedQDE(MCMCKernel):
             rng_key=rng_key,
         )
 
-    def postprocess_fn(self, model_args: Sequence, model_kwargs: dict | None) -> Callable:
-        """`z -> constrained values and deterministic sites`."""
-        return self._target.postprocess(model_args, model_kwargs)
-
     def get_diagnostics_str(self, state: AnnealedState) -> str:
         """One line for the progress bar of a single chain."""
         ladder = state.adapt_state.ladder
@@ -292,30 +259,6 @@ class AnnealedQDE(MCMCKernel):
             f"{ladder.fractions.shape[-1]} rungs, {ladder.kept.round_trips} round trips, "
             f"acc. prob={state.mean_accept_prob:.2f}"
         )
-
-    # ---- hooks for composite kernels -----------------------------------------------------------------------
-
-    def get_potential_fn(self, model_args: Sequence = (), model_kwargs: dict | None = None) -> Callable:
-        """The potential energy for these arguments.
-
-        Raises:
-            RuntimeError: for a model before `init`.
-        """
-        return self._target.potential(model_args, model_kwargs)
-
-    def get_constrain_fn(
-        self,
-        model_args: Sequence = (),
-        model_kwargs: dict | None = None,
-        *,
-        return_deterministic: bool = False,
-    ) -> Callable:
-        """`z -> constrained values`, without running the model where supports are static.
-
-        Raises:
-            RuntimeError: for a model before `init`.
-        """
-        return self._target.constrain(model_args, model_kwargs, return_deterministic)
 
     def refresh(self, state: AnnealedState, model_args: Sequence, model_kwargs: dict | None) -> AnnealedState:
         """The same replicas, their densities recomputed for these arguments (one evaluation a rung)."""
@@ -340,19 +283,6 @@ class AnnealedQDE(MCMCKernel):
             pending_evals=state.pending_evals + ladder.fractions.shape[-1],
             adapt_state=state.adapt_state._replace(ladder=ladder),
         )
-
-    def wrap_model(self, wrapper: Callable) -> "AnnealedQDE":
-        """A copy of this kernel bound to `wrapper(model)`, to be initialised anew.
-
-        Raises:
-            ValueError: if the kernel has no model.
-        """
-        if self.model is None:
-            raise ValueError("`wrap_model` needs a kernel built from a model; this one has none.")
-        kernel = copy.copy(self)
-        kernel._chosen = None
-        kernel._target = self._target.rebound(wrapper(self.model))
-        return kernel
 
     # ---- parts ---------------------------------------------------------------------------------------------
 

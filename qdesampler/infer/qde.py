@@ -1,6 +1,5 @@
 """QDE: the NumPyro kernel whose target is the ground state of a Hamiltonian, a drop-in for NUTS."""
 
-import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -10,13 +9,13 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.initialization import init_to_uniform
-from numpyro.infer.mcmc import MCMCKernel
 
 from qdesampler.infer.coordinates import MoveCoordinates
 from qdesampler.infer.metric_arguments import block_rank, correlated_blocks, initial_metric, position_size
 from qdesampler.infer.nuts_arguments import check_nuts_arguments, most_steps
-from qdesampler.infer.state import QDEAdaptState, QDEState
+from qdesampler.infer.qde_state import QDEAdaptState, QDEState
 from qdesampler.infer.target import Target, is_batched, value_and_gradient
+from qdesampler.infer.target_kernel import TargetKernel
 from qdesampler.kernels.adaptation import adapt
 from qdesampler.kernels.integrators import DYNAMICS, INTEGRATORS
 from qdesampler.kernels.length import LADDER, START
@@ -28,7 +27,7 @@ from qdesampler.kernels.warmup import AdaptationSettings, choose_move, start_ada
 __all__ = ["QDE"]
 
 
-class QDE(MCMCKernel):
+class QDE(TargetKernel):
     r"""Exact sampling of a posterior as the squared ground state of its Hamiltonian.
 
     With `U = -log p` the Boltzmann Hamiltonian `H = -D lap + D (|grad U|^2 / 4 - lap U / 2)` has the ground
@@ -121,34 +120,6 @@ class QDE(MCMCKernel):
         self._solve = solve
 
     # ---- NumPyro's contract --------------------------------------------------------------------------------
-
-    @property
-    def sample_field(self) -> str:
-        """The field of the state that holds the draw."""
-        return "z"
-
-    @property
-    def default_fields(self) -> tuple[str, ...]:
-        """What `MCMC` collects unasked."""
-        return (
-            "z",
-            "diverging",
-            "energy",
-            "potential_energy",
-            "accept_prob",
-            "num_evals",
-            "adapt_state.step_size",
-        )
-
-    @property
-    def _sample_fn(self) -> Callable | None:
-        """NumPyro reads this name: None means that `init` has to run before `sample` can."""
-        return self.sample if self._target.is_ready else None
-
-    @property
-    def model(self) -> Callable | None:
-        """The NumPyro model, or None."""
-        return self._target.model
 
     def init(
         self,
@@ -312,40 +283,12 @@ class QDE(MCMCKernel):
             rng_key=rng_key,
         )
 
-    def postprocess_fn(self, model_args: Sequence, model_kwargs: dict | None) -> Callable:
-        """`z -> constrained values and deterministic sites`."""
-        return self._target.postprocess(model_args, model_kwargs)
-
     def get_diagnostics_str(self, state: QDEState) -> str:
         """One line for the progress bar of a single chain."""
         return (
             f"{state.num_evals} evaluations, step size {state.adapt_state.step_size:.2e}, "
             f"acc. prob={state.mean_accept_prob:.2f}"
         )
-
-    # ---- hooks for composite kernels -----------------------------------------------------------------------
-
-    def get_potential_fn(self, model_args: Sequence = (), model_kwargs: dict | None = None) -> Callable:
-        """The potential energy for these arguments.
-
-        Raises:
-            RuntimeError: for a model before `init`.
-        """
-        return self._target.potential(model_args, model_kwargs)
-
-    def get_constrain_fn(
-        self,
-        model_args: Sequence = (),
-        model_kwargs: dict | None = None,
-        *,
-        return_deterministic: bool = False,
-    ) -> Callable:
-        """`z -> constrained values`, without running the model where supports are static.
-
-        Raises:
-            RuntimeError: for a model before `init`.
-        """
-        return self._target.constrain(model_args, model_kwargs, return_deterministic)
 
     def refresh(self, state: QDEState, model_args: Sequence, model_kwargs: dict | None) -> QDEState:
         """The same position, its energy and gradient recomputed for these arguments (one evaluation)."""
@@ -356,18 +299,6 @@ class QDE(MCMCKernel):
         )
         energy, gradient = (jax.vmap(evaluate) if is_batched(state.rng_key) else evaluate)(state.z)
         return state._replace(potential_energy=energy, z_grad=gradient, pending_evals=state.pending_evals + 1)
-
-    def wrap_model(self, wrapper: Callable) -> "QDE":
-        """A copy of this kernel bound to `wrapper(model)`, to be initialised anew.
-
-        Raises:
-            ValueError: if the kernel has no model.
-        """
-        if self.model is None:
-            raise ValueError("`wrap_model` needs a kernel built from a model; this one has none.")
-        kernel = copy.copy(self)
-        kernel._target = self._target.rebound(wrapper(self.model))
-        return kernel
 
     def _coordinates(self, settings, prototype, model_args, model_kwargs) -> MoveCoordinates:
         """The coordinates of the moves for these arguments; not kept: never stale."""

@@ -112,6 +112,7 @@ def test_constrained_and_deterministic_sites():
     np.testing.assert_allclose(sites["ratio"], sites["mu"] / sites["sigma"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_flow_guide():
     guide = AutoGroundState(scale_model, TINY_FLOW)
     svi, state = started(scale_model, guide, Y)

@@ -34,10 +34,12 @@ def shapes(tree):
     return jax.tree.map(lambda leaf: leaf.shape, tree)
 
 
-@pytest.mark.parametrize("method", ["sequential", "vectorized", jax.vmap])
+@pytest.mark.parametrize(
+    "method", [pytest.param("sequential", marks=pytest.mark.slow), "vectorized", jax.vmap]
+)
 def test_every_chain_method_fills_samples_and_fields(run, method):
     mcmc = run(
-        kernel(), warmup=30, samples=DRAWS, chains=CHAINS, method=method, extra_fields=("z.scale", "i")
+        kernel(), warmup=60, samples=DRAWS, chains=CHAINS, method=method, extra_fields=("z.scale", "i")
     )
     grouped = mcmc.get_samples(group_by_chain=True)
     axes = (CHAINS, DRAWS)
@@ -49,12 +51,13 @@ def test_every_chain_method_fills_samples_and_fields(run, method):
     assert all(value.shape == axes for value in fields.values())
     # the unconstrained value and the site are one and the same draw
     np.testing.assert_allclose(jnp.exp(fields["z.scale"]), grouped["scale"], rtol=1e-5)
-    assert np.array_equal(fields["i"], np.tile(np.arange(31, 31 + DRAWS), (CHAINS, 1)))
+    assert np.array_equal(fields["i"], np.tile(np.arange(61, 61 + DRAWS), (CHAINS, 1)))
     # the chains differ, and they move
     assert np.all(np.abs(grouped["loc"][0] - grouped["loc"][1]) > 0)
     assert all(len(np.unique(chain)) > DRAWS / 3 for chain in grouped["loc"])
 
 
+@pytest.mark.slow
 def test_one_chain_equals_the_same_chain_of_several(run):
     keys = jax.random.split(jax.random.key(3), CHAINS)
     several = run(kernel(), warmup=10, samples=DRAWS, chains=CHAINS, method=jax.vmap, key=keys)

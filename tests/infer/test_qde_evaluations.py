@@ -80,7 +80,7 @@ def test_chains_mapped_by_vmap_pay_for_their_own_steps_only(run):
     assert not np.array_equal(evals[0], evals[1])
 
 
-@pytest.mark.parametrize("chains", [1, 3])
+@pytest.mark.parametrize("chains", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_evaluations_of_a_model_are_counted_with_its_start(run, chains):
     counter = CountedNormal.counter = Counter()
 
@@ -98,7 +98,7 @@ def test_evaluations_of_a_model_are_counted_with_its_start(run, chains):
     assert counter.total - before == bill(mcmc)
 
 
-@pytest.mark.parametrize("chains", [1, 3])
+@pytest.mark.parametrize("chains", [pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize(("deterministic", "most"), [(False, 3), (True, 5)])
 def test_a_model_is_traced_a_few_times_only(run, chains, deterministic, most):
     traces = []

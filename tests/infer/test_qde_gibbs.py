@@ -35,7 +35,11 @@ def exact_mixture(y):
 
 @pytest.mark.parametrize(
     ("chains", "method", "jit_model_args"),
-    [(1, "sequential", True), (1, "sequential", False), (4, jax.vmap, True)],
+    [
+        (1, "sequential", True),
+        pytest.param(1, "sequential", False, marks=pytest.mark.slow),
+        pytest.param(4, jax.vmap, True, marks=pytest.mark.slow),
+    ],
 )
 def test_discrete_block_and_qde_block_reach_the_exact_mixture(
     run, assert_expectation, chains, method, jit_model_args

@@ -22,7 +22,10 @@ class Oscillator:
         return 2 + jnp.sqrt(0.5) * jax.random.normal(key, (*shape, self.dim))
 
 
-@pytest.mark.parametrize(("chains", "method"), [(1, "sequential"), (4, "vectorized"), (2, jax.vmap)])
+@pytest.mark.parametrize(
+    ("chains", "method"),
+    [pytest.param(1, "sequential", marks=pytest.mark.slow), (4, "vectorized"), (2, jax.vmap)],
+)
 def test_any_object_with_a_density_and_draws(run, assert_expectation, chains, method):
     kernel = QDE(ground_state=Oscillator(), dense_mass=False)
     mcmc = run(kernel, warmup=100, samples=1200 // chains, chains=chains, method=method)

@@ -12,6 +12,7 @@ from numpyro.infer import Predictive, init_to_value, log_likelihood
 from qdesampler.infer.qde import QDE
 
 
+@pytest.mark.slow
 def test_enumerated_mixture_against_quadrature(run, assert_expectation):
     y = np.array([-1.2, 0.3, 2.0, 2.4], dtype=np.float32)
 

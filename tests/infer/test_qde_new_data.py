@@ -25,9 +25,9 @@ def posterior_mean(y):
     ("jit_model_args", "chains", "method"),
     [
         (False, 4, "vectorized"),
-        (True, 4, "vectorized"),
-        (False, 1, "sequential"),
-        (True, 2, "sequential"),
+        pytest.param(True, 4, "vectorized", marks=pytest.mark.slow),
+        pytest.param(False, 1, "sequential", marks=pytest.mark.slow),
+        pytest.param(True, 2, "sequential", marks=pytest.mark.slow),
         (True, 2, jax.vmap),
     ],
 )
@@ -93,7 +93,9 @@ def bounded(upper, y):
     numpyro.sample("obs", dist.Normal(x, 10.0), obs=y)
 
 
-@pytest.mark.parametrize("number", [float, np.float32, np.float64])
+@pytest.mark.parametrize(
+    "number", [np.float32, *(pytest.param(number, marks=pytest.mark.slow) for number in (float, np.float64))]
+)
 def test_a_bound_from_the_arguments_follows_them_on_a_shared_kernel(assert_expectation, number):
     kernel = QDE(bounded, dense_mass=False, trajectory_length=1.7)
     options = {"num_warmup": 60, "num_samples": 300, "progress_bar": False}

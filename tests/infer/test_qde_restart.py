@@ -34,7 +34,9 @@ def without_key(state):
     return state._replace(rng_key=jax.random.key_data(state.rng_key))
 
 
-@pytest.mark.parametrize(("chains", "method"), [(1, "sequential"), (2, "vectorized")])
+@pytest.mark.parametrize(
+    ("chains", "method"), [pytest.param(1, "sequential", marks=pytest.mark.slow), (2, "vectorized")]
+)
 def test_a_restart_goes_on_bitwise_as_one_longer_run(chains, method):
     def mcmc(samples):
         return MCMC(
@@ -59,7 +61,7 @@ def test_a_restart_goes_on_bitwise_as_one_longer_run(chains, method):
     assert_equal_trees(without_key(parts.last_state), without_key(long.last_state))
 
 
-@pytest.mark.parametrize("source", ["model", "potential_fn"])
+@pytest.mark.parametrize("source", ["model", pytest.param("potential_fn", marks=pytest.mark.slow)])
 def test_a_pickled_run_goes_on_bitwise(run, source):
     if source == "model":
         kernel, args, init_params = QDE(model, dense_mass=False), (DATA,), None
@@ -101,7 +103,11 @@ def test_warmup_can_be_collected(run):
 
 @pytest.mark.parametrize(
     ("chains", "method", "dense_mass"),
-    [(1, "sequential", False), (3, "vectorized", None), (2, jax.vmap, False)],
+    [
+        pytest.param(1, "sequential", False, marks=pytest.mark.slow),
+        (3, "vectorized", None),
+        pytest.param(2, jax.vmap, False, marks=pytest.mark.slow),
+    ],
 )
 def test_kept_draws_are_never_adapted(run, chains, method, dense_mass):
     kernel = QDE(model, dense_mass=dense_mass)

@@ -38,7 +38,7 @@ def test_every_argument_of_nuts_is_taken_in_its_place():
     assert differing == {"dense_mass", "target_accept_prob"}
 
 
-@pytest.mark.parametrize("method", ["sequential", "vectorized"])
+@pytest.mark.parametrize("method", [pytest.param("sequential", marks=pytest.mark.slow), "vectorized"])
 def test_a_given_metric_is_the_metric_of_every_draw(run, assert_expectation, method):
     # ravelled order is alphabetic: alone, pair
     order = [2, 0, 1]
@@ -82,7 +82,7 @@ def test_a_given_metric_is_exact_beyond_the_dense_default():
     [
         (False, [(0, 1), (0, 2), (1, 2)], False),
         ([("pair",)], [(0, 1), (0, 2)], True),
-        (True, [], True),
+        pytest.param(True, [], True, marks=pytest.mark.slow),
         (None, [], True),
     ],
 )

@@ -87,7 +87,13 @@ TREES = {
 
 
 @pytest.mark.parametrize(
-    ("tree", "forward"), [*((tree, False) for tree in TREES), ("scalar", True), ("nested", True)]
+    ("tree", "forward"),
+    [
+        ("scalar", False),
+        ("nested", True),
+        *(pytest.param(tree, False, marks=pytest.mark.slow) for tree in TREES if tree != "scalar"),
+        pytest.param("scalar", True, marks=pytest.mark.slow),
+    ],
 )
 def test_a_potential_over_any_pytree(run, assert_expectation, tree, forward):
     start, centre = TREES[tree]

@@ -35,8 +35,12 @@ LAWS = {
 }
 
 
+# One of each kind of map in `make test`; each compiles a program of its own.
+LATER_LAWS = ("covariance", "interval", "ordered", "lower Cholesky", "circle")
+
+
 @pytest.mark.parametrize(
-    "law", [pytest.param(law, marks=[pytest.mark.slow] if law == "covariance" else []) for law in LAWS]
+    "law", [pytest.param(law, marks=[pytest.mark.slow] if law in LATER_LAWS else []) for law in LAWS]
 )
 def test_draws_of_a_prior_have_its_support_and_mean(run, assert_expectation, law):
     distribution, mean = LAWS[law]
@@ -66,7 +70,7 @@ def moving_with_deterministic():
     numpyro.deterministic("constant", jnp.array(2.0))
 
 
-@pytest.mark.parametrize("model", [moving, moving_with_deterministic])
+@pytest.mark.parametrize("model", [moving, pytest.param(moving_with_deterministic, marks=pytest.mark.slow)])
 def test_supports_that_move_with_another_site(run, assert_expectation, model):
     kernel = QDE(model, dense_mass=False)
     samples = run(kernel, warmup=150).get_samples(group_by_chain=True)

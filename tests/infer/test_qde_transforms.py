@@ -81,8 +81,14 @@ def reachable(root):
     return list(seen.values())
 
 
-@pytest.mark.parametrize("target", [model, bounded])
-@pytest.mark.parametrize("transform", [jax.jit, jax.vmap])
+@pytest.mark.parametrize(
+    ("target", "transform"),
+    [
+        (model, jax.vmap),
+        (bounded, jax.jit),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((model, jax.jit), (bounded, jax.vmap))),
+    ],
+)
 def test_nothing_computed_stays_on_the_kernel(target, transform):
     kernel = QDE(target, dense_mass=False)
     keys, y = jax.random.split(jax.random.key(0), 2), jnp.array([[1.0, 2.0], [3.0, 5.0]])
@@ -137,7 +143,7 @@ def test_one_compilation_serves_every_iteration():
     assert state.i == 6
 
 
-@pytest.mark.parametrize("given", [np.float32, np.int32])
+@pytest.mark.parametrize("given", [np.float32, pytest.param(np.int32, marks=pytest.mark.slow)])
 def test_double_precision_throughout_whatever_the_start(x64, run, assert_expectation, given):
     data = np.array([1.5, 2.5], dtype=np.float32)
 

@@ -58,7 +58,13 @@ def check(name, seed):
     return mcmc
 
 
-@pytest.mark.parametrize("name", MODELS)
+# Regular posteriors like those that stay in `make test`.
+SLOW_MODELS = ("low_dim_gauss_mix", "eight_schools", "kidiq_interaction", "mesquite")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW_MODELS else []) for name in MODELS]
+)
 def test_means_in_float32(name):
     mcmc = check(name, 0)
     assert mcmc.last_state.potential_energy.dtype == np.float32
