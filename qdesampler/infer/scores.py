@@ -33,9 +33,9 @@ class RunScores(NamedTuple):
 
 
 class _Functions(NamedTuple):
-    """Compiled once for a run's kernel and arguments; `arguments` are kept so that no other gets their id."""
+    """Compiled once for the draws of a run, never for the next run: its data may be others, in the same arrays."""
 
-    arguments: list[Any]
+    draws: Any
     flat: Callable
     slopes: Callable
     values: Callable
@@ -54,8 +54,7 @@ def run_scores(mcmc: Any, *, require_finite: bool = True) -> RunScores:
     """Unconstrained draws and scores of a run with any gradient-based NumPyro kernel.
 
     Gradients that the run has collected (`extra_fields=("z_grad",)`) are used; else they are computed again,
-    one evaluation a draw. The compiled functions are kept with the run while its arguments stay the same
-    objects, and so are the scores until it runs again.
+    one evaluation a draw. Compiled functions and scores are kept with the run until it runs again.
 
     Args:
         mcmc: a `numpyro.infer.MCMC` after `run`.
@@ -150,10 +149,9 @@ def _compute(functions: _Functions, draws: Any, collected: Any) -> RunScores:
 def _functions(mcmc: Any) -> _Functions:
     draws = _draws(mcmc)
     kernel, args, kwargs = mcmc.sampler, mcmc._args, mcmc._kwargs
-    arguments = jax.tree.leaves((args, kwargs))
     cache = _cache(mcmc)
     kept = cache.get((_KEY, "functions"))
-    if kept is not None and _same(kept.arguments, arguments):
+    if kept is not None and _same(kept.draws, draws):
         return kept
     one = getattr(mcmc.last_state, kernel.sample_field)
     one = one if mcmc.num_chains == 1 else jax.tree.map(lambda leaf: leaf[0], one)
@@ -174,7 +172,7 @@ def _functions(mcmc: Any) -> _Functions:
         return jax.jit(lambda rows: jax.lax.map(function, rows, batch_size=_AT_ONCE))
 
     found = _Functions(
-        arguments,
+        draws,
         mapped(lambda draw: ravel_pytree(unconstrain(draw))[0]),
         mapped(jax.grad(lambda x: potential(unravel(x)))),
         mapped(lambda x: potential(unravel(x))),

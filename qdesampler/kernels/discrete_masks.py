@@ -69,6 +69,12 @@ def _moduli(num_states: NumStates) -> int | np.ndarray:
     return num_states if isinstance(num_states, int) else np.asarray(num_states, np.int32)
 
 
+def check_local_share(local_share: float) -> None:
+    """Refuse a share of local moves outside `(0, 1]`: collective moves alone need not reach all positions."""
+    if not 0 < local_share <= 1:
+        raise ValueError(f"local_share must be in (0, 1], got {local_share}: masks alone need not reach all.")
+
+
 def pool_mask(key: jax.Array, pool: jax.Array, num_states: NumStates = 2) -> jax.Array:
     """Return `a - b mod q` for two rows drawn independently, shape `(n,)`."""
     first, second = jax.random.randint(key, (2,), 0, pool.shape[0])
@@ -121,8 +127,7 @@ def mask_move(
         ValueError: a pool of another shape, or `local_share` outside `(0, 1]`.
     """
     check_pool(pool, state)
-    if not 0 < local_share <= 1:
-        raise ValueError(f"local_share must be in (0, 1], got {local_share}: masks alone need not reach all.")
+    check_local_share(local_share)
     key_kind, key_pool, key_site, key_choose = jax.random.split(key, 4)
     local = jax.random.uniform(key_kind) < local_share
     collective = pool_mask(key_pool, pool.astype(jnp.int32), num_states)

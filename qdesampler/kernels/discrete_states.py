@@ -29,7 +29,7 @@ from qdesampler.kernels.discrete import (
     finite_or_low,
     metropolis_outcomes,
 )
-from qdesampler.kernels.discrete_masks import check_pool, gibbs_outcomes
+from qdesampler.kernels.discrete_masks import check_local_share, check_pool, gibbs_outcomes
 
 __all__ = [
     "imaginary_time_states_move",
@@ -210,8 +210,7 @@ def permutation_move(
     check_pool(pool, state)
     if not 1 <= num_masks <= 12:
         raise ValueError(f"num_masks must be from 1 to 12, got {num_masks}.")
-    if not 0 < local_share <= 1:
-        raise ValueError(f"local_share must be in (0, 1], got {local_share}: masks alone need not reach all.")
+    check_local_share(local_share)
     key_kind, key_pool, key_site, key_choose = jax.random.split(key, 4)
     local = jax.random.uniform(key_kind) < local_share
     single = site_transpositions(key_site, state.position.size, num_masks)

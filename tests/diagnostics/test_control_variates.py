@@ -11,6 +11,7 @@ from numpyro.infer import MCMC, NUTS
 from qdesampler.diagnostics import control_variates as module
 from qdesampler.diagnostics.control_variates import ESTIMATES, ZeroVarianceWarning, zero_variance
 from qdesampler.infer import QDE
+from qdesampler.infer.scores import run_scores
 
 SUCCESSES, TRIALS = 7, 20
 
@@ -64,6 +65,27 @@ def test_collected_and_recomputed_gradients_agree(ran):
         ran._states["z_grad"] = fields
     assert again.attrs["evaluations"] == 1200
     np.testing.assert_allclose(again["odds"], zero_variance(ran, order=1)["odds"], rtol=1e-3)
+
+
+def test_scores_are_computed_once_a_run_and_follow_data_changed_in_place():
+    y = np.array([1.0, 3.0], dtype=np.float32)
+
+    def normal(y):
+        x = numpyro.sample("x", dist.Normal(0, 10))
+        numpyro.sample("y", dist.Normal(x, 1).expand(y.shape).to_event(1), obs=y)
+
+    def slope(run):  # of log p at the draws, by hand
+        x = np.asarray(run.get_samples(group_by_chain=True)["x"], np.float64)
+        return y.sum() - 2 * x - x / 100
+
+    run = MCMC(QDE(normal, dense_mass=False, solve=False), num_warmup=40, num_samples=20, progress_bar=False)
+    run.run(jax.random.key(0), y)
+    first = run_scores(run)
+    np.testing.assert_allclose(first.scores[..., 0], slope(run), atol=1e-3)
+    assert run_scores(run) is first
+    y += 5
+    run.run(jax.random.key(0), y)
+    np.testing.assert_allclose(run_scores(run).scores[..., 0], slope(run), atol=1e-3)
 
 
 def test_functions_of_the_draws(ran):
