@@ -33,7 +33,7 @@ class RunScores(NamedTuple):
 
 
 class _Functions(NamedTuple):
-    """Compiled once for the draws of a run, never for the next run: its data may be others in the same arrays."""
+    """Compiled once for the draws of a run, never for the next run: its data may be others, same arrays."""
 
     draws: Any
     flat: Callable
