@@ -1,15 +1,14 @@
 """Summary table of a run, and the same as text for a terminal."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from arviz_base import xarray_var_iter
-from arviz_base.labels import BaseLabeller
-from arviz_stats.summary import summary as arviz_summary
 
+from qdesampler.diagnostics.array_statistics import table_columns
 from qdesampler.diagnostics.convert import to_datatree
 from qdesampler.diagnostics.dims import SAMPLE_DIMS
 
@@ -22,6 +21,9 @@ COLUMNS = {
     "ess_tail": "ESS tail",
     "r_hat": "R-hat",
 }
+ZERO_VARIANCE = "zero_variance"  # group of a tree
+ZERO_VARIANCE_COLUMNS = {"zv_mean": "ZV mean", "zv_mcse": "ZV MCSE", "zv_gain": "ZV gain"}
+BLOCK = 4_000_000  # numbers worked on at once
 
 
 def as_tree(run: Any) -> xr.DataTree:
@@ -37,7 +39,7 @@ def as_tree(run: Any) -> xr.DataTree:
 
 
 def posterior_dataset(tree: xr.DataTree, var_names: Sequence[str] | None = None) -> xr.Dataset:
-    """The posterior's variables in float64, empty ones and labels that are not unique left out.
+    """The posterior's variables, chain and draw leading, empty ones and ambiguous labels left out.
 
     Raises:
         ValueError: a name in `var_names` is no variable, or nothing is left.
@@ -52,38 +54,83 @@ def posterior_dataset(tree: xr.DataTree, var_names: Sequence[str] | None = None)
     if not chosen:
         raise ValueError("There is nothing to summarise: every variable is empty.")
     unclear = [dim for dim, index in dataset[chosen].indexes.items() if not index.is_unique]
-    return dataset[chosen].drop_vars(unclear).astype(np.float64)
+    return dataset[chosen].drop_vars(unclear).transpose(*SAMPLE_DIMS, ...)
+
+
+def labels(values: xr.DataArray) -> list[str]:
+    """Label, e.g. `beta[2]`, of every scalar of a variable whose leading axes are chain and draw."""
+    dims = values.dims[2:]
+    if not dims:
+        return [str(values.name)]
+    axes = [values[dim].values if dim in values.coords else range(values.sizes[dim]) for dim in dims]
+    return [f"{values.name}[{', '.join(map(str, index))}]" for index in product(*axes)]
+
+
+def all_labels(dataset: xr.Dataset) -> list[str]:
+    """Labels of all scalars, ordered as in `summary`."""
+    return [label for values in dataset.data_vars.values() for label in labels(values)]
+
+
+def blocks(dataset: xr.Dataset, largest: int = BLOCK) -> Iterator[np.ndarray]:
+    """Draws of the scalars in float64, some at a time: shapes `(scalars, chains, draws)`, in order."""
+    for values in dataset.data_vars.values():
+        flat = np.asarray(values).reshape(*values.shape[:2], -1)
+        step = max(1, largest // (flat.shape[0] * flat.shape[1]))
+        for start in range(0, flat.shape[2], step):
+            part = flat[:, :, start : start + step]
+            yield np.ascontiguousarray(np.moveaxis(part, 2, 0), dtype=np.float64)
 
 
 def scalars(dataset: xr.Dataset) -> Iterator[tuple[str, np.ndarray]]:
-    """Label, e.g. `beta[2]`, and draws `(chains, draws)` of every scalar, ordered as in `summary`."""
-    dataset = dataset.transpose(*SAMPLE_DIMS, ...)
-    labeller = BaseLabeller()
-    for name, selection, position, values in xarray_var_iter(dataset, skip_dims=set(SAMPLE_DIMS)):
-        yield labeller.make_label_flat(name, selection, position), np.asarray(values)
+    """Label and draws `(chains, draws)`, float64, of every scalar, ordered as in `summary`."""
+    each = (values for block in blocks(dataset) for values in block)
+    yield from zip(all_labels(dataset), each, strict=True)
 
 
-def summary(run: Any, *, var_names: Sequence[str] | None = None) -> Any:
+def summary(run: Any, *, var_names: Sequence[str] | None = None, estimates: xr.Dataset | None = None) -> Any:
     """Posterior moments with their Monte Carlo errors, one row for each scalar.
 
     Rank-normalised split R-hat and bulk and tail effective sample sizes after Vehtari, Gelman, Simpson,
-    Carpenter & Buerkner, Bayesian Analysis 16(2), 2021, as computed by `arviz_stats`.
+    Carpenter & Buerkner, Bayesian Analysis 16(2), 2021, equal to ArviZ's (of one chain, R-hat compares the two
+    halves). Beside the plain means stand the zero-variance ones of `estimates`.
 
     Args:
         run: a `numpyro.infer.MCMC` after `run`, or a tree with a posterior.
         var_names: which variables; None for all.
+        estimates: what `zero_variance` returned; None takes the tree's group `zero_variance`, if it has one.
 
     Returns:
         `pandas.DataFrame` with columns `mean`, `sd`, `mcse_mean`, `mcse_sd`, `ess_bulk`, `ess_tail`, `r_hat`,
-        unrounded. Entries that cannot be computed (R-hat of a constant, anything of a NaN) are NaN.
+        and with estimates `zv_mean`, `zv_mcse` and `zv_gain`, unrounded. Entries that cannot be computed
+        (R-hat of a constant, anything of a NaN) are NaN.
 
     Raises:
         ValueError: there are no draws, or no such variable.
     """
-    dataset = posterior_dataset(as_tree(run), var_names)
-    with np.errstate(invalid="ignore", divide="ignore"):  # constants give 0/0; they are NaN in the table
-        table: Any = arviz_summary(dataset, kind="all", round_to="none")
-    return table[list(COLUMNS)]
+    tree = as_tree(run)
+    dataset = posterior_dataset(tree, var_names)
+    parts = [table_columns(block) for block in blocks(dataset)]
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
+    if estimates is None and ZERO_VARIANCE in tree.children:
+        estimates = tree[ZERO_VARIANCE].to_dataset()
+    if estimates is not None:
+        columns |= _zero_variance_columns(dataset, estimates)
+    named = {name: ("parameter", values) for name, values in columns.items()}
+    table: Any = xr.Dataset(named, coords={"parameter": all_labels(dataset)}).to_dataframe()
+    return table.rename_axis(index=None)
+
+
+def _zero_variance_columns(dataset: xr.Dataset, estimates: xr.Dataset) -> Mapping[str, np.ndarray]:
+    """`zv_mean`, `zv_mcse` and `zv_gain` of every scalar; NaN for a variable without estimates."""
+    found = {name: [] for name in ZERO_VARIANCE_COLUMNS}
+    for name, values in dataset.data_vars.items():
+        count = math.prod(values.shape[2:])
+        for column, estimate in zip(found, ("mean", "mcse", "gain"), strict=True):
+            entries = np.full(count, np.nan)
+            if name in estimates and estimates[name].isel(estimate=0).size == count:
+                entries = np.asarray(estimates[name].sel(estimate=estimate), float).reshape(-1)
+            found[column].append(entries)
+    return {column: np.concatenate(entries) for column, entries in found.items()}
 
 
 def format_summary(table: Any, *, max_rows: int = 40) -> str:
@@ -97,7 +144,7 @@ def format_summary(table: Any, *, max_rows: int = 40) -> str:
         Lines of text without a final newline.
     """
     rows, note = shortened(table, max_rows)
-    cells = [["", *COLUMNS.values()], *formatted_rows(rows)]
+    cells = [["", *column_names(rows).values()], *formatted_rows(rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     lines = [
         "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(pairs))
@@ -116,9 +163,14 @@ def shortened(table: Any, max_rows: int) -> tuple[Any, str]:
     )
 
 
+def column_names(table: Any) -> dict[str, str]:
+    """Columns of a table with their headings."""
+    return {name: text for name, text in (COLUMNS | ZERO_VARIANCE_COLUMNS).items() if name in table}
+
+
 def formatted_rows(table: Any) -> list[list[str]]:
     """Label and cells of every row as text."""
-    return [
+    formed = [
         [
             str(label),
             rounded(row.mean, row.mcse_mean),
@@ -131,6 +183,14 @@ def formatted_rows(table: Any) -> list[list[str]]:
         ]
         for label, row in zip(table.index, table.itertuples(index=False), strict=True)
     ]
+    if "zv_mean" in table:
+        for cells, row in zip(formed, table.itertuples(index=False), strict=True):
+            cells += [
+                rounded(row.zv_mean, row.zv_mcse),
+                rounded(row.zv_mcse, row.zv_mcse),
+                f"{row.zv_gain:.3g}" if math.isfinite(row.zv_gain) else str(float(row.zv_gain)),
+            ]
+    return formed
 
 
 def rounded(value: float, error: float) -> str:

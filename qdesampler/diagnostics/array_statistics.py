@@ -1,0 +1,213 @@
+r"""Moments, errors, effective sample sizes and R-hat of many scalars at once.
+
+Arrays have shape `(scalars, chains, draws)`. The definitions are those of Vehtari, Gelman, Simpson, Carpenter
+& Buerkner, Bayesian Analysis 16(2), 2021, as ArviZ has them; here a Fourier transform, a sort and Geyer's sums
+serve all scalars of a block together. Nested R-hat is Margossian et al., Bayesian Analysis 2024
+(arXiv:2110.13017); the tail index is Zhang and Stephens' fit, Technometrics 51(3), 2009, with the prior of
+Vehtari et al., JMLR 25(72), 2024.
+"""
+
+import numpy as np
+from scipy import fft, stats
+from scipy.special import logsumexp, ndtri
+
+__all__ = [
+    "MIN_DRAWS",
+    "ess_bulk",
+    "ess_mean",
+    "ess_tail",
+    "mcse_mean",
+    "nested_r_hat",
+    "pareto_k",
+    "r_hat",
+    "split",
+    "table_columns",
+]
+
+MIN_DRAWS = 4  # of a chain: with fewer there is no half to compare
+_TAILS = (0.05, 0.95)
+_PRIOR_DRAWS, _PRIOR_K = 10, 0.5
+_SUPERCHAINS = 4  # at least
+
+
+def table_columns(x: np.ndarray) -> dict[str, np.ndarray]:
+    """Every column of a summary, each of shape `(scalars,)`; NaN where one is not to be had.
+
+    Args:
+        x: shape `(scalars, chains, draws)`, float64.
+    """
+    n, chains, draws = x.shape
+    out = {
+        name: np.full(n, np.nan) for name in ("sd", "mcse_mean", "mcse_sd", "ess_bulk", "ess_tail", "r_hat")
+    }
+    with np.errstate(invalid="ignore", over="ignore"):
+        out = {"mean": x.mean((1, 2)), **out}
+        good = np.isfinite(x).all((1, 2))
+        if chains * draws > 1:
+            out["sd"][good] = x[good].std((1, 2), ddof=1)
+    if draws < MIN_DRAWS or not good.any():
+        return out
+    y = x if good.all() else x[good]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        out["mcse_mean"][good] = out["sd"][good] / np.sqrt(ess_mean(y))
+        out["mcse_sd"][good] = _mcse_sd(y)
+        ranks = normal_ranks(split(y))
+        out["ess_bulk"][good] = _ess(ranks)
+        out["ess_tail"][good] = ess_tail(y)
+        out["r_hat"][good] = np.fmax(_r_hat(ranks), _r_hat(_folded_ranks(y)))
+    return out
+
+
+def split(x: np.ndarray) -> np.ndarray:
+    """Halves of every chain as chains, shape `(scalars, 2 chains, draws // 2)`."""
+    half = x.shape[2] // 2
+    return np.concatenate([x[:, :, :half], x[:, :, x.shape[2] - half :]], axis=1)
+
+
+def normal_ranks(x: np.ndarray) -> np.ndarray:
+    """Normal scores of the ranks within each scalar, ties averaged, same shape."""
+    flat = x.reshape(len(x), -1)
+    size = flat.shape[1]
+    scores = ndtri((np.arange(2, 2 * size + 1) / 2 - 3 / 8) / (size + 1 / 4))  # of ranks 1, 1.5, ..., size
+    doubled = np.rint(2 * stats.rankdata(flat, axis=1)).astype(np.int64)
+    return scores[doubled - 2].reshape(x.shape)
+
+
+def _folded_ranks(x: np.ndarray) -> np.ndarray:
+    halves = split(x)
+    return normal_ranks(np.abs(halves - np.median(halves, axis=(1, 2), keepdims=True)))
+
+
+def r_hat(x: np.ndarray) -> np.ndarray:
+    """Rank-normalised split R-hat, the larger of bulk and folded; of one chain its halves are compared."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.fmax(_r_hat(normal_ranks(split(x))), _r_hat(_folded_ranks(x)))
+
+
+def _r_hat(z: np.ndarray) -> np.ndarray:
+    draws = z.shape[2]
+    between = z.mean(2).var(1, ddof=1)
+    within = z.var(2, ddof=1).mean(1)
+    return np.sqrt(between / within + (draws - 1) / draws)
+
+
+def nested_r_hat(x: np.ndarray) -> np.ndarray:
+    r"""Rank-normalised nested R-hat of many chains: chains in a row make a superchain.
+
+    `sqrt(1 + B / W)` with `B` the variance of the means of superchains, `W` the mean over superchains of the
+    variance between and within their chains. The means of superchains are known better than those of short
+    chains, so that it falls below its limit long before R-hat does. There are as many superchains as chains
+    in each, nearly, and at least four; chains that are left over are left out.
+
+    Args:
+        x: shape `(scalars, chains, draws)`, at least 8 chains.
+    """
+    supers = max(_SUPERCHAINS, int(np.sqrt(x.shape[1])))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values = []
+        for folded in (False, True):
+            y = np.abs(x - np.median(x, axis=(1, 2), keepdims=True)) if folded else x
+            z = normal_ranks(y)
+            chains = z.shape[1] // supers
+            z = z[:, : chains * supers].reshape(len(z), supers, chains, -1)
+            means = z.mean(3)
+            within = means.var(2, ddof=1)
+            if z.shape[3] > 1:
+                within = within + z.var(3, ddof=1).mean(2)
+            values.append(np.sqrt(1 + means.mean(2).var(1, ddof=1) / within.mean(1)))
+    return np.fmax(*values)
+
+
+def ess_bulk(x: np.ndarray) -> np.ndarray:
+    """Effective sample size of the normal scores of the ranks."""
+    return _ess(normal_ranks(split(x)))
+
+
+def ess_mean(x: np.ndarray) -> np.ndarray:
+    """Effective sample size of the mean."""
+    return _ess(split(x))
+
+
+def ess_tail(x: np.ndarray) -> np.ndarray:
+    """The smaller effective sample size of the 5% and 95% quantiles."""
+    bounds = np.quantile(x, _TAILS, axis=(1, 2))
+    return np.minimum(*(_ess(split((x <= bound[:, None, None]).astype(float))) for bound in bounds))
+
+
+def mcse_mean(x: np.ndarray) -> np.ndarray:
+    """Standard error of the mean, autocorrelation counted."""
+    return x.std((1, 2), ddof=1) / np.sqrt(ess_mean(x))
+
+
+def _mcse_sd(x: np.ndarray) -> np.ndarray:
+    squares = (x - x.mean((1, 2), keepdims=True)) ** 2
+    variance = squares.mean((1, 2))
+    fourth = (squares**2).mean((1, 2))
+    return np.sqrt((fourth - variance**2) / ess_mean(squares) / variance / 4)
+
+
+def _ess(x: np.ndarray) -> np.ndarray:
+    """Effective sample size by Geyer's initial monotone sequence over all chains, shape `(scalars,)`."""
+    n, chains, draws = x.shape
+    size = chains * draws
+    length = fft.next_fast_len(2 * draws, real=True)
+    means = x.mean(2)
+    waves = fft.rfft(x - means[:, :, None], length, axis=2)
+    power = np.mean(waves.real**2 + waves.imag**2, axis=1)
+    covariance = fft.irfft(power, length, axis=1)[:, :draws] / draws
+    variance = covariance[:, 0] * draws / (draws - 1.0)
+    total = covariance[:, 0] + (means.var(1, ddof=1) if chains > 1 else 0.0)
+    rho = 1 - (variance[:, None] - covariance) / total[:, None]
+    rho[:, 0] = 1
+    # pairs of lags 2k, 2k + 1; the sums stop at the first that is not positive
+    most = max(0, -(-(draws - 2) // 2) - 1)
+    pairs = rho[:, : 2 * most + 2].reshape(n, -1, 2).sum(2)
+    negative = pairs <= 0
+    last = np.where(negative.any(1), np.minimum(negative.argmax(1), most), most)
+    falling = np.minimum.accumulate(pairs, axis=1)
+    kept = np.arange(pairs.shape[1]) < last[:, None]
+    rows = np.arange(n)
+    tail = rho[rows, 2 * last]
+    tail = np.where((tail > 0) | (pairs[rows, last] >= 0), tail, 0.0)
+    time = np.maximum(2 * np.sum(falling, axis=1, where=kept) - 1 + tail, 1 / np.log10(size))
+    constant = np.ptp(x, axis=(1, 2)) < np.finfo(float).resolution
+    return np.where(constant, size, size / np.where(constant, 1.0, time))
+
+
+def pareto_k(x: np.ndarray) -> np.ndarray:
+    """Index of the heavier tail: `1 / k` moments exist; NaN where a tail has too few different values.
+
+    Args:
+        x: shape `(scalars, chains, draws)`, finite, at least 25 draws together.
+    """
+    flat = x.reshape(len(x), -1)
+    size = flat.shape[1]
+    most = int(3 * np.sqrt(size)) if size > 225 else size // 5
+    order = np.partition(flat, (most, size - most - 1), axis=1)
+    left = np.sort(-order[:, : most + 1], axis=1)
+    right = np.sort(order[:, size - most - 1 :], axis=1)
+    ks = np.stack([_tail_index(side[:, 1:] - side[:, :1]) for side in (left, right)])
+    return np.fmax(*ks)
+
+
+def _tail_index(excess: np.ndarray) -> np.ndarray:
+    """Shape of the generalised Pareto law of sorted excesses, shape `(scalars, n)`."""
+    n = excess.shape[1]
+    count = 30 + int(np.sqrt(n))
+    quartile = excess[:, int(n / 4 + 0.5) - 1]
+    out = np.full(len(excess), np.nan)
+    usable = np.flatnonzero(quartile > excess[:, 0])
+    grid = 1 - np.sqrt(count / (np.arange(1, count + 1) - 0.5))
+    block = max(1, 2_000_000 // (n * count))
+    for rows in (usable[i : i + block] for i in range(0, len(usable), block)):
+        y = excess[rows]
+        b = grid / (3 * quartile[rows, None]) + 1 / y[:, -1:]
+        k = np.log1p(-b[:, :, None] * y[:, None, :]).mean(2)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            log_weight = n * (np.log(-b / k) - k - 1)
+        log_weight = np.where(np.isnan(log_weight), -np.inf, log_weight)
+        weight = np.exp(log_weight - logsumexp(log_weight, axis=1, keepdims=True))
+        best = np.sum(b * weight, axis=1, keepdims=True)
+        found = np.log1p(-best * y).mean(1)
+        out[rows] = (n * found + _PRIOR_DRAWS * _PRIOR_K) / (n + _PRIOR_DRAWS)
+    return out
