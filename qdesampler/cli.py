@@ -23,7 +23,6 @@ from qdesampler.diagnostics import (
     report,
     summary,
     to_datatree,
-    verdict,
     write_plots,
 )
 from qdesampler.infer import QDE, ModelCase, ModelLoadError, compare_with_reference, list_models, load_model
@@ -188,12 +187,12 @@ def _sample(arguments: argparse.Namespace) -> int:
         tree = to_datatree(mcmc, attrs=attrs)
         comparison, wrong = _compare(case, mcmc)
         table = summary(tree)
-        findings = diagnose(tree, table=table) + wrong
+        findings = diagnose(mcmc, tree=tree, table=table).extended(wrong)
         say(f"\n{format_summary(table)}\n")
         say(_bill(tree.attrs, seconds))
         if comparison:
             say(f"\nAgainst reference values\n{comparison}")
-        say(f"\n{verdict(findings)}")
+        say(f"\n{findings.verdict}")
         for finding in findings:
             print(f"- {finding}", file=sys.stderr if arguments.quiet else sys.stdout)
 
@@ -211,7 +210,7 @@ def _sample(arguments: argparse.Namespace) -> int:
         )
         folder.publish()
     say(f"\nWritten to {arguments.out}: posterior.nc, summary.csv, report.html and {len(images)} plots")
-    return BAD_VERDICT if findings and not arguments.allow_bad else OK
+    return OK if findings.good or arguments.allow_bad else BAD_VERDICT
 
 
 def _silent(text: str) -> None:

@@ -1,11 +1,13 @@
 r"""Moments, errors, effective sample sizes and R-hat of many scalars at once.
 
-Arrays have shape `(scalars, chains, draws)`. The definitions are those of Vehtari, Gelman, Simpson, Carpenter
-& Buerkner, Bayesian Analysis 16(2), 2021, as ArviZ has them; here a Fourier transform, a sort and Geyer's sums
-serve all scalars of a block together. Nested R-hat is Margossian et al., Bayesian Analysis 2024
+Arrays have shape `(scalars, chains, draws)`. The definitions are those of Vehtari, Gelman, Simpson,
+Carpenter & Buerkner, Bayesian Analysis 16(2), 2021, as ArviZ has them; here a Fourier transform, a sort and
+Geyer's sums serve all scalars of a block together. Nested R-hat is Margossian et al., Bayesian Analysis 2024
 (arXiv:2110.13017); the tail index is Zhang and Stephens' fit, Technometrics 51(3), 2009, with the prior of
 Vehtari et al., JMLR 25(72), 2024.
 """
+
+from typing import Any
 
 import numpy as np
 from scipy import fft, stats
@@ -152,9 +154,9 @@ def _ess(x: np.ndarray) -> np.ndarray:
     size = chains * draws
     length = fft.next_fast_len(2 * draws, real=True)
     means = x.mean(2)
-    waves = fft.rfft(x - means[:, :, None], length, axis=2)
+    waves: Any = fft.rfft(x - means[:, :, None], length, axis=2)
     power = np.mean(waves.real**2 + waves.imag**2, axis=1)
-    covariance = fft.irfft(power, length, axis=1)[:, :draws] / draws
+    covariance = np.asarray(fft.irfft(power, length, axis=1))[:, :draws] / draws
     variance = covariance[:, 0] * draws / (draws - 1.0)
     total = covariance[:, 0] + (means.var(1, ddof=1) if chains > 1 else 0.0)
     rho = 1 - (variance[:, None] - covariance) / total[:, None]

@@ -10,8 +10,8 @@ from typing import Any
 import xarray as xr
 
 from qdesampler.diagnostics.files import write_atomically
-from qdesampler.diagnostics.finding import Finding
-from qdesampler.diagnostics.findings import MAX_R_HAT, diagnose, least_ess, verdict
+from qdesampler.diagnostics.finding import Finding, verdict
+from qdesampler.diagnostics.findings import MAX_R_HAT, diagnose, least_ess
 from qdesampler.diagnostics.plots import Plot, draw_plots
 from qdesampler.diagnostics.summary import COLUMNS, as_tree, formatted_rows, shortened, summary
 

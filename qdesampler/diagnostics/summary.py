@@ -91,8 +91,8 @@ def summary(run: Any, *, var_names: Sequence[str] | None = None, estimates: xr.D
     """Posterior moments with their Monte Carlo errors, one row for each scalar.
 
     Rank-normalised split R-hat and bulk and tail effective sample sizes after Vehtari, Gelman, Simpson,
-    Carpenter & Buerkner, Bayesian Analysis 16(2), 2021, equal to ArviZ's (of one chain, R-hat compares the two
-    halves). Beside the plain means stand the zero-variance ones of `estimates`.
+    Carpenter & Buerkner, Bayesian Analysis 16(2), 2021, equal to ArviZ's (of one chain, R-hat
+    compares the two halves). Beside the plain means stand the zero-variance ones of `estimates`.
 
     Args:
         run: a `numpyro.infer.MCMC` after `run`, or a tree with a posterior.

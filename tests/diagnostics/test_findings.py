@@ -69,7 +69,7 @@ def test_a_latent_site_that_never_changes():
     run["posterior"]["a"].attrs["site_kind"] = "latent"
     run["posterior"]["b"].attrs["site_kind"] = "deterministic"
     (finding,) = diagnose(run)
-    assert finding.code == "stuck"
+    assert finding.code == "constant"
     assert finding.message.startswith("a has one value")
 
 
