@@ -10,8 +10,9 @@ delta_ij + x_i a_j + x_j a_i`. The best linear combination of them is taken from
 chains than it is applied to, so that the mean stays unbiased; where `p` is Gaussian and `f` a polynomial
 of the order, nothing is left of the variance.
 
-References:     Assaraf and Caffarel, Phys. Rev. Lett. 83 (1999) 4682; Mira, Solgi and Imparato, Stat.
-Comput. 23 (2013) 653;     Oates, Girolami and Chopin, J. R. Stat. Soc. B 79 (2017) 695 (cross-fitting).
+References:
+    Assaraf and Caffarel, Phys. Rev. Lett. 83 (1999) 4682; Mira, Solgi and Imparato, Stat. Comput. 23 (2013)
+    653; Oates, Girolami and Chopin, J. R. Stat. Soc. B 79 (2017) 695 (cross-fitting).
 """
 
 import warnings
@@ -19,24 +20,22 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from arviz_base import dict_to_dataset
-from arviz_stats.base.array import array_stats
 
+from qdesampler.diagnostics.array_statistics import ess_mean
+from qdesampler.diagnostics.control_fit import bearable_orders, estimate, whitened_points
 from qdesampler.diagnostics.convert import to_datatree
 from qdesampler.diagnostics.dims import SAMPLE_DIMS
 from qdesampler.infer.scores import run_scores
 
-__all__ = ["ESTIMATES", "ZeroVarianceWarning", "zero_variance"]
+__all__ = ["ESTIMATES", "ZeroVarianceWarning", "estimates_of", "zero_variance"]
 
 ESTIMATES = ("mean", "mcse", "plain_mean", "plain_mcse", "gain")
 _FOLDS = 4
-_DRAWS_A_FEATURE = 4  # effective draws that one coefficient needs
-_RIDGE = 1e-8  # of the mean square of the features
 _ALARM = 5.0  # standard errors that both means may differ
-_MOST_FEATURES = 4000
+_BLOCK = 4_000_000  # numbers worked on at once
 
 
 class ZeroVarianceWarning(UserWarning):
@@ -76,42 +75,51 @@ def zero_variance(mcmc: Any, fn: Callable[[dict[str, Any]], Any] | None = None, 
     """
     if order not in (0, 1, 2):
         raise ValueError(f"order must be 0, 1 or 2, got {order!r}.")
-    values = _values(mcmc, fn)
+    return estimates_of(_values(mcmc, fn), mcmc, order)
+
+
+def estimates_of(values: xr.Dataset, mcmc: Any, order: int = 2) -> xr.Dataset:
+    """`zero_variance` for functions of the draws that are known already, dimensions chain and draw first."""
     run = run_scores(mcmc)
-    chains, draws, _ = run.positions.shape
+    chains, draws, dim = run.positions.shape
     if chains * draws < 8:
         raise ValueError(f"Got {chains} x {draws} draws; zero-variance estimates need at least 8.")
     fold = np.repeat(np.arange(chains) % _FOLDS, draws)
     if chains < 2:
         fold = np.arange(draws) * _FOLDS // draws
+    variables = {str(name): values[name].transpose(*SAMPLE_DIMS, ...) for name in values.data_vars}
+    functions = []
+    for name, variable in variables.items():
+        functions.append(np.asarray(variable).reshape(chains * draws, -1))
+        if not np.all(np.isfinite(functions[-1])):
+            raise ValueError(f"{name} is not finite at every draw; its mean cannot be estimated.")
     effective = _least_ess(run.positions)
-    sets = _feature_sets(run.positions, run.scores, order, effective)
+    orders = bearable_orders(dim, order, effective)
+    points = whitened_points(run.positions.reshape(-1, dim), run.scores.reshape(-1, dim), fold, bool(orders))
+    table, taken = estimate(functions, points, orders, (chains, draws))
+    off = np.abs(table[:, 0] - table[:, 2]) > _ALARM * np.hypot(table[:, 1], table[:, 3])
     out: dict[str, xr.DataArray] = {}
     disagreeing: list[str] = []
-    for name, variable in values.data_vars.items():
-        stacked = variable.transpose(*SAMPLE_DIMS, ...)
-        shape = stacked.shape[2:]
-        columns = np.asarray(stacked, np.float64).reshape(chains * draws, -1)
-        if not np.all(np.isfinite(columns)):
-            raise ValueError(f"{name} is not finite at every draw; its mean cannot be estimated.")
-        table, orders = _estimate(columns, sets, fold, (chains, draws))
-        off = np.abs(table[:, 0] - table[:, 2]) > _ALARM * np.hypot(table[:, 1], table[:, 3])
-        disagreeing += [f"{name}[{i}]" if shape else str(name) for i in np.flatnonzero(off)]
-        dims = stacked.dims[2:]
-        coords = {dim: stacked.coords[dim] for dim in dims if dim in stacked.coords}
-        out[str(name)] = xr.DataArray(
-            table.reshape(*shape, len(ESTIMATES)),
+    start = 0
+    for (name, variable), columns in zip(variables.items(), functions, strict=True):
+        rows = slice(start, start + columns.shape[1])
+        start = rows.stop
+        shape, dims = variable.shape[2:], variable.dims[2:]
+        disagreeing += [f"{name}[{i}]" if shape else name for i in np.flatnonzero(off[rows])]
+        coords = {axis: variable.coords[axis] for axis in dims if axis in variable.coords}
+        out[name] = xr.DataArray(
+            table[rows].reshape(*shape, len(ESTIMATES)),
             dims=(*dims, "estimate"),
             coords={**coords, "estimate": list(ESTIMATES)},
         )
-        out[f"{name}_order"] = xr.DataArray(orders.reshape(shape), dims=dims, coords=coords)
+        out[f"{name}_order"] = xr.DataArray(taken[rows].reshape(shape), dims=dims, coords=coords)
     if disagreeing:
         warnings.warn(
             f"Plain and zero-variance means disagree by more than {_ALARM:g} standard errors for "
             f"{', '.join(disagreeing[:5])}{' and others' if len(disagreeing) > 5 else ''}: the run is too "
             "short to tell its own error, or the tails are too heavy. Draw more, and trust neither.",
             ZeroVarianceWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     facts = {"evaluations": run.evaluations, "effective_draws": effective, "disagreeing": disagreeing}
     return xr.Dataset(out, attrs=facts)
@@ -130,83 +138,10 @@ def _values(mcmc: Any, fn: Callable | None) -> xr.Dataset:
 
 
 def _least_ess(positions: np.ndarray) -> float:
-    """Effective draws behind the worst mean of a coordinate, by ArviZ."""
-    by_dim = np.moveaxis(positions, 2, 0)
-    ess = [array_stats.ess(column, method="mean", chain_axis=0, draw_axis=1) for column in by_dim]
-    return float(np.nanmin(ess)) if np.any(np.isfinite(ess)) else 0.0
-
-
-def _whitened(positions: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    flat, slopes = (array.reshape(-1, array.shape[-1]) for array in (positions, scores))
-    centred = flat - flat.mean(0)
-    values, vectors = np.linalg.eigh(centred.T @ centred / len(flat))
-    root = np.sqrt(np.maximum(values, 1e-12 * max(values[-1], 1e-300)))
-    return centred @ (vectors / root), slopes @ (vectors * root)
-
-
-def _feature_sets(
-    positions: np.ndarray, scores: np.ndarray, order: int, effective: float
-) -> list[tuple[float, np.ndarray]]:
-    """Orders that the draws can bear, and their control variates, shape `(draws, features)`."""
-    dim = positions.shape[-1]
-    sets: list[tuple[float, np.ndarray]] = []
-    most = min(effective / _DRAWS_A_FEATURE, _MOST_FEATURES)
-    if order == 0 or dim > most:
-        return sets
-    x, a = _whitened(positions, scores)
-    sets.append((1.0, a))
-    if order == 2 and 2 * dim <= most:
-        squares = 2 + 2 * x * a
-        sets.append((1.5, np.concatenate([a, squares], 1)))
-        if dim > 1 and dim + dim * (dim + 1) // 2 <= most:
-            i, j = np.triu_indices(dim, 1)
-            sets.append((2.0, np.concatenate([a, squares, x[:, i] * a[:, j] + x[:, j] * a[:, i]], 1)))
-        elif dim == 1:
-            sets[-1] = (2.0, sets[-1][1])
-    return sets
-
-
-def _estimate(
-    columns: np.ndarray,
-    sets: list[tuple[float, np.ndarray]],
-    fold: np.ndarray,
-    shape: tuple[int, int],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of `ESTIMATES` for every column, and the orders taken."""
-    plain = columns.mean(0)
-    plain_mcse = _mcse(columns, shape)
-    rounding = np.finfo(jnp.result_type(float)).eps * np.sqrt(np.mean(columns**2, 0))
-    best, best_mcse, orders = plain.copy(), plain_mcse.copy(), np.zeros(len(plain))
-    for order, features in sets:
-        residual = np.empty_like(columns)
-        for k in np.unique(fold):
-            out = fold == k
-            c, f = features[~out], columns[~out]
-            c, f = c - c.mean(0), f - f.mean(0)
-            gram = c.T @ c
-            gram[np.diag_indices_from(gram)] += _RIDGE * np.trace(gram) / len(gram) + 1e-300
-            beta = np.linalg.solve(gram, c.T @ f)
-            residual[out] = columns[out] - features[out] @ beta
-        mcse = np.hypot(_mcse(residual, shape), rounding)  # draws and scores are no more exact than this
-        better = mcse < best_mcse
-        best = np.where(better, residual.mean(0), best)
-        best_mcse = np.where(better, mcse, best_mcse)
-        orders = np.where(better, order, orders)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        gain = np.where(best_mcse > 0, (plain_mcse / best_mcse) ** 2, np.where(plain_mcse > 0, np.inf, 1.0))
-    return np.stack([best, best_mcse, plain, plain_mcse, gain], 1), orders
-
-
-def _mcse(columns: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Standard error of the mean of every column, autocorrelation counted, at least the rounding of a draw.
-
-    The residuals of a good fit live on few far draws, and their variance is itself uncertain, by
-    `sqrt((kurtosis - 1) / draws)` of it: so much is added.
-    """
-    out = np.zeros(columns.shape[1])
-    for i, column in enumerate(columns.T):
-        if np.ptp(column) > 1e-12 * np.max(np.abs(column)):
-            error = array_stats.mcse(column.reshape(shape), method="mean", chain_axis=0, draw_axis=1)
-            z = (column - column.mean()) / column.std()
-            out[i] = error * np.sqrt(1 + np.sqrt(max(np.mean(z**4) - 1, 0) / z.size))
-    return out
+    """Effective draws behind the worst mean of a coordinate."""
+    chains, draws, dim = positions.shape
+    if draws < 4:
+        return 0.0
+    step = max(1, _BLOCK // (chains * draws))
+    parts = [np.moveaxis(positions[:, :, i : i + step], 2, 0) for i in range(0, dim, step)]
+    return float(min(ess_mean(np.ascontiguousarray(part)).min() for part in parts))

@@ -84,7 +84,7 @@ def draw_facts(dataset: xr.Dataset, table: Any) -> DrawFacts:
             tail[long] = pareto_k(x[long])
         parts.append((moving, infinite, still, nested, alone, tail))
     moving, infinite, still, nested, alone, tail = (np.concatenate(part) for part in zip(*parts, strict=True))
-    stuck = np.flatnonzero(still[moving].all(axis=0)) if moving.any() else []
+    stuck = np.flatnonzero(still[moving].all(axis=0))  # all chains where nothing ever moved
     return DrawFacts(
         all_labels(dataset),
         moving,

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from qdesampler.diagnostics.array_statistics import table_columns
+from qdesampler.diagnostics.control_variates import estimates_of
 from qdesampler.diagnostics.convert import to_datatree
 from qdesampler.diagnostics.dims import SAMPLE_DIMS
 
@@ -92,12 +93,14 @@ def summary(run: Any, *, var_names: Sequence[str] | None = None, estimates: xr.D
 
     Rank-normalised split R-hat and bulk and tail effective sample sizes after Vehtari, Gelman, Simpson,
     Carpenter & Buerkner, Bayesian Analysis 16(2), 2021, equal to ArviZ's (of one chain, R-hat
-    compares the two halves). Beside the plain means stand the zero-variance ones of `estimates`.
+    compares the two halves). Beside the plain means stand the zero-variance ones.
 
     Args:
         run: a `numpyro.infer.MCMC` after `run`, or a tree with a posterior.
         var_names: which variables; None for all.
-        estimates: what `zero_variance` returned; None takes the tree's group `zero_variance`, if it has one.
+        estimates: what `zero_variance` returned. None computes it for a run whose kernel shows its potential
+            (one gradient a draw, unless the run collected `z_grad`), and takes a tree's group
+            `zero_variance`, if it has one.
 
     Returns:
         `pandas.DataFrame` with columns `mean`, `sd`, `mcse_mean`, `mcse_sd`, `ess_bulk`, `ess_tail`, `r_hat`,
@@ -111,13 +114,39 @@ def summary(run: Any, *, var_names: Sequence[str] | None = None, estimates: xr.D
     dataset = posterior_dataset(tree, var_names)
     parts = [table_columns(block) for block in blocks(dataset)]
     columns = {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
-    if estimates is None and ZERO_VARIANCE in tree.children:
-        estimates = tree[ZERO_VARIANCE].to_dataset()
+    if estimates is None:
+        estimates = available_estimates(run, tree)
     if estimates is not None:
         columns |= _zero_variance_columns(dataset, estimates)
     named = {name: ("parameter", values) for name, values in columns.items()}
     table: Any = xr.Dataset(named, coords={"parameter": all_labels(dataset)}).to_dataframe()
     return table.rename_axis(index=None)
+
+
+def available_estimates(run: Any, tree: xr.DataTree) -> xr.Dataset | None:
+    """Zero-variance estimates of a run, or those that a tree holds; None where there are none to be had.
+
+    There are none without a potential, without continuous coordinates, where a gradient is not finite, or
+    from fewer than 8 draws. Sites that are not finite at every draw are left out.
+    """
+    if ZERO_VARIANCE in tree.children:
+        return tree[ZERO_VARIANCE].to_dataset()
+    if isinstance(run, xr.DataTree):
+        return None
+    dataset = posterior_dataset(tree)
+    finite = [name for name, values in dataset.data_vars.items() if np.all(np.isfinite(values))]
+    try:
+        return estimates_of(dataset[finite], run)
+    except (ValueError, AttributeError, NotImplementedError, RuntimeError):
+        return None
+
+
+def with_estimates(tree: xr.DataTree, estimates: xr.Dataset | None) -> xr.DataTree:
+    """The tree with its estimates as a group, in a form that files can hold."""
+    if estimates is None:
+        return tree
+    attrs = {**estimates.attrs, "disagreeing": ", ".join(estimates.attrs.get("disagreeing", ()))}
+    return xr.DataTree.from_dict({**tree.to_dict(), ZERO_VARIANCE: estimates.assign_attrs(attrs)})
 
 
 def _zero_variance_columns(dataset: xr.Dataset, estimates: xr.Dataset) -> Mapping[str, np.ndarray]:

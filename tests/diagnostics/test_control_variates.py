@@ -8,7 +8,7 @@ import numpyro.distributions as dist
 import pytest
 from numpyro.infer import MCMC, NUTS
 
-from qdesampler.diagnostics import control_variates as module
+from qdesampler.diagnostics import control_fit as module
 from qdesampler.diagnostics.control_variates import ESTIMATES, ZeroVarianceWarning, zero_variance
 from qdesampler.infer import QDE
 from qdesampler.infer.scores import run_scores
@@ -131,8 +131,9 @@ def test_reported_errors_cover():
         x = np.log(rng.gamma(3.0, size=(4, 250, 1)))  # log density 3 x - e^x
         a = 3.0 - np.exp(x)
         columns = np.exp(0.5 * x).reshape(-1, 1)
-        sets = module._feature_sets(x, a, 2, 1000.0)
-        (row,), _ = module._estimate(columns, sets, np.repeat(np.arange(4), 250), (4, 250))
+        fold = np.repeat(np.arange(4), 250)
+        points = module.whitened_points(x.reshape(-1, 1), a.reshape(-1, 1), fold)
+        (row,), _ = module.estimate([columns], points, module.bearable_orders(1, 2, 1000.0), (4, 250))
         scores.append((row[0] - 1.6616755) / row[1])  # Gamma(3.5) / Gamma(3)
         assert row[4] > 3
     inside = np.mean(np.abs(scores) < 2)
@@ -142,13 +143,13 @@ def test_reported_errors_cover():
 
 def test_control_variates_that_lack_their_constant_are_noticed(ran, monkeypatch):
     """The wrong twin: without the Laplacian the features have a mean."""
-    right = module._feature_sets
+    right = module.features
 
-    def wrong(*args):
+    def wrong(order, x, a):
         # x a and its mean of -1, as a user would get by leaving out lap phi; and every coefficient is wanted
-        return [(order, features - 2.0 * (features.shape[1] > 4)) for order, features in right(*args)]
+        return right(order, x, a) - 2.0 * (order > 1)
 
-    monkeypatch.setattr(module, "_feature_sets", wrong)
+    monkeypatch.setattr(module, "features", wrong)
     with pytest.warns(ZeroVarianceWarning, match="disagree by more than 5 standard errors"):
         found = zero_variance(ran, lambda draw: draw["effect"] ** 2)
     assert found.attrs["disagreeing"]
@@ -161,3 +162,21 @@ def test_bad_input(ran):
         zero_variance(ran, lambda draw: jnp.log(draw["chance"] - 0.4))
     with pytest.raises(ValueError, match="There are no draws"):
         zero_variance(MCMC(QDE(model), num_warmup=1, num_samples=1))
+
+
+def test_pieces_are_the_whole(monkeypatch):
+    """Small pieces of rows and few columns at once give what one piece gives; a thinned fit nearly so."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(4000, 3)) @ np.array([[1, 0.5, 0], [0, 1, 0], [0, 0, 3.0]])
+    a = -(x - x.mean(0)) @ np.linalg.inv(np.cov(x.T))
+    functions = [x, np.exp(x[:, :1] / 2), x[:, :2] ** 2]
+    points = module.whitened_points(x, a, np.arange(4000) // 1000)
+    whole, orders = module.estimate(functions, points, [1.0, 1.5, 2.0], (4, 1000))
+    monkeypatch.setattr(module, "_NUMBERS", 1000)
+    monkeypatch.setattr(module, "_COLUMNS", 8000)
+    pieces, again = module.estimate(functions, points, [1.0, 1.5, 2.0], (4, 1000))
+    np.testing.assert_allclose(pieces, whole, rtol=1e-6)
+    np.testing.assert_array_equal(orders, again)
+    monkeypatch.setattr(module, "_ROWS_A_FEATURE", 400)
+    unthinned, _ = module.estimate(functions, points, [2.0], (4, 1000))
+    np.testing.assert_allclose(unthinned[3, 4], whole[3, 4], rtol=0.1)  # the gain of exp(x / 2)

@@ -5,8 +5,15 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from qdesampler.diagnostics import format_summary, summary
-from qdesampler.diagnostics.summary import COLUMNS, formatted_rows, rounded, shortened
+from qdesampler.diagnostics import format_summary, summary, zero_variance
+from qdesampler.diagnostics.summary import (
+    COLUMNS,
+    ZERO_VARIANCE_COLUMNS,
+    formatted_rows,
+    rounded,
+    shortened,
+    with_estimates,
+)
 
 
 def test_the_table_is_arvizs(mcmc, tree):
@@ -19,8 +26,26 @@ def test_the_table_is_arvizs(mcmc, tree):
     assert row["sd"] == pytest.approx(theta.std(ddof=1), rel=1e-12)
     assert row["ess_bulk"] == pytest.approx(float(az.ess(theta, method="bulk")))
     assert row["r_hat"] == pytest.approx(float(az.rhat(theta)))
-    assert list(summary(mcmc).columns) == list(COLUMNS)  # a run will do as well
-    np.testing.assert_allclose(summary(mcmc)["mean"], table["mean"])
+    of_run = summary(mcmc)  # which knows its target
+    assert list(of_run.columns) == [*COLUMNS, *ZERO_VARIANCE_COLUMNS]
+    np.testing.assert_allclose(of_run["mean"], table["mean"])
+
+
+def test_zero_variance_means_stand_beside_the_plain_ones(mcmc, tree, tmp_path):
+    found = zero_variance(mcmc)
+    table = summary(with_estimates(tree, found))
+    np.testing.assert_array_equal(table.loc["mu", "zv_mean"], found["mu"].sel(estimate="mean"))
+    np.testing.assert_array_equal(table["zv_gain"].filter(like="theta["), found["theta"].sel(estimate="gain"))
+    assert np.all(np.abs(table["zv_mean"] - table["mean"]) < 5 * (table["mcse_mean"] + table["zv_mcse"]))
+    np.testing.assert_allclose(summary(mcmc)["zv_mean"], table["zv_mean"])
+    assert "ZV mean" in format_summary(table).splitlines()[0]
+    with_estimates(tree, found).to_netcdf(tmp_path / "run.nc", engine="h5netcdf")
+    again = summary(az.from_netcdf(tmp_path / "run.nc"))
+    np.testing.assert_allclose(again["zv_mean"], table["zv_mean"])
+    # a variable of which nothing was estimated is NaN, and what is asked for alone stands alone
+    assert np.isnan(summary(tree, estimates=found.drop_vars("tau")).loc["tau", "zv_mean"])
+    assert list(summary(with_estimates(tree, found), var_names=["tau"]).index) == ["tau"]
+    assert with_estimates(tree, None) is tree
 
 
 def test_chosen_variables(tree):
