@@ -1,7 +1,8 @@
 """Annealers behind one protocol: Ising problems in, reads out, and what may be believed of their law."""
 
 from qdesampler.backends.bifurcation import SimulatedBifurcation
-from qdesampler.backends.dimod_adapter import BackendRetryWarning, DimodBackend, as_dimod, from_bqm, to_bqm
+from qdesampler.backends.dimod_adapter import BackendRetryWarning, DimodBackend, from_bqm, to_bqm
+from qdesampler.backends.dimod_sampler import as_dimod
 from qdesampler.backends.exact_enumeration import ExactEnumeration
 from qdesampler.backends.gibbs_surrogate import GibbsSurrogate
 from qdesampler.backends.path_integral import PathIntegralAnnealing
@@ -16,6 +17,7 @@ from qdesampler.backends.protocol import (
 )
 from qdesampler.backends.quantum_dynamics import QuantumDynamics, TransverseGroundState
 from qdesampler.backends.simulated_annealing import SimulatedAnnealing, log_partition_estimate
+from qdesampler.backends.thrml_adapter import ThrmlBackend
 from qdesampler.backends.tree_decomposition import TreeDecomposition
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "Samples",
     "SimulatedAnnealing",
     "SimulatedBifurcation",
+    "ThrmlBackend",
     "TransverseGroundState",
     "TreeDecomposition",
     "as_dimod",

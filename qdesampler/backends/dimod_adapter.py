@@ -1,4 +1,4 @@
-"""Ocean's samplers as backends, and backends as Ocean's samplers; the only file that imports dimod.
+"""Ocean's samplers as backends; the only file that imports dimod.
 
 Every `dimod.Sampler` fits: D-Wave processors behind an embedding, Leap's hybrid solvers, dwave-samplers,
 OpenJij. Their law is unknown. Credentials are Ocean's business: configure them there; nothing here reads or
@@ -10,7 +10,7 @@ import os
 import time
 import types
 import warnings
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
@@ -22,22 +22,44 @@ from jax.typing import ArrayLike
 
 from qdesampler.backends.checks import check_call, refuse
 from qdesampler.backends.problem import IsingProblem, check_states
-from qdesampler.backends.protocol import AnnealingBackend, BackendError, Capabilities, Samples
+from qdesampler.backends.protocol import BackendError, Capabilities, Samples
 from qdesampler.equation.validation import as_positive_int, is_traced
 
-__all__ = ["BackendRetryWarning", "DimodBackend", "as_dimod", "from_bqm", "seed_from_key", "to_bqm"]
+__all__ = ["BackendRetryWarning", "DimodBackend", "from_bqm", "load_dimod", "seed_from_key", "to_bqm"]
 
 
 class BackendRetryWarning(UserWarning):
     """A call to a device failed and is made again."""
 
 
-def _dimod() -> Any:
+def load_dimod() -> Any:
+    """Return the module.
+
+    Raises:
+        ImportError: dimod is not installed.
+    """
     try:
         import dimod
     except ImportError as error:
         raise ImportError("this needs dimod: pip install 'qdesampler[dimod]'") from error
     return dimod
+
+
+def _device_properties(sampler: Any) -> Mapping[str, Any]:
+    """Properties of the device under all composites: of the first one that tells how many reads it takes."""
+    layers = [sampler]
+    for layer in layers:
+        if "num_reads_range" in layer.properties:
+            return layer.properties
+        layers.extend(getattr(layer, "children", ()))
+    return layers[-1].properties
+
+
+def _is_final(error: Exception) -> bool:
+    """Whether the call itself is wrong, so that making it again cannot help: by Ocean's embedding too."""
+    return isinstance(error, (TypeError, ValueError)) or any(
+        base.__name__ == "EmbeddingError" for base in type(error).__mro__
+    )
 
 
 def seed_from_key(key: jax.Array) -> int:
@@ -52,7 +74,7 @@ def from_bqm(bqm: Any, labels: Sequence[Hashable] | None = None) -> tuple[IsingP
         ImportError: dimod is not installed.
         ValueError: the labels are not those of the model.
     """
-    _dimod()
+    load_dimod()
     labels = tuple(bqm.variables if labels is None else labels)
     if set(labels) != set(bqm.variables) or len(labels) != len(bqm.variables):
         raise ValueError(f"labels must be the {len(bqm.variables)} variables of the model, each once.")
@@ -75,7 +97,7 @@ def to_bqm(problem: IsingProblem, labels: Sequence[Hashable] | None = None, *, s
     sparse = problem.sparse()
     edges = np.asarray(sparse.edges).reshape(-1, 2)
     linear, quadratic = np.asarray(sparse.h, float) * scale, np.asarray(sparse.J, float) * scale
-    bqm = _dimod().BinaryQuadraticModel.from_numpy_vectors(
+    bqm = load_dimod().BinaryQuadraticModel.from_numpy_vectors(
         linear, (edges[:, 0], edges[:, 1], quadratic), float(sparse.offset) * scale, "SPIN"
     )
     if labels is None:
@@ -113,8 +135,9 @@ class DimodBackend:
         Args:
             sampler: a `dimod.Sampler`.
             labels: the device's names for variables 0 to n - 1; None for the integers.
-            max_num_reads: most reads of one call; None for the device's own `num_reads_range`. Samplers of
-                OpenJij repeat one read for every seed, so they are called once a read.
+            max_num_reads: most reads of one call; None for the `num_reads_range` of the device, embedding and
+                other composites looked through. Samplers of OpenJij repeat one read for every seed, so they
+                are called once a read.
             num_retries: calls made again after failures or for missing reads, before giving up.
             backoff: seconds before the first retry, doubled each time.
             cache_directory: where reads are kept, by problem and arguments; None for no cache.
@@ -125,11 +148,11 @@ class DimodBackend:
             TypeError: not a `dimod.Sampler`.
             ValueError: a negative number of retries or backoff.
         """
-        if not isinstance(sampler, _dimod().Sampler):
+        if not isinstance(sampler, load_dimod().Sampler):
             raise TypeError(f"DimodBackend wraps a dimod.Sampler, got {type(sampler).__name__}.")
         if num_retries < 0 or not backoff >= 0:
             raise ValueError(f"num_retries and backoff must not be negative, got {num_retries}, {backoff}.")
-        limit = sampler.properties.get("num_reads_range", (1, None))[-1]
+        limit = _device_properties(sampler).get("num_reads_range", (1, None))[-1]
         if type(sampler).__module__.startswith("openjij"):
             limit = 1
         given = [each for each in (max_num_reads, limit) if each is not None]
@@ -144,6 +167,7 @@ class DimodBackend:
     def capabilities(self) -> Capabilities:
         """Unknown law; what the sampler's own parameters tell."""
         names = set(self._sampler.parameters)
+        graph = _device_properties(self._sampler).get("topology")
         return Capabilities(
             law="unknown",
             jittable=False,
@@ -151,6 +175,7 @@ class DimodBackend:
             seeded="seed" in names,
             initial_states=bool(names & {"initial_states", "initial_state"}),
             max_num_reads=self._limit,
+            topology=(graph["type"], *graph["shape"]) if graph else None,
         )
 
     @property
@@ -260,9 +285,9 @@ class DimodBackend:
             try:
                 answer = self._sampler.sample(bqm, **arguments)
                 answer.resolve()
-            except (TypeError, ValueError):
-                raise  # the call is wrong: making it again does not help
             except Exception as error:
+                if _is_final(error):
+                    raise
                 trouble = type(error).__name__
                 answer = None
             states = np.zeros((0, n), np.int8)
@@ -313,70 +338,3 @@ class DimodBackend:
         if "chain_break_fraction" in (answer.record.dtype.names or ()):
             record["chain_break_fraction"] = float(np.mean(answer.record.chain_break_fraction))
         self.records.append(record)
-
-
-def as_dimod(backend: AnnealingBackend) -> Any:
-    """Return a `dimod.Sampler` that samples with `backend`.
-
-    Its `sample(bqm, num_reads=1, beta=1.0, seed=None, schedule=None, initial_states=None)` works for models
-    of spins and of bits; log weights and log probabilities are vectors of the sample set.
-
-    Raises:
-        ImportError: dimod is not installed.
-        TypeError: not a backend.
-    """
-    dimod = _dimod()
-    if not isinstance(backend, AnnealingBackend):
-        raise TypeError(f"as_dimod takes an annealing backend, got {type(backend).__name__}.")
-
-    class BackendSampler(dimod.Sampler):
-        """A backend with dimod's face."""
-
-        def __init__(self):
-            self.backend = backend
-
-        @property
-        def parameters(self) -> dict[str, list[str]]:
-            return {name: [] for name in ("num_reads", "beta", "seed", "schedule", "initial_states")}
-
-        @property
-        def properties(self) -> dict[str, Any]:
-            return dict(backend.properties, law=backend.capabilities.law)
-
-        def close(self) -> None:
-            backend.close()
-
-        def sample(self, bqm, num_reads=1, beta=1.0, seed=None, schedule=None, initial_states=None, **kwargs):
-            self.remove_unknown_kwargs(**kwargs)
-            labels = tuple(bqm.variables)
-            if not labels:
-                return dimod.SampleSet.from_samples_bqm(np.zeros((num_reads, 0)), bqm)
-            problem, _ = from_bqm(bqm)
-            seed = int(np.random.default_rng(seed).integers(2**31)) if seed is None else seed
-            start = None if initial_states is None else _rows(dimod, initial_states, labels, bqm.vartype)
-            samples = backend.sample(
-                problem,
-                key=jax.random.key(seed),
-                num_reads=num_reads,
-                beta=beta,
-                schedule=schedule,
-                initial_states=start,
-            )
-            states = np.asarray(samples.states)
-            vectors = {
-                name: np.asarray(value)
-                for name, value in (("log_weight", samples.log_weight), ("log_prob", samples.log_prob))
-                if value is not None
-            }
-            if bqm.vartype is dimod.BINARY:
-                states = (states + 1) // 2
-            return dimod.SampleSet.from_samples_bqm((states, labels), bqm, **vectors)
-
-    return BackendSampler()
-
-
-def _rows(dimod: Any, states: Any, labels: Iterable[Hashable], vartype: Any) -> np.ndarray:
-    array, given = dimod.as_samples(states)
-    rows = array[:, [list(given).index(label) for label in labels]]
-    rows = 2 * rows - 1 if vartype is dimod.BINARY else rows
-    return rows[0] if len(rows) == 1 else rows

@@ -18,10 +18,10 @@ from qdesampler.backends import (
 from qdesampler.backends.dimod_adapter import (
     BackendRetryWarning,
     DimodBackend,
-    as_dimod,
     from_bqm,
     to_bqm,
 )
+from qdesampler.backends.dimod_sampler import as_dimod
 from qdesampler.backends.exact_enumeration import all_states
 from qdesampler.backends.pool import build_pool
 from qdesampler.backends.tree_decomposition import TreeDecomposition, ocean_sampler
