@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from qdesampler.equation import Schedule as Schedule
     from qdesampler.infer import QDE as QDE
     from qdesampler.infer import AnnealedQDE as AnnealedQDE
+    from qdesampler.infer import AnnealerGibbs as AnnealerGibbs
     from qdesampler.infer import AutoGroundState as AutoGroundState
     from qdesampler.infer import GroundStateDistribution as GroundStateDistribution
     from qdesampler.infer import anneal_walkers as anneal_walkers
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from qdesampler.infer import load_model as load_model
     from qdesampler.infer import log_evidence as log_evidence
     from qdesampler.infer import model_hamiltonian as model_hamiltonian
+    from qdesampler.infer import renew_pools as renew_pools
     from qdesampler.solvers import FlowTrial as FlowTrial
     from qdesampler.solvers import GaussianTrial as GaussianTrial
     from qdesampler.solvers import GroundState as GroundState
@@ -41,6 +43,7 @@ __version__ = "0.1.0"
 
 _ROOM_OF = {
     "AnnealedQDE": "infer",
+    "AnnealerGibbs": "infer",
     "AutoGroundState": "infer",
     "FlowTrial": "solvers",
     "GaussianTrial": "solvers",
@@ -63,6 +66,7 @@ _ROOM_OF = {
     "log_evidence": "infer",
     "model_hamiltonian": "infer",
     "plot_ladder": "diagnostics",
+    "renew_pools": "infer",
     "report": "diagnostics",
     "summary": "diagnostics",
     "to_datatree": "diagnostics",

@@ -2,6 +2,8 @@
 
 from qdesampler.infer.annealed import AnnealedQDE as AnnealedQDE
 from qdesampler.infer.annealed_walkers import anneal_walkers as anneal_walkers
+from qdesampler.infer.annealer_gibbs import AnnealerGibbs as AnnealerGibbs
+from qdesampler.infer.annealer_pools import renew_pools as renew_pools
 from qdesampler.infer.auto_ground_state import AutoGroundState as AutoGroundState
 from qdesampler.infer.evidence import compare_evidence as compare_evidence
 from qdesampler.infer.evidence import log_evidence as log_evidence
