@@ -13,9 +13,15 @@ from qdesampler.diagnostics.finding import Diagnosis as Diagnosis
 from qdesampler.diagnostics.finding import Finding as Finding
 from qdesampler.diagnostics.finding import verdict as verdict
 from qdesampler.diagnostics.findings import diagnose as diagnose
+from qdesampler.diagnostics.gain_plot import plot_zero_variance as plot_zero_variance
 from qdesampler.diagnostics.ladder import ladder_findings as ladder_findings
 from qdesampler.diagnostics.ladder import ladder_summary as ladder_summary
 from qdesampler.diagnostics.ladder_plot import plot_ladder as plot_ladder
+from qdesampler.diagnostics.physics_plots import plot_evolution as plot_evolution
+from qdesampler.diagnostics.physics_plots import plot_ground_state as plot_ground_state
+from qdesampler.diagnostics.physics_plots import plot_reads as plot_reads
+from qdesampler.diagnostics.physics_plots import plot_trial as plot_trial
+from qdesampler.diagnostics.plots import EXTRA_PLOT_NAMES as EXTRA_PLOT_NAMES
 from qdesampler.diagnostics.plots import PLOT_NAMES as PLOT_NAMES
 from qdesampler.diagnostics.plots import Plot as Plot
 from qdesampler.diagnostics.plots import draw_plots as draw_plots
@@ -24,3 +30,4 @@ from qdesampler.diagnostics.plots import write_plots as write_plots
 from qdesampler.diagnostics.report import report as report
 from qdesampler.diagnostics.summary import format_summary as format_summary
 from qdesampler.diagnostics.summary import summary as summary
+from qdesampler.diagnostics.summary import with_estimates as with_estimates

@@ -12,7 +12,7 @@ from arviz_base import dict_to_dataset
 
 from qdesampler.diagnostics.dims import SAMPLE_DIMS, AxisNames, variable_name
 from qdesampler.diagnostics.ladder_facts import evidence_facts
-from qdesampler.diagnostics.stats import evaluations, sample_stats, solve_facts
+from qdesampler.diagnostics.stats import evaluations, kernel_settings, sample_stats, solve_facts
 from qdesampler.infer.model_trace import (
     Site,
     argument_arrays,
@@ -59,9 +59,9 @@ def to_datatree(
         attrs: facts to add to the tree's attributes, for instance `{"model": "eight_schools"}`.
 
     Returns:
-        The tree. Its attributes hold the model's and the kernel's name, `num_warmup`, `num_samples`,
-        `num_chains`, `thinning`, `chain_method`, library versions, `created_at`, and where known
-        `warmup_evals` and `sampling_evals` (log-density evaluations of all chains together;
+        The tree. Its attributes hold the model's and the kernel's name and settings, `num_warmup`,
+        `num_samples`, `num_chains`, `thinning`, `chain_method`, library versions, `created_at`, and where
+        known `warmup_evals` and `sampling_evals` (log-density evaluations of all chains together;
         `sampling_evals_exact` is 0 where thinning dropped some counts and the kept ones were scaled up).
 
     Raises:
@@ -163,6 +163,7 @@ def _facts(mcmc: Any, model: Any) -> dict[str, str | int]:
     return {
         "model": getattr(model, "__name__", "" if model is None else type(model).__name__),
         "kernel": type(mcmc.sampler).__name__,
+        "kernel_settings": kernel_settings(mcmc.sampler),
         "num_warmup": mcmc.num_warmup,
         "num_samples": mcmc.num_samples,
         "num_chains": mcmc.num_chains,

@@ -7,7 +7,7 @@ before when a function here returns.
 import io
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,13 +18,21 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from arviz_base import rc_context
+from matplotlib.figure import Figure
 
 from qdesampler.diagnostics.dims import SAMPLE_DIMS
 from qdesampler.diagnostics.files import write_atomically
 from qdesampler.diagnostics.findings import MIN_DRAWS
-from qdesampler.diagnostics.summary import as_tree, posterior_dataset, scalars, summary
+from qdesampler.diagnostics.gain_plot import plot_zero_variance
+from qdesampler.diagnostics.ladder_plot import plot_ladder
+from qdesampler.diagnostics.physics_plots import plot_trial
+from qdesampler.diagnostics.summary import as_tree, blocks, posterior_dataset, scalars, summary
+from qdesampler.infer.annealed import AnnealedQDE
 
 MAX_POINTS = 4000  # in a scatter plot: more cannot be told apart
+MAX_TRACED = 8000  # draws of a trace and its density
+MAX_POOLED = 100_000  # draws behind an interval
+MAX_IN_A_ROW = 20_000  # draws in a row of each chain, where thinning would change what is shown
 MAX_RANKED = 2000  # draws in a rank plot: its test takes time in proportion to their square
 MAX_LINES = 8  # chains drawn as lines
 MAX_BARS = 100  # integers within this range are drawn as bars, others as a density
@@ -51,16 +59,18 @@ class _Kind(NamedTuple):
     chains: int = 1
 
 
-def draw_plots(run: Any, *, table: Any = None) -> Iterator[Plot]:
+def draw_plots(run: Any, *, table: Any = None, tree: xr.DataTree | None = None) -> Iterator[Plot]:
     """Draw the standard plots one after the other.
 
     Each shows at most as many scalars as it can hold, those with the smallest bulk effective sample size, and
     its caption says so; scalars that never change or are not finite are left out. The energy plot needs the
-    energy in `sample_stats`.
+    energy in `sample_stats`. After them, where there is something to show: the gain of zero-variance means
+    (a table that has them), the trial of a QDE run against its draws, the ladder of an AnnealedQDE run.
 
     Args:
         run: a `numpyro.infer.MCMC` after `run`, or a tree with a posterior.
         table: the full table of `summary`, if it is at hand.
+        tree: the tree of the run, if it is at hand.
 
     Yields:
         Plots, in the order of a report.
@@ -71,15 +81,19 @@ def draw_plots(run: Any, *, table: Any = None) -> Iterator[Plot]:
     Raises:
         ValueError: there are no draws.
     """
-    tree = as_tree(run)
+    tree = as_tree(run if tree is None else tree)
     dataset = posterior_dataset(tree)
-    table = summary(tree) if table is None else table
-    entries = list(scalars(dataset))
-    fit = [i for i, (_, x) in enumerate(entries) if np.isfinite(x).all() and bool(np.any(x != x[0, 0]))]
-    worst_first = [fit[i] for i in np.argsort(table["ess_bulk"].to_numpy()[fit], kind="stable")]
+    table = summary(run, tree=tree) if table is None else table
+    varied = [
+        bool(np.any(x != x[:1, :1]) and np.isfinite(x).all()) for block in blocks(dataset) for x in block
+    ]
+    fit = np.flatnonzero(varied)
+    worst_first = fit[np.argsort(table["ess_bulk"].to_numpy()[fit], kind="stable")]
+    most = max(kind.most for kind in _KINDS)
+    entries = _entries(dataset, sorted(worst_first[:most].tolist()))
     chains = dataset.sizes["chain"]
     for kind in _KINDS:
-        shown = sorted(worst_first[: kind.most])
+        shown = sorted(worst_first[: kind.most].tolist())
         if (
             len(shown) < kind.least
             or chains < kind.chains
@@ -87,16 +101,44 @@ def draw_plots(run: Any, *, table: Any = None) -> Iterator[Plot]:
         ):
             continue
         flat = _flat(tree, [entries[i] for i in shown])
-        try:
-            with _isolated():
-                png = _png(kind.draw(flat))
-        except Exception as error:  # a plot that fails must not cost the run its report
-            warnings.warn(
-                f"The plot {kind.name!r} could not be drawn: {error!r}", RuntimeWarning, stacklevel=2
-            )
-            continue
-        limits = _limits(kind, len(shown), len(fit), len(entries), chains)
-        yield Plot(kind.name, kind.title, f"{kind.caption}{limits}", png)
+        png = _drawn(kind.name, lambda kind=kind, flat=flat: kind.draw(flat))
+        if png is not None:
+            limits = _limits(kind, len(shown), fit.size, len(varied), dataset.sizes)
+            yield Plot(kind.name, kind.title, f"{kind.caption}{limits}", png)
+    for extra in _extras(run, table):
+        png = _drawn(extra.name, lambda extra=extra: extra.draw(tree))
+        if png is not None:
+            yield Plot(extra.name, extra.title, extra.caption, png)
+
+
+def _drawn(name: str, draw: Callable[[], Any]) -> bytes | None:
+    """The image, or None and a warning: a plot that fails must not cost the run its report."""
+    try:
+        with _isolated():
+            return _png(draw())
+    except Exception as error:
+        warnings.warn(f"The plot {name!r} could not be drawn: {error!r}", RuntimeWarning, stacklevel=3)
+        return None
+
+
+def _entries(dataset: xr.Dataset, wanted: Sequence[int]) -> dict[int, tuple[str, np.ndarray]]:
+    """Label and draws of some scalars by their position."""
+    chosen = set(wanted)
+    return {i: entry for i, entry in enumerate(scalars(dataset)) if i in chosen}
+
+
+def _extras(run: Any, table: Any) -> Iterator[_Kind]:
+    """Plots that need more than a tree, where there is something to show."""
+    if "zv_gain" in table and bool((table["zv_gain"] > 1).any()):
+        yield _Kind("gain", *_GAIN, lambda tree: plot_zero_variance(table, backend="matplotlib"))
+    state = getattr(run, "last_state", None)
+    shared = getattr(getattr(state, "adapt_state", None), "shared", None)
+    fractions = np.asarray(getattr(shared, "fractions", ()))
+    share = np.mean(np.asarray(getattr(shared, "share", 0.0)))
+    if 0 < fractions.size <= _MOST_TRIAL_DIM and share > 0 and np.any(fractions == 1):
+        yield _Kind("trial", *_TRIAL, lambda tree: plot_trial(run, backend="matplotlib"))
+    if isinstance(getattr(run, "sampler", None), AnnealedQDE):
+        yield _Kind("ladder", *_LADDER, lambda tree: plot_ladder(run))
 
 
 def save_plots(run: Any, folder: str | os.PathLike[str], *, table: Any = None) -> list[Path]:
@@ -145,7 +187,7 @@ def _isolated() -> Iterator[None]:
 
 
 def _png(collection: Any) -> bytes:
-    figure = collection.viz["figure"].item()
+    figure = collection if isinstance(collection, Figure) else collection.viz["figure"].item()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight", facecolor="white")
     return buffer.getvalue()
@@ -180,11 +222,14 @@ def _has_energy(tree: xr.DataTree) -> bool:
     return bool(np.isfinite(energy).all() and np.any(energy != energy.flat[0]))
 
 
-def _limits(kind: _Kind, shown: int, fit: int, entries: int, chains: int) -> str:
+def _limits(kind: _Kind, shown: int, fit: int, entries: int, sizes: Mapping[Any, int]) -> str:
     """What a plot leaves out, in words."""
-    if kind.name == "energy":
-        return ""
+    chains, draws = sizes["chain"], sizes["draw"]
     text = ""
+    if kind.name in ("energy", "autocorrelation", "ess") and draws > MAX_IN_A_ROW:
+        text += f" Of each chain's {draws:,} draws the first {MAX_IN_A_ROW:,} are used."
+    if kind.name == "energy":
+        return text
     if shown < fit:
         text += f" Shown are {shown} of {fit} scalars, those with the smallest effective sample size."
     if fit < entries:
@@ -201,6 +246,11 @@ def _thinned(tree: xr.DataTree, most: int) -> xr.DataTree:
     return tree.isel(draw=slice(None, None, step))
 
 
+def _first(tree: xr.DataTree) -> xr.DataTree:
+    """The first draws of each chain, in a row."""
+    return tree.isel(draw=slice(MAX_IN_A_ROW))
+
+
 def _grid(tree: xr.DataTree) -> dict[str, Any]:
     """Panels in rows of at most three, with room for their titles."""
     count = len(tree["posterior"].data_vars)
@@ -210,7 +260,7 @@ def _grid(tree: xr.DataTree) -> dict[str, Any]:
 
 
 def _trace(tree: xr.DataTree) -> Any:
-    tree = tree.isel(chain=slice(MAX_LINES))
+    tree = _thinned(tree.isel(chain=slice(MAX_LINES)), MAX_TRACED)
     varies = tree["posterior"].to_dataset().std("draw") > 0
     kind = "kde" if all(varies[name].all() for name in varies) else "ecdf"  # a constant chain has no density
     return arviz_plots.plot_trace_dist(tree, compact=False, kind=kind, backend="matplotlib")
@@ -224,13 +274,13 @@ def _rank(tree: xr.DataTree) -> Any:
 
 
 def _forest(tree: xr.DataTree) -> Any:
-    collection = arviz_plots.plot_forest(tree, combined=True, backend="matplotlib")
+    collection = arviz_plots.plot_forest(_thinned(tree, MAX_POOLED), combined=True, backend="matplotlib")
     collection.viz["figure"].item().axes[0].axis("off")  # the column of labels needs no axis
     return collection
 
 
 def _energy(tree: xr.DataTree) -> Any:
-    return arviz_plots.plot_energy(tree, backend="matplotlib")
+    return arviz_plots.plot_energy(_first(tree), backend="matplotlib")
 
 
 def _pair(tree: xr.DataTree) -> Any:
@@ -241,11 +291,13 @@ def _pair(tree: xr.DataTree) -> Any:
 
 
 def _autocorrelation(tree: xr.DataTree) -> Any:
-    return arviz_plots.plot_autocorr(tree.isel(chain=slice(MAX_LINES)), backend="matplotlib", **_grid(tree))
+    return arviz_plots.plot_autocorr(
+        _first(tree.isel(chain=slice(MAX_LINES))), backend="matplotlib", **_grid(tree)
+    )
 
 
 def _ess(tree: xr.DataTree) -> Any:
-    return arviz_plots.plot_ess_evolution(tree, backend="matplotlib", **_grid(tree))
+    return arviz_plots.plot_ess_evolution(_first(tree), backend="matplotlib", **_grid(tree))
 
 
 _KINDS = (
@@ -273,4 +325,19 @@ _KINDS = (
         most=12,
     ),
 )
+_GAIN = (
+    "Zero-variance gain",
+    "Standard errors of the means, plain and with control variates; the gain is their squared ratio.",
+)
+_TRIAL = (
+    "Trial against draws",
+    "Marginal densities of the trial state, from which global moves are proposed, and of the draws, in "
+    "unconstrained space.",
+)
+_LADDER = (
+    "Ladder",
+    "Swap rates should be even, the flow straight, and the chains' evidences within the error.",
+)
+_MOST_TRIAL_DIM = 1000
 PLOT_NAMES = tuple(kind.name for kind in _KINDS)
+EXTRA_PLOT_NAMES = ("gain", "trial", "ladder")

@@ -1,5 +1,6 @@
 """What a kernel reported about each draw, under ArviZ's names, and the bill of the run."""
 
+import inspect
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -81,6 +82,20 @@ def solve_facts(mcmc: Any) -> dict[str, str | int | float]:
         "solve_outliers": int(np.sum(np.asarray(solve.outliers))),
         "global_share": float(np.mean(np.asarray(shared.share))),  # pyright: ignore[reportOptionalMemberAccess]
     }
+
+
+def kernel_settings(kernel: Any) -> str:
+    """Plain settings of a kernel that differ from what its constructor takes unasked, as `name=value`.
+
+    A parameter `p` of the constructor is looked for as the attribute `p` or `_p`; arrays, functions and what
+    is kept under another name are left out.
+    """
+    words = []
+    for name, parameter in inspect.signature(type(kernel).__init__).parameters.items():
+        value = getattr(kernel, name, getattr(kernel, f"_{name}", None))
+        if isinstance(value, bool | int | float | str) and value != parameter.default:
+            words.append(f"{name}={value!r}")
+    return ", ".join(words)
 
 
 def _total(counts: Any) -> int:

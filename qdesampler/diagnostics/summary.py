@@ -88,7 +88,13 @@ def scalars(dataset: xr.Dataset) -> Iterator[tuple[str, np.ndarray]]:
     yield from zip(all_labels(dataset), each, strict=True)
 
 
-def summary(run: Any, *, var_names: Sequence[str] | None = None, estimates: xr.Dataset | None = None) -> Any:
+def summary(
+    run: Any,
+    *,
+    var_names: Sequence[str] | None = None,
+    estimates: xr.Dataset | None = None,
+    tree: xr.DataTree | None = None,
+) -> Any:
     """Posterior moments with their Monte Carlo errors, one row for each scalar.
 
     Rank-normalised split R-hat and bulk and tail effective sample sizes after Vehtari, Gelman, Simpson,
@@ -101,6 +107,7 @@ def summary(run: Any, *, var_names: Sequence[str] | None = None, estimates: xr.D
         estimates: what `zero_variance` returned. None computes it for a run whose kernel shows its potential
             (one gradient a draw, unless the run collected `z_grad`), and takes a tree's group
             `zero_variance`, if it has one.
+        tree: the tree of the run, if it is at hand.
 
     Returns:
         `pandas.DataFrame` with columns `mean`, `sd`, `mcse_mean`, `mcse_sd`, `ess_bulk`, `ess_tail`, `r_hat`,
@@ -110,7 +117,7 @@ def summary(run: Any, *, var_names: Sequence[str] | None = None, estimates: xr.D
     Raises:
         ValueError: there are no draws, or no such variable.
     """
-    tree = as_tree(run)
+    tree = as_tree(run if tree is None else tree)
     dataset = posterior_dataset(tree, var_names)
     parts = [table_columns(block) for block in blocks(dataset)]
     columns = {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}

@@ -1,0 +1,91 @@
+"""Panels of one figure on any backend of arviz_plots: matplotlib, bokeh, plotly, or none."""
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from arviz_base import rcParams
+from arviz_plots.plot_collection import PlotCollection
+
+__all__ = ["BACKENDS", "Canvas"]
+
+BACKENDS = ("none", "matplotlib", "bokeh", "plotly")
+
+
+class Canvas:
+    """A figure with named panels, and what to draw with: the functions of `arviz_plots.backend`.
+
+    Args:
+        panels: names of the panels, which become their coordinates.
+        columns: of the grid.
+        size: of one panel, inches.
+        backend: one of `BACKENDS`; None takes ArviZ's `rcParams["plot.backend"]`.
+
+    Attributes:
+        draw: the backend's module: `draw.line(x, y, target, color=...)`.
+        colors: ten colours of the backend.
+
+    Raises:
+        ValueError: no such backend.
+        ImportError: its package is not installed.
+    """
+
+    def __init__(
+        self,
+        panels: Sequence[str],
+        *,
+        columns: int = 2,
+        size: tuple[float, float] = (4.6, 3.4),
+        backend: str | None = None,
+    ):
+        backend = backend or str(rcParams["plot.backend"])
+        if backend not in BACKENDS:
+            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}.")
+        self.backend = backend
+        self.draw: Any = import_module(f"arviz_plots.backend.{backend}")
+        columns = min(columns, len(panels))
+        rows = -(-len(panels) // columns)
+        self.figure, plots = self.draw.create_plotting_grid(
+            len(panels),
+            rows,
+            columns,
+            figsize=(size[0] * columns, size[1] * rows),
+            figsize_units="inches",
+            squeeze=False,
+            **({"layout": "constrained"} if backend == "matplotlib" else {}),
+        )
+        cells = list(np.ndindex(rows, columns))[: len(panels)]
+        self._panels = {name: plots[cell] for name, cell in zip(panels, cells, strict=True)}
+        self.colors = list(self.draw.get_default_aes("color", 10))
+
+    def __getitem__(self, name: str) -> Any:
+        return self._panels[name]
+
+    def label(self, panel: str, title: str, x: str, y: str) -> None:
+        """Title and axes of a panel."""
+        target = self[panel]
+        self.draw.title(title, target)
+        self.draw.xlabel(x, target)
+        self.draw.ylabel(y, target)
+
+    def legend(self, labels: Sequence[str], **properties: Sequence[Any]) -> None:
+        """A legend of lines for the figure: each property has one value a label."""
+        entries = [
+            dict(zip(properties, values, strict=True)) for values in zip(*properties.values(), strict=True)
+        ]
+        collection = self.collection()
+        legend: Any = import_module(f"arviz_plots.backend.{self.backend}.legend").legend
+        legend(collection, entries, list(labels))
+
+    def collection(self) -> PlotCollection:
+        """The figure as arviz_plots gives its own: `viz["figure"]`, `viz["plot"]`, `savefig`, `show`."""
+        plots = np.empty(len(self._panels), dtype=object)
+        for i, target in enumerate(self._panels.values()):
+            plots[i] = target
+        panels = xr.DataArray(plots, dims="panel", coords={"panel": list(self._panels)})
+        figure = np.empty((), dtype=object)
+        figure[()] = self.figure
+        viz = xr.DataTree(xr.Dataset({"figure": ((), figure), "plot": panels}))
+        return PlotCollection(xr.Dataset(), viz, aes_dt=xr.DataTree(), backend=self.backend)
