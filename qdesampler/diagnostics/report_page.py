@@ -152,10 +152,7 @@ def checks_table(checks: Sequence[Check]) -> str:
         cells = "".join(f"<td>{escape(text)}</td>" for text in (check.name, check.value))
         lines += f'<tr><td class="{kind}">{mark}</td>{cells}<td class="limit">{escape(check.limit)}</td></tr>'
     head = '<th></th><th>Check</th><th>Seen</th><th class="limit">Asked</th>'
-    return (
-        f'<div class="scroll"><table class="checks"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{lines}</tbody></table></div>"
-    )
+    return f'<div><table class="checks"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
 
 
 def summary_table(table: Any, chains: int) -> str:
