@@ -7,10 +7,14 @@ Geyer's sums serve all scalars of a block together. Nested R-hat is Margossian e
 Vehtari et al., JMLR 25(72), 2024.
 """
 
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from scipy import fft, stats
+from scipy import fft
 from scipy.special import logsumexp, ndtri
 
 __all__ = [
@@ -18,6 +22,7 @@ __all__ = [
     "ess_bulk",
     "ess_mean",
     "ess_tail",
+    "in_threads",
     "mcse_mean",
     "nested_r_hat",
     "pareto_k",
@@ -30,6 +35,20 @@ MIN_DRAWS = 4  # of a chain: with fewer there is no half to compare
 _TAILS = (0.05, 0.95)
 _PRIOR_DRAWS, _PRIOR_K = 10, 0.5
 _SUPERCHAINS = 4  # at least
+_MOST_THREADS = 4
+
+
+def in_threads[Item, Result](function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Results in order, a few items worked on at once: sorts and Fourier transforms leave Python free."""
+    workers = min(_MOST_THREADS, os.cpu_count() or 1)
+    pending: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 def table_columns(x: np.ndarray) -> dict[str, np.ndarray]:
@@ -53,10 +72,10 @@ def table_columns(x: np.ndarray) -> dict[str, np.ndarray]:
     with np.errstate(invalid="ignore", divide="ignore"):
         out["mcse_mean"][good] = out["sd"][good] / np.sqrt(ess_mean(y))
         out["mcse_sd"][good] = _mcse_sd(y)
-        ranks = normal_ranks(split(y))
+        ranks, folded = _both_ranks(y)
         out["ess_bulk"][good] = _ess(ranks)
         out["ess_tail"][good] = ess_tail(y)
-        out["r_hat"][good] = np.fmax(_r_hat(ranks), _r_hat(_folded_ranks(y)))
+        out["r_hat"][good] = np.fmax(_r_hat(ranks), _r_hat(folded))
     return out
 
 
@@ -69,21 +88,46 @@ def split(x: np.ndarray) -> np.ndarray:
 def normal_ranks(x: np.ndarray) -> np.ndarray:
     """Normal scores of the ranks within each scalar, ties averaged, same shape."""
     flat = x.reshape(len(x), -1)
-    size = flat.shape[1]
-    scores = ndtri((np.arange(2, 2 * size + 1) / 2 - 3 / 8) / (size + 1 / 4))  # of ranks 1, 1.5, ..., size
-    doubled = np.rint(2 * stats.rankdata(flat, axis=1)).astype(np.int64)
-    return scores[doubled - 2].reshape(x.shape)
+    order = np.argsort(flat, axis=1)
+    return _scores(np.take_along_axis(flat, order, 1), order).reshape(x.shape)
 
 
-def _folded_ranks(x: np.ndarray) -> np.ndarray:
+def _both_ranks(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Normal scores of the split chains, and of their distances from the median, by one sort."""
     halves = split(x)
-    return normal_ranks(np.abs(halves - np.median(halves, axis=(1, 2), keepdims=True)))
+    flat = halves.reshape(len(x), -1)
+    order = np.argsort(flat, axis=1)
+    values = np.take_along_axis(flat, order, 1)
+    size = flat.shape[1]
+    middle = (values[:, (size - 1) // 2] + values[:, size // 2]) / 2
+    distance = np.abs(values - middle[:, None])  # falls, then rises: quickly sorted by merging
+    again = np.argsort(distance, axis=1, kind="stable")
+    folded = _scores(np.take_along_axis(distance, again, 1), np.take_along_axis(order, again, 1))
+    return _scores(values, order).reshape(halves.shape), folded.reshape(halves.shape)
+
+
+def _scores(values: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Normal scores at their places, for sorted values and where each came from, shape `(scalars, n)`."""
+    n, size = values.shape
+    table = ndtri((np.arange(2, 2 * size + 1) / 2 - 3 / 8) / (size + 1 / 4))  # of ranks 1, 1.5, ..., size
+    fresh = np.ones((n, size), bool)
+    np.not_equal(values[:, 1:], values[:, :-1], out=fresh[:, 1:])
+    out = np.empty((n, size))
+    np.put_along_axis(out, order, np.broadcast_to(table[::2], (n, size)), 1)
+    place = np.arange(size)
+    for row in np.flatnonzero(~fresh.all(axis=1)):
+        starts = np.flatnonzero(fresh[row])
+        ends = np.append(starts[1:], size) - 1
+        run = np.cumsum(fresh[row]) - 1
+        out[row, order[row, place]] = table[(starts + ends)[run]]
+    return out
 
 
 def r_hat(x: np.ndarray) -> np.ndarray:
     """Rank-normalised split R-hat, the larger of bulk and folded; of one chain its halves are compared."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.fmax(_r_hat(normal_ranks(split(x))), _r_hat(_folded_ranks(x)))
+        ranks, folded = _both_ranks(x)
+        return np.fmax(_r_hat(ranks), _r_hat(folded))
 
 
 def _r_hat(z: np.ndarray) -> np.ndarray:

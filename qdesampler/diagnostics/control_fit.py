@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from qdesampler.diagnostics.array_statistics import mcse_mean
+from qdesampler.diagnostics.array_statistics import in_threads, mcse_mean
 
 __all__ = ["Points", "bearable_orders", "estimate", "features", "mcse", "whitened_points"]
 
@@ -14,7 +14,7 @@ _DRAWS_A_FEATURE = 4  # effective draws that one coefficient needs
 _ROWS_A_FEATURE = 40  # draws that its fit uses at most: more would not tell it better
 _RIDGE = 1e-8  # of the mean square of the features
 _MOST_FEATURES = 4000
-_NUMBERS = 12_000_000  # of features held at once
+_NUMBERS = 4_000_000  # of features held at once
 _COLUMNS = 64_000_000  # numbers of functions worked on at once
 
 
@@ -72,17 +72,21 @@ def _count(order: float, dim: int) -> int:
 def features(order: float, x: np.ndarray, a: np.ndarray) -> np.ndarray:
     """Control variates of an order at whitened positions and scores, shape `(n, features)`."""
     dim = x.shape[1]
-    out = np.empty((len(x), _count(order, dim)))
-    out[:, :dim] = a
+    x, a = np.ascontiguousarray(x.T), np.ascontiguousarray(a.T)
+    out = np.empty((_count(order, dim), x.shape[1]))  # features lead in memory: they are written in rows
+    out[:dim] = a
     if order > 1:
-        out[:, dim : 2 * dim] = 2 + 2 * x * a
+        np.multiply(x, a, out=out[dim : 2 * dim])
+        out[dim : 2 * dim] *= 2
+        out[dim : 2 * dim] += 2
     if order == 2:
         start = 2 * dim
         for i in range(dim - 1):
-            stop = start + dim - 1 - i
-            out[:, start:stop] = x[:, i : i + 1] * a[:, i + 1 :] + a[:, i : i + 1] * x[:, i + 1 :]
-            start = stop
-    return out
+            part = out[start : start + dim - 1 - i]
+            np.multiply(x[i], a[i + 1 :], out=part)
+            part += a[i] * x[i + 1 :]
+            start += len(part)
+    return out.T
 
 
 def _pieces(rows: int, width: int) -> Iterator[slice]:
@@ -141,10 +145,12 @@ class _Order:
         out = columns.copy()
         fold = self.points.fold
         for piece in _pieces(len(fold), self.width):
-            c = self.at(piece)
-            for k in np.unique(fold[piece]):
-                rows = fold[piece] == k
-                out[piece][rows] -= c[rows] @ betas[k]
+            c, folds = self.at(piece), fold[piece]
+            if np.all(folds == folds[0]):
+                out[piece] -= c @ betas[folds[0]]
+                continue
+            for k in np.unique(folds):
+                out[piece][folds == k] -= c[folds == k] @ betas[k]
         return out
 
 
@@ -203,16 +209,19 @@ def mcse(columns: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     `sqrt((kurtosis - 1) / draws)` of it: so much is added.
     """
     n, count = columns.shape
-    out = np.zeros(count)
     step = max(1, _NUMBERS // (4 * n))
-    for start in range(0, count, step):
-        x = np.ascontiguousarray(columns[:, start : start + step].T)
-        varies = np.ptp(x, axis=1) > 1e-12 * np.max(np.abs(x), axis=1)
-        x = x[varies]
-        if not len(x):
-            continue
+    parts = (columns[:, start : start + step].T for start in range(0, count, step))
+    return np.concatenate(list(in_threads(lambda part: _mcse(np.ascontiguousarray(part), shape), parts)))
+
+
+def _mcse(x: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Of rows, shape `(functions, n)`."""
+    out = np.zeros(len(x))
+    varies = np.ptp(x, axis=1) > 1e-12 * np.max(np.abs(x), axis=1)
+    x = x[varies]
+    if len(x):
         error = mcse_mean(x.reshape(len(x), *shape))
         squares = (x - x.mean(1, keepdims=True)) ** 2
         kurtosis = (squares**2).mean(1) / squares.mean(1) ** 2
-        out[start : start + step][varies] = error * np.sqrt(1 + np.sqrt(np.maximum(kurtosis - 1, 0) / n))
+        out[varies] = error * np.sqrt(1 + np.sqrt(np.maximum(kurtosis - 1, 0) / x.shape[1]))
     return out

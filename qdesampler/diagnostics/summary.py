@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from qdesampler.diagnostics.array_statistics import table_columns
+from qdesampler.diagnostics.array_statistics import in_threads, table_columns
 from qdesampler.diagnostics.control_variates import estimates_of
 from qdesampler.diagnostics.convert import to_datatree
 from qdesampler.diagnostics.dims import SAMPLE_DIMS
@@ -24,7 +24,7 @@ COLUMNS = {
 }
 ZERO_VARIANCE = "zero_variance"  # group of a tree
 ZERO_VARIANCE_COLUMNS = {"zv_mean": "ZV mean", "zv_mcse": "ZV MCSE", "zv_gain": "ZV gain"}
-BLOCK = 4_000_000  # numbers worked on at once
+BLOCK = 2_000_000  # numbers worked on at once
 
 
 def as_tree(run: Any) -> xr.DataTree:
@@ -119,7 +119,7 @@ def summary(
     """
     tree = as_tree(run if tree is None else tree)
     dataset = posterior_dataset(tree, var_names)
-    parts = [table_columns(block) for block in blocks(dataset)]
+    parts = list(in_threads(table_columns, blocks(dataset)))
     columns = {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
     if estimates is None:
         estimates = available_estimates(run, tree)
