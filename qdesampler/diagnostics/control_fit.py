@@ -15,6 +15,7 @@ _ROWS_A_FEATURE = 40  # draws that its fit uses at most: more would not tell it 
 _RIDGE = 1e-8  # of the mean square of the features
 _MOST_FEATURES = 4000
 _NUMBERS = 4_000_000  # of features held at once
+_LARGE = 100_000_000  # features of all draws
 _COLUMNS = 64_000_000  # numbers of functions worked on at once
 
 
@@ -73,7 +74,9 @@ def features(order: float, x: np.ndarray, a: np.ndarray) -> np.ndarray:
     """Control variates of an order at whitened positions and scores, shape `(n, features)`."""
     dim = x.shape[1]
     x, a = np.ascontiguousarray(x.T), np.ascontiguousarray(a.T)
-    out = np.empty((_count(order, dim), x.shape[1]))  # features lead in memory: they are written in rows
+    out = np.empty(
+        (_count(order, dim), x.shape[1]), x.dtype
+    )  # features lead in memory: they are written in rows
     out[:dim] = a
     if order > 1:
         np.multiply(x, a, out=out[dim : 2 * dim])
@@ -144,13 +147,22 @@ class _Order:
             betas[k] = np.linalg.solve(gram, moments)
         out = columns.copy()
         fold = self.points.fold
-        for piece in _pieces(len(fold), self.width):
-            c, folds = self.at(piece), fold[piece]
+        # of very many draws single precision is enough, if they have no more: their mean averages rounding
+        short = jnp.result_type(float) == np.float32 and len(fold) * self.width > _LARGE
+        dtype = np.dtype(np.float32 if short else np.float64)
+        betas = betas.astype(dtype)
+
+        def subtract(piece: slice) -> None:
+            x, a = self.points.at(piece)
+            c, folds = features(self.order, x.astype(dtype), a.astype(dtype)), fold[piece]
             if np.all(folds == folds[0]):
                 out[piece] -= c @ betas[folds[0]]
-                continue
+                return
             for k in np.unique(folds):
                 out[piece][folds == k] -= c[folds == k] @ betas[k]
+
+        for _ in in_threads(subtract, _pieces(len(fold), self.width)):
+            pass
         return out
 
 
