@@ -184,7 +184,7 @@ def _with_enumeration(
         kernel.init(rng_key, 0, None, tuple(model_args), model_kwargs)
     except NotImplementedError as error:
         raise ValueError(
-            f"beside sites to enumerate, NumPyro takes discrete sites in plates only, without to_event: one of "
+            "beside sites to enumerate, NumPyro takes discrete sites in plates only, without to_event: one of "
             f"{list(sites.names)} has it."
         ) from error
     return kernel
