@@ -184,8 +184,8 @@ def _with_enumeration(
         kernel.init(rng_key, 0, None, tuple(model_args), model_kwargs)
     except NotImplementedError as error:
         raise ValueError(
-            "beside sites to enumerate, NumPyro takes discrete sites in plates only, without to_event: one of "
-            f"{list(sites.names)} has it."
+            "beside sites to enumerate, NumPyro takes discrete sites in plates only, not with to_event: one "
+            f"of {list(sites.names)} has it."
         ) from error
     return kernel
 
