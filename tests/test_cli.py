@@ -27,7 +27,8 @@ def model(y, prior_scale=10.0):
         numpyro.sample("y", dist.Normal(mean, scale), obs=y)
 '''
 DATA = [1.0, 2.5, 0.5, 1.5, 2.0, 3.0, 1.2, 1.9]
-FILES = {"posterior.nc", "summary.csv", "report.html", *(f"plots/{name}.png" for name in PLOT_NAMES)}
+DRAWN = (*PLOT_NAMES, "gain", "trial")  # of a QDE run
+FILES = {"posterior.nc", "summary.csv", "report.html", *(f"plots/{name}.png" for name in DRAWN)}
 
 
 def reference(mean):
@@ -60,7 +61,7 @@ def quick(monkeypatch):
         return Finished(kernel, samples, data, num_chains, num_samples, num_warmup)
 
     monkeypatch.setattr(cli, "run_chains", run_chains)
-    monkeypatch.setattr(cli, "draw_plots", lambda tree, table: [Plot("trace", "Trace", "", b"\x89PNG")])
+    monkeypatch.setattr(cli, "draw_plots", lambda run, **known: [Plot("trace", "Trace", "", b"\x89PNG")])
     return calls
 
 
@@ -118,12 +119,12 @@ def test_sample_from_start_to_end(folder, tmp_path, capsys):
     assert "ESS bulk" in text
     assert f"Written to {out}" in text
     page = (out / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == len(PLOT_NAMES)
+    assert page.count("data:image/png;base64,") == len(DRAWN)
     assert "by hand" in page
 
 
 def test_nuts_reports_its_warmup_too(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "draw_plots", lambda tree, table: [])
+    monkeypatch.setattr(cli, "draw_plots", lambda run, **known: [])
     out = tmp_path / "out"
     options = ("--kernel", "nuts", "--chains", 2, "--draws", 20, "--warmup", 30, "--quiet", "--allow-bad")
     assert sample(folder, "--out", out, *options) == 0

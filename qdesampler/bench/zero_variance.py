@@ -5,7 +5,9 @@ python -m qdesampler.bench.zero_variance --models eight_schools,kidiq_interactio
 Every model is sampled `repeats` times by QDE with other keys. The gain of a scalar's mean is the variance
 of the plain means over the repetitions over that of the zero-variance ones: what is measured, not what an
 estimator says of itself. Coverage is how often the zero-variance mean lies within two of its reported
-errors of the mean of all repetitions, the error of which is counted too.
+errors of the mean of all repetitions, the error of which is counted too. With `--save` every model's
+figures are kept in a folder as soon as they are there, and read from it the next time: a long table can be
+made in pieces.
 """
 
 import argparse
@@ -73,12 +75,25 @@ def measure_gains(case: ModelCase, repeats: int, warmup: int = 500, draws: int =
     )
 
 
+def _kept_or_measured(model: Path, repeats: int, folder: Path | None) -> Gains:
+    file = folder / f"{model.name}-{repeats}.npz" if folder is not None else None
+    if file is not None and file.is_file():
+        with np.load(file) as kept:
+            return Gains(**{name: kept[name] for name in Gains._fields})
+    gains = measure_gains(load_model(model), repeats)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(file, **gains._asdict())
+    return gains
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m qdesampler.bench.zero_variance", description=__doc__)
     parser.add_argument("--models", required=True, help="folders in --folder, separated by commas")
     parser.add_argument("--folder", type=Path, default=Path("models"))
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--save", type=Path, help="folder that keeps finished models; made if need be")
     options = parser.parse_args(arguments)
     if options.repeats < 4:
         parser.error("--repeats must be at least 4: variances are compared.")
@@ -92,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("| --- | --- | --- | --- | --- | --- | --- |")
     medians, scalars, inside = [], [], []
     for name in names:
-        gains = measure_gains(load_model(options.folder / name), options.repeats)
+        gains = _kept_or_measured(options.folder / name, options.repeats, options.save)
         medians.append(np.median(gains.gain))
         scalars.append(gains.gain)
         inside.append(gains.inside)

@@ -3,6 +3,7 @@
 from qdesampler.diagnostics.backend_checks import ReadTemperature as ReadTemperature
 from qdesampler.diagnostics.backend_checks import diagnose_backend as diagnose_backend
 from qdesampler.diagnostics.backend_checks import read_temperature as read_temperature
+from qdesampler.diagnostics.comparison_plot import plot_comparison as plot_comparison
 from qdesampler.diagnostics.control_variates import ZeroVarianceWarning as ZeroVarianceWarning
 from qdesampler.diagnostics.control_variates import zero_variance as zero_variance
 from qdesampler.diagnostics.convert import to_datatree as to_datatree
@@ -25,9 +26,11 @@ from qdesampler.diagnostics.plots import EXTRA_PLOT_NAMES as EXTRA_PLOT_NAMES
 from qdesampler.diagnostics.plots import PLOT_NAMES as PLOT_NAMES
 from qdesampler.diagnostics.plots import Plot as Plot
 from qdesampler.diagnostics.plots import draw_plots as draw_plots
+from qdesampler.diagnostics.plots import draw_png as draw_png
 from qdesampler.diagnostics.plots import save_plots as save_plots
 from qdesampler.diagnostics.plots import write_plots as write_plots
 from qdesampler.diagnostics.report import report as report
+from qdesampler.diagnostics.summary import available_estimates as available_estimates
 from qdesampler.diagnostics.summary import format_summary as format_summary
 from qdesampler.diagnostics.summary import summary as summary
 from qdesampler.diagnostics.summary import with_estimates as with_estimates

@@ -111,11 +111,16 @@ def draw_plots(run: Any, *, table: Any = None, tree: xr.DataTree | None = None) 
             yield Plot(extra.name, extra.title, extra.caption, png)
 
 
+def draw_png(draw: Callable[[], Any]) -> bytes:
+    """The matplotlib figure or PlotCollection that `draw` makes, as PNG; nothing is left open."""
+    with _isolated():
+        return _png(draw())
+
+
 def _drawn(name: str, draw: Callable[[], Any]) -> bytes | None:
     """The image, or None and a warning: a plot that fails must not cost the run its report."""
     try:
-        with _isolated():
-            return _png(draw())
+        return draw_png(draw)
     except Exception as error:
         warnings.warn(f"The plot {name!r} could not be drawn: {error!r}", RuntimeWarning, stacklevel=3)
         return None

@@ -1,4 +1,4 @@
-"""The command line: `qdesampler sample` and `qdesampler models`."""
+"""The command line: `qdesampler sample`, `compare`, `ground-state` and `models`."""
 
 import argparse
 import ast
@@ -13,27 +13,53 @@ from typing import Any, NoReturn
 import jax
 
 from qdesampler.bench.kernels import CountedNUTS
+from qdesampler.cli.common import (
+    BAD_INPUT,
+    BAD_VERDICT,
+    EXIT_CODES,
+    FAILURE,
+    INTERRUPTED,
+    OK,
+    InputError,
+    Progress,
+    at_least,
+    one_line,
+    seed,
+)
+from qdesampler.cli.compare import add_compare
+from qdesampler.cli.ground import add_ground_state
 from qdesampler.diagnostics import (
+    EXTRA_PLOT_NAMES,
     PLOT_NAMES,
     Finding,
     ResultFolder,
+    available_estimates,
     diagnose,
     draw_plots,
     format_summary,
     report,
     summary,
     to_datatree,
+    with_estimates,
     write_plots,
 )
-from qdesampler.infer import QDE, ModelCase, ModelLoadError, compare_with_reference, list_models, load_model
+from qdesampler.infer import (
+    QDE,
+    AnnealedQDE,
+    ModelCase,
+    ModelLoadError,
+    compare_with_reference,
+    list_models,
+    load_model,
+)
 from qdesampler.infer.run import run_chains
 
-OK, BAD_VERDICT, BAD_INPUT, FAILURE, INTERRUPTED = 0, 1, 2, 3, 130
 MAX_ERROR = 5.0  # standard errors between draws and reference values
 
 # The kernel's name for people, how to make it, and what to collect beside its own fields.
 KERNELS: dict[str, tuple[str, Callable[[Callable], Any], tuple[str, ...]]] = {
     "qde": ("QDE", QDE, ()),
+    "annealed": ("AnnealedQDE", AnnealedQDE, ()),
     "nuts": (
         "NUTS",
         CountedNUTS,
@@ -41,19 +67,22 @@ KERNELS: dict[str, tuple[str, Callable[[Callable], Any], tuple[str, ...]]] = {
     ),
 }
 
-RESULTS = ("posterior.nc", "summary.csv", "report.html", *(f"plots/{name}.png" for name in PLOT_NAMES))
+RESULTS = (
+    "posterior.nc",
+    "summary.csv",
+    "report.html",
+    *(f"plots/{name}.png" for name in (*PLOT_NAMES, *EXTRA_PLOT_NAMES)),
+)
 
-_EXIT_CODES = """exit codes:
-  0    the draws may be used, or the list was printed
-  1    something speaks against the draws (see the printed reasons; --allow-bad turns this into 0)
-  2    wrong arguments, model, data or output folder, or a model that cannot be sampled
-  3    a failure of the program itself
-  130  interrupted
+_START = """examples:
+  qdesampler models                                       the models that are there
+  qdesampler sample models/eight_schools --out runs/eight draws, tables, plots, report.html
+  qdesampler compare models/eight_schools --kernels qde,nuts
+  qdesampler ground-state "x**4" --out quartic.png        levels of a potential
+
+`qdesampler COMMAND --help` tells the rest.
+
 """
-
-
-class InputError(Exception):
-    """Something the user can mend; the message is one line."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -68,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
     top = _Parser(
         prog="qdesampler",
         description="Posterior sampling for NumPyro by imaginary time.",
-        epilog=_EXIT_CODES,
+        epilog=_START + EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -76,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
         "sample",
         help="sample a model and write draws, tables, plots and a report",
         description="Sample a model: PATH is a folder with model.py (and data.json), or one Python file.",
-        epilog=_EXIT_CODES,
+        epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     sample.set_defaults(action=_sample)
@@ -84,14 +113,14 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results")
     sample.add_argument("--data", metavar="FILE", type=Path, help="JSON data in place of the model's own")
     sample.add_argument("--kernel", choices=sorted(KERNELS), default="qde", help="default: %(default)s")
-    sample.add_argument("--chains", metavar="N", type=_at_least(1), default=4, help="default: %(default)s")
+    sample.add_argument("--chains", metavar="N", type=at_least(1), default=4, help="default: %(default)s")
     sample.add_argument(
-        "--draws", metavar="N", type=_at_least(1), default=1000, help="for each chain; default: %(default)s"
+        "--draws", metavar="N", type=at_least(1), default=1000, help="for each chain; default: %(default)s"
     )
     sample.add_argument(
-        "--warmup", metavar="N", type=_at_least(0), default=1000, help="iterations; default: %(default)s"
+        "--warmup", metavar="N", type=at_least(0), default=1000, help="iterations; default: %(default)s"
     )
-    sample.add_argument("--seed", metavar="N", type=_seed, default=0, help="default: %(default)s")
+    sample.add_argument("--seed", metavar="N", type=seed, default=0, help="default: %(default)s")
     sample.add_argument("--x64", action="store_true", help="double precision")
     sample.add_argument("--overwrite", action="store_true", help="replace the results in a non-empty --out")
     sample.add_argument("--allow-bad", action="store_true", help="exit with 0 even if the verdict is bad")
@@ -99,7 +128,8 @@ def parser() -> argparse.ArgumentParser:
     models = commands.add_parser("models", help="list the models of a folder")
     models.set_defaults(action=_models)
     models.add_argument("folder", metavar="FOLDER", type=Path, nargs="?", default=Path("models"))
-    for command in (sample, models):
+    compare, ground = add_compare(commands), add_ground_state(commands)
+    for command in (sample, models, compare, ground):
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return top
 
@@ -120,11 +150,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return arguments.action(arguments)
     except (InputError, ModelLoadError) as error:
-        return _failed(arguments, error, BAD_INPUT, _one_line(error))
+        return _failed(arguments, error, BAD_INPUT, one_line(error))
     except KeyboardInterrupt as error:
         return _failed(arguments, error, INTERRUPTED, "interrupted; nothing was written")
     except Exception as error:
-        message = f"failure: {type(error).__name__}: {_one_line(error)} (--debug shows where)"
+        message = f"failure: {type(error).__name__}: {one_line(error)} (--debug shows where)"
         return _failed(arguments, error, FAILURE, message)
 
 
@@ -133,27 +163,6 @@ def _failed(arguments: argparse.Namespace, error: BaseException, code: int, mess
         raise error
     print(f"qdesampler: {message}", file=sys.stderr)
     return code
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def integer(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"{value} is too small; expected at least {least}")
-        return value
-
-    return integer
-
-
-def _seed(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 2**32:
-        raise argparse.ArgumentTypeError(f"{value} is no seed; expected 0 to {2**32 - 1}")
-    return value
 
 
 # ------------------------------------------------------------------------------------------------ sample
@@ -184,10 +193,15 @@ def _sample(arguments: argparse.Namespace) -> int:
             "wall_seconds": round(seconds, 3),
         }
         attrs["precision"] = "float64" if jax.config.read("jax_enable_x64") else "float32"
-        tree = to_datatree(mcmc, attrs=attrs)
-        comparison, wrong = _compare(case, mcmc)
-        table = summary(tree)
-        findings = diagnose(mcmc, tree=tree, table=table).extended(wrong)
+        progress = Progress(quiet=arguments.quiet)
+        with progress:
+            progress("summary")
+            tree = to_datatree(mcmc, attrs=attrs)
+            tree = with_estimates(tree, available_estimates(mcmc, tree))
+            table = summary(tree)
+            comparison, wrong = _compare(case, mcmc)
+            progress("diagnosis")
+            findings = diagnose(mcmc, tree=tree, table=table).extended(wrong)
         say(f"\n{format_summary(table)}\n")
         say(_bill(tree.attrs, seconds))
         if comparison:
@@ -196,18 +210,24 @@ def _sample(arguments: argparse.Namespace) -> int:
         for finding in findings:
             print(f"- {finding}", file=sys.stderr if arguments.quiet else sys.stdout)
 
-        tree.to_netcdf(folder.staging / "posterior.nc", engine="h5netcdf")
-        table.to_csv(folder.staging / "summary.csv", index_label="parameter")
-        images = list(draw_plots(tree, table=table))
-        write_plots(images, folder.staging / "plots")
-        report(
-            tree,
-            folder.staging / "report.html",
-            table=table,
-            findings=findings,
-            comparison=comparison,
-            finished_plots=images,
-        )
+        with progress:
+            progress("files")
+            tree.to_netcdf(folder.staging / "posterior.nc", engine="h5netcdf")
+            table.to_csv(folder.staging / "summary.csv", index_label="parameter")
+            images = []
+            for image in draw_plots(mcmc, tree=tree, table=table):
+                images.append(image)
+                progress(f"plots, {len(images)} drawn")
+            write_plots(images, folder.staging / "plots")
+            report(
+                mcmc,
+                folder.staging / "report.html",
+                tree=tree,
+                table=table,
+                findings=findings,
+                comparison=comparison,
+                finished_plots=images,
+            )
         folder.publish()
     say(f"\nWritten to {arguments.out}: posterior.nc, summary.csv, report.html and {len(images)} plots")
     return OK if findings.good or arguments.allow_bad else BAD_VERDICT
@@ -236,7 +256,7 @@ def _run(
         )
     except Exception as error:  # whatever the user's model raises
         raise InputError(
-            f"{case.name} cannot be sampled: {type(error).__name__}: {_one_line(error)}"
+            f"{case.name} cannot be sampled: {type(error).__name__}: {one_line(error)}"
         ) from error
 
 

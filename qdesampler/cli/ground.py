@@ -1,0 +1,121 @@
+"""`qdesampler ground-state "x**4" --diffusion 1`: levels of a one-line potential, and its picture."""
+
+import argparse
+import warnings
+from pathlib import Path
+
+import jax
+
+from qdesampler.cli.common import OK, InputError, Progress, at_least, one_line, positive
+from qdesampler.cli.expression import FUNCTIONS, parse_expression
+from qdesampler.diagnostics import draw_png, plot_ground_state, write_atomically
+from qdesampler.equation import Hamiltonian
+from qdesampler.solvers import GroundState, SpectralGrid, ground_state
+from qdesampler.solvers.spectral import GridWarning
+
+__all__ = ["add_ground_state"]
+
+_POINTS = {1: 512, 2: 96, 3: 40}
+_HALF_WIDTHS = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+
+_EPILOG = f"""examples:
+  qdesampler ground-state "x**4"
+  qdesampler ground-state "(x**2 - 1)**2" --diffusion 0.05 --levels 6 --out well.png
+  qdesampler ground-state "x**2/2 + 2*y**2 + x*y/4" --out bowl.png
+  qdesampler ground-state "0*x" --bounds 0 1 --boundary hard
+
+functions: {", ".join(FUNCTIONS)}; coordinates: x, y, z; constants: pi, e.
+"""
+
+
+def add_ground_state(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    """Add the command to the parser."""
+    command = commands.add_parser(
+        "ground-state",
+        help="energy levels of a potential given in one line, and a plot of its ground state",
+        description="Solve H = -D lap + V for a potential V of up to three coordinates, on a grid, in double "
+        "precision.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(action=_ground_state)
+    command.add_argument("expression", metavar="POTENTIAL", help='such as "x**4"; quote it')
+    command.add_argument("--diffusion", metavar="D", type=positive, default=1.0, help="default: %(default)s")
+    command.add_argument("--levels", metavar="N", type=at_least(2), default=3, help="default: %(default)s")
+    command.add_argument(
+        "--bounds", metavar=("LOW", "HIGH"), nargs=2, type=float, help="of every axis; found if left out"
+    )
+    command.add_argument("--points", metavar="N", type=at_least(16), help="nodes of every axis")
+    command.add_argument(
+        "--boundary", choices=("open", "hard"), default="open", help="hard: the bounds are walls"
+    )
+    command.add_argument(
+        "--out", metavar="FILE", type=Path, help="write a plot (.png), in 1 and 2 dimensions"
+    )
+    return command
+
+
+def _ground_state(arguments: argparse.Namespace) -> int:
+    expression = parse_expression(arguments.expression)
+    out: Path | None = arguments.out
+    if out is not None and (out.suffix != ".png" or not out.parent.is_dir()):
+        raise InputError(f"--out: {out} must end in .png and lie in an existing folder.")
+    if out is not None and expression.dim > 2:
+        raise InputError("--out: a plot has one or two coordinates; leave it out in three dimensions.")
+    if arguments.boundary == "hard" and arguments.bounds is None:
+        raise InputError("--boundary hard needs --bounds LOW HIGH.")
+    with jax.enable_x64(True), Progress() as progress:
+        progress("solving")
+        hamiltonian = Hamiltonian.from_objective(
+            expression.value, dim=expression.dim, diffusion=arguments.diffusion
+        )
+        state, bounds = _solved(hamiltonian, arguments)
+        print(f"H = -{arguments.diffusion:g} lap + {expression.text}, bounds {bounds[0]:g} to {bounds[1]:g}")
+        levels, errors = state.levels, state.level_errors
+        if levels is None or errors is None:
+            raise RuntimeError("the solver returned no levels")
+        for i, (level, error) in enumerate(zip(levels, errors, strict=True)):
+            print(f"E{i} = {float(level):.10g} +- {float(error):.1g}")
+        print(f"gap {float(levels[1] - levels[0]):.10g}")
+        if out is not None:
+            progress("drawing")
+            box = bounds if arguments.boundary == "hard" else None
+            image = draw_png(lambda: plot_ground_state(state, hamiltonian, box, backend="matplotlib"))
+            write_atomically(out, image)
+            print(f"Written to {out}")
+    return OK
+
+
+def _solved(
+    hamiltonian: Hamiltonian, arguments: argparse.Namespace
+) -> tuple[GroundState, tuple[float, float]]:
+    """The ground state, in the bounds asked for or in the smallest box that holds it without a warning."""
+    points = arguments.points or _POINTS[hamiltonian.dim]
+
+    def solve(low: float, high: float) -> GroundState:
+        grid = SpectralGrid((low, high), points, states=arguments.levels, boundary=arguments.boundary)
+        return ground_state(hamiltonian, grid)
+
+    if arguments.bounds is not None:
+        low, high = arguments.bounds
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", GridWarning)
+                state = solve(low, high)
+        except (ValueError, TypeError) as error:
+            raise InputError(one_line(error)) from error
+        for warning in caught:
+            print(f"warning: {one_line(Warning(warning.message))}")
+        return state, (low, high)
+    reason = ""
+    for half in _HALF_WIDTHS:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", GridWarning)
+                return solve(-half, half), (-half, half)
+        except (ValueError, GridWarning) as error:
+            reason = one_line(error)
+    raise InputError(
+        f"no box up to {_HALF_WIDTHS[-1]:g} holds the ground state: is the potential bounded below, and does "
+        f"it rise at infinity? Give --bounds (and --points). The last reason: {reason}"
+    )
