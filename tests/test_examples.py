@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -75,6 +76,16 @@ def test_annealing(tmp_path):
     assert abs(value) < 1e-3
     energies = numbers(r"energy +(\S+)$", text)
     assert energies == sorted(energies, reverse=True)
+
+
+def test_discrete_latents(tmp_path):
+    text = run("discrete_latents.py", tmp_path)
+    exact, found = np.array(re.findall(r"^x\[\d\] +(\S+) +(\S+)$", text, re.MULTILINE), float).T
+    assert exact.size == 10
+    assert 0.05 < exact[1] < 0.95  # one of two near copies is in, and it is not certain which
+    np.testing.assert_allclose(found, exact, atol=0.06)
+    (spent,) = numbers(r"^evaluations in the warm-up, surrogate included: (\d+)$", text)
+    assert 1000 < spent < 10000
 
 
 @pytest.mark.slow
