@@ -56,6 +56,7 @@ _ENOUGH_MEASURED = 16  # candidates below which a trial is not trusted
 _MOST_UNCLEAR = 0.5  # of the evaluations for a trial that is not clear: tails unseen need local moves
 _LEAST_ACCEPTANCE = 0.1  # below this, promised or seen by one chain, a refined trial is given up
 _BROKEN_PROMISE = 4.0  # times the promised autocorrelation time that the chains may see
+_UNEVEN = 0.8  # of the chains' mean acceptance: one that sees less stands where the trial has no tail
 _ROOM = 60  # iterations of warm-up that are worth another adaptation
 _JUMP_COST = 1.5  # evaluations per effective draw over evaluations per move, where it was not measured
 
@@ -262,7 +263,10 @@ def _freeze(
         share=jnp.where(trusted, share, 0), candidates=candidates, solve=solve, row=state.sections.rest
     )
     alone = jnp.min(state.solve.taken) < _LEAST_ACCEPTANCE * state.solve.offered
-    missed = (acceptance < _LEAST_ACCEPTANCE) | (seen > _BROKEN_PROMISE * promised) | alone
+    untuned = state.solve.offered <= REFINING_ROWS * refine_size(state.centre.size, state.chain_accept.size)
+    mean = jnp.mean(state.solve.taken)
+    uneven = (jnp.min(state.solve.taken) < _UNEVEN * mean) & (mean < UNCLEAR * state.solve.offered) & ~untuned
+    missed = (acceptance < _LEAST_ACCEPTANCE) | (seen > _BROKEN_PROMISE * promised) | alone | uneven
     again = ((flags & REFINE) != 0) & missed & (state.num_warmup - iteration > _ROOM)
     guess = gaussian_step(state)
     start = state._replace(
@@ -274,7 +278,6 @@ def _freeze(
         averaging=start_averaging(guess, settings.search_step_size),
     )
     # Few candidates called the trial clear, more do not: back to the section that was skipped.
-    untuned = state.solve.offered <= REFINING_ROWS * refine_size(state.centre.size, state.chain_accept.size)
     room = state.num_warmup - iteration > state.sections.rest - state.sections.tune
     back = ((flags & REFINE) != 0) & untuned & (acceptance < UNCLEAR) & room & ~again
     tune = state._replace(solve=solve, row=state.sections.tune, count=jnp.zeros_like(state.count))
