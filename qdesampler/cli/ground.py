@@ -16,7 +16,7 @@ from qdesampler.solvers.spectral import GridWarning
 __all__ = ["add_ground_state"]
 
 _POINTS = {1: 512, 2: 96, 3: 40}
-_HALF_WIDTHS = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+_HALF_WIDTHS = (3.0, 6.0, 12.0, 24.0, 48.0)
 
 _EPILOG = f"""examples:
   qdesampler ground-state "x**4"
