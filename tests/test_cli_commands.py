@@ -111,10 +111,16 @@ def test_a_box_with_walls_and_a_diffusion(capsys):
     assert "E0 = 4.93480" in capsys.readouterr().out  # pi^2 / 2
 
 
+@pytest.mark.slow
+def test_no_box_holds_what_falls_at_infinity(capsys):
+    assert cli.main(["ground-state", "0 - x**2"]) == 2
+    assert "no box up to 64 holds the ground state" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["0 - x**2"], "no box up to 48 holds the ground state"),
+        (["0 - x**2", "--bounds", "-4", "4"], "sits at the wall"),
         (["x**4", "--bounds", "1", "-1"], "bounds"),
         (["x**4", "--out", "nowhere/plot.png"], "must end in .png and lie in an existing folder"),
         (["x**4 + y**2 + z**2", "--out", "plot.png"], "one or two coordinates"),

@@ -16,7 +16,8 @@ from qdesampler.solvers.spectral import GridWarning
 __all__ = ["add_ground_state"]
 
 _POINTS = {1: 512, 2: 96, 3: 40}
-_HALF_WIDTHS = (3.0, 6.0, 12.0, 24.0, 48.0)
+_HALF_WIDTHS = (4.0, 8.0, 16.0, 32.0, 64.0)
+_GOOD = 1e-6  # relative error of the highest level at which no larger box is tried
 
 _EPILOG = f"""examples:
   qdesampler ground-state "x**4"
@@ -107,15 +108,33 @@ def _solved(
         for warning in caught:
             print(f"warning: {one_line(Warning(warning.message))}")
         return state, (low, high)
-    reason = ""
+    reason, best = "", None
     for half in _HALF_WIDTHS:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", GridWarning)
-                return solve(-half, half), (-half, half)
+                state = solve(-half, half)
         except (ValueError, GridWarning) as error:
             reason = one_line(error)
+            if best is not None:  # a larger box is too coarse
+                break
+            continue
+        error = _level_error(state)
+        if best is not None and error >= best[0]:
+            break
+        best = (error, state, (-half, half))
+        if error <= _GOOD:
+            break
+    if best is not None:
+        return best[1], best[2]
     raise InputError(
         f"no box up to {_HALF_WIDTHS[-1]:g} holds the ground state: is the potential bounded below, and does "
         f"it rise at infinity? Give --bounds (and --points). The last reason: {reason}"
     )
+
+
+def _level_error(state: GroundState) -> float:
+    """Error of the highest level, over its height above zero or one."""
+    if state.levels is None or state.level_errors is None:
+        return float(state.energy_error)
+    return float(state.level_errors[-1]) / max(1.0, abs(float(state.levels[-1])))
