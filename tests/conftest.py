@@ -1,4 +1,6 @@
-"""Shared fixtures: float64 on request, and compiled programs dropped after each module."""
+"""Shared fixtures: float64 on request, compiled programs dropped after each module, a mock of an annealer."""
+
+import socket
 
 import jax
 import pytest
@@ -18,3 +20,47 @@ def _drop_compiled_programs():
     """Keep the suite's memory flat: compiled programs are not shared between modules."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Every attempt to reach for the network fails the test."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("a test reached for the network")
+
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture(scope="session")
+def machine():
+    """Ocean's mock of a machine of topology Zephyr 2; anneals by Metropolis sweeps that end at beta = 1."""
+    from dwave.samplers import SimulatedAnnealingSampler
+    from dwave.system.testing import MockDWaveSampler
+
+    return MockDWaveSampler(
+        topology_type="zephyr",
+        topology_shape=[2, 4],
+        exact_solver_cutoff=0,
+        substitute_sampler=SimulatedAnnealingSampler(),
+        substitute_kwargs={"beta_range": [0.1, 1.0], "num_sweeps": 100, "seed": 7},
+    )
+
+
+@pytest.fixture(scope="session")
+def embedding(machine):
+    """Chains, of two qubits or more, for a clique of four variables with names."""
+    import minorminer
+
+    labels = ["zeta", "b", "alpha", "d"]
+    pairs = [(u, v) for u in labels for v in labels if u < v]
+    chains = minorminer.find_embedding(pairs, machine.edgelist, random_seed=1)
+    free = set(machine.nodelist).difference(*chains.values())
+    for label in labels:
+        more = min(free & {v for u in chains[label] for v in machine.adjacency[u]})
+        free.remove(more)
+        chains[label].append(more)
+    return chains

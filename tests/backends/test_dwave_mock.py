@@ -1,6 +1,5 @@
 """D-Wave's stack behind our protocol, by Ocean's own mock of a machine: no network, no token."""
 
-import socket
 import warnings
 
 import dimod
@@ -12,50 +11,14 @@ from qdesampler.backends import BackendError, BackendRetryWarning, DimodBackend,
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # invalid escapes in docstrings of Ocean's dependencies
-    import minorminer
     from dwave.embedding.exceptions import EmbeddingError
-    from dwave.samplers import SimulatedAnnealingSampler
     from dwave.system import EmbeddingComposite, FixedEmbeddingComposite
-    from dwave.system.testing import MockDWaveSampler
 
 KEY = jax.random.key(0)
-LABELS = ["zeta", "b", "alpha", "d"]
+LABELS = ["zeta", "b", "alpha", "d"]  # as in the fixture `embedding`
 
 
-@pytest.fixture(autouse=True)
-def _no_network(monkeypatch):
-    def refuse(*args, **kwargs):
-        raise AssertionError("a test reached for the network")
-
-    for name in ("connect", "connect_ex"):
-        monkeypatch.setattr(socket.socket, name, refuse)
-    monkeypatch.setattr(socket, "create_connection", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-
-
-@pytest.fixture(scope="module")
-def machine():
-    """Zephyr 2 with four couplers a cell; anneals by Metropolis sweeps that end at beta = 1."""
-    return MockDWaveSampler(
-        topology_type="zephyr",
-        topology_shape=[2, 4],
-        exact_solver_cutoff=0,
-        substitute_sampler=SimulatedAnnealingSampler(),
-        substitute_kwargs={"beta_range": [0.1, 1.0], "num_sweeps": 100, "seed": 7},
-    )
-
-
-@pytest.fixture(scope="module")
-def embedding(machine):
-    """Chains for a clique of four, of two qubits or more."""
-    pairs = [(u, v) for u in LABELS for v in LABELS if u < v]
-    chains = minorminer.find_embedding(pairs, machine.edgelist, random_seed=1)
-    free = set(machine.nodelist).difference(*chains.values())
-    for chain in chains.values():  # one qubit more for each
-        more = min(free & {v for u in chain for v in machine.adjacency[u]})
-        free.remove(more)
-        chain.append(more)
-    return chains
+pytestmark = pytest.mark.usefixtures("no_network")
 
 
 def glass(scale=0.6):
