@@ -120,7 +120,7 @@ def test_no_box_holds_what_falls_at_infinity(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["0 - x**2", "--bounds", "-4", "4"], "sits at the wall"),
+        (["0 - x**2", "--bounds", "-4", "4"], "of the density, more than 0.01"),
         (["x**4", "--bounds", "1", "-1"], "bounds"),
         (["x**4", "--out", "nowhere/plot.png"], "must end in .png and lie in an existing folder"),
         (["x**4 + y**2 + z**2", "--out", "plot.png"], "one or two coordinates"),
