@@ -10,9 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qdesampler.diagnostics import diagnose as diagnose
+    from qdesampler.diagnostics import diagnose_backend as diagnose_backend
     from qdesampler.diagnostics import ladder_findings as ladder_findings
     from qdesampler.diagnostics import ladder_summary as ladder_summary
+    from qdesampler.diagnostics import plot_evolution as plot_evolution
+    from qdesampler.diagnostics import plot_ground_state as plot_ground_state
     from qdesampler.diagnostics import plot_ladder as plot_ladder
+    from qdesampler.diagnostics import plot_reads as plot_reads
+    from qdesampler.diagnostics import plot_trial as plot_trial
+    from qdesampler.diagnostics import plot_zero_variance as plot_zero_variance
     from qdesampler.diagnostics import report as report
     from qdesampler.diagnostics import summary as summary
     from qdesampler.diagnostics import to_datatree as to_datatree
@@ -58,6 +64,7 @@ _ROOM_OF = {
     "anneal_walkers": "infer",
     "compare_evidence": "infer",
     "diagnose": "diagnostics",
+    "diagnose_backend": "diagnostics",
     "evolve": "solvers",
     "ground_state": "solvers",
     "ladder_findings": "diagnostics",
@@ -65,7 +72,12 @@ _ROOM_OF = {
     "load_model": "infer",
     "log_evidence": "infer",
     "model_hamiltonian": "infer",
+    "plot_evolution": "diagnostics",
+    "plot_ground_state": "diagnostics",
     "plot_ladder": "diagnostics",
+    "plot_reads": "diagnostics",
+    "plot_trial": "diagnostics",
+    "plot_zero_variance": "diagnostics",
     "renew_pools": "infer",
     "report": "diagnostics",
     "summary": "diagnostics",
