@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from qdesampler.infer import GroundStateDistribution as GroundStateDistribution
     from qdesampler.infer import anneal_walkers as anneal_walkers
     from qdesampler.infer import compare_evidence as compare_evidence
+    from qdesampler.infer import find_modes as find_modes
     from qdesampler.infer import load_model as load_model
     from qdesampler.infer import log_evidence as log_evidence
     from qdesampler.infer import model_hamiltonian as model_hamiltonian
@@ -66,6 +67,7 @@ _ROOM_OF = {
     "diagnose": "diagnostics",
     "diagnose_backend": "diagnostics",
     "evolve": "solvers",
+    "find_modes": "infer",
     "ground_state": "solvers",
     "ladder_findings": "diagnostics",
     "ladder_summary": "diagnostics",

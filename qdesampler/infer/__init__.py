@@ -7,6 +7,8 @@ from qdesampler.infer.annealer_pools import renew_pools as renew_pools
 from qdesampler.infer.auto_ground_state import AutoGroundState as AutoGroundState
 from qdesampler.infer.evidence import compare_evidence as compare_evidence
 from qdesampler.infer.evidence import log_evidence as log_evidence
+from qdesampler.infer.find_modes import Modes as Modes
+from qdesampler.infer.find_modes import find_modes as find_modes
 from qdesampler.infer.ground_state_distribution import GroundStateDistribution as GroundStateDistribution
 from qdesampler.infer.load_model import ModelCase as ModelCase
 from qdesampler.infer.load_model import ModelLoadError as ModelLoadError
