@@ -8,8 +8,8 @@ a box of half widths `w`. The second-order expansion of `U = -log p` there is an
 
     E(s) = U(c) + g.A s + s' A' H A s / 2,        g = grad U(c),  H = hess U(c),
 
-whatever the signs of the curvature. Reads are judged by `U` itself; the lowest becomes the next anchor, and the
-box is halved where none is lower, for the expansion holds near the anchor only: a trust region whose step an
+whatever the signs of the curvature. Reads are judged by `U` itself; the lowest becomes the next anchor. Where
+none is lower the box is halved, for the expansion holds near the anchor only: a trust region whose step an
 annealer takes. Descents end it.
 """
 
