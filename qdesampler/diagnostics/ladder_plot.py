@@ -54,5 +54,7 @@ def plot_ladder(run: Any) -> Figure:
     if np.isfinite(error):
         evidence.axvspan(report.value - 2 * error, report.value + 2 * error, alpha=0.2)
     evidence.set(xlabel="log evidence of the potential given", ylabel="chain")
-    evidence.legend()
+    evidence.ticklabel_format(axis="x", useOffset=False)
+    evidence.tick_params(axis="x", labelrotation=20)
+    evidence.legend(fontsize="small")
     return figure

@@ -33,7 +33,7 @@ _CITE = """\
 }
 @article{wang2024quantum,
   title   = {Quantum dynamics of machine learning},
-  author  = {Wang, Peng and Maimaitiniyazi, Maimaitiabudula},
+  author  = {{Wang} and {Maimaitiniyazi}},
   journal = {arXiv:2407.19890},
   year    = {2024},
 }"""

@@ -79,7 +79,8 @@ figure img { max-width: 100%; height: auto; display: block; margin: 0 auto; }
 pre { margin: 0; overflow: auto; font-size: 13px; }
 footer { color: var(--soft); font-size: 13px; }
 @media (max-width: 640px) { main { padding: 16px 10px 40px; } section { padding: 14px 12px; }
-  h1 { font-size: 23px; } th, td { padding: 5px 6px; } .checks .limit { display: none; } }
+  h1 { font-size: 23px; } th, td { padding: 5px 6px; } .facts { grid-template-columns: 1fr 1fr; }
+  .checks .limit { display: none; } }
 @media print { body { background: #fff; } body { font-size: 12px; } main { max-width: none; padding: 0; }
   section { border: 0; padding: 8px 0; } figure, tr, .facts div { break-inside: avoid; }
   h2 { break-after: avoid; } .scroll { max-height: none; overflow: visible; } th { position: static; }
