@@ -13,7 +13,7 @@ class Finding(NamedTuple):
     Attributes:
         code: "no_ground_state", "few_draws", "non_finite", "stuck", "constant", "modes", "divergences",
             "r_hat", "ess", "heavy_tail", "bfmi", "acceptance", "gradient", "undefined", "virial", "thinning",
-            "reference", or one of `ladder_findings` or `backend_findings`.
+            "funnel", "backend_temperature", "reference", or one of `ladder_findings`.
         message: what was found and what it means.
         advice: what to do.
         grave: False for a remark: the draws may be used all the same.
