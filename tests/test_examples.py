@@ -97,5 +97,7 @@ def test_flow_as_coordinates(tmp_path):
 
 
 def test_every_example_is_tested_here():
-    tested = set(re.findall(r'run\("(\w+\.py)"', Path(__file__).read_text(encoding="utf-8")))
+    here = Path(__file__)
+    texts = [path.read_text(encoding="utf-8") for path in (here, here.with_name("test_paper_examples.py"))]
+    tested = set(re.findall(r'run\("(\w+\.py)"', "".join(texts)))
     assert tested == {path.name for path in EXAMPLES.glob("*.py")}

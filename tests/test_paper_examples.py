@@ -1,0 +1,56 @@
+"""The paper's examinations run as scripts, at small size, and reach their bars; each leaves a figure."""
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Run a script as `python NAME --quick --out tmp_path` would, in this process; return what it printed."""
+
+    def script(name: str) -> str:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [name, "--quick", "--out", str(tmp_path / "figures")])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        picture = imread(tmp_path / "figures" / name.replace(".py", ".png"))
+        assert min(picture.shape[:2]) > 300
+        assert picture[..., :3].std() > 0.05  # something is drawn
+        return capsys.readouterr().out
+
+    return script
+
+
+def numbers(pattern: str, text: str) -> list[float]:
+    return [float(number) for number in re.findall(pattern, text, re.MULTILINE)]
+
+
+def test_softmax_drawn_is_the_closed_form(run):
+    text = run("paper_softmax.py")
+    rows = np.array([line.split() for line in text.splitlines()[1:26]], float)
+    assert rows[:, 0].min() == 0.1
+    assert rows[:, 0].max() == 10
+    np.testing.assert_allclose(rows[:, 3], rows[:, 2], atol=1e-3)  # the square of the lowest eigenvector
+    np.testing.assert_allclose(rows[:, 4], rows[:, 2], atol=0.03)
+    (worst,) = numbers(r"standard errors: (\S+)$", text)
+    assert 0 < worst < 3
+    (einstein,) = numbers(r"against -grad E: (\S+)$", text)
+    assert einstein < 1e-4
+
+
+def test_sigmoid_drawn_is_the_closed_form_and_logistic_regression_has_its_reference(run):
+    text = run("paper_sigmoid.py")
+    (worst,) = numbers(r"standard errors: (\S+)$", text)
+    assert 0 < worst < 3
+    table = re.findall(r"^(?:alpha|beta\S+) +(\S+) +(\S+) +(\S+)$", text, re.MULTILINE)
+    mean, reference, sd = np.array(table, float).T
+    assert mean.size == 7
+    np.testing.assert_array_less(np.abs(mean - reference) / sd, 0.25)  # 1000 draws: 0.03 to 0.1 is noise
+    assert np.ptp(reference / sd) > 5  # which another order of the parameters would not pass
