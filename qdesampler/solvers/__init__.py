@@ -8,6 +8,7 @@ from qdesampler.solvers.gaussian import GaussianTrial, GaussianTrialWarning
 from qdesampler.solvers.gaussian_state import GaussianWavefunction, NoGroundStateError
 from qdesampler.solvers.ground_state import GroundState, Solver, Wavefunction, ground_state
 from qdesampler.solvers.imaginary_time import ImaginaryTimeTrajectory, propagate
+from qdesampler.solvers.real_time import RealTimeTrajectory, propagate_real_time
 from qdesampler.solvers.spectral import GridWarning, SpectralGrid
 from qdesampler.solvers.walkers import PopulationError, Walkers, WalkersWarning
 
@@ -25,6 +26,7 @@ __all__ = [
     "ImaginaryTimeTrajectory",
     "NoGroundStateError",
     "PopulationError",
+    "RealTimeTrajectory",
     "Solver",
     "SpectralGrid",
     "Walkers",
@@ -34,4 +36,5 @@ __all__ = [
     "evolve",
     "ground_state",
     "propagate",
+    "propagate_real_time",
 ]
