@@ -65,8 +65,9 @@ def two_levels(chains):
 
 
 def logistic_regression(draws):
-    """Sample the posterior of a logistic regression; return the case and the draws."""
+    """Sample the posterior of a logistic regression; return the reference and the draws."""
     case = load_model(MODEL)
+    assert case.reference is not None
     assert case.reference is not None
     kernel = QDE(case.model)
     mcmc = MCMC(
@@ -79,16 +80,16 @@ def logistic_regression(draws):
         site, _, index = name.partition("[")
         values = samples[site][:, int(index[:-1]) - 1] if index else samples[site]
         print(f"{name:9s} {values.mean():10.4f} {known['mean']:11.4f} {known['sd']:10.4f}")
-    return case, samples
+    return case.reference["parameters"], samples
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder of the figure")
     parser.add_argument("--quick", action="store_true", help="fewer chains and draws")
     options = parser.parse_args()
     rows = two_levels(10_000 if options.quick else 100_000)
-    case, samples = logistic_regression(250 if options.quick else 1000)
+    reference, samples = logistic_regression(250 if options.quick else 1000)
 
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -97,11 +98,11 @@ def main():
     left.plot(rows[:, 0], rows[:, 1], "o", ms=5, label="drawn")
     left.set(xscale="log", xlabel="gap / T", ylabel="occupation of the lower level", title="Two levels")
     left.legend(frameon=False)
-    names = list(case.reference["parameters"])
+    names = list(reference)
     for place, name in enumerate(names):
         site, _, index = name.partition("[")
         values = samples[site][:, int(index[:-1]) - 1] if index else samples[site]
-        known = case.reference["parameters"][name]
+        known = reference[name]
         right.errorbar(values.mean(), place, xerr=values.std(), fmt="o", color="C0", capsize=3)
         right.plot(known["mean"], place, "|", color="C1", ms=18, mew=2)
     right.set_yticks(range(len(names)), names)

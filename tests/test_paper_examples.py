@@ -54,3 +54,19 @@ def test_sigmoid_drawn_is_the_closed_form_and_logistic_regression_has_its_refere
     assert mean.size == 7
     np.testing.assert_array_less(np.abs(mean - reference) / sd, 0.25)  # 1000 draws: 0.03 to 0.1 is noise
     assert np.ptp(reference / sd) > 5  # which another order of the parameters would not pass
+
+
+def test_energies_of_real_and_imaginary_time_agree(run):
+    text = run("paper_wick_rotation.py")
+    exact, real = np.array(re.findall(r"^E_\d +(\S+) +(\S+)$", text, re.MULTILINE), float).T
+    np.testing.assert_allclose(real, exact, atol=5e-3)
+    assert np.all(np.diff(exact) > 0.5)
+    (lowest,) = numbers(r"^imaginary time: E_0 (\S+),", text)
+    assert lowest == pytest.approx(exact[0], abs=1e-3)
+    found, gap = numbers(r"gap (\d+\.\d+)", text)
+    assert found == pytest.approx(gap, abs=5e-3)
+    low, high = re.findall(r"real time (\S+) to (\S+);", text)[0]
+    start, end = re.findall(r"falls from (\S+) to (\S+)$", text, re.MULTILINE)[0]
+    assert float(high) - float(low) < 5e-3
+    assert float(start) - float(end) > 0.3
+    assert float(end) == pytest.approx(exact[0], abs=1e-3)
