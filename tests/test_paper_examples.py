@@ -70,3 +70,13 @@ def test_energies_of_real_and_imaginary_time_agree(run):
     assert float(high) - float(low) < 5e-3
     assert float(start) - float(end) > 0.3
     assert float(end) == pytest.approx(exact[0], abs=1e-3)
+
+
+def test_quantum_annealing_passes_a_thin_barrier_and_thermal_annealing_a_low_one(run):
+    text = run("paper_quantum_annealing.py")
+    tall = np.array(re.findall(r"^tall and thin +(\S+) +(\S+) +(\S+)$", text, re.MULTILINE), float)
+    broad = np.array(re.findall(r"^low and broad +(\S+) +(\S+) +(\S+)$", text, re.MULTILINE), float)
+    assert tall[-1, 1] > 0.95  # quantum, through
+    assert tall[-1, 2] < 0.01  # thermal, stuck
+    assert broad[-1, 2] > 0.1  # and not stuck where the barrier is low
+    assert np.all(np.diff(broad[:, 2]) > 0)
