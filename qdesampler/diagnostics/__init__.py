@@ -30,6 +30,7 @@ from qdesampler.diagnostics.plots import draw_png as draw_png
 from qdesampler.diagnostics.plots import save_plots as save_plots
 from qdesampler.diagnostics.plots import write_plots as write_plots
 from qdesampler.diagnostics.report import report as report
+from qdesampler.diagnostics.sample_distance import sliced_wasserstein as sliced_wasserstein
 from qdesampler.diagnostics.summary import available_estimates as available_estimates
 from qdesampler.diagnostics.summary import format_summary as format_summary
 from qdesampler.diagnostics.summary import summary as summary
