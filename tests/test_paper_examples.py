@@ -80,3 +80,12 @@ def test_quantum_annealing_passes_a_thin_barrier_and_thermal_annealing_a_low_one
     assert tall[-1, 2] < 0.01  # thermal, stuck
     assert broad[-1, 2] > 0.1  # and not stuck where the barrier is low
     assert np.all(np.diff(broad[:, 2]) > 0)
+
+
+def test_a_diffusion_model_is_as_near_to_held_out_data_as_real_data_are(run):
+    text = run("paper_diffusion_model.py")
+    (ratio,) = numbers(r"ratio (\S+)$", text)
+    assert 0.7 < ratio < 1.2  # far below 1 it would have seen the held-out set
+    made, gaussian, real = (float(x) for x in re.findall(r"(\d\.\d+)", text.splitlines()[1]))
+    assert made < 2 * real
+    assert made < 0.6 * gaussian
