@@ -89,3 +89,23 @@ def test_a_diffusion_model_is_as_near_to_held_out_data_as_real_data_are(run):
     made, gaussian, real = (float(x) for x in re.findall(r"(\d\.\d+)", text.splitlines()[1]))
     assert made < 2 * real
     assert made < 0.6 * gaussian
+
+
+def test_taylor_orders_recover_their_laws_and_two_loops_find_the_minimum(run):
+    text = run("paper_iteration.py")
+    moved, variance, heat = numbers(r" (\d\.\d{4})(?:,|$)", text.splitlines()[0])
+    assert moved == 0
+    assert variance == pytest.approx(heat, abs=1e-4)
+    (descent,) = numbers(r"gradient step (\S+)$", text)
+    assert descent < 1e-6
+    mean, spread, harmonic = numbers(r" (-?\d\.\d{5})(?:,|$)", text.splitlines()[2])
+    assert abs(mean) < 1e-4
+    assert spread == pytest.approx(harmonic, abs=1e-4)
+    alone = numbers(r"lowest of a walker (\S+),", text)
+    together = numbers(r" (\S+)$", "\n".join(text.splitlines()[3:5]))
+    assert len(alone) == len(together) == 2
+    assert all(best < median for best, median in zip(together, alone, strict=True))
+    assert max(together) < 4  # of a start at 30
+    (packet,) = numbers(r"^packet, D lowered: (\S+) after", text)
+    assert abs(packet) < 1e-3  # the global minimum, where a single walker is not
+    assert min(alone) > 0.01
