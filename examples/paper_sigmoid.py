@@ -39,13 +39,13 @@ def draw(key, gap_over_temperature, chains):
         return -gap_over_temperature * position[0]
 
     def chain(key):
-        first, *rest = jax.random.split(key, MOVES + 1)
-        start = init_discrete(jax.random.randint(first, (1,), 0, 2), log_density)
+        keys = jax.random.split(key, MOVES + 1)
+        start = init_discrete(jax.random.randint(keys[0], (1,), 0, 2), log_density)
 
         def move(state, key):
             return imaginary_time_states_move(key, state, log_density, (2,), tau=1.0)[0], None
 
-        return jax.lax.scan(move, start, jnp.stack(rest))[0].position[0] == 0
+        return jax.lax.scan(move, start, keys[1:])[0].position[0] == 0
 
     return jnp.mean(jax.vmap(chain)(jax.random.split(key, chains)))
 
