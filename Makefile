@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 RUN := runs/eight_schools
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow lint format bench clean
+.PHONY: help setup demo test slow lint format docs bench clean
 
 help: ## what can be asked for
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,13 +32,17 @@ format: $(READY) ## rewrite the files as `make lint` wants them
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(READY) ## the documentation as pages, warnings being errors
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
+	@echo "The documentation is $(CURDIR)/build/docs/index.html"
+
 bench: $(READY) ## a short benchmark of QDE against its peers, which are installed first
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt \
 		--build-constraint constraints.txt --editable '.[all,bench]'
 	$(BIN)/python -m qdesampler.bench --kernels all
 
 clean: ## remove the environment, caches and runs
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis dist build runs
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis dist build figures runs
 
 $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || for candidate in $(PYTHON) python3.12 python3.13 python3.14 python3; do \
