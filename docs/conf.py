@@ -1,20 +1,24 @@
 """Sphinx: pages in Markdown, the API from docstrings. `make docs` builds them, with warnings as errors."""
 
 import re
+from pathlib import Path
 
 import qdesampler
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
 
 project = "qdesampler"
 author = "The qdesampler authors"
 release = qdesampler.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
-myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
 html_theme = "alabaster"
 html_theme_options = {
     "description": "Posterior sampling for NumPyro by imaginary time",
-    "page_width": "1060px",
+    "page_width": "1100px",
     "fixed_sidebar": True,
 }
 html_sidebars = {"**": ["about.html", "navigation.html", "searchfield.html"]}
@@ -26,6 +30,46 @@ autodoc_preserve_defaults = True
 napoleon_use_ivar = True
 
 SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields|Example|Examples|Note|Notes):$")
+CELL = re.compile(r"^# %%(.*)$", re.MULTILINE)
+
+
+def as_markdown(script: str) -> str:
+    """A script in percent format as a page: cells of text as they are, cells of code fenced."""
+    parts = CELL.split(script)[1:]  # what stands before the first cell is for the machine
+    page = []
+    for head, body in zip(parts[::2], parts[1::2], strict=True):
+        if "[markdown]" in head:
+            page.append(re.sub(r"^# ?", "", body.strip(), flags=re.MULTILINE))
+        elif body.strip():
+            page.append(f"```python\n{body.strip()}\n```")
+    return "\n\n".join(page) + "\n"
+
+
+def write(path: Path, text: str) -> None:
+    """Write what differs, so that Sphinx reads again only what has changed."""
+    path.parent.mkdir(exist_ok=True)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
+
+
+def gather(app) -> None:
+    """Make pages of what lives elsewhere: the tutorials, the pages of measurements, the architecture."""
+    del app
+    for path in sorted((ROOT / "examples" / "tutorials").glob("*.py")):
+        text = as_markdown(path.read_text(encoding="utf-8"))
+        write(
+            DOCS / "tutorials" / f"{path.stem}.md", f"{text}\nThe script: `examples/tutorials/{path.name}`.\n"
+        )
+    for path in [ROOT / "ARCHITECTURE.md", *sorted((ROOT / "qdesampler/bench/results").glob("*.md"))]:
+        text = path.read_text(encoding="utf-8")
+        write(DOCS / "measured" / path.name, text if text.startswith("#") else f"# {path.stem}\n\n{text}")
+
+
+def redirect(app, name: str, source: list[str]) -> None:
+    """Links that lead to a file of the repository lead to its page here."""
+    del app
+    up = "" if "/" not in name else "../"
+    source[0] = re.sub(r"\]\(\.\./(?:[\w/]+/)?(\w+\.md)\)", rf"]({up}measured/\1)", source[0])
 
 
 def keep_formulas(app, what, name, obj, options, lines):
@@ -55,5 +99,7 @@ def skip_aliases(app, what, name, obj, skip, options):
 
 def setup(app):
     """Called by Sphinx."""
+    app.connect("builder-inited", gather)
+    app.connect("source-read", redirect)
     app.connect("autodoc-process-docstring", keep_formulas, priority=400)  # before napoleon
     app.connect("autodoc-skip-member", skip_aliases)

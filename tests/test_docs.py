@@ -1,0 +1,146 @@
+"""The documentation is true: its code runs, its commands exist, its links lead somewhere, it builds."""
+
+import io
+import json
+import re
+import shlex
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace, patch_docutils
+
+import qdesampler
+from qdesampler.cli import parser
+from qdesampler.infer import load_model
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+LOCAL_TOOLS = ("git", "cd", "pip")  # not ours to check
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compile_quickly():
+    """Small programs, run once each: compiling them is most of the time."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The bodies of the fenced blocks in `language`."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def wrong_commands(text: str, targets: set[str]) -> list[str]:
+    """Commands of the shell blocks that nobody would understand."""
+    wrong = []
+    for line in (line for block in blocks(text, "sh") for line in block.splitlines()):
+        for command in re.split(r"&&|;", line.split("#")[0]):
+            words = shlex.split(command)
+            if not words or words[0] in LOCAL_TOOLS:
+                continue
+            if words[0] == "make":
+                known = set(words[1:]) <= targets
+            elif words[:2] == ["python", "-m"]:
+                known = (ROOT / words[2].replace(".", "/")).is_dir() or (
+                    ROOT / f"{words[2].replace('.', '/')}.py"
+                ).is_file()
+            elif words[0] == "python":
+                known = (ROOT / words[1]).is_file()
+            elif words[0] == "qdesampler":
+                try:
+                    parser().parse_args(words[1:])
+                    known = True
+                except SystemExit:
+                    known = False
+            else:
+                known = False
+            if not known:
+                wrong.append(command.strip())
+    return wrong
+
+
+def broken_links(path: Path) -> list[str]:
+    """Files that a page links to, or names in backquotes, which are not there."""
+    text = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    links = [
+        path.parent / name for name in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if not name.startswith("http")
+    ]
+    quoted = [
+        ROOT / name for name in re.findall(r"`((?:qdesampler|models|examples|tests)/[\w./-]*[\w/])`", text)
+    ]
+    return [str(target) for target in links + quoted if not target.exists()]
+
+
+TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    "page", [path for path in PAGES if "```python" in path.read_text()], ids=lambda p: p.stem
+)
+def test_the_code_runs_in_order(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace: dict = {"__name__": page.stem}
+    for i, code in enumerate(blocks(page.read_text(encoding="utf-8"), "python")):
+        exec(compile(code, f"{page.name}, block {i + 1}", "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda p: p.stem)
+def test_commands_and_links_exist(page):
+    assert wrong_commands(page.read_text(encoding="utf-8"), TARGETS) == []
+    assert broken_links(page) == []
+
+
+def test_the_checkers_see_what_they_should(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "```sh\nmake nonsense && make test\nqdesampler fly\nrm x\n```\n[a](b.md) `models/none` [w](https://x.y)"
+    )
+    assert wrong_commands(page.read_text(), {"test"}) == ["make nonsense", "qdesampler fly", "rm x"]
+    assert broken_links(page) == [str(tmp_path / "b.md"), str(ROOT / "models/none")]
+
+
+def test_the_model_to_copy_is_a_model_with_a_true_reference(tmp_path):
+    text = (DOCS / "contribute.md").read_text(encoding="utf-8")
+    folder = tmp_path / "coins"
+    folder.mkdir()
+    (folder / "model.py").write_text(blocks(text, "python")[-1])
+    data, reference = blocks(text, "json")
+    (folder / "data.json").write_text(data)
+    (folder / "reference.json").write_text(reference)
+    case = load_model(folder)
+    assert case.data == {"tosses": 10, "heads": 7}
+    x = np.random.default_rng(0).beta(9, 5, 400_000)
+    known = json.loads(reference)["parameters"]["rate"]
+    for name, value in (
+        ("mean", x.mean()),
+        ("sd", x.std()),
+        ("mean_sq", (x**2).mean()),
+        ("sd_sq", (x**2).std()),
+    ):
+        assert known[name] == pytest.approx(value, abs=1.5e-3), name
+
+
+def test_the_citation_names_this_version():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {qdesampler.__version__}\n" in text
+    assert f"version = {{{qdesampler.__version__}}}" in (DOCS / "cite.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::PendingDeprecationWarning")
+def test_every_public_name_is_documented_and_nothing_is_warned_about(tmp_path):
+    """`make docs` without the writing of pages."""
+    warned = io.StringIO()
+    with patch_docutils(str(DOCS)), docutils_namespace():
+        app = Sphinx(DOCS, DOCS, tmp_path, tmp_path, "dummy", status=None, warning=warned)
+        app.build()
+        described = set(app.env.get_domain("py").objects)
+    assert warned.getvalue() == ""
+    faces = {name: getattr(qdesampler, name).__module__.split(".")[1] for name in qdesampler.__all__}
+    assert [name for name, room in faces.items() if f"qdesampler.{room}.{name}" not in described] == []
+    assert len(described) > 3 * len(faces)
