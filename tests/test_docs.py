@@ -139,7 +139,7 @@ def test_every_public_name_is_documented_and_nothing_is_warned_about(tmp_path):
     with patch_docutils(str(DOCS)), docutils_namespace():
         app = Sphinx(DOCS, DOCS, tmp_path, tmp_path, "dummy", status=None, warning=warned)
         app.build()
-        described = set(app.env.get_domain("py").objects)
+        described = set(app.env.domaindata["py"]["objects"])
     assert warned.getvalue() == ""
     faces = {name: getattr(qdesampler, name).__module__.split(".")[1] for name in qdesampler.__all__}
     assert [name for name, room in faces.items() if f"qdesampler.{room}.{name}" not in described] == []
