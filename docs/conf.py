@@ -61,7 +61,7 @@ def gather(app) -> None:
             DOCS / "tutorials" / f"{path.stem}.md", f"{text}\nThe script: `examples/tutorials/{path.name}`.\n"
         )
     for path in [ROOT / "ARCHITECTURE.md", *sorted((ROOT / "qdesampler/bench/results").glob("*.md"))]:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8").replace("](docs/", "](../")
         write(DOCS / "measured" / path.name, text if text.startswith("#") else f"# {path.stem}\n\n{text}")
 
 

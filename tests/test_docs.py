@@ -3,12 +3,14 @@
 import io
 import json
 import re
+import runpy
 import shlex
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from matplotlib.image import imread
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace, patch_docutils
 
@@ -124,6 +126,23 @@ def test_the_model_to_copy_is_a_model_with_a_true_reference(tmp_path):
         ("sd_sq", (x**2).std()),
     ):
         assert known[name] == pytest.approx(value, abs=1.5e-3), name
+
+
+def test_the_figure_and_the_table_of_the_readme_are_the_measured_page_s(tmp_path):
+    script = runpy.run_path(str(DOCS / "evaluations.py"))
+    counts = script["evaluations"]()
+    assert len(counts) == 14
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for peer, label in (("NUTS", "NUTS / QDE"), ("nutpie, low-rank", "nutpie / QDE")):
+        (row_shown,) = re.findall(rf"^\| {label} \|(.*)\|$", readme, re.MULTILINE)
+        cells = row_shown.split("|")
+        shown = sorted(float(cell) for cell in cells if "failed" not in cell)
+        known = sorted(row[peer][0] / row["QDE"][0] for row in counts.values() if peer in row)
+        np.testing.assert_allclose(shown, known, rtol=0.05)  # two digits; QDE's counts are rounded
+    script["draw"](tmp_path / "figure.png")
+    made, kept = imread(tmp_path / "figure.png"), imread(DOCS / "evaluations.png")
+    assert made.shape == kept.shape
+    assert made[..., :3].std() > 0.05
 
 
 def test_the_citation_names_this_version():
