@@ -66,10 +66,10 @@ def gather(app) -> None:
 
 
 def redirect(app, name: str, source: list[str]) -> None:
-    """Links that lead to a file of the repository lead to its page here."""
+    """Links of the pages here that lead to a file of the repository lead to its page."""
     del app
-    up = "" if "/" not in name else "../"
-    source[0] = re.sub(r"\]\(\.\./(?:[\w/]+/)?(\w+\.md)\)", rf"]({up}measured/\1)", source[0])
+    if "/" not in name:
+        source[0] = re.sub(r"\]\(\.\./(?:[\w/]+/)?(\w+\.md)\)", r"](measured/\1)", source[0])
 
 
 def keep_formulas(app, what, name, obj, options, lines):

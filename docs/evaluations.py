@@ -16,7 +16,7 @@ MARKS = {"QDE": "o", "nutpie, low-rank": "^", "NUTS, dense metric": "D", "NUTS":
 
 
 def evaluations() -> dict[str, dict[str, tuple[float, bool]]]:
-    """Evaluations to 400 effective draws and whether the run failed, `{model: {kernel: (number, failed)}}`."""
+    """Evaluations to 400 effective draws; whether the run failed, `{model: {kernel: (number, failed)}}`."""
     found = {}
     for line in TABLE.read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
