@@ -14,10 +14,9 @@ from numpyro.infer.util import log_density, potential_energy
 from scipy import integrate, stats
 from scipy.special import expit, gammaln, logsumexp
 
-from qdesampler.infer import list_models, load_model
+from qdesampler.infer import load_model
 
 MODELS = Path(__file__).parents[2] / "models"
-FOLDERS = [path for path in list_models(MODELS) if path.is_dir()]
 multivariate_normal: Any = stats.multivariate_normal  # its stub knows scalars only
 
 
@@ -145,7 +144,7 @@ def low_dim_gauss_mix(data, x):
     prior = np.log(2) + normal(x["mu"], 0, 2) + stats.beta.logpdf(theta, 5, 5)
     prior += np.sum(stats.halfnorm.logpdf(x["sigma"], 0, 2))
     components = stats.norm.logpdf(y, x["mu"], x["sigma"]) + np.log([theta, 1 - theta])
-    return prior + np.sum(logsumexp(components, axis=1))
+    return prior + np.sum(np.logaddexp.reduce(components, axis=1))
 
 
 def mesquite(data, x):
@@ -297,8 +296,9 @@ def random_point(name, seed):
     return point, value, log_det
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_log_density_is_the_statements(folder, x64):
+@pytest.mark.parametrize("name", STATEMENTS)  # of the others in test_zoo.py
+def test_log_density_is_the_statements(name, x64):
+    folder = MODELS / name
     case = load_model(folder)
     statement, _ = STATEMENTS[case.name]
     data = json.loads((folder / "data.json").read_text())

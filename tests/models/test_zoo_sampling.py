@@ -1,0 +1,98 @@
+"""QDE, AnnealedQDE and AnnealerGibbs against the reference values of the models of `test_zoo.py`.
+
+Four vectorized chains of 1,000 + 1,000 iterations in float32; errors in combined standard errors of draws and
+reference, and an effective sample size that says the draws know something.
+"""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from numpyro.infer import MCMC
+
+from qdesampler.infer import QDE, AnnealedQDE, compare_with_reference, load_model, log_evidence
+
+MODELS = Path(__file__).parents[2] / "models"
+STANDARD_ERRORS = 4.0
+SMALLEST_ESS = 400
+FAST = ("newcomb_light", "coal_change_point")
+REGULAR = (
+    *("abo_blood_groups", "bioassay", "lamb_movements", "leukaemia_survival", "murray_missing", "pumps"),
+    "red_mites",
+)
+MODES = ("label_switching", "sinusoid_period")
+
+
+def sample(kernel, case, seed=0, warmup=1000, draws=1000):
+    mcmc = MCMC(
+        kernel,
+        num_warmup=warmup,
+        num_samples=draws,
+        num_chains=4,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    mcmc.run(jax.random.key(seed), **case.data)
+    return mcmc
+
+
+def compare(mcmc, case):
+    assert case.reference is not None
+    return compare_with_reference(mcmc.get_samples(group_by_chain=True), case.reference)
+
+
+def check(found, smallest_ess=SMALLEST_ESS):
+    print(f"\n{np.abs(found.error).max():.2f} standard errors, ESS {found.ess.min():.0f}")
+    assert found.ess.min() > smallest_ess, found
+    assert np.abs(found.error).max() < STANDARD_ERRORS, found
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_qde_finds_the_reference(name):
+    case = load_model(MODELS / name)
+    check(compare(sample(QDE(case.model), case, warmup=300), case))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REGULAR)
+def test_qde_finds_the_reference_slow(name):
+    case = load_model(MODELS / name)
+    check(compare(sample(QDE(case.model), case), case))
+
+
+@pytest.mark.slow
+def test_longley_in_float64(x64):
+    """In float32 its condition number costs draws: see the readme."""
+    case = load_model(MODELS / "longley")
+    check(compare(sample(QDE(case.model), case), case))
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(
+    reason="descents end in a spike without mass; ESS 4 from seed 0, 118 from seed 1", strict=False
+)
+def test_nile_local_level():
+    case = load_model(MODELS / "nile_local_level")
+    check(compare(sample(QDE(case.model), case), case))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODES)
+def test_annealed_qde_finds_all_modes_and_the_evidence(name):
+    case = load_model(MODELS / name)
+    mcmc = sample(AnnealedQDE(case.model), case)
+    check(compare(mcmc, case))
+    assert case.reference is not None
+    value, error = log_evidence(mcmc)
+    assert error < 0.1
+    assert abs(value - case.reference["log_evidence"]["value"]) < STANDARD_ERRORS * error
+
+
+@pytest.mark.slow
+def test_qde_keeps_one_of_two_far_modes():
+    """What the readme of `label_switching` says: many effective draws, and a wrong mean."""
+    case = load_model(MODELS / "label_switching")
+    found = compare(sample(QDE(case.model), case), case)
+    assert found.ess.min() > SMALLEST_ESS
+    assert np.abs(found.error).max() > 50
