@@ -1,9 +1,12 @@
-"""Shared fixtures: float64 on request, compiled programs dropped after each module, a mock of an annealer."""
+"""Shared fixtures: float64 on request, compiled programs dropped, scripts run, a mock of an annealer."""
 
+import runpy
 import socket
+import sys
 
 import jax
 import pytest
+from matplotlib.image import imread
 
 
 @pytest.fixture
@@ -20,6 +23,32 @@ def _drop_compiled_programs():
     """Keep the suite's memory flat: compiled programs are not shared between modules."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def compile_quickly():
+    """For modules of small programs that run once each: compiling them is most of the time."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture
+def run_script(tmp_path, monkeypatch, capsys):
+    """Run a script as `python NAME ARGUMENTS` would, in this process; return what it printed."""
+
+    def script(path, *arguments: str) -> str:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [path.name, *arguments])
+        runpy.run_path(str(path), run_name="__main__")
+        for picture in (tmp_path / "figures").glob("*.png"):
+            seen = imread(picture)
+            assert min(seen.shape[:2]) > 300
+            assert seen[..., :3].std() > 0.05  # something is drawn
+        return capsys.readouterr().out
+
+    return script
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import runpy
 import shlex
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from matplotlib.image import imread
@@ -24,13 +23,7 @@ PAGES = sorted(DOCS.glob("*.md"))
 LOCAL_TOOLS = ("git", "cd", "pip")  # not ours to check
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly():
-    """Small programs, run once each: compiling them is most of the time."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 def blocks(text: str, language: str) -> list[str]:

@@ -1,44 +1,24 @@
 """The tutorials run from top to bottom, at small size, and find what is known."""
 
 import re
-import runpy
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
-from matplotlib.image import imread
 
 TUTORIALS = Path(__file__).parents[1] / "examples" / "tutorials"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly():
-    """Small programs, run once each: compiling them is most of the time."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
-    """Run a tutorial as `python NAME --quick` would, in this process; return what it printed."""
-
-    def script(name: str) -> str:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", [name, "--quick"])
-        runpy.run_path(str(TUTORIALS / name), run_name="__main__")
-        for path in (tmp_path / "figures").glob("*.png"):
-            picture = imread(path)
-            assert min(picture.shape[:2]) > 300
-            assert picture[..., :3].std() > 0.05  # something is drawn
-        return capsys.readouterr().out
-
-    return script
+def run(run_script):
+    """Run a tutorial at small size; return what it printed."""
+    return lambda name: run_script(TUTORIALS / name, "--quick")
 
 
 def numbers(pattern: str, text: str) -> list[float]:
