@@ -33,7 +33,7 @@ format: $(READY) ## rewrite the files as `make lint` wants them
 	$(BIN)/ruff check --fix .
 
 docs: $(READY) ## the documentation as pages, warnings being errors
-	$(BIN)/sphinx-build -q -W --keep-going -b html docs build/docs
+	$(BIN)/sphinx-build -q -a -W --keep-going -b html docs build/docs
 	@echo "The documentation is $(CURDIR)/build/docs/index.html"
 
 bench: $(READY) ## a short benchmark of QDE against its peers, which are installed first

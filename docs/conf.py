@@ -62,7 +62,10 @@ def gather(app) -> None:
         )
     for path in [ROOT / "ARCHITECTURE.md", *sorted((ROOT / "qdesampler/bench/results").glob("*.md"))]:
         text = path.read_text(encoding="utf-8").replace("](docs/", "](../")
-        write(DOCS / "measured" / path.name, text if text.startswith("#") else f"# {path.stem}\n\n{text}")
+        write(
+            DOCS / "measured" / path.name,
+            text if text.startswith("#") else f"# {path.stem.capitalize()}\n\n{text}",
+        )
 
 
 def redirect(app, name: str, source: list[str]) -> None:
@@ -73,7 +76,7 @@ def redirect(app, name: str, source: list[str]) -> None:
 
 
 def keep_formulas(app, what, name, obj, options, lines):
-    """Show indented lines before the first section as written: in docstrings they are formulas or code."""
+    """Show indented lines and tables before the first section as written: they are formulas or code."""
     del app, what, name, obj, options
     seen: list[str] = []
     inside = False
@@ -81,6 +84,8 @@ def keep_formulas(app, what, name, obj, options, lines):
         if SECTION.match(line):
             seen.extend(lines[place:])
             break
+        if line.startswith("|"):
+            line = f"    {line}"  # a table in Markdown
         indented = line.startswith("    ")
         if indented and not inside and (not seen or not seen[-1].strip()):
             above = next((text for text in reversed(seen) if text.strip()), "")
