@@ -6,6 +6,7 @@ python docs/evaluations.py [FILE]        writes docs/evaluations.png unless told
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -39,7 +40,8 @@ def draw(path: Path) -> None:
         counts = [number for number, _ in row.values()]
         axes.plot([min(counts), max(counts)], [place, place], color="0.85", lw=1, zorder=0)
     for i, (name, mark) in enumerate(MARKS.items()):
-        size, style = (7 if i == 0 else 5), {"color": f"C{i}", "ls": "none", "marker": mark}
+        size = 7 if i == 0 else 5
+        style: dict[str, Any] = {"color": f"C{i}", "ls": "none", "marker": mark}
         for failed in (False, True):
             shown = [
                 (row[name][0], k) for k, (_, row) in enumerate(rows) if row.get(name, (0, None))[1] is failed
