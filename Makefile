@@ -42,7 +42,7 @@ bench: $(READY) ## a short benchmark of QDE against its peers, which are install
 	$(BIN)/python -m qdesampler.bench --kernels all
 
 clean: ## remove the environment, caches and runs
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis dist build figures runs docs/measured docs/tutorials
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis dist build figures runs docs/measured docs/tutorials docs/api/names.md
 
 $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || for candidate in $(PYTHON) python3.12 python3.13 python3.14 python3; do \

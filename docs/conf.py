@@ -1,5 +1,6 @@
 """Sphinx: pages in Markdown, the API from docstrings. `make docs` builds them, with warnings as errors."""
 
+import inspect
 import re
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def write(path: Path, text: str) -> None:
 
 
 def gather(app) -> None:
-    """Make pages of what lives elsewhere: the tutorials, the pages of measurements, the architecture."""
+    """Make pages of what lives elsewhere: tutorials, measurements, the architecture, the public names."""
     del app
     for path in sorted((ROOT / "examples" / "tutorials").glob("*.py")):
         text = as_markdown(path.read_text(encoding="utf-8"))
@@ -66,6 +67,17 @@ def gather(app) -> None:
             DOCS / "measured" / path.name,
             text if text.startswith("#") else f"# {path.stem.capitalize()}\n\n{text}",
         )
+    rows = [
+        "# Public names\n",
+        "`from qdesampler import NAME`; each is imported on first use.\n",
+        "| name | |\n| --- | --- |",
+    ]
+    for name in qdesampler.__all__:
+        value = getattr(qdesampler, name)
+        room = ".".join(value.__module__.split(".")[:2])
+        first = inspect.cleandoc(value.__doc__ or "").splitlines()[0].replace("|", "\\|")
+        rows.append(f"| {{py:obj}}`{name} <{room}.{name}>` | {first} |")
+    write(DOCS / "api" / "names.md", "\n".join(rows) + "\n")
 
 
 def redirect(app, name: str, source: list[str]) -> None:
