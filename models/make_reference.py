@@ -3,7 +3,8 @@
     python models/make_reference.py models/german_credit
 
 Four chains in float64 with a dense metric; 2,000 warm-up iterations, then 40,000 draws a chain thinned by
-16. Means, standard deviations, effective sample sizes and Monte Carlo errors (ArviZ) are of the thinned
+16 (``--draws``, ``--thinning``). Means, standard deviations, effective sample sizes and Monte Carlo errors
+(ArviZ) are of the thinned
 draws. The run is refused if a draw diverged, if an R-hat exceeds 1.01, or if a parameter has fewer than
 ``--min-ess`` effective draws: a reference has to be better than what is measured against it.
 
@@ -31,18 +32,18 @@ from numpyro.infer.util import initialize_model, unconstrain_fn
 
 from qdesampler.infer import ModelCase, flatten_draws, load_model
 
-CHAINS, WARMUP, THINNING = 4, 2000, 16
+CHAINS, WARMUP = 4, 2000
 DEGREES_OF_FREEDOM, IMPORTANCE_DRAWS = 10.0, 200_000
 
 
-def run_nuts(case: ModelCase, seed: int, draws: int) -> MCMC:
-    """Sample ``case`` with a dense metric, ``draws`` kept draws a chain."""
-    kernel = NUTS(case.model, dense_mass=True, target_accept_prob=0.9)
+def run_nuts(case: ModelCase, seed: int, draws: int, thinning: int, target: float, dense: bool) -> MCMC:
+    """Sample ``case``, ``draws`` kept draws a chain."""
+    kernel = NUTS(case.model, dense_mass=dense, target_accept_prob=target)
     mcmc = MCMC(
         kernel,
         num_warmup=WARMUP,
-        num_samples=draws * THINNING,
-        thinning=THINNING,
+        num_samples=draws * thinning,
+        thinning=thinning,
         num_chains=CHAINS,
         chain_method="vectorized",
         progress_bar=False,
@@ -119,6 +120,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="replace an existing file")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--draws", type=int, default=2500, help="kept draws a chain (default: 2500)")
+    parser.add_argument("--thinning", type=int, default=16, help="draws for one that is kept (default: 16)")
+    parser.add_argument("--target", type=float, default=0.9, help="target acceptance (default: 0.9)")
+    parser.add_argument("--diagonal", action="store_true", help="a diagonal metric in place of a dense one")
+    parser.add_argument("--without", nargs="*", default=[], help="sites to leave out")
+    parser.add_argument("--data", type=Path, help="data of the same posterior, such as sufficient statistics")
     parser.add_argument("--min-ess", type=float, default=5000.0, help="smallest ESS (default: 5000)")
     parser.add_argument("--improper", action="store_true", help="a prior is improper: no evidence")
     options = parser.parse_args(arguments)
@@ -128,10 +134,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
     numpyro.enable_x64()
-    case = load_model(options.model)
-    mcmc = run_nuts(case, options.seed, options.draws)
+    case = load_model(options.model, data=options.data)
+    mcmc = run_nuts(case, options.seed, options.draws, options.thinning, options.target, not options.diagonal)
+    samples = {k: v for k, v in mcmc.get_samples(group_by_chain=True).items() if k not in options.without}
     divergences = int(jnp.sum(mcmc.get_extra_fields()["diverging"]))
-    entries = {n: statistics(d) for n, d in flatten_draws(mcmc.get_samples(group_by_chain=True)).items()}
+    entries = {n: statistics(d) for n, d in flatten_draws(samples).items()}
     max_rhat = max(rhat for _, rhat in entries.values())
     min_ess = min(entry["ess"] for entry, _ in entries.values())
     print(f"divergences {divergences}, largest R-hat {max_rhat:.5f}, smallest ESS {min_ess:.0f}")
@@ -141,9 +148,11 @@ def main(arguments: list[str] | None = None) -> int:
 
     reference = {
         "source": (
-            f"NumPyro {numpyro.__version__} NUTS, dense metric, float64, {CHAINS} chains, {WARMUP} warm-up, "
-            f"{options.draws * THINNING} draws each thinned by {THINNING}, target acceptance 0.9, "
-            f"seed {options.seed}; made with models/make_reference.py"
+            f"NumPyro {numpyro.__version__} NUTS, {'diagonal' if options.diagonal else 'dense'} metric, "
+            f"float64, {CHAINS} chains, {WARMUP} warm-up, {options.draws * options.thinning} draws each thinned by "
+            f"{options.thinning}, target acceptance {options.target}, "
+            f"{'on sufficient statistics, ' if options.data else ''}seed {options.seed}; "
+            "made with models/make_reference.py"
         ),
         "draws": CHAINS * options.draws,
         "divergences": divergences,

@@ -14,7 +14,7 @@ from numpyro.infer.reparam import LocScaleReparam
 from qdesampler.infer import compare_with_reference, list_models, load_model, validate_reference
 
 MODELS = Path(__file__).parents[2] / "models"
-# Models with an exact.py have references that no run of NUTS has to confirm; several have modes it would miss.
+# Models with an exact.py have references that no run of NUTS has to confirm; it would miss modes of some.
 FOLDERS = [path for path in list_models(MODELS) if path.is_dir() and not (path / "exact.py").exists()]
 # NUTS is slow or biased in these funnels; the posterior is what is tested.
 CENTRED = {"eight_schools_centered": "theta", "glmm_poisson": "eps", "radon_mn_centered": "alpha"}

@@ -11,16 +11,19 @@ import numpy as np
 import pytest
 from numpyro.infer import MCMC
 
-from qdesampler.infer import QDE, AnnealedQDE, compare_with_reference, load_model, log_evidence
+from qdesampler.infer import QDE, AnnealedQDE, AnnealerGibbs, compare_with_reference, load_model, log_evidence
 
 MODELS = Path(__file__).parents[2] / "models"
 STANDARD_ERRORS = 4.0
 SMALLEST_ESS = 400
 FAST = ("newcomb_light", "coal_change_point")
 REGULAR = (
+    *("baseball_bradley_terry", "cheese_ordinal", "clicks_subsampled", "flu_sir", "funnel", "icar_lattice"),
+    *("rats_lkj", "seeds_glmm", "stackloss_robust"),
     *("abo_blood_groups", "bioassay", "lamb_movements", "leukaemia_survival", "murray_missing", "pumps"),
     "red_mites",
 )
+DISCRETE = ("ising_denoising", "spike_and_slab")
 MODES = ("label_switching", "sinusoid_period")
 
 
@@ -75,6 +78,13 @@ def test_longley_in_float64(x64):
 def test_nile_local_level():
     case = load_model(MODELS / "nile_local_level")
     check(compare(sample(QDE(case.model), case), case))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DISCRETE)
+def test_annealer_gibbs_finds_the_enumerated_posterior(name):
+    case = load_model(MODELS / name)
+    check(compare(sample(AnnealerGibbs(case.model), case), case))
 
 
 @pytest.mark.slow
