@@ -149,8 +149,8 @@ def main(arguments: list[str] | None = None) -> int:
     reference = {
         "source": (
             f"NumPyro {numpyro.__version__} NUTS, {'diagonal' if options.diagonal else 'dense'} metric, "
-            f"float64, {CHAINS} chains, {WARMUP} warm-up, {options.draws * options.thinning} draws each thinned by "
-            f"{options.thinning}, target acceptance {options.target}, "
+            f"float64, {CHAINS} chains, {WARMUP} warm-up, {options.draws * options.thinning} draws each "
+            f"thinned by {options.thinning}, target acceptance {options.target}, "
             f"{'on sufficient statistics, ' if options.data else ''}seed {options.seed}; "
             "made with models/make_reference.py"
         ),
