@@ -1,5 +1,6 @@
 """Baseball's American League East of 1987: strengths of teams from their games, by Bradley and Terry."""
 
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -25,6 +26,6 @@ def model(first, second, won, games):
     tau = numpyro.sample("tau", dist.HalfNormal(1))
     with numpyro.plate("team", 7):
         z = numpyro.sample("z", dist.Normal(0, 1))
-        strength = numpyro.deterministic("strength", tau * z)
+        strength = jnp.asarray(numpyro.deterministic("strength", tau * z))
     with numpyro.plate("pair", len(first)):
         numpyro.sample("won", dist.Binomial(games, logits=strength[first] - strength[second]), obs=won)

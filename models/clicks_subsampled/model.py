@@ -32,7 +32,7 @@ def model(ad, mobile, weekend, clicked, shown=None, subsample_size=None):
     beta_mobile = numpyro.sample("beta_mobile", dist.Normal(0, 1))
     beta_weekend = numpyro.sample("beta_weekend", dist.Normal(0, 1))
     with numpyro.plate("advertisement", 20):
-        effect = numpyro.sample("effect", dist.Normal(mean, tau))
+        effect = jnp.asarray(numpyro.sample("effect", dist.Normal(mean, tau)))
     with numpyro.plate("row", len(ad), subsample_size=subsample_size) as row:
         place, phone, day, hit = (jnp.asarray(column)[row] for column in (ad, mobile, weekend, clicked))
         logit = effect[place] + beta_mobile * phone + beta_weekend * day

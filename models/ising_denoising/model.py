@@ -14,7 +14,7 @@ def model(seen):
         seen: the image as seen, zeros and ones, shape ``(rows, columns)``.
     """
     pixel = numpyro.sample("pixel", dist.Bernoulli(0.5).expand(seen.shape).to_event(2))
-    spin = 2.0 * pixel - 1.0
+    spin = 2.0 * jnp.asarray(pixel) - 1.0
     bonds = jnp.sum(spin[1:] * spin[:-1]) + jnp.sum(spin[:, 1:] * spin[:, :-1])
     numpyro.factor("network", COUPLING * bonds)
     numpyro.sample("seen", dist.Bernoulli(ERROR + (1 - 2 * ERROR) * pixel).to_event(2), obs=seen)

@@ -18,11 +18,11 @@ def model(y, week):
         week: times, shape ``(times,)``.
     """
     mean = numpyro.sample("mean", dist.Normal(jnp.array([24.0, 4.0]), jnp.array([5.0, 2.0])).to_event(1))
-    tau = numpyro.sample("tau", dist.HalfNormal(jnp.array([2.0, 1.0])).to_event(1))
-    factor = numpyro.sample("factor", dist.LKJCholesky(2, 2.0))
+    tau = jnp.asarray(numpyro.sample("tau", dist.HalfNormal(jnp.array([2.0, 1.0])).to_event(1)))
+    factor = jnp.asarray(numpyro.sample("factor", dist.LKJCholesky(2, 2.0)))
     numpyro.deterministic("correlation", factor[1, 0])
     sigma = numpyro.sample("sigma", dist.HalfNormal(1))
     with numpyro.plate("rat", len(y)):
         z = numpyro.sample("z", dist.Normal(0, 1).expand([2]).to_event(1))
-    line = numpyro.deterministic("line", mean + z @ (tau[:, None] * factor).T)
+    line = jnp.asarray(numpyro.deterministic("line", mean + z @ (tau[:, None] * factor).T))
     numpyro.sample("y", dist.Normal(line[:, :1] + line[:, 1:] * week, sigma).to_event(2), obs=y)
