@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from qdesampler.diagnostics import zero_variance as zero_variance
     from qdesampler.equation import Hamiltonian as Hamiltonian
     from qdesampler.equation import Schedule as Schedule
+    from qdesampler.infer import MCMC as MCMC
     from qdesampler.infer import QDE as QDE
     from qdesampler.infer import AnnealedQDE as AnnealedQDE
     from qdesampler.infer import AnnealerGibbs as AnnealerGibbs
@@ -57,6 +58,7 @@ _ROOM_OF = {
     "GroundState": "solvers",
     "GroundStateDistribution": "infer",
     "Hamiltonian": "equation",
+    "MCMC": "infer",
     "QDE": "infer",
     "Schedule": "equation",
     "SpectralGrid": "solvers",

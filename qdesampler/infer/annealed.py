@@ -71,6 +71,8 @@ class AnnealedQDE(TargetKernel):
             of its range.
     """
 
+    init_on_host = True  # what `init` finds decides the shapes of the state: it cannot be compiled whole
+
     def __init__(
         self,
         model: Callable | None = None,

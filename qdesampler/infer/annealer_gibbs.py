@@ -89,6 +89,8 @@ class AnnealerGibbs(MCMCKernel):
         ValueError: an unknown move or surrogate, or a number out of range.
     """
 
+    init_on_host = True  # a backend may run on the host: `init` cannot be compiled whole
+
     def __init__(
         self,
         model: Callable,

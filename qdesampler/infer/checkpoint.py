@@ -1,0 +1,120 @@
+"""Files that survive: named arrays and a JSON header in one file, written whole or not at all.
+
+A file is: one line that says what it is, the SHA-256 of all that follows, the length of the header, the
+header in JSON, the arrays' bytes. Nothing in it is executed when it is read (no pickle).
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+__all__ = ["CheckpointError", "read_arrays", "write_arrays"]
+
+_MAGIC = b"qdesampler arrays 1\n"
+_DIGEST = 64  # characters of a SHA-256 in hexadecimal
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be written, read, or used for this run; the message says why and what to do."""
+
+
+def write_arrays(path: Path, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Write a file so that at any moment `path` is either what it was or complete.
+
+    The bytes go to a new file beside it, are synced to the disk, and the file is renamed; then the folder is
+    synced. The file has the permissions of the user's umask.
+
+    Args:
+        path: where; a file that is there is replaced.
+        header: anything JSON can hold.
+        arrays: numbers under names.
+
+    Raises:
+        CheckpointError: the disk is full or the folder cannot be written; `path` is what it was.
+    """
+    table, offset = [], 0
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    for name, array in contiguous.items():
+        table.append({"name": name, "dtype": array.dtype.name, "shape": array.shape, "offset": offset})
+        offset += array.nbytes
+    head = json.dumps({"header": dict(header), "arrays": table}, allow_nan=True).encode()
+    size = b"%d\n" % len(head)
+    digest = hashlib.sha256(size + head)
+    for array in contiguous.values():
+        digest.update(_bytes(array))
+    temporary = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary = Path(name)
+        with os.fdopen(handle, "wb") as file:
+            file.write(_MAGIC + digest.hexdigest().encode() + b"\n" + size + head)
+            for array in contiguous.values():
+                file.write(_bytes(array))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only the owner reads
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"{path} could not be written: {error.strerror or error}. What was there before is untouched; "
+            "free space or name another folder, and resume."
+        ) from error
+
+
+def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The header and the arrays of a file of `write_arrays`.
+
+    Raises:
+        CheckpointError: there is no such file, it is of another kind, cut short, or changed.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path} could not be read: {error.strerror or error}.") from error
+    if not content.startswith(_MAGIC):
+        raise CheckpointError(f"{path} does not begin as a file of qdesampler does; it is something else.")
+    start = len(_MAGIC)
+    digest, body = content[start : start + _DIGEST], memoryview(content)[start + _DIGEST + 1 :]
+    if hashlib.sha256(body).hexdigest().encode() != digest:
+        raise CheckpointError(
+            f"{path} is damaged: its checksum does not match its content ({len(content)} bytes)."
+        )
+    line = content.index(b"\n", start + _DIGEST + 1)
+    length = int(content[start + _DIGEST + 1 : line])
+    described = json.loads(content[line + 1 : line + 1 + length])
+    first = line + 1 + length
+    arrays = {}
+    for entry in described["arrays"]:
+        dtype, shape = jnp.dtype(entry["dtype"]), tuple(entry["shape"])
+        count = int(np.prod(shape, dtype=np.int64))
+        flat = np.frombuffer(content, dtype, count, first + entry["offset"])
+        arrays[entry["name"]] = flat.reshape(shape)
+    return described["header"], arrays
+
+
+def _bytes(array: np.ndarray) -> memoryview:
+    return memoryview(array.reshape(-1).view(np.uint8)) if array.size else memoryview(b"")
+
+
+def _umask() -> int:
+    mask = os.umask(0)  # there is no call that only reads it
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

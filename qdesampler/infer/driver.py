@@ -1,0 +1,396 @@
+"""`MCMC`: NumPyro's face, and a loop of our own behind it, for runs that last."""
+
+import copy
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from numpyro.infer import MCMC as NumPyroMCMC
+from numpyro.infer.mcmc import MCMCKernel
+
+from qdesampler.infer.chain_groups import ChainGroups, key_text, keys_of_text, mesh_of
+from qdesampler.infer.chain_program import ChainProgram, over_devices
+from qdesampler.infer.checkpoint import CheckpointError
+from qdesampler.infer.draw_buffer import DrawBuffer
+from qdesampler.infer.fingerprint import data_lines, describe, differences, kernel_lines, version_lines
+from qdesampler.infer.progress import Progress, ProgressBar
+from qdesampler.infer.run_files import RunFiles, restored
+from qdesampler.infer.run_loop import Position, Run, RunLoop
+from qdesampler.infer.stopping import Check, Until, check_draws
+
+__all__ = ["MCMC", "RunReport"]
+
+_FEW = 2000  # scalars that are looked at for the progress bar alone
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """How the last run went.
+
+    Attributes:
+        ended_by: "num_samples", "until", "max_time", "max_evals", "callback" or "interrupt".
+        draws: kept of each chain.
+        evaluations: log-density evaluations of all chains, warm-up included; 0 where the kernel counts none.
+        divergences: divergent iterations after the warm-up.
+        seconds: wall time, earlier calls of a resumed run included.
+        check: the last look at effective draws and R-hat, or None.
+    """
+
+    ended_by: str
+    draws: int
+    evaluations: int
+    divergences: int
+    seconds: float
+    check: Check | None
+
+
+class MCMC(NumPyroMCMC):
+    """Runs any NumPyro kernel, in the place of `numpyro.infer.MCMC`, of which it is a subclass.
+
+    The programs are compiled once and kept: a second run of the same shapes compiles nothing. Draws go to the
+    host as they come; the device holds one chunk. A run can be checkpointed and resumed bit for bit, also in
+    the warm-up; end when every parameter has enough effective draws; tell its progress; and be interrupted
+    without loss. Keys are split as NumPyro's loop splits them: up to rounding, and to what chaos makes of it,
+    the draws are the same.
+
+    Draws are NumPy arrays. `num_samples` is what is drawn at most; after a run that ended before, it is what
+    was drawn, until the next run.
+
+    Args:
+        sampler: a NumPyro kernel.
+        num_warmup: iterations before the first draw of each chain.
+        num_samples: iterations after them, at most.
+        num_chains: how many chains.
+        thinning: every so many iterations a draw is kept.
+        postprocess_fn: maps one position to what is kept, instead of the kernel's own.
+        chain_method: "vectorized" (the kernel takes a batch of keys: QDE, AnnealedQDE, NUTS, HMC, ...),
+            "sequential", "parallel" (a device for each chain), or a transform like `jax.vmap`.
+        progress_bar: one bar for all chains.
+        progress_rate: accepted and not used: the bar follows the clock.
+        jit_model_args: arrays among the model's arguments are arguments of the programs: new data of the same
+            shapes compile nothing. The model must then not compute Python numbers from them.
+        chain_batch: vectorized chains at a time, where memory holds no more; each batch adapts by itself, and
+            `num_chains` is a multiple of it.
+        devices: spread vectorized chains over these devices (or over the first so many); what the kernel
+            pools over chains, it pools over all of them.
+        checkpoint: a folder for checkpoints.
+        every: iterations between them.
+        until: what ends a run before `num_samples`: an `Until`, or a dictionary with some of `ess`, `rhat`,
+            `max_time`, `max_evals`.
+        callbacks: each called with a `Progress` after every chunk (about half a second); one that returns
+            True ends the run. With checkpoints, draws reported at a multiple of `every` iterations are on the
+            disk.
+
+    Raises:
+        ValueError: a number out of its range, or arguments that exclude one another.
+    """
+
+    def __init__(
+        self,
+        sampler: MCMCKernel,
+        *,
+        num_warmup: int,
+        num_samples: int,
+        num_chains: int = 1,
+        thinning: int = 1,
+        postprocess_fn: Callable | None = None,
+        chain_method: str | Callable = "vectorized",
+        progress_bar: bool = True,
+        progress_rate: int | None = None,
+        jit_model_args: bool = False,
+        chain_batch: int | None = None,
+        devices: int | Sequence[Any] | None = None,
+        checkpoint: str | Path | None = None,
+        every: int = 500,
+        until: Until | Mapping[str, Any] | None = None,
+        callbacks: Sequence[Callable[[Progress], Any]] = (),
+    ):
+        _check_positive(num_chains=num_chains, every=every)
+        super().__init__(
+            sampler,
+            num_warmup=num_warmup,
+            num_samples=num_samples,
+            num_chains=num_chains,
+            thinning=thinning,
+            postprocess_fn=postprocess_fn,
+            chain_method=chain_method,  # pyright: ignore[reportArgumentType]: callables are allowed there
+            progress_bar=False,
+            progress_rate=progress_rate,
+            jit_model_args=jit_model_args,
+        )
+        self.progress_bar = progress_bar and not {"CI", "PYTEST_XDIST_WORKER"} & set(os.environ)
+        if chain_batch is not None:
+            _check_positive(chain_batch=chain_batch)
+            if self.chain_method != "vectorized" or num_chains % chain_batch:
+                raise ValueError(
+                    f"chain_batch={chain_batch} with num_chains={num_chains}, "
+                    f"chain_method={chain_method!r}; expected a divisor of the number of vectorized chains."
+                )
+        self.chain_batch = chain_batch
+        mesh = mesh_of(devices, chain_batch or num_chains, self.chain_method)
+        self._groups = ChainGroups(num_chains, self.chain_method, chain_batch, mesh)
+        self._files = None if checkpoint is None else RunFiles(checkpoint)
+        self._every = every
+        self._until = Until.of(until)
+        self._callbacks = tuple(callbacks)
+        self._pristine = copy.copy(sampler)
+        self._kernel_lines = kernel_lines(self._pristine)
+        self._most = num_samples
+        self._programs: dict[tuple, ChainProgram] = {}
+        self._last_groups: list | None = None
+        self._collected: tuple[str, ...] = ()
+        self.report: RunReport | None = None
+
+    def run(self, rng_key, *args, extra_fields=(), init_params=None, **kwargs):
+        """Warm up and draw.
+
+        Args:
+            rng_key: one key, or one for each chain.
+            *args: the model's arguments.
+            extra_fields: fields of the state to collect beside the kernel's `default_fields`; "~z.site"
+                leaves a site out.
+            init_params: unconstrained start, with a leading axis of `num_chains` for several chains.
+            **kwargs: the model's keyword arguments.
+
+        Raises:
+            ValueError: what the kernel says of its arguments; a bad `init_params`.
+            RuntimeError: no valid start.
+            CheckpointError: the folder holds a run already, or cannot be written; what was drawn is kept.
+            MemoryError: the device has too little memory; a smaller batch is proposed.
+            KeyboardInterrupt: only in the warm-up; later Ctrl-C ends the run and keeps its draws.
+        """
+        self.num_samples = self._most
+        if self._files is not None:
+            self._files.refuse_if_used()
+        self._args, self._kwargs = args, kwargs
+        fields, removed = self._fields(extra_fields)
+        groups = self._groups
+        keys, starts = groups.keys(rng_key), groups.starts(init_params)
+        program = self._program(fields, removed)
+        if self._warmup_state is None:
+            states = [
+                program.init(groups.part(keys, chains), groups.part(starts, chains), args, kwargs)
+                for chains in groups.slices
+            ]
+        else:
+            self._set_collection_params(0, self.num_samples, self.num_samples, "sample")
+            states = self._continued(program, keys, starts)
+        header = {"run": self._lines(fields, removed), "fields": [fields, removed], "key": key_text(keys)}
+        self._finish(program, states, fields, header, Position(), ())
+
+    def resume(self, checkpoint: str | Path, *args, init_params=None, **kwargs):
+        """Continue a run from its checkpoints, as if it had never stopped: bit for bit the same draws.
+
+        Build the object as the run was built; `num_samples` may be larger, `until`, `callbacks` and `every`
+        may differ. The checkpoints go on in the same folder.
+
+        Args:
+            checkpoint: the run's folder.
+            *args: the model's arguments, as in `run`.
+            init_params: as in `run`; needed for a kernel of a potential (only the structure counts).
+            **kwargs: the model's keyword arguments, as in `run`.
+
+        Raises:
+            CheckpointError: there is nothing to resume, it is damaged, or it is of another model, data,
+                kernel, setting or version; every difference is listed.
+        """
+        self.num_samples = self._most
+        files = RunFiles(checkpoint)
+        header, arrays = files.latest()
+        self._args, self._kwargs = args, kwargs
+        fields, removed = (tuple(names) for names in header["fields"])
+        differ = differences(header["run"], self._lines(fields, removed))
+        if differ:
+            raise CheckpointError(f"{checkpoint} is of another run: " + "; ".join(differ) + ".")
+        program, groups = self._program(fields, removed), self._groups
+        keys, starts = keys_of_text(header["key"]), groups.starts(init_params)
+        states = []
+        for index, chains in enumerate(groups.slices):
+            like = program.like(groups.part(keys, chains), groups.part(starts, chains), args, kwargs)
+            prefix = f"{index}|"
+            own = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
+            states.append(groups.placed(restored(like, own)))
+        position = Position(**header.pop("position"))
+        self._files = files
+        self._finish(program, states, fields, header, position, files.draws(position.draws))
+
+    def get_samples(self, group_by_chain=False):
+        """Draws: arrays (draw, ...), or (chain, draw, ...) with `group_by_chain`."""
+        if self._states is None:
+            raise RuntimeError("There are no draws yet: call `run` first.")
+        return super().get_samples(group_by_chain)
+
+    # ---- what a run is ----------------------------------------------------------------------------------
+
+    def _fields(self, extra_fields) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What is collected, the sample first, and the sites left out of it."""
+        if isinstance(extra_fields, str) or not all(isinstance(name, str) for name in extra_fields):
+            raise ValueError(f"extra_fields is {extra_fields!r}; expected a list or tuple of names.")
+        without = f"~{self._sample_field}."
+        names = dict.fromkeys((self._sample_field, *self._default_fields, *extra_fields))
+        removed = tuple(name.removeprefix(without) for name in names if name.startswith(without))
+        return tuple(name for name in names if not name.startswith(without)), removed
+
+    def _program(self, fields, removed) -> ChainProgram:
+        """The programs for these arguments; made once for each set of them."""
+        described = data_lines(self._args, self._kwargs)
+        if self._jit_model_args:  # of arrays, only shape and type are in the program
+            described = {name: line.split("]")[0] for name, line in described.items()}
+        structure = jax.tree.structure((self._args, self._kwargs))
+        most = max(1, (self._most) // self.thinning)
+        name = (fields, removed, structure, tuple(described.items()), jax.config.jax_enable_x64, most)
+        if name not in self._programs:
+            used = bool(self._programs) or getattr(self.sampler, "_sample_fn", None) is not None
+            method = self.chain_method
+            transform = method if callable(method) else None
+            if method == "parallel" and self._groups.transformed:
+                transform = over_devices(Mesh(np.array(jax.devices()[: self.num_chains]), ("chains",)))
+            self._programs[name] = ChainProgram(
+                copy.copy(self._pristine) if used else self.sampler,
+                self._pristine,
+                num_warmup=self.num_warmup,
+                args=self._args,
+                kwargs=self._kwargs,
+                fields=fields,
+                removed=removed,
+                postprocess=self.postprocess_fn,
+                chains=self._groups.batch_size,
+                transform=transform if self._groups.transformed else None,
+                trace_args=self._jit_model_args,
+                most_rows=most,
+            )
+        return self._programs[name]
+
+    def _lines(self, fields, removed) -> dict[str, str]:
+        """All that must be the same for a resumed run to draw the same."""
+        method = self.chain_method if isinstance(self.chain_method, str) else describe(self.chain_method)
+        settings = {
+            name: getattr(self, name) for name in ("num_warmup", "num_chains", "thinning", "chain_batch")
+        }
+        settings |= {"fields": fields, "sites left out": removed, "postprocess_fn": self.postprocess_fn}
+        settings["skipped iterations"] = self.num_samples % self.thinning
+        return {
+            **self._kernel_lines,
+            **data_lines(self._args, self._kwargs),
+            **{name: describe(value) for name, value in settings.items()},
+            "chain_method": method,
+            **version_lines(),
+        }
+
+    def _continued(self, program, keys, starts) -> list:
+        """The states of `post_warmup_state`, with the new keys."""
+        groups = self._groups
+        if self._warmup_state is self._last_state and self._last_groups is not None:
+            states = self._last_groups
+        else:
+            states = groups.parted(self._warmup_state)
+        program.prepare(
+            groups.part(keys, groups.slices[0]),
+            groups.part(starts, groups.slices[0]),
+            self._args,
+            self._kwargs,
+        )
+        ensemble = self.sampler.is_ensemble_kernel
+        return [
+            state._replace(rng_key=keys[0] if ensemble else groups.part(keys, chains))
+            for state, chains in zip(states, groups.slices, strict=True)
+        ]
+
+    # ---- one run -------------------------------------------------------------------------------------------
+
+    def _finish(self, program, states, fields, header, position, pieces):
+        lower, upper = self._collection_params["lower"], self._collection_params["upper"]
+        draws, skip = divmod(upper - lower, self.thinning)
+        run = Run(
+            program,
+            self._args,
+            self._kwargs,
+            states,
+            self._groups.slices,
+            lower,
+            skip,
+            self.thinning,
+            draws,
+            DrawBuffer(self.num_chains, max(draws, position.draws)),
+            position,
+        )
+        like = program.fields_like(states[0], self._args, self._kwargs) if pieces else None
+        for first, arrays in pieces:
+            run.buffer.put_named(first, arrays, like)
+        bar = ProgressBar(run.iterations) if self.progress_bar else None
+        loop = RunLoop(
+            run,
+            until=self._until,
+            callbacks=(*self._callbacks, *([bar] if bar else [])),
+            look=bar is not None and program.scalars(states[0], self._args, self._kwargs) <= _FEW,
+            files=self._files,
+            header=header,
+            every=self._every,
+        )
+        ended_by = "error"
+        try:
+            ended_by = loop.go()
+        finally:
+            if bar:
+                bar.close()
+            self._keep(run, fields)
+            at = run.position
+            self.report = RunReport(
+                ended_by, at.draws, at.evaluations, at.divergences, at.seconds + loop.seconds, loop.check
+            )
+            self._set_collection_params()
+        self._warn(run, loop, ended_by)
+
+    def _keep(self, run, fields):
+        collected = run.buffer.fields()
+        if collected is None:
+            collected = jax.tree.map(
+                lambda leaf: np.empty((self.num_chains, 0, *leaf.shape[2:]), leaf.dtype),
+                run.program.fields_like(run.states[0], self._args, self._kwargs),
+            )
+        self._states = dict(zip(fields, collected, strict=True))
+        self._states_flat = None
+        self._last_groups = run.states
+        self._last_state = self._groups.joined(run.states)
+        if run.position.draws and self._collection_params["phase"] != "warmup":
+            self.num_samples = run.position.draws * self.thinning
+
+    def _warn(self, run, loop, ended_by):
+        if run.buffer.not_finite:
+            warnings.warn(
+                f"Draws of {sorted(run.buffer.not_finite)} are not finite in places. Look at `diverging` and "
+                "at the model's support there; no estimate from these draws can be trusted.",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        met = ended_by
+        if met == "interrupt":
+            warnings.warn(
+                f"Interrupted: {run.position.draws} draws of each chain are kept.",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        if self._until is not None and self._until.looks_at_draws and met != "until":
+            check = (
+                loop.check
+                if met != "num_samples"
+                else check_draws(run.buffer.fields()[0], run.position.draws)
+            )
+            if check is None or not self._until.is_met(check):
+                warnings.warn(
+                    f"The run ended by {met} before {self._until} held; the last look: {check}.",
+                    RuntimeWarning,
+                    stacklevel=4,
+                )
+
+
+def _check_positive(**given: Any) -> None:
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} is {value!r}; expected a positive integer.")

@@ -1,0 +1,125 @@
+"""When a run has enough: effective draws, R-hat, time, evaluations."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import jax
+import numpy as np
+from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
+
+__all__ = ["Check", "Until", "check_draws", "looks"]
+
+_FIRST_CHECK = 100
+_GROWTH = 1.25
+
+
+@dataclass(frozen=True)
+class Until:
+    """What ends a run before `num_samples`.
+
+    The bars on draws are looked at after 100 draws of each chain and then whenever there are a quarter more:
+    few looks, at numbers of draws that are fixed beforehand, so that a run with the same key stops at the
+    same draw.
+
+    Args:
+        ess: every parameter has at least this many effective draws, all chains together (Geyer's initial
+            monotone sequence, Vehtari et al. 2021, arXiv:1903.08008, without ranks).
+        rhat: every parameter's split R-hat is at most this. Given with `ess`, both must hold at one look.
+        max_time: seconds of this call; ends warm-up as well, and then no draw is kept.
+        max_evals: log-density evaluations of all chains, warm-up included; looked at after every chunk.
+
+    Raises:
+        ValueError: nothing is given, or a number is out of its range.
+    """
+
+    ess: float | None = None
+    rhat: float | None = None
+    max_time: float | None = None
+    max_evals: float | None = None
+
+    def __post_init__(self):
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        if all(value is None for value in given.values()):
+            raise ValueError(f"`until` is empty; expected at least one of {', '.join(given)}.")
+        for name, value in given.items():
+            least = 1.0 if name == "rhat" else 0.0
+            if value is not None and (isinstance(value, (bool, str)) or not value > least):
+                raise ValueError(f"`until` has {name}={value!r}; expected a number above {least:g}.")
+
+    @classmethod
+    def of(cls, given: "Until | Mapping[str, Any] | None") -> "Until | None":
+        """From a dictionary.
+
+        Raises:
+            ValueError: unknown names, or what the constructor refuses.
+        """
+        if given is None or isinstance(given, cls):
+            return given
+        known = {field.name for field in fields(cls)}
+        if not isinstance(given, Mapping) or not set(given) <= known:
+            raise ValueError(
+                f"`until` is {given!r}; expected a dictionary with some of {sorted(known)}, for instance "
+                "until=dict(ess=400, rhat=1.01)."
+            )
+        return cls(**given)
+
+    @property
+    def looks_at_draws(self) -> bool:
+        """Whether a bar needs the draws themselves."""
+        return self.ess is not None or self.rhat is not None
+
+    def is_met(self, check: "Check") -> bool:
+        """Whether the bars on draws hold."""
+        enough = self.ess is None or check.ess >= self.ess
+        return enough and (self.rhat is None or check.rhat <= self.rhat)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One look at the draws.
+
+    Attributes:
+        draws: of each chain.
+        ess: effective draws of the parameter that has least.
+        rhat: split R-hat of the parameter that has most.
+    """
+
+    draws: int
+    ess: float
+    rhat: float
+
+
+def check_draws(samples: Any, draws: int) -> Check:
+    """The worst effective sample size and R-hat over all scalars of a tree of arrays (chain, draw, ...).
+
+    What is the same number in all draws of all chains (a constant deterministic site) is left aside. A scalar
+    that is not finite somewhere, or that no chain moved, has no effective draw and an infinite R-hat.
+    """
+    if draws < 4:  # halves of chains need two each
+        return Check(draws, 0.0, math.inf)
+    ess, rhat = math.inf, 1.0
+    for leaf in jax.tree.leaves(samples):
+        values = np.asarray(leaf[:, :draws])
+        flat = values.reshape(*values.shape[:2], -1).astype(float)
+        moving = ~(flat == flat[:1, :1]).all((0, 1))
+        if not moving.any():
+            continue
+        flat = flat[..., moving]
+        good = np.isfinite(flat).all((0, 1))
+        if not good.all():
+            return Check(draws, 0.0, math.inf)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            sizes, ratios = effective_sample_size(flat), split_gelman_rubin(flat)
+        ess = min(ess, float(np.min(np.nan_to_num(sizes, nan=0.0))))
+        rhat = max(rhat, float(np.max(np.nan_to_num(ratios, nan=math.inf, posinf=math.inf))))
+    return Check(draws, ess, rhat)
+
+
+def looks() -> Iterator[int]:
+    """Numbers of draws at which a run is looked at: 100, and a quarter more each time."""
+    draws = _FIRST_CHECK
+    while True:
+        yield draws
+        draws = math.ceil(_GROWTH * draws)
