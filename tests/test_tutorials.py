@@ -83,6 +83,15 @@ def test_evidence_and_model_choice(run):
 
 
 @pytest.mark.slow
+def test_long_runs(run):
+    text = run("long_runs.py")
+    assert "ended by callback before all 300 draws: True" in text
+    assert "300 draws, the same as without a break: True" in text
+    (ess,) = numbers(r"ended by until at \d+ draws: ESS (\d+)", text)
+    assert ess >= 400
+
+
+@pytest.mark.slow
 def test_many_chains(run):
     few, many = numbers(r"within (\S+)%$", run("many_chains.py"))
     assert many < 12

@@ -1,0 +1,88 @@
+"""Long runs: checkpoints, early ends, more chains than memory; cells begin with `# %%`.
+
+python examples/tutorials/long_runs.py [--quick]
+"""
+
+# %% [markdown]
+# # Long runs with checkpoints
+#
+# `qdesampler.MCMC` stands where `numpyro.infer.MCMC` stood, for any kernel. It compiles once, keeps the
+# draws on the host, and can write what it has to a folder. Here NUTS samples eight schools.
+
+# %%
+import sys
+import tempfile
+from pathlib import Path
+
+import jax
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from numpyro.infer import NUTS
+
+from qdesampler import MCMC
+
+QUICK = "--quick" in sys.argv
+DRAWS = 300 if QUICK else 3000
+EFFECTS = np.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
+ERRORS = np.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
+
+
+def schools(effects, errors):
+    mean = numpyro.sample("mean", dist.Normal(0, 5))
+    spread = numpyro.sample("spread", dist.HalfCauchy(5))
+    with numpyro.plate("school", 8):
+        offset = numpyro.sample("offset", dist.Normal(0, 1))
+        numpyro.sample("y", dist.Normal(mean + spread * offset, errors), obs=effects)
+
+
+# %% [markdown]
+# A run that is ended in the middle. Here a callback ends it; a crash, a power cut or the end of a job's time
+# would do. Every 100 iterations, in the warm-up too, the folder gets the new draws and the state.
+
+# %%
+folder = Path(tempfile.mkdtemp()) / "schools.ckpt"
+settings = {"num_warmup": 200, "num_samples": DRAWS, "num_chains": 4, "progress_bar": False}
+stopped = MCMC(
+    NUTS(schools),
+    **settings,
+    checkpoint=folder,
+    every=100,
+    callbacks=[lambda progress: progress.draws >= 100],
+)
+stopped.run(jax.random.key(0), EFFECTS, ERRORS)
+print(f"ended by {stopped.report.ended_by} before all {DRAWS} draws: {stopped.report.draws < DRAWS}")
+
+# %% [markdown]
+# Resumed in another object, or another process, it draws bit for bit what it would have drawn.
+
+# %%
+resumed = MCMC(NUTS(schools), **settings)
+resumed.resume(folder, EFFECTS, ERRORS)
+whole = MCMC(NUTS(schools), **settings)
+whole.run(jax.random.key(0), EFFECTS, ERRORS)
+same = np.array_equal(resumed.get_samples()["mean"], whole.get_samples()["mean"])
+print(f"{resumed.report.draws} draws, the same as without a break: {same}")
+
+# %% [markdown]
+# A run that ends when every parameter is good enough. The draws are looked at a few times, at numbers of
+# draws that are fixed beforehand; `num_samples` is the most.
+
+# %%
+enough = MCMC(
+    NUTS(schools),
+    num_warmup=200,
+    num_samples=20_000,
+    num_chains=4,
+    progress_bar=False,
+    until={"ess": 400, "rhat": 1.02},
+)
+enough.run(jax.random.key(1), EFFECTS, ERRORS)
+check = enough.report.check
+print(
+    f"ended by {enough.report.ended_by} at {check.draws} draws: ESS {check.ess:.0f}, R-hat {check.rhat:.3f}"
+)
+
+# %% [markdown]
+# New data of the same shape compile nothing with `jit_model_args=True`; `chain_batch=512` runs many chains in
+# batches; `devices=4` spreads them. Ctrl-C ends a run and keeps its draws.
