@@ -4,7 +4,6 @@ import copy
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,35 +18,14 @@ from qdesampler.infer.chain_program import ChainProgram, over_devices
 from qdesampler.infer.checkpoint import CheckpointError
 from qdesampler.infer.draw_buffer import DrawBuffer
 from qdesampler.infer.fingerprint import data_lines, describe, differences, kernel_lines, version_lines
-from qdesampler.infer.progress import Progress, ProgressBar
+from qdesampler.infer.progress import Progress, ProgressBar, RunReport
 from qdesampler.infer.run_files import RunFiles, restored
 from qdesampler.infer.run_loop import Position, Run, RunLoop
-from qdesampler.infer.stopping import Check, Until, check_draws
+from qdesampler.infer.stopping import Until, check_draws
 
-__all__ = ["MCMC", "RunReport"]
+__all__ = ["MCMC"]
 
 _FEW = 2000  # scalars that are looked at for the progress bar alone
-
-
-@dataclass(frozen=True)
-class RunReport:
-    """How the last run went.
-
-    Attributes:
-        ended_by: "num_samples", "until", "max_time", "max_evals", "callback" or "interrupt".
-        draws: kept of each chain.
-        evaluations: log-density evaluations of all chains, warm-up included; 0 where the kernel counts none.
-        divergences: divergent iterations after the warm-up.
-        seconds: wall time, earlier calls of a resumed run included.
-        check: the last look at effective draws and R-hat, or None.
-    """
-
-    ended_by: str
-    draws: int
-    evaluations: int
-    divergences: int
-    seconds: float
-    check: Check | None
 
 
 class MCMC(NumPyroMCMC):
@@ -145,7 +123,7 @@ class MCMC(NumPyroMCMC):
         self._programs: dict[tuple, ChainProgram] = {}
         self._last_groups: list | None = None
         self._collected: tuple[str, ...] = ()
-        self.report: RunReport | None = None
+        self._report: RunReport | None = None
 
     def run(self, rng_key, *args, extra_fields=(), init_params=None, **kwargs):
         """Warm up and draw.
@@ -225,6 +203,13 @@ class MCMC(NumPyroMCMC):
         if self._states is None:
             raise RuntimeError("There are no draws yet: call `run` first.")
         return super().get_samples(group_by_chain)
+
+    @property
+    def report(self) -> RunReport:
+        """How the last run went."""
+        if self._report is None:
+            raise RuntimeError("There is no run yet to report on: call `run` first.")
+        return self._report
 
     # ---- what a run is ----------------------------------------------------------------------------------
 
@@ -341,7 +326,7 @@ class MCMC(NumPyroMCMC):
                 bar.close()
             self._keep(run, fields)
             at = run.position
-            self.report = RunReport(
+            self._report = RunReport(
                 ended_by, at.draws, at.evaluations, at.divergences, at.seconds + loop.seconds, loop.check
             )
             self._set_collection_params()

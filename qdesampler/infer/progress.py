@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from tqdm.auto import tqdm
 
-__all__ = ["Progress", "ProgressBar"]
+from qdesampler.infer.stopping import Check
+
+__all__ = ["Progress", "ProgressBar", "RunReport"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,27 @@ class Progress:
     ess: float | None
     rhat: float | None
     seconds_left: float
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """How the last run went.
+
+    Attributes:
+        ended_by: "num_samples", "until", "max_time", "max_evals", "callback" or "interrupt".
+        draws: kept of each chain.
+        evaluations: log-density evaluations of all chains, warm-up included; 0 where the kernel counts none.
+        divergences: divergent iterations after the warm-up.
+        seconds: wall time, earlier calls of a resumed run included.
+        check: the last look at effective draws and R-hat, or None.
+    """
+
+    ended_by: str
+    draws: int
+    evaluations: int
+    divergences: int
+    seconds: float
+    check: Check | None
 
 
 class ProgressBar:
