@@ -54,13 +54,16 @@ def quick(monkeypatch):
     """Independent draws of the right posterior in place of sampling, one plot in place of seven."""
     calls = []
 
-    def run_chains(kernel, data, *, key, num_chains, num_samples, num_warmup, extra_fields, progress_bar):
-        calls.append({"kernel": kernel, "data": data, "key": key, "progress_bar": progress_bar})
-        noise = jax.random.normal(key, (2, num_chains, num_samples))
-        samples = {"mean": 1.7 + 0.35 * noise[0], "scale": jnp.exp(0.2 * noise[1])}
-        return Finished(kernel, samples, data, num_chains, num_samples, num_warmup)
+    class Run(Finished):
+        def run(self, key, *, extra_fields, **data):
+            calls.append(
+                {"kernel": self.sampler, "data": data, "key": key, "progress_bar": self.progress_bar}
+            )
+            noise = jax.random.normal(key, (2, self.num_chains, self.num_samples))
+            self._samples = {"mean": 1.7 + 0.35 * noise[0], "scale": jnp.exp(0.2 * noise[1])}
+            self._kwargs = data
 
-    monkeypatch.setattr(cli, "run_chains", run_chains)
+    monkeypatch.setattr(cli, "MCMC", Run)
     monkeypatch.setattr(cli, "draw_plots", lambda run, **known: [Plot("trace", "Trace", "", b"\x89PNG")])
     return calls
 
@@ -73,8 +76,9 @@ class Finished:
     thinning = 1
     chain_method = "vectorized"
 
-    def __init__(self, kernel, samples, data, num_chains, num_samples, num_warmup):
-        self.sampler, self._samples, self._kwargs = kernel, samples, data
+    def __init__(self, kernel, *, num_warmup, num_samples, num_chains, progress_bar, **others):
+        assert set(others) == {"chain_batch", "devices", "checkpoint", "every", "until"}
+        self.sampler, self.progress_bar = kernel, progress_bar
         self.num_chains, self.num_samples, self.num_warmup = num_chains, num_samples, num_warmup
 
     def get_samples(self, group_by_chain):
@@ -121,6 +125,25 @@ def test_sample_from_start_to_end(folder, tmp_path, capsys):
     page = (out / "report.html").read_text()
     assert page.count("data:image/png;base64,") == len(DRAWN)
     assert "by hand" in page
+
+
+def test_a_stopped_run_is_resumed(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "draw_plots", lambda run, **known: [])
+    options = ("--chains", 2, "--draws", 400, "--warmup", 60, "--quiet", "--allow-bad")
+    kept = ("--checkpoint-every", 50)
+    assert sample(folder, "--out", tmp_path / "out", *options, *kept, "--until-ess", 20) == 0
+    draws = az.from_netcdf(tmp_path / "out" / "posterior.nc")["posterior"]["mean"].values
+    assert 100 <= draws.shape[1] < 400
+    assert sample(folder, "--out", tmp_path / "out", *options, "--overwrite", "--resume") == 0
+    whole = az.from_netcdf(tmp_path / "out" / "posterior.nc")["posterior"]["mean"].values
+    assert whole.shape == (2, 400)
+    assert np.array_equal(whole[:, : draws.shape[1]], draws)
+    assert sample(folder, "--out", tmp_path / "out", *options, *kept, "--overwrite") == 2
+    assert "holds a run already" in capsys.readouterr().err
+    assert sample(folder, "--out", tmp_path / "other", *options, "--resume") == 2
+    assert "nothing to resume" in capsys.readouterr().err
+    assert sample(folder, "--out", tmp_path / "other", *options, "--devices", 99) == 2
+    assert "this process sees" in capsys.readouterr().err
 
 
 def test_nuts_reports_its_warmup_too(folder, tmp_path, monkeypatch):

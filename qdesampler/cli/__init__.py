@@ -44,15 +44,16 @@ from qdesampler.diagnostics import (
     write_plots,
 )
 from qdesampler.infer import (
+    MCMC,
     QDE,
     AnnealedQDE,
+    CheckpointError,
     ModelCase,
     ModelLoadError,
     compare_with_reference,
     list_models,
     load_model,
 )
-from qdesampler.infer.run import run_chains
 
 MAX_ERROR = 5.0  # standard errors between draws and reference values
 
@@ -121,6 +122,19 @@ def parser() -> argparse.ArgumentParser:
         "--warmup", metavar="N", type=at_least(0), default=1000, help="iterations; default: %(default)s"
     )
     sample.add_argument("--seed", metavar="N", type=seed, default=0, help="default: %(default)s")
+    sample.add_argument(
+        "--checkpoint-every",
+        metavar="N",
+        type=at_least(1),
+        help="keep checkpoints in DIR.ckpt every N iterations; what --resume needs",
+    )
+    sample.add_argument("--resume", action="store_true", help="continue what DIR.ckpt holds, with its seed")
+    sample.add_argument(
+        "--until-ess", metavar="N", type=at_least(1), help="end when every parameter has N effective draws"
+    )
+    sample.add_argument("--max-time", metavar="SECONDS", type=at_least(1), help="end sampling after this")
+    sample.add_argument("--chain-batch", metavar="N", type=at_least(1), help="chains at a time")
+    sample.add_argument("--devices", metavar="N", type=at_least(1), help="spread the chains over N devices")
     sample.add_argument("--x64", action="store_true", help="double precision")
     sample.add_argument("--overwrite", action="store_true", help="replace the results in a non-empty --out")
     sample.add_argument("--allow-bad", action="store_true", help="exit with 0 even if the verdict is bad")
@@ -243,17 +257,28 @@ def _run(
     extra_fields: tuple[str, ...],
     arguments: argparse.Namespace,
 ) -> Any:
+    checkpoints = arguments.out.with_name(f"{arguments.out.name}.ckpt")
+    until = {"ess": arguments.until_ess, "max_time": arguments.max_time}
     try:
-        return run_chains(
+        mcmc = MCMC(
             make(case.model),
-            case.data,
-            key=jax.random.key(arguments.seed),
-            num_chains=arguments.chains,
-            num_samples=arguments.draws,
             num_warmup=arguments.warmup,
-            extra_fields=extra_fields,
+            num_samples=arguments.draws,
+            num_chains=arguments.chains,
+            chain_batch=arguments.chain_batch,
+            devices=arguments.devices,
+            checkpoint=checkpoints if arguments.checkpoint_every else None,
+            every=arguments.checkpoint_every or 500,
+            until=until if any(until.values()) else None,
             progress_bar=sys.stderr.isatty() and not arguments.quiet,
         )
+        if arguments.resume:
+            mcmc.resume(checkpoints, **case.data)
+        else:
+            mcmc.run(jax.random.key(arguments.seed), extra_fields=extra_fields, **case.data)
+        return mcmc
+    except CheckpointError as error:
+        raise InputError(f"{case.name}: {one_line(error)}") from error
     except Exception as error:  # whatever the user's model raises
         raise InputError(
             f"{case.name} cannot be sampled: {type(error).__name__}: {one_line(error)}"

@@ -18,7 +18,7 @@ from numpyro.util import nested_attrgetter
 
 from qdesampler.infer.fingerprint import is_typed_key
 
-__all__ = ["ChainProgram", "ChunkCounts", "all_finite", "over_devices"]
+__all__ = ["ChainProgram", "ChunkCounts", "all_finite", "fresh_copy", "over_devices"]
 
 _MOST_ROWS = 1024
 _MOST_BYTES = 64 * 2**20
@@ -108,7 +108,7 @@ class ChainProgram:
         self.prepare(keys, init_params, args, kwargs)
         if not all_finite(getattr(state, "potential_energy", 0.0)):
             # outside a trace the kernel tells what is wrong in its own words
-            self._start(copy.copy(self._pristine), keys, init_params, args, kwargs)
+            self._start(fresh_copy(self._pristine), keys, init_params, args, kwargs)
             raise RuntimeError(
                 "A chain starts where the density is not finite. Give `init_params` inside the support, or a "
                 "kernel with another `init_strategy`."
@@ -184,7 +184,7 @@ class ChainProgram:
 
         def start(keys_and_params):
             key, params = keys_and_params
-            kernel = copy.copy(self._pristine)  # what a traced `init` leaves in a kernel must not be used
+            kernel = fresh_copy(self._pristine)  # what a traced `init` leaves in a kernel must not be used
             state = kernel.init(key, self._num_warmup, params, model_args=args, model_kwargs=kwargs)
             return jax.tree.map(_strong, state)
 
@@ -233,6 +233,23 @@ class ChainProgram:
         if self._removed:
             first = {name: value for name, value in first.items() if name not in self._removed}
         return (first, *others)
+
+
+def fresh_copy(kernel: MCMCKernel) -> MCMCKernel:
+    """A copy, also of the kernels that it holds, without what NumPyro's kernels leave out of a pickle."""
+
+    def renewed(value):
+        if isinstance(value, MCMCKernel):
+            return fresh_copy(value)
+        if type(value) in (list, tuple):
+            return type(value)(map(renewed, value))
+        return value
+
+    twin = copy.copy(kernel)
+    for name, value in list(vars(twin).items()):
+        if isinstance(value, (MCMCKernel, list, tuple)):
+            setattr(twin, name, renewed(value))
+    return twin
 
 
 def over_devices(mesh: Mesh) -> Callable:

@@ -1,6 +1,5 @@
 """`MCMC`: NumPyro's face, and a loop of our own behind it, for runs that last."""
 
-import copy
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,7 @@ from numpyro.infer import MCMC as NumPyroMCMC
 from numpyro.infer.mcmc import MCMCKernel
 
 from qdesampler.infer.chain_groups import ChainGroups, key_text, keys_of_text, mesh_of
-from qdesampler.infer.chain_program import ChainProgram, over_devices
+from qdesampler.infer.chain_program import ChainProgram, fresh_copy, over_devices
 from qdesampler.infer.checkpoint import CheckpointError
 from qdesampler.infer.draw_buffer import DrawBuffer
 from qdesampler.infer.fingerprint import data_lines, describe, differences, kernel_lines, version_lines
@@ -117,7 +116,7 @@ class MCMC(NumPyroMCMC):
         self._every = every
         self._until = Until.of(until)
         self._callbacks = tuple(callbacks)
-        self._pristine = copy.copy(sampler)
+        self._pristine = fresh_copy(sampler)
         self._kernel_lines = kernel_lines(self._pristine)
         self._most = num_samples
         self._programs: dict[tuple, ChainProgram] = {}
@@ -237,7 +236,7 @@ class MCMC(NumPyroMCMC):
             if method == "parallel" and self._groups.transformed:
                 transform = over_devices(Mesh(np.array(jax.devices()[: self.num_chains]), ("chains",)))
             self._programs[name] = ChainProgram(
-                copy.copy(self._pristine) if used else self.sampler,
+                fresh_copy(self._pristine) if used else self.sampler,
                 self._pristine,
                 num_warmup=self.num_warmup,
                 args=self._args,

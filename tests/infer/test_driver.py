@@ -11,7 +11,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from jax._src import monitoring
-from numpyro.infer import HMC, NUTS, BarkerMH, Predictive
+from numpyro.infer import HMC, NUTS, BarkerMH, DiscreteHMCGibbs, Predictive
 from numpyro.infer import MCMC as NumPyroMCMC
 
 from qdesampler import MCMC, QDE
@@ -210,6 +210,21 @@ def test_kernels_that_do_not_count_and_start_badly():
 
     with pytest.raises(RuntimeError, match="[Cc]annot find valid initial"):
         run(NUTS(impossible))
+
+
+def test_kernels_that_hold_kernels():
+    def mixed(y):
+        which = numpyro.sample("which", dist.Bernoulli(0.3))
+        numpyro.sample("mean", dist.Normal(3.0 * which, 1))
+
+    kernel = DiscreteHMCGibbs(NUTS(mixed))
+    settings = {"num_warmup": 5, "num_samples": 20, "chain_method": "sequential", "num_chains": 2}
+    runs = [maker(kernel, progress_bar=False, **settings) for maker in (MCMC, NumPyroMCMC)]
+    for mcmc in runs:
+        mcmc.run(jax.random.key(0), Y)
+    ours, theirs = (mcmc.get_samples() for mcmc in runs)
+    np.testing.assert_array_equal(ours["which"], theirs["which"])
+    np.testing.assert_allclose(ours["mean"], theirs["mean"], rtol=1e-3, atol=1e-3)
 
 
 def test_draws_that_are_not_finite_are_told():
