@@ -116,9 +116,9 @@ def plain_tempering(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
 
     def begin(key, fractions, num_warmup):
         rungs = fractions.size
-        powers = jax.vmap(path.coefficients)(fractions)
+        coefficients = jax.vmap(path.coefficients)(fractions)
         starts = jax.vmap(lambda k: references.draw(wide, k))(jax.random.split(key, rungs))
-        replicas = jax.vmap(lambda x, a, b: place(x, evaluate, wide, (a, b)))(starts, *powers)
+        replicas = jax.vmap(lambda x, c: place(x, evaluate, wide, path, c))(starts, coefficients)
         metric = identity_metric(dim, 0)._replace(scale=scale)
         steps = jnp.full((rungs,), 0.5)
         return Ladder(
@@ -130,6 +130,7 @@ def plain_tempering(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
             fractions=fractions,
             centres=jnp.zeros(rungs - 1),
             metrics=jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (rungs, *leaf.shape)), metric),
+            small_shares=jnp.zeros(rungs),
             averaging=jax.vmap(start_averaging)(steps[1:]),
             step_sizes=steps,
             num_steps=jnp.asarray(3, int),
@@ -280,6 +281,7 @@ METHODS: dict[str, Callable[[EvidenceTarget, Sizes], list[Result]]] = {
     "annealed": annealed(),
     "annealed-broad": annealed(leg="broad"),
     "annealed-diffusion": annealed(path="diffusion"),
+    "annealed-slices": annealed(path="path-integral", leg="broad"),
     "tempering": plain_tempering,
     "walkers": walkers,
     "blackjax-smc": tempered_smc,

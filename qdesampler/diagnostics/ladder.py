@@ -32,7 +32,8 @@ class LadderSummary(NamedTuple):
             reference, shape `(chains, rungs - 1)`.
         step_sizes: shape `(chains, rungs)`.
         num_steps: of a trajectory, shape `(chains,)`.
-        components: Gaussians of the fitted reference, 0 for the broad one, shape `(chains,)`.
+        components: Gaussians of the fitted reference, 0 for the broad one, -1 for a product of mixtures on
+            the axes, shape `(chains,)`.
         hidden_share: mass of a mode that descents found and walkers had not, shape `(chains,)`.
         iterations: kept, of a chain.
     """
@@ -149,7 +150,7 @@ def _hidden(summary: LadderSummary) -> Finding | None:
     # the chains, or a large mode, are concerned.
     if float(np.median(summary.hidden_share)) <= _HIDDEN and share <= _LARGE:
         return None
-    if np.all(summary.components > 0) and np.all(summary.hidden_share > _HIDDEN):
+    if np.all(summary.components != 0) and np.all(summary.hidden_share > _HIDDEN):
         place = "It is part of the reference of every chain, so that draws visit it."
     else:
         place = "It is not part of every chain's reference: draws may leave it out."

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from numpyro.infer.initialization import init_to_uniform
 
@@ -23,8 +24,9 @@ from qdesampler.infer.target import Target, is_batched
 from qdesampler.infer.target_kernel import TargetKernel
 from qdesampler.kernels.ladder import SHORTEST_WARMUP, ladder_step, start_ladder
 from qdesampler.kernels.ladder_schedule import equal_shares
-from qdesampler.kernels.tempering import Evaluate, place
-from qdesampler.kernels.tempering_path import GeometricPath, TemperingPath
+from qdesampler.kernels.tempering import place
+from qdesampler.kernels.tempering_fit import with_reference
+from qdesampler.kernels.tempering_path import DiffusionPath, Evaluate, TemperingPath
 from qdesampler.kernels.tempering_walkers import WalkerSettings
 
 __all__ = ["AnnealedQDE"]
@@ -55,7 +57,8 @@ class AnnealedQDE(TargetKernel):
         potential_fn: `z -> U(z)`, scalar, over any pytree; `init_params` is then required in `run`.
         reference: the broad Gaussian in unconstrained coordinates: a scale, or `(centre, scale)`. It has to
             cover the posterior. None: as wide as the prior of the model; 5 for a potential.
-        path: "geometric", "diffusion" (`D` lowered; broad reference only) or a path object.
+        path: "geometric", "diffusion" (`D` lowered; broad reference only), "path-integral" (rings of slices,
+            `D` lowered: quantum annealing) or a path object (`qdesampler.kernels.tempering_slices`).
         leg: "fitted", "broad", or "auto": fitted where that mixture covers the walkers and its barrier is
             lower.
         num_rungs: of the ladder, at least 2 (the reference counts); None: from the barrier.
@@ -103,9 +106,10 @@ class AnnealedQDE(TargetKernel):
         if leg not in _LEGS:
             raise ValueError(f"leg is {leg!r}; expected one of {', '.join(_LEGS)}.")
         self._path = path_named(path)
-        if leg == "fitted" and not isinstance(self._path, GeometricPath):
-            raise ValueError("A fitted reference needs path='geometric'; use leg='broad' with this path.")
-        self._leg = leg if isinstance(self._path, GeometricPath) else "broad"
+        thermal = isinstance(self._path, DiffusionPath)
+        if leg == "fitted" and thermal:
+            raise ValueError("Lowering D forgets a fitted reference: use leg='broad' with path='diffusion'.")
+        self._leg = "broad" if thermal else leg
         if reference is not None:
             size = max((jnp.size(part) for part in jax.tree.leaves(reference)), default=1)
             broad_gaussian(reference, size)  # refuse what is improper before any work starts
@@ -124,12 +128,14 @@ class AnnealedQDE(TargetKernel):
         )
         # Sequential chains must have states of one shape: what the first one chose, and for which arguments.
         self._chosen: tuple[Arguments, int, bool] | None = None
+        # Compiled parts of `init`, for the next run of the same arguments and shapes.
+        self._programs: dict[str, tuple[Arguments, tuple, Callable]] = {}
 
     # ---- NumPyro's contract --------------------------------------------------------------------------------
 
     def __getstate__(self) -> dict:
         """State for copies and pickles, without what belongs to one run."""
-        return {**self.__dict__, "_chosen": None}
+        return {**self.__dict__, "_chosen": None, "_programs": {}}
 
     def init(
         self,
@@ -167,34 +173,34 @@ class AnnealedQDE(TargetKernel):
         evaluate = self._evaluation(unravel, model_args, model_kwargs)
         centre, scale = self._broad(keys[0, 1], flat.size, prototype, model_args, model_kwargs)
 
-        @jax.jit
-        def walked(keys):
-            return jax.vmap(lambda key: walk(key, evaluate, centre, scale, self._path, self._walkers))(keys)
+        def walked(keys, centre, scale):
+            return walk(keys, evaluate, centre, scale, self._path, self._walkers)
 
-        found: Start = walked(keys[:, 1])
+        arguments, shape = (model_args, model_kwargs), (keys.shape[0], flat.size, flat.dtype)
+        found: Start = self._program("walk", walked, arguments, shape)(keys[:, 1], centre, scale)
         check_arrival(found.walkers)
         rungs, fitted = self._agreed(found, batched, model_args, model_kwargs)
 
-        @jax.jit
         def built(keys, found, fitted):
-            def build(key, found):
-                seen, barrier = found.leg(fitted)
-                fractions = equal_shares(found.probes, barrier, rungs)
+            reference = found.reference(fitted)
+
+            def build(key, walkers, probes, rejections):
                 return start_ladder(
                     key,
-                    seen,
-                    found.reference(fitted),
+                    with_reference(walkers, reference, self._path),
+                    reference,
                     self._path,
-                    fractions,
+                    equal_shares(probes, rejections, rungs),
                     num_warmup,
                     self._max_steps,
                     found.fit.hidden_share,
                     jnp.where(fitted, found.fit.components, 0),
                 )
 
-            return jax.vmap(build)(keys, found)
+            return jax.vmap(build)(keys, found.walkers, found.probes, found.rejections(fitted))
 
-        ladder = built(keys[:, 2], found, fitted)
+        shape = (*shape, rungs, num_warmup)
+        ladder = self._program("build", built, arguments, shape)(keys[:, 2], found, fitted)
         spent = found.num_evals + start.num_evals
         rng_key = keys[:, 3]
         if not batched:
@@ -270,9 +276,8 @@ class AnnealedQDE(TargetKernel):
         evaluate = self._evaluation(unravel, model_args, model_kwargs or {})
 
         def anew(ladder):
-            powers = jax.vmap(self._path.coefficients)(ladder.fractions)
-            replicas = jax.vmap(lambda x, a, b: place(x, evaluate, ladder.reference, (a, b)))(
-                ladder.replicas.position, *powers
+            replicas = jax.vmap(lambda x, c: place(x, evaluate, ladder.reference, self._path, c))(
+                ladder.replicas.position, jax.vmap(self._path.coefficients)(ladder.fractions)
             )
             return ladder._replace(replicas=replicas)
 
@@ -282,7 +287,7 @@ class AnnealedQDE(TargetKernel):
             z=z,
             z_grad=gradient,
             potential_energy=energy,
-            pending_evals=state.pending_evals + ladder.fractions.shape[-1],
+            pending_evals=state.pending_evals + ladder.fractions.shape[-1] * self._path.slices,
             adapt_state=state.adapt_state._replace(ladder=ladder),
         )
 
@@ -291,6 +296,15 @@ class AnnealedQDE(TargetKernel):
     def _evaluation(self, unravel, model_args, model_kwargs) -> Evaluate:
         potential = self._target.potential(model_args, model_kwargs)
         return flat_evaluation(potential, unravel, self._target.forward_mode)
+
+    def _program(self, name: str, function: Callable, arguments: tuple, shape: tuple) -> Callable:
+        """`function` compiled, or what was compiled of its like in an earlier run."""
+        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments)):
+            return jax.jit(function)
+        known = self._programs.get(name)
+        if known is None or known[1] != shape or not known[0].are(*arguments):
+            known = self._programs[name] = (Arguments(*arguments), shape, jax.jit(function))
+        return known[2]
 
     def _broad(self, rng_key, dim, prototype, model_args, model_kwargs):
         if self._reference is not None:
@@ -313,4 +327,6 @@ class AnnealedQDE(TargetKernel):
     def _posterior_rung(ladder, unravel, batched):
         replica = jax.tree.map(lambda leaf: leaf[:, -1] if batched else leaf[-1], ladder.replicas)
         unpack = jax.vmap(unravel) if batched else unravel
-        return unpack(replica.position), -replica.log_target, unpack(-replica.target_score)
+        dim = ladder.reference.means.shape[-1]
+        position, gradient = replica.position[..., :dim], -replica.feature_scores[..., 1, :dim]
+        return unpack(position), -replica.features[..., 1], unpack(gradient)

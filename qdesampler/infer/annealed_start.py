@@ -11,10 +11,10 @@ from jax.flatten_util import ravel_pytree
 
 from qdesampler.infer.target import value_and_gradient
 from qdesampler.kernels.ladder_schedule import predicted_rejections, probe_fractions, rungs_for
-from qdesampler.kernels.tempering import Evaluate
-from qdesampler.kernels.tempering_fit import COMPONENTS, FittedReference, fit_reference, with_reference
-from qdesampler.kernels.tempering_path import PATHS, TemperingPath
+from qdesampler.kernels.tempering_fit import FittedReference, fit_reference, room_for, with_reference
+from qdesampler.kernels.tempering_path import Evaluate, TemperingPath
 from qdesampler.kernels.tempering_reference import Reference, broad
+from qdesampler.kernels.tempering_slices import PATHS
 from qdesampler.kernels.tempering_walkers import Walkers, WalkerSettings, run_walkers
 
 __all__ = ["Start", "agree", "check_arrival", "flat_evaluation", "path_named", "walk"]
@@ -25,16 +25,16 @@ _WORTH = 0.8  # share of the broad barrier that a fitted reference has to fall b
 
 
 class Start(NamedTuple):
-    """What walkers found, one chain.
+    """What the populations of a batch of chains found, one a chain.
 
     Attributes:
-        walkers: the run, seen from the broad reference.
+        walkers: their runs, seen from the broad reference, leading axis `chains`.
         wide: the broad reference.
-        fit: the fitted one.
-        probes: fractions at which rejections were predicted.
+        fit: the one fitted to all of them together.
+        probes: fractions at which rejections were predicted, shape `(chains, probes)`.
         broad_rejections: between these, from the broad reference.
         fitted_rejections: likewise from the fitted one.
-        num_evals: evaluations of walkers and fit.
+        num_evals: evaluations of walkers and fit, shape `(chains,)`.
     """
 
     walkers: Walkers
@@ -49,36 +49,39 @@ class Start(NamedTuple):
         """The reference of a leg."""
         return jax.tree.map(lambda a, b: jnp.where(fitted, a, b), self.fit.reference, self.wide)
 
-    def leg(self, fitted: Any) -> tuple[Walkers, jax.Array]:
-        """Walkers seen from the reference of a leg, and its rejections."""
-        seen = with_reference(self.walkers, self.reference(fitted))
-        return seen, jnp.where(fitted, self.fitted_rejections, self.broad_rejections)
+    def rejections(self, fitted: Any) -> jax.Array:
+        """Predicted on a leg."""
+        return jnp.where(fitted, self.fitted_rejections, self.broad_rejections)
 
 
 def walk(
-    key: jax.Array,
+    keys: jax.Array,
     evaluate: Evaluate,
     centre: jax.Array,
     scale: jax.Array,
     path: TemperingPath,
     settings: WalkerSettings,
 ) -> Start:
-    """Anneal one population, fit a reference to it and predict the barriers from both references."""
-    key_walk, key_fit, key_broad, key_fitted = jax.random.split(key, 4)
-    wide = broad(centre, scale, COMPONENTS)
-    walkers = run_walkers(key_walk, evaluate, wide, path, settings)
-    fit = fit_reference(key_fit, walkers, evaluate, wide)
-    probes = probe_fractions(walkers.fractions, walkers.used)
-    seen = with_reference(walkers, fit.reference)
-    return Start(
-        walkers,
-        wide,
-        fit,
-        probes,
-        predicted_rejections(key_broad, walkers, path, probes),
-        predicted_rejections(key_fitted, seen, path, probes),
-        walkers.num_evals + fit.num_evals,
-    )
+    """Anneal one population for each key, fit one reference to all and predict the barriers from both."""
+    split = jax.vmap(lambda key: jax.random.split(key, 4))(keys)
+    wide = broad(centre, scale, room_for(centre.size))
+    walkers = jax.vmap(lambda key: run_walkers(key, evaluate, wide, path, settings))(split[:, 0])
+    fit = fit_reference(split[0, 1], walkers, evaluate, wide, path)
+
+    def predict(walkers, key_broad, key_fitted):
+        probes = probe_fractions(walkers.fractions, walkers.used)
+        seen = with_reference(walkers, fit.reference, path)
+        return (
+            probes,
+            predicted_rejections(key_broad, walkers, path, probes),
+            predicted_rejections(key_fitted, seen, path, probes),
+        )
+
+    # The fit's evaluations are shared out, so that the chains' bills add up to the whole.
+    chains = keys.shape[0]
+    share = fit.num_evals // chains + (jnp.arange(chains) < fit.num_evals % chains)
+    predicted = jax.vmap(predict)(walkers, split[:, 2], split[:, 3])
+    return Start(walkers, wide, fit, *predicted, walkers.num_evals + share)
 
 
 def check_arrival(walkers: Any) -> None:
@@ -112,8 +115,7 @@ def agree(found: Start, leg: str, num_rungs: int | None, max_rungs: int) -> tupl
     """
     broad_barrier = found.broad_rejections.sum(-1)
     fitted_barrier = found.fitted_rejections.sum(-1)
-    # Chains pool what they know: one population says little of a share this small.
-    covers = (found.fit.uncovered.mean() <= MOST_UNCOVERED) & (found.fit.components > 0)
+    covers = (found.fit.uncovered <= MOST_UNCOVERED) & (found.fit.components != 0)
     covers |= found.fit.hidden_share > _LARGE
     good = covers & (fitted_barrier < _WORTH * broad_barrier)
     fitted: Any = {"fitted": True, "broad": False, "auto": None}[leg]

@@ -15,7 +15,7 @@ from qdesampler.infer.evidence import LogEvidence, error_of_populations
 from qdesampler.infer.target import Target
 from qdesampler.kernels.tempering_path import TemperingPath
 from qdesampler.kernels.tempering_reference import broad
-from qdesampler.kernels.tempering_walkers import WalkerSettings, log_weights, resample, run_walkers
+from qdesampler.kernels.tempering_walkers import WalkerSettings, resample, run_walkers, target_log_weights
 
 __all__ = ["AnnealedWalkers", "anneal_walkers"]
 
@@ -85,7 +85,7 @@ def anneal_walkers(
         model_kwargs: its keyword arguments.
         init_params: one unconstrained position of the structure that the potential takes.
         reference: as for `AnnealedQDE`.
-        path: "geometric", "diffusion" or a path object.
+        path: "geometric", "diffusion", "path-integral" or a path object.
         num_walkers: in each population, at least 16.
         num_populations: at least 2, so that there is an error.
         moves: trajectories of each walker at each stage.
@@ -117,10 +117,10 @@ def anneal_walkers(
 
     def population(key):
         walkers = run_walkers(key, evaluate, wide, route, settings)
-        weights = log_weights(walkers, walkers.replicas.log_target)
+        weights = target_log_weights(walkers, route)
         log_z = jax.nn.logsumexp(weights) - jnp.log(walkers.used * num_walkers)
         normalised = weights - jax.nn.logsumexp(weights)
-        return walkers._replace(replicas=walkers.replicas.position), normalised, log_z
+        return walkers._replace(replicas=walkers.replicas.position[:, : flat.size]), normalised, log_z
 
     walkers, weights, log_z = jax.jit(jax.vmap(population))(jax.random.split(key_run, num_populations))
     check_arrival(walkers)

@@ -13,10 +13,17 @@ import jax.numpy as jnp
 from qdesampler.kernels.ladder_schedule import equal_shares, log_normalisers_at
 from qdesampler.kernels.ladder_statistics import KeptSums, add_iteration, empty_sums
 from qdesampler.kernels.step_size import DualAveraging, start_averaging, update_averaging
-from qdesampler.kernels.tempering import Evaluate, Replica, at_powers, sweep
-from qdesampler.kernels.tempering_path import TemperingPath, tempered
+from qdesampler.kernels.tempering import Replica, at_rung, sweep
+from qdesampler.kernels.tempering_path import Evaluate, TemperingPath, combine
 from qdesampler.kernels.tempering_reference import Reference
-from qdesampler.kernels.tempering_walkers import LENGTH, Walkers, choose_metric, log_weights, resample
+from qdesampler.kernels.tempering_walkers import (
+    LENGTH,
+    Walkers,
+    choose_metric,
+    log_weights,
+    resample,
+    target_log_weights,
+)
 from qdesampler.solvers.metric import Metric
 
 __all__ = ["Ladder", "LadderInfo", "SHORTEST_WARMUP", "ladder_step", "start_ladder"]
@@ -56,6 +63,7 @@ class Ladder(NamedTuple):
         fractions: of the path, shape `(rungs,)`.
         centres: the bridges' constants `C`, about `log Z_k+1 / Z_k`.
         metrics: one a rung.
+        small_shares: of trajectories with small steps, one a rung.
         averaging: search for the step sizes above the reference, one a rung.
         step_sizes: in use, shape `(rungs,)`.
         num_steps: of every trajectory.
@@ -64,7 +72,7 @@ class Ladder(NamedTuple):
         kept: sums over iterations after the warm-up.
         walker_log_evidence: what the walkers found before, from the broad reference.
         hidden_share: mass of a mode that descents found and walkers had not.
-        components: Gaussians of the fitted reference; 0 where it is the broad one.
+        components: Gaussians of the fitted reference; 0 where it is the broad one, -1 for the product.
     """
 
     iteration: jax.Array
@@ -75,6 +83,7 @@ class Ladder(NamedTuple):
     fractions: jax.Array
     centres: jax.Array
     metrics: Metric
+    small_shares: jax.Array
     averaging: DualAveraging
     step_sizes: jax.Array
     num_steps: jax.Array
@@ -118,22 +127,21 @@ def start_ladder(
     rungs = fractions.size
     points = walkers.replicas
     per_stage = walkers.log_mixture.size // walkers.fractions.size
-    powers = jax.vmap(path.coefficients)(fractions)
+    coefficients = jax.vmap(path.coefficients)(fractions)
 
-    def rung(key, a, b):
-        weights = log_weights(walkers, tempered((a, b), points.log_reference, points.log_target))
+    def rung(key, coefficients):
+        weights = log_weights(walkers, jax.vmap(lambda phi: combine(coefficients, phi))(points.features))
         chosen = resample(key, weights, per_stage)
         draws = jax.tree.map(lambda leaf: leaf[chosen], points)
-        first = jax.tree.map(lambda leaf: leaf[0], draws)
-        return at_powers(first, (a, b)), choose_metric(draws, (a, b))
+        draws = jax.vmap(lambda replica: at_rung(replica, coefficients))(draws)
+        return jax.tree.map(lambda leaf: leaf[0], draws), *choose_metric(draws)
 
-    replicas, metrics = jax.vmap(rung)(jax.random.split(key, rungs), *powers)
+    replicas, metrics, small_shares = jax.vmap(rung)(jax.random.split(key, rungs), coefficients)
     dtype = jnp.result_type(float)
     step_sizes = jnp.full((rungs,), walkers.step_size, dtype)
     log_z = log_normalisers_at(walkers, path, fractions)
     centres = jnp.diff(log_z)
-    target = log_weights(walkers, points.log_target)
-    log_evidence = jax.nn.logsumexp(target) - jnp.log(walkers.used * per_stage)
+    log_evidence = jax.nn.logsumexp(target_log_weights(walkers, path)) - jnp.log(walkers.used * per_stage)
     return Ladder(
         iteration=jnp.zeros((), int),
         num_warmup=jnp.asarray(num_warmup, int),
@@ -143,6 +151,7 @@ def start_ladder(
         fractions=fractions,
         centres=jnp.where(jnp.isfinite(centres), centres, 0),
         metrics=metrics,
+        small_shares=small_shares,
         averaging=jax.vmap(start_averaging)(step_sizes[1:]),
         step_sizes=step_sizes,
         num_steps=_steps_for(step_sizes[1:], max_steps),
@@ -175,7 +184,7 @@ def ladder_step(
     """
     rungs = ladder.fractions.size
     warming = ladder.iteration < ladder.num_warmup
-    replicas, source, seen, moved = sweep(
+    replicas, source, seen, moved, small = sweep(
         key,
         ladder.replicas,
         evaluate,
@@ -185,14 +194,15 @@ def ladder_step(
         ladder.metrics,
         ladder.step_sizes,
         ladder.num_steps,
+        ladder.small_shares,
         ladder.iteration % 2,
     )
     directions = ladder.directions[source]
     trips = (directions[0] == -1).astype(int)
     directions = directions.at[0].set(1).at[-1].set(-1)
-    averaging = jax.vmap(update_averaging, in_axes=(0, 0, None))(
-        ladder.averaging, moved.accept_prob, target_accept_prob
-    )
+    # A small step says nothing of the step size.
+    told = jnp.where(small, target_accept_prob, moved.accept_prob)
+    averaging = jax.vmap(update_averaging, in_axes=(0, 0, None))(ladder.averaging, told, target_accept_prob)
     terms = jnp.stack(
         [
             1 - seen.accept_prob,
@@ -216,10 +226,9 @@ def ladder_step(
     )
     sampled = ladder._replace(kept=kept)
     new = jax.tree.map(lambda a, b: jnp.where(warming, a, b), adapted, sampled)
-    powers = jax.vmap(path.coefficients)(new.fractions)
-    replicas = jax.vmap(at_powers)(replicas, powers)
+    replicas = jax.vmap(at_rung)(replicas, jax.vmap(path.coefficients)(new.fractions))
     new = new._replace(iteration=ladder.iteration + 1, replicas=replicas, directions=directions)
-    evals = (rungs - 1) * ladder.num_steps + 1
+    evals = ((rungs - 1) * ladder.num_steps + 1) * path.slices
     info = LadderInfo(
         accept_prob=jnp.mean(moved.accept_prob),
         target_accept_prob=moved.accept_prob[-1],

@@ -9,7 +9,7 @@ rungs make the most round trips for an evaluation.
 import jax
 import jax.numpy as jnp
 
-from qdesampler.kernels.tempering_path import TemperingPath, tempered, work
+from qdesampler.kernels.tempering_path import TemperingPath, combine, work
 from qdesampler.kernels.tempering_walkers import Walkers, log_weights, resample
 
 __all__ = ["equal_shares", "log_normalisers_at", "predicted_rejections", "probe_fractions", "rungs_for"]
@@ -33,36 +33,34 @@ def predicted_rejections(
 ) -> jax.Array:
     """Rejection rate of a swap between each two neighbours of `fractions`, from reweighted walkers.
 
-    `walkers.replicas.log_reference` may be of another reference than the one they were carried from.
+    `walkers` may be seen from another reference than the one they were carried from.
     """
-    powers = jax.vmap(path.coefficients)(fractions)
-    points = walkers.replicas
+    coefficients = jax.vmap(path.coefficients)(fractions)
+    features = walkers.replicas.features
 
-    def draws(key, a, b):
-        weights = log_weights(walkers, tempered((a, b), points.log_reference, points.log_target))
+    def draws(key, rung):
+        weights = log_weights(walkers, jax.vmap(lambda phi: combine(rung, phi))(features))
         return resample(key, weights, _DRAWS)
 
-    chosen = jax.vmap(draws)(jax.random.split(key, fractions.size), *powers)
-    log_q, log_p = points.log_reference[chosen], points.log_target[chosen]
-    lower, upper = (powers[0][:-1], powers[1][:-1]), (powers[0][1:], powers[1][1:])
+    chosen = jax.vmap(draws)(jax.random.split(key, fractions.size), coefficients)
+    at = features[chosen]  # (fractions, draws, features)
 
-    def rejection(a, b, next_a, next_b, q, p, next_q, next_p):
-        up = work((a, b), (next_a, next_b), q, p)
-        down = work((a, b), (next_a, next_b), next_q, next_p)
+    def rejection(lower, upper, here, above):
+        up = jax.vmap(lambda phi: work(lower, upper, phi))(here)
+        down = jax.vmap(lambda phi: work(lower, upper, phi))(above)
         return 1 - jnp.mean(jnp.exp(jnp.minimum(up[:, None] - down[None, :], 0)))
 
-    rates = jax.vmap(rejection)(*lower, *upper, log_q[:-1], log_p[:-1], log_q[1:], log_p[1:])
+    rates = jax.vmap(rejection)(coefficients[:-1], coefficients[1:], at[:-1], at[1:])
     return jnp.where(jnp.isnan(rates), 1, rates)
 
 
 def log_normalisers_at(walkers: Walkers, path: TemperingPath, fractions: jax.Array) -> jax.Array:
     """`log Z_s / Z_0` at each of `fractions`, from reweighted walkers."""
-    points = walkers.replicas
+    features = walkers.replicas.features
 
     def log_z(fraction):
-        powers = path.coefficients(fraction)
-        weights = log_weights(walkers, tempered(powers, points.log_reference, points.log_target))
-        return jax.nn.logsumexp(weights)
+        rung = path.coefficients(fraction)
+        return jax.nn.logsumexp(log_weights(walkers, jax.vmap(lambda phi: combine(rung, phi))(features)))
 
     values = jax.vmap(log_z)(fractions)
     return values - values[0]

@@ -15,41 +15,35 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from qdesampler.kernels import tempering_reference as references
 from qdesampler.kernels.integrators import DYNAMICS, INTEGRATORS
-from qdesampler.kernels.tempering_path import TemperingPath, tempered, work
+from qdesampler.kernels.tempering_path import Evaluate, TemperingPath, combine, work
 from qdesampler.kernels.tempering_reference import Reference
 from qdesampler.kernels.trajectory import Scheme, after_evaluation, finish_path, next_position, start_path
 from qdesampler.solvers.metric import Metric
 
-__all__ = ["Replica", "SwapInfo", "at_powers", "explore", "place", "swap", "swap_log_ratio", "sweep"]
+__all__ = ["Replica", "SwapInfo", "at_rung", "explore", "place", "swap", "swap_log_ratio", "sweep"]
 
 JITTER = 0.4  # relative spread of the step size, which breaks periodic orbits
+_OCTAVES = 6.0  # by which a small step is smaller, at most
 _CANONICAL, _LEAPFROG = DYNAMICS["canonical"], INTEGRATORS["leapfrog"]
-
-Evaluate = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
 
 
 class Replica(NamedTuple):
-    """A point of one rung with everything that any rung needs of it.
+    """A position of one rung with everything that any rung needs of it.
 
     Attributes:
-        position: shape `(dim,)`.
-        log_density: of its rung, `a log q + b log p`.
-        score: its gradient, shape `(dim,)`.
-        log_target: `log p`, `-inf` where there is no density.
-        target_score: `grad log p`.
-        log_reference: `log q`.
-        reference_score: `grad log q`.
+        position: shape `(size,)`.
+        log_density: of its rung, `sum_j c_j phi_j`.
+        score: its gradient, shape `(size,)`.
+        features: `phi`, shape `(features,)`: `log q`, `log p` (`-inf` where there is no density), ...
+        feature_scores: their gradients, shape `(features, size)`.
     """
 
     position: jax.Array
     log_density: jax.Array
     score: jax.Array
-    log_target: jax.Array
-    target_score: jax.Array
-    log_reference: jax.Array
-    reference_score: jax.Array
+    features: jax.Array
+    feature_scores: jax.Array
 
 
 class SwapInfo(NamedTuple):
@@ -68,22 +62,23 @@ class SwapInfo(NamedTuple):
     work_down: jax.Array
 
 
-def at_powers(replica: Replica, powers: tuple[jax.Array, jax.Array]) -> Replica:
-    """The same point on a rung with these powers."""
-    a, b = powers
-    score = jnp.where(b == 0, 0, b * replica.target_score) + jnp.where(a == 0, 0, a * replica.reference_score)
-    log_density = tempered(powers, replica.log_reference, replica.log_target)
-    return replica._replace(log_density=log_density, score=score)
+def at_rung(replica: Replica, coefficients: jax.Array) -> Replica:
+    """The same position on a rung with these coefficients."""
+    weights = coefficients[:, None]
+    score = jnp.sum(jnp.where(weights == 0, 0, weights * replica.feature_scores), axis=0)
+    return replica._replace(log_density=combine(coefficients, replica.features), score=score)
 
 
-def place(position: jax.Array, evaluate: Evaluate, reference: Reference, powers: tuple) -> Replica:
-    """Evaluate a point (one evaluation) and put it on a rung."""
-    log_target, target_score = evaluate(position)
-    log_target = jnp.where(jnp.isnan(log_target), -jnp.inf, log_target)
-    log_reference, reference_score = references.value_and_score(reference, position)
-    blank = jnp.zeros_like(log_target)
-    replica = Replica(position, blank, target_score, log_target, target_score, log_reference, reference_score)
-    return at_powers(replica, powers)
+def place(
+    position: jax.Array,
+    evaluate: Evaluate,
+    reference: Reference,
+    path: TemperingPath,
+    coefficients: jax.Array,
+) -> Replica:
+    """Evaluate a position (`path.slices` evaluations) and put it on a rung."""
+    features, scores = path.features(position, evaluate, reference)
+    return at_rung(Replica(position, features[0], scores[0], features, scores), coefficients)
 
 
 def explore(
@@ -91,36 +86,42 @@ def explore(
     replica: Replica,
     evaluate: Evaluate,
     reference: Reference,
-    powers: tuple[jax.Array, jax.Array],
+    path: TemperingPath,
+    coefficients: jax.Array,
     metric: Metric,
     step_size: jax.Array,
     num_steps: jax.Array,
-) -> tuple[Replica, Any]:
+    small_share: jax.Array,
+) -> tuple[Replica, Any, jax.Array]:
     """One trajectory of `num_steps` steps on the density of a rung, accepted or rejected as a whole.
 
-    Exact for any metric, step size and number of steps that do not depend on the position; the step size is
-    multiplied by a random factor on `[1 - JITTER, 1 + JITTER]`.
+    Exact for any metric, step size and number of steps that do not depend on the position. The step size is
+    multiplied by a random factor on `[1 - JITTER, 1 + JITTER]`, or, with probability `small_share`, by one
+    spread over six octaves below 1, which finds its way in the neck of a funnel.
 
     Returns:
-        The replica and the trajectory's information; `num_steps` evaluations were made.
+        The replica, the trajectory's information, and whether its step was a small one;
+        `num_steps * path.slices` evaluations were made.
     """
-    key_velocity, key_step, key_accept = jax.random.split(key, 3)
+    key_velocity, key_step, key_accept, key_small = jax.random.split(key, 4)
     dtype = replica.position.dtype
     velocity = _CANONICAL.refresh(jax.random.normal(key_velocity, replica.position.shape, dtype))
-    factor = jax.random.uniform(key_step, (), dtype, 1 - JITTER, 1 + JITTER)
+    unit = jax.random.uniform(key_step, (), dtype)
+    small = jax.random.uniform(key_small, (), dtype) < small_share
+    factor = jnp.where(small, 2.0 ** (-_OCTAVES * unit), 1 - JITTER + 2 * JITTER * unit)
     scheme = Scheme(metric, step_size * factor, num_steps, _CANONICAL, _LEAPFROG)
     kinetic = _CANONICAL.kinetic(velocity)
 
-    def step(i, path):
-        here: Any = place(next_position(scheme, path, i), evaluate, reference, powers)
-        return after_evaluation(scheme, path, i, here)
+    def step(i, orbit):
+        here: Any = place(next_position(scheme, orbit, i), evaluate, reference, path, coefficients)
+        return after_evaluation(scheme, orbit, i, here)
 
     state: Any = replica  # has the fields of a TrajectoryState, and more that travel with them
-    path = jax.lax.fori_loop(0, num_steps, step, start_path(scheme, state, velocity))
+    orbit = jax.lax.fori_loop(0, num_steps, step, start_path(scheme, state, velocity))
     unit = jax.random.uniform(key_accept, (), dtype)
     kept: Any
-    kept, info = finish_path(unit, state, path, kinetic, num_steps, num_steps)
-    return kept, info
+    kept, info = finish_path(unit, state, orbit, kinetic, num_steps, num_steps)
+    return kept, info, small
 
 
 def swap_log_ratio(work_up: jax.Array, work_down: jax.Array) -> jax.Array:
@@ -132,7 +133,7 @@ def swap_log_ratio(work_up: jax.Array, work_down: jax.Array) -> jax.Array:
 def swap(
     key: jax.Array,
     replicas: Replica,
-    powers: tuple[jax.Array, jax.Array],
+    coefficients: jax.Array,
     parity: jax.Array,
     log_ratio: Callable[[jax.Array, jax.Array], jax.Array] = swap_log_ratio,
 ) -> tuple[Replica, jax.Array, SwapInfo]:
@@ -141,17 +142,17 @@ def swap(
     Args:
         key: JAX key.
         replicas: one a rung, leading axis `rungs`.
-        powers: `(a, b)` of every rung, each of shape `(rungs,)`.
+        coefficients: of every rung, shape `(rungs, features)`.
         parity: 0 for even pairs, 1 for odd ones.
         log_ratio: of the swap's acceptance.
 
     Returns:
         The replicas, the rung where each came from, and what was seen.
     """
-    rungs = powers[0].size
-    lower, upper = (powers[0][:-1], powers[1][:-1]), (powers[0][1:], powers[1][1:])
-    work_up = work(lower, upper, replicas.log_reference[:-1], replicas.log_target[:-1])
-    work_down = work(lower, upper, replicas.log_reference[1:], replicas.log_target[1:])
+    rungs = coefficients.shape[0]
+    lower, upper = coefficients[:-1], coefficients[1:]
+    work_up = jax.vmap(work)(lower, upper, replicas.features[:-1])
+    work_down = jax.vmap(work)(lower, upper, replicas.features[1:])
     accept_prob = jnp.exp(jnp.minimum(log_ratio(work_up, work_down), 0))
     pairs = jnp.arange(rungs - 1)
     tried = pairs % 2 == parity
@@ -159,7 +160,11 @@ def swap(
     source = jnp.arange(rungs)
     source = source.at[:-1].add(swapped.astype(int)).at[1:].add(-swapped.astype(int))
     replicas = jax.tree.map(lambda leaf: leaf[source], replicas)
-    return jax.vmap(at_powers)(replicas, powers), source, SwapInfo(accept_prob, swapped, work_up, work_down)
+    return (
+        jax.vmap(at_rung)(replicas, coefficients),
+        source,
+        SwapInfo(accept_prob, swapped, work_up, work_down),
+    )
 
 
 def sweep(
@@ -172,9 +177,10 @@ def sweep(
     metrics: Metric,
     step_sizes: jax.Array,
     num_steps: jax.Array,
+    small_shares: jax.Array,
     parity: jax.Array,
     log_ratio: Callable[[jax.Array, jax.Array], jax.Array] = swap_log_ratio,
-) -> tuple[Replica, jax.Array, SwapInfo, Any]:
+) -> tuple[Replica, jax.Array, SwapInfo, Any, jax.Array]:
     """One iteration of the ladder: explore on every rung, then swap.
 
     Args:
@@ -187,23 +193,27 @@ def sweep(
         metrics: one a rung.
         step_sizes: one a rung, whitened units.
         num_steps: of every trajectory.
+        small_shares: of trajectories with a small step, one a rung.
         parity: of the pairs that swap.
         log_ratio: of the swap's acceptance.
 
     Returns:
-        Replicas, the rung each came from, what the swaps saw, and the trajectories' information (rungs above
-        the lowest). `(rungs - 1) * num_steps + 1` evaluations are made.
+        Replicas, the rung each came from, what the swaps saw, the trajectories' information and whether their
+        steps were small (rungs above the lowest). `((rungs - 1) * num_steps + 1) * path.slices` evaluations
+        are made.
     """
     key_draw, key_moves, key_swap = jax.random.split(key, 3)
-    powers = jax.vmap(path.coefficients)(fractions)
-    fresh = place(references.draw(reference, key_draw), evaluate, reference, (powers[0][0], powers[1][0]))
+    coefficients = jax.vmap(path.coefficients)(fractions)
+    fresh = place(path.draw(reference, key_draw), evaluate, reference, path, coefficients[0])
     rungs = fractions.size
 
-    def move(key, replica, a, b, metric, step_size):
-        return explore(key, replica, evaluate, reference, (a, b), metric, step_size, num_steps)
+    def move(key, replica, coefficients, metric, step_size, small_share):
+        return explore(
+            key, replica, evaluate, reference, path, coefficients, metric, step_size, num_steps, small_share
+        )
 
-    above = jax.tree.map(lambda leaf: leaf[1:], (replicas, *powers, metrics, step_sizes))
-    moved, info = jax.vmap(move)(jax.random.split(key_moves, rungs - 1), *above)
+    above = jax.tree.map(lambda leaf: leaf[1:], (replicas, coefficients, metrics, step_sizes, small_shares))
+    moved, info, small = jax.vmap(move)(jax.random.split(key_moves, rungs - 1), *above)
     replicas = jax.tree.map(lambda one, rest: jnp.concatenate([one[None], rest]), fresh, moved)
-    replicas, source, seen = swap(key_swap, replicas, powers, parity, log_ratio)
-    return replicas, source, seen, info
+    replicas, source, seen = swap(key_swap, replicas, coefficients, parity, log_ratio)
+    return replicas, source, seen, info, small

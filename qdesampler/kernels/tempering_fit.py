@@ -1,9 +1,11 @@
-r"""The reference that walkers leave behind: the mixture of Gaussian ground states, and what they overlooked.
+r"""The reference that walkers leave behind: their Gaussian ground states, and what they overlooked.
 
-Half of the walkers fit, the other half choose between the broad reference, one Gaussian and a mixture by the
-mean `log q`. Descents (`D -> 0`) from walkers then look for a mode that carries more mass, by Laplace's
-approximation, than the walkers there show: behind a first-order transition (a narrow spike in a wide slab) no
-thermal path finds it. Such a mode becomes a component of the reference. A broad leg stays in the mixture.
+All populations fit together: a mode that one of them lost is in another. Half of them (of the walkers, where
+there is one) fit, the other half choose between the broad reference, one Gaussian, mixtures of
+Gaussians and the product of one-dimensional mixtures by the mean `log q`. Descents (`D -> 0`) from walkers
+then look for a mode that carries more mass, by Laplace's approximation, than the walkers there show: behind a
+first-order transition (a narrow spike in a wide slab) no thermal path finds it. Such a mode becomes a
+component of the reference. A broad leg stays in the mixture.
 """
 
 from typing import NamedTuple
@@ -12,17 +14,22 @@ import jax
 import jax.numpy as jnp
 
 from qdesampler.kernels import tempering_reference as references
-from qdesampler.kernels.tempering import Evaluate
+from qdesampler.kernels.tempering_mixture import fit_mixture, fit_product
+from qdesampler.kernels.tempering_path import Evaluate, TemperingPath
 from qdesampler.kernels.tempering_reference import DENSE_DIMENSIONS, Reference
-from qdesampler.kernels.tempering_walkers import Walkers, log_weights, resample
+from qdesampler.kernels.tempering_walkers import Walkers, resample, target_log_weights
 from qdesampler.solvers.descent import advance, next_point, start_descent
 
-__all__ = ["COMPONENTS", "FittedReference", "fit_reference", "with_reference"]
+__all__ = ["PRODUCT", "FittedReference", "fit_reference", "room_for", "with_reference"]
 
-MIXTURE = 16
-COMPONENTS = MIXTURE + 2  # and the overlooked mode, and the broad leg
+PRODUCT = -1  # the kind of a reference that is a product
+_MIXTURE, _RICH = 16, 64  # Gaussians of a mixture, and of one in few dimensions
+_RICH_DIMENSIONS = 16
+_DRAWS = 4  # walkers per population's size that a fit sees
+_SPARE = 2  # the overlooked mode, and the broad leg
 BROAD_SHARE = 0.05
-_DESCENTS, _MEMORY, _MOST_STEPS = 8, 16, 200
+_DESCENTS, _MOST_POPULATIONS = 8, 4  # of each population, of at most so many
+_MEMORY, _MOST_STEPS = 16, 200
 _LEAST_SHARE, _MOST_SHARE = 0.02, 0.9
 COVERAGE = 6.0  # of the squared distance from a Gaussian's centre, in its own standard deviations
 _SEEN = 0.25  # of its predicted mass that walkers must show for a mode to count as seen
@@ -33,7 +40,7 @@ class FittedReference(NamedTuple):
 
     Attributes:
         reference: the mixture.
-        components: Gaussians chosen: 0 (the broad reference stays), 1 or `MIXTURE`.
+        components: Gaussians chosen, 0 where the broad reference stays, `PRODUCT` for the product.
         uncovered: share of held-out walkers that lie outside all of them.
         hidden_share: mass, by Laplace, of a mode that descents found and walkers had not; 0 for none.
         num_evals: evaluations spent.
@@ -46,69 +53,119 @@ class FittedReference(NamedTuple):
     num_evals: jax.Array
 
 
-def with_reference(walkers: Walkers, reference: Reference) -> Walkers:
+def room_for(dim: int) -> int:
+    """Components that a reference in `dim` dimensions has room for."""
+    return (_RICH if dim <= _RICH_DIMENSIONS else _MIXTURE) + _SPARE
+
+
+def with_reference(walkers: Walkers, reference: Reference, path: TemperingPath) -> Walkers:
     """The same walkers, seen from another reference (their weights stay what they are)."""
-    log_q, score = jax.vmap(lambda x: references.value_and_score(reference, x))(walkers.replicas.position)
-    replicas = walkers.replicas._replace(log_reference=log_q, reference_score=score)
-    return walkers._replace(replicas=replicas)
+    replicas = walkers.replicas
+    log_q, score = jax.vmap(lambda x: path.log_reference(x, reference))(replicas.position)
+    features = replicas.features.at[:, 0].set(log_q)
+    return walkers._replace(
+        replicas=replicas._replace(
+            features=features, feature_scores=replicas.feature_scores.at[:, 0].set(score)
+        )
+    )
 
 
-def _padded(reference: Reference) -> Reference:
-    """With room for `COMPONENTS`."""
-    missing = COMPONENTS - reference.log_weights.size
-    last = jax.tree.map(lambda leaf: jnp.repeat(leaf[-1:], missing, 0), reference)
-    padded = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), reference, last)
-    return padded._replace(log_weights=padded.log_weights.at[COMPONENTS - missing :].set(-jnp.inf))
+def _pooled(walkers: Walkers, path: TemperingPath, dim: int) -> tuple[jax.Array, jax.Array]:
+    """Points of all populations, and log weights whose log sum is the log of the mean evidence."""
+    points = jax.vmap(jax.vmap(lambda x: path.point(x, dim)))(walkers.replicas.position)
+    weights = jax.vmap(lambda one: target_log_weights(one, path))(walkers)
+    populations, size = weights.shape
+    per_stage = size // walkers.fractions.shape[1]
+    weights = weights - jnp.log(walkers.used * per_stage * populations)[:, None]
+    return points.reshape(-1, dim), weights.reshape(-1)
 
 
-def fit_reference(key: jax.Array, walkers: Walkers, evaluate: Evaluate, wide: Reference) -> FittedReference:
-    """Fit a reference to walkers that have reached the target.
+def _candidates(key: jax.Array, draws: jax.Array, wide: Reference) -> tuple[list[Reference], list[int]]:
+    """References fitted to draws, with room as `wide` has it, and their kinds."""
+    room, dim = wide.log_weights.size, draws.shape[1]
+    sizes = [1, _MIXTURE, _RICH] if dim <= _RICH_DIMENSIONS else [1, _MIXTURE]
+    keys = jax.random.split(key, len(sizes) + 1)
+
+    def padded(mixture):
+        extra = room - mixture.log_weights.size
+
+        def pad(leaf, value):
+            return jnp.concatenate([leaf, value(leaf)])
+
+        return wide._replace(
+            log_weights=pad(mixture.log_weights, lambda leaf: jnp.full((extra,), -jnp.inf, leaf.dtype)),
+            means=pad(mixture.means, lambda leaf: jnp.repeat(leaf[-1:], extra, 0)),
+            whiteners=pad(mixture.whiteners, lambda leaf: jnp.repeat(leaf[-1:], extra, 0)),
+        )
+
+    found = [wide] + [padded(fit_mixture(k, draws, size)) for k, size in zip(keys[1:], sizes, strict=True)]
+    found.append(
+        wide._replace(
+            log_weights=jnp.full_like(wide.log_weights, -jnp.inf),
+            product_log_weight=jnp.zeros_like(wide.product_log_weight),
+            product=fit_product(keys[0], draws),
+        )
+    )
+    return found, [0, *sizes, PRODUCT]
+
+
+def fit_reference(
+    key: jax.Array, walkers: Walkers, evaluate: Evaluate, wide: Reference, path: TemperingPath
+) -> FittedReference:
+    """Fit a reference to populations of walkers that have reached the target.
 
     Args:
         key: JAX key.
-        walkers: a finished run.
+        walkers: finished runs, leading axis `populations`.
         evaluate: `x -> (log p, grad log p)`.
-        wide: the broad reference of that run, with room for `COMPONENTS`.
+        wide: the broad reference of these runs, with room for `room_for(dim)` components.
+        path: of these runs.
     """
-    key_draws, key_single, key_mixture = jax.random.split(key, 3)
-    points = walkers.replicas
-    weights = log_weights(walkers, points.log_target)
-    per_stage = weights.size // walkers.fractions.size
-    even = jnp.arange(weights.size) % 2 == 0
+    key_draws, key_fit = jax.random.split(key)
+    dim = wide.means.shape[1]
+    points, weights = _pooled(walkers, path, dim)
+    populations = walkers.used.size
+    per_population = weights.size // populations
+    count = _DRAWS * per_population // walkers.fractions.shape[1] * min(populations, 2)
+    owner = jnp.arange(weights.size) // (per_population if populations > 1 else 1)
+    even = owner % 2 == 0
 
     def half(key, mask):
-        return points.position[resample(key, jnp.where(mask, weights, -jnp.inf), 2 * per_stage)]
+        return points[resample(key, jnp.where(mask, weights, -jnp.inf), count)]
 
     keys = jax.random.split(key_draws, 3)
     judging, every = half(keys[0], ~even), half(keys[1], jnp.ones_like(even))
     both = jnp.stack([half(keys[2], even), every])  # to be judged, and to be used: one program for both
-    ones = jax.vmap(lambda draws: references.fit_mixture(key_single, draws, 1))(both)
-    many = jax.vmap(lambda draws: references.fit_mixture(key_mixture, draws, MIXTURE))(both)
-    twice = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), wide)
-    # Leaves (candidate, half or all, ...).
-    candidates = jax.tree.map(
-        lambda *leaves: jnp.stack(leaves), twice, jax.vmap(_padded)(ones), jax.vmap(_padded)(many)
-    )
+    kinds: list[int] = []
+
+    def fitted(draws):
+        found, names = _candidates(key_fit, draws, wide)
+        kinds[:] = names
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
+
+    candidates = jax.vmap(fitted)(both)  # leaves (half or all, candidate, ...)
 
     def judge(reference):
         value = jnp.mean(jax.vmap(lambda x: references.log_density(reference, x))(judging))
         return jnp.where(jnp.isfinite(value), value, -jnp.inf), _covered(reference, judging)
 
-    scores, covers = jax.vmap(judge)(jax.tree.map(lambda leaf: leaf[:, 0], candidates))
+    scores, covers = jax.vmap(judge)(jax.tree.map(lambda leaf: leaf[0], candidates))
     best = jnp.argmax(scores)
     covered = covers[best]
-    chosen: Reference = jax.tree.map(lambda leaf: leaf[best, 1], candidates)
-    sound = jnp.all(jnp.isfinite(chosen.means)) & jnp.all(jnp.isfinite(chosen.whiteners))
+    chosen: Reference = jax.tree.map(lambda leaf: leaf[1, best], candidates)
+    sound = jnp.all(jnp.stack([jnp.all(~jnp.isnan(leaf)) for leaf in jax.tree.leaves(chosen)]))
     chosen = jax.tree.map(lambda a, b: jnp.where(sound, a, b), chosen, wide)
-    components = jnp.where(sound, jnp.asarray([0, 1, MIXTURE])[best], 0)
+    components = jnp.where(sound, jnp.asarray(kinds)[best], 0)
     share, evals = jnp.zeros(()), jnp.zeros((), int)
-    if every.shape[1] <= DENSE_DIMENSIONS:
-        mean, whitener, share, evals = _overlooked(walkers, weights, every[:_DESCENTS], every, evaluate)
-        chosen = references.add_component(chosen, MIXTURE, mean, whitener, share)
+    room = wide.log_weights.size
+    if dim <= DENSE_DIMENSIONS:
+        starts = every[: _DESCENTS * min(populations, _MOST_POPULATIONS)]
+        mean, whitener, share, evals = _overlooked(points, weights, starts, every, evaluate)
+        chosen = references.add_component(chosen, room - 2, mean, whitener, share)
     broad_share = jnp.where(components == 0, 0, BROAD_SHARE)
-    keep = (components > 0) | (share > 0)
+    keep = (components != 0) | (share > 0)
     broad_share = jnp.where(keep, jnp.maximum(broad_share, BROAD_SHARE), 0)
-    chosen = references.add_component(chosen, COMPONENTS - 1, wide.means[0], wide.whiteners[0], broad_share)
+    chosen = references.add_component(chosen, room - 1, wide.means[0], wide.whiteners[0], broad_share)
     return FittedReference(chosen, components, 1 - covered, share, evals)
 
 
@@ -117,13 +174,12 @@ def _covered(reference: Reference, points: jax.Array) -> jax.Array:
     dim = points.shape[1]
 
     def nearest(x):
-        distance = references.squared_distances(reference, x)
-        return jnp.min(jnp.where(reference.log_weights > -jnp.inf, distance, jnp.inf))
+        return jnp.min(references.squared_distances(reference, x))
 
     return jnp.mean(jax.vmap(nearest)(points) < dim + COVERAGE * jnp.sqrt(2.0 * dim))
 
 
-def _overlooked(walkers, weights, starts, spread, evaluate):
+def _overlooked(points, weights, starts, spread, evaluate):
     """The end of a descent with most unseen mass: mean, whitener, share of the mass, evaluations."""
     dim = starts.shape[1]
     scale = jnp.maximum(jnp.std(spread, 0), 1e-6 * (1 + jnp.abs(jnp.mean(spread, 0))))
@@ -163,12 +219,11 @@ def _overlooked(walkers, weights, starts, spread, evaluate):
         return descent.position * scale, factor, jnp.where(sound, log_mass, -jnp.inf), steps + 1 + dim
 
     means, factors, masses, evals = jax.vmap(descend)(starts)
-    log_z = jax.nn.logsumexp(weights) - jnp.log(walkers.used * (weights.size // walkers.fractions.size))
-    shares = jax.nn.sigmoid(masses - log_z)
+    shares = jax.nn.sigmoid(masses - jax.nn.logsumexp(weights))
     probability = jax.nn.softmax(weights)
 
     def seen(mean, factor):
-        offset = (walkers.replicas.position - mean) / scale
+        offset = (points - mean) / scale
         distance = jnp.sum((offset @ factor) ** 2, 1)
         return jnp.sum(jnp.where(distance < dim + 3 * jnp.sqrt(2.0 * dim), probability, 0))
 

@@ -1,42 +1,109 @@
 r"""Paths from a reference to the target, as objects.
 
-Every path here is linear in the two log densities,
+Every path is linear in a few *features* of a position, among them the log densities of reference and target,
 
-    log pi_s(x) = a(s) log q(x) + b(s) log p(x) + const,      (a, b)(0) = (1, 0),   (a, b)(1) = (0, 1),
+    log pi_s(x) = sum_j c_j(s) phi_j(x),      pi_0 normalised and easy to draw,   pi_1 of evidence Z,
 
-so that everything a ladder needs of two rungs is the *work* `W = (a' - a) log q + (b' - b) log p`: the
-acceptance of a swap of `x` (lower) and `x'` (upper) is `min(1, exp(W(x) - W(x')))`, and `log Z'/Z = log
-E[e^W]` over the lower rung. Along the geometric path `W = (b' - b) V` with `V = log p - log q`.
+so that everything a ladder needs of two rungs is the *work* `W = sum_j (c_j' - c_j) phi_j`: the acceptance of
+a swap of `x` (lower) and `x'` (upper) is `min(1, exp(W(x) - W(x')))`, and `log Z'/Z = log E[e^W]` over the
+lower rung. The first feature is `log q`, the second `log p`. Along the geometric path `W = (b' - b) V` with
+`V = log p - log q`.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 
-__all__ = ["PATHS", "DiffusionPath", "GeometricPath", "TemperingPath", "tempered", "work"]
+from qdesampler.kernels import tempering_reference as references
+from qdesampler.kernels.tempering_reference import Reference
+
+__all__ = ["DiffusionPath", "Evaluate", "GeometricPath", "TemperingPath", "combine", "two_features", "work"]
+
+Evaluate = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
 
 
 class TemperingPath(Protocol):
-    """What a ladder asks of a path."""
+    """What a ladder asks of a path.
 
-    def coefficients(self, fraction: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """`(a, b)`: the powers of the reference and of the target at `fraction` of the way."""
+    Attributes:
+        slices: points of the target that one position holds, each an evaluation.
+    """
+
+    @property
+    def slices(self) -> int:
+        """Points of the target in one position."""
+        ...
+
+    def coefficients(self, fraction: jax.Array) -> jax.Array:
+        """`c(s)` at `fraction` of the way, shape `(features,)`."""
+        ...
+
+    def draw(self, reference: Reference, key: jax.Array) -> jax.Array:
+        """An exact draw from `pi_0`: a position."""
+        ...
+
+    def features(
+        self, position: jax.Array, evaluate: Evaluate, reference: Reference
+    ) -> tuple[jax.Array, jax.Array]:
+        """`phi(x)`, shape `(features,)`, and its gradients, one a row; `slices` evaluations."""
+        ...
+
+    def log_reference(self, position: jax.Array, reference: Reference) -> tuple[jax.Array, jax.Array]:
+        """`phi_0 = log q` and its gradient: what changes with the reference."""
+        ...
+
+    def point(self, position: jax.Array, dim: int) -> jax.Array:
+        """The point of the target at a position, shape `(dim,)`."""
         ...
 
 
+def two_features(position: jax.Array, evaluate: Evaluate, reference: Reference) -> tuple:
+    """`(log q, log p)` and their gradients; NaN counts as no density."""
+    log_target, target_score = evaluate(position)
+    log_target = jnp.where(jnp.isnan(log_target), -jnp.inf, log_target)
+    log_reference, reference_score = references.value_and_score(reference, position)
+    return jnp.stack([log_reference, log_target]), jnp.stack([reference_score, target_score])
+
+
+class _PointPath:
+    """A path over single points."""
+
+    @property
+    def slices(self) -> int:
+        """One."""
+        return 1
+
+    def draw(self, reference: Reference, key: jax.Array) -> jax.Array:
+        """From the reference."""
+        return references.draw(reference, key)
+
+    def features(self, position: jax.Array, evaluate: Evaluate, reference: Reference) -> tuple:
+        """See `two_features`."""
+        return two_features(position, evaluate, reference)
+
+    def log_reference(self, position: jax.Array, reference: Reference) -> tuple[jax.Array, jax.Array]:
+        """`log q` and its gradient."""
+        return references.value_and_score(reference, position)
+
+    def point(self, position: jax.Array, dim: int) -> jax.Array:
+        """The position itself."""
+        return position[:dim]
+
+
 @dataclasses.dataclass(frozen=True)
-class GeometricPath:
+class GeometricPath(_PointPath):
     """`pi_s = q^(1-s) p^s`."""
 
-    def coefficients(self, fraction: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def coefficients(self, fraction: jax.Array) -> jax.Array:
         """`(1 - s, s)`."""
-        return 1 - fraction, fraction
+        return jnp.stack([1 - fraction, fraction])
 
 
 @dataclasses.dataclass(frozen=True)
-class DiffusionPath:
+class DiffusionPath(_PointPath):
     """The outer loop of the quantum dynamic equation: `pi = exp(-U / D)`, `D` lowered from `start` to 1.
 
     The first `leg` of the way leads geometrically from the reference to `exp(-U / start)`, the rest lowers
@@ -59,27 +126,20 @@ class DiffusionPath:
         if not 0 < self.leg < 1:
             raise ValueError(f"leg is {self.leg}; expected a number between 0 and 1.")
 
-    def coefficients(self, fraction: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def coefficients(self, fraction: jax.Array) -> jax.Array:
         """`(1 - s/leg, s/(leg D0))` on the first leg, then `(0, 1/D)`."""
         first = jnp.minimum(fraction / self.leg, 1)
         rest = jnp.maximum((fraction - self.leg) / (1 - self.leg), 0)
         lowered = jnp.where(rest < 1, self.start ** (rest - 1), 1.0)
-        return 1 - first, jnp.where(fraction < self.leg, first / self.start, lowered)
+        return jnp.stack([1 - first, jnp.where(fraction < self.leg, first / self.start, lowered)])
 
 
-PATHS = {"geometric": GeometricPath(), "diffusion": DiffusionPath()}
+def combine(coefficients: jax.Array, features: jax.Array) -> jax.Array:
+    """`sum_j c_j phi_j`, where a coefficient of zero silences even an infinite feature."""
+    silent = coefficients == 0
+    return jnp.sum(jnp.where(silent, 0, coefficients * jnp.where(silent, 0, features)))
 
 
-def _times(power: jax.Array, log_value: jax.Array) -> jax.Array:
-    """`power * log_value`, zero for a power of zero even where the density vanishes."""
-    return jnp.where(power == 0, 0, power * jnp.where(power == 0, 0, log_value))
-
-
-def tempered(powers: tuple[jax.Array, jax.Array], log_q: jax.Array, log_p: jax.Array) -> jax.Array:
-    """`a log q + b log p`."""
-    return _times(powers[0], log_q) + _times(powers[1], log_p)
-
-
-def work(lower: tuple, upper: tuple, log_q: jax.Array, log_p: jax.Array) -> jax.Array:
-    """`W = (a' - a) log q + (b' - b) log p` between two rungs given by their powers."""
-    return tempered((upper[0] - lower[0], upper[1] - lower[1]), log_q, log_p)
+def work(lower: jax.Array, upper: jax.Array, features: jax.Array) -> jax.Array:
+    """`W = sum_j (c_j' - c_j) phi_j` between two rungs given by their coefficients."""
+    return combine(upper - lower, features)

@@ -1,9 +1,10 @@
-"""References: the normalised densities that a ladder starts from, mixtures of Gaussians.
+r"""References: the normalised densities that a ladder starts from.
 
 A reference can be drawn from exactly, so that the lowest rung forgets everything at every iteration, and its
-log density and score cost no evaluation of the target. A broad one knows nothing of the target; a fitted one
-is the mixture of Gaussian ground states that walkers have found, kept wide by a broad leg: a component that
-covers what no walker saw.
+log density and score cost no evaluation of the target. A broad one, a single Gaussian, knows nothing of the
+target. A fitted one is made of the ground states that walkers have found: a mixture of Gaussians, or a
+product of one-dimensional states as Hartree's (`k^dim` modes for the price of `k dim` bumps), kept wide by a
+broad leg: a component that covers what no walker saw.
 """
 
 from typing import NamedTuple
@@ -12,68 +13,119 @@ import jax
 import jax.numpy as jnp
 
 __all__ = [
+    "DENSE_DIMENSIONS",
+    "AxisMixtures",
     "Reference",
     "add_component",
     "broad",
     "draw",
-    "fit_mixture",
+    "gaussian_log_densities",
     "log_density",
     "squared_distances",
     "value_and_score",
 ]
 
 DENSE_DIMENSIONS = 64  # full covariances up to here, diagonal ones beyond
-_SWEEPS = 25
+AXIS_BUMPS = 6  # Gaussians on each axis of the product
+
+
+class AxisMixtures(NamedTuple):
+    """`prod_i sum_k w_ik N(x_i; m_ik, s_ik^2)`: one mixture on each axis, each normalised.
+
+    Attributes:
+        log_weights: shape `(dim, bumps)`.
+        means: likewise.
+        scales: standard deviations, likewise.
+    """
+
+    log_weights: jax.Array
+    means: jax.Array
+    scales: jax.Array
 
 
 class Reference(NamedTuple):
-    """`q(x) = sum_k w_k N(x; m_k, (P_k' P_k)^-1)`, normalised.
+    """`q(x) = sum_k w_k N(x; m_k, (P_k' P_k)^-1) + w prod_i r_i(x_i)`, normalised.
 
     Attributes:
         log_weights: shape `(components,)`, `-inf` for components that are not used.
         means: shape `(components, dim)`.
         whiteners: lower triangular `P_k`, shape `(components, dim, dim)`, or their diagonals,
             shape `(components, dim)`.
+        product_log_weight: `log w` of the product, `-inf` where it is not used.
+        product: the `r_i`.
     """
 
     log_weights: jax.Array
     means: jax.Array
     whiteners: jax.Array
+    product_log_weight: jax.Array
+    product: AxisMixtures
 
 
-def _is_dense(reference: Reference) -> bool:
-    return reference.whiteners.ndim == 3
+def _is_dense(whiteners: jax.Array) -> bool:
+    return whiteners.ndim == 3
 
 
 def broad(centre: jax.Array, scale: jax.Array, components: int) -> Reference:
     """One Gaussian of standard deviations `scale`, shape `(dim,)`, with room for `components`."""
     dtype, dim = jnp.result_type(float), centre.size
-    inverse = jnp.broadcast_to(1 / jnp.asarray(scale, dtype), (dim,))
-    whitener = jnp.diag(inverse) if dim <= DENSE_DIMENSIONS else inverse
-    log_weights = jnp.full((components,), -jnp.inf, dtype).at[0].set(0)
-    means = jnp.broadcast_to(jnp.asarray(centre, dtype), (components, dim))
-    return Reference(log_weights, means, jnp.broadcast_to(whitener, (components, *whitener.shape)))
+    scale = jnp.broadcast_to(jnp.asarray(scale, dtype), (dim,))
+    centre = jnp.asarray(centre, dtype)
+    whitener = jnp.diag(1 / scale) if dim <= DENSE_DIMENSIONS else 1 / scale
+    product = AxisMixtures(
+        jnp.full((dim, AXIS_BUMPS), -jnp.log(jnp.asarray(AXIS_BUMPS, dtype))),
+        jnp.broadcast_to(centre[:, None], (dim, AXIS_BUMPS)),
+        jnp.broadcast_to(scale[:, None], (dim, AXIS_BUMPS)),
+    )
+    return Reference(
+        jnp.full((components,), -jnp.inf, dtype).at[0].set(0),
+        jnp.broadcast_to(centre, (components, dim)),
+        jnp.broadcast_to(whitener, (components, *whitener.shape)),
+        jnp.asarray(-jnp.inf, dtype),
+        product,
+    )
 
 
 def squared_distances(reference: Reference, x: jax.Array) -> jax.Array:
-    """`|P_k (x - m_k)|^2` to every component, shape `(components,)`."""
+    """Of `x` to every Gaussian and to the product, in their standard deviations; infinite where not used.
+
+    `|P_k (x - m_k)|^2`, and for the product the sum over axes of the squared distance to the nearest bump;
+    shape `(components + 1,)`.
+    """
+    gaussians = jnp.where(reference.log_weights > -jnp.inf, _distances(reference, x), jnp.inf)
+    offsets = (x[:, None] - reference.product.means) / reference.product.scales
+    product = jnp.sum(jnp.min(offsets**2, axis=1))
+    product = jnp.where(reference.product_log_weight > -jnp.inf, product, jnp.inf)
+    return jnp.concatenate([gaussians, product[None]])
+
+
+def _distances(reference: Reference, x: jax.Array) -> jax.Array:
     offset = x - reference.means
-    if _is_dense(reference):
+    if _is_dense(reference.whiteners):
         return jnp.sum(jnp.einsum("kij,kj->ki", reference.whiteners, offset) ** 2, 1)
     return jnp.sum((reference.whiteners * offset) ** 2, 1)
 
 
-def _components(reference: Reference, x: jax.Array) -> jax.Array:
-    """`log N(x; m_k, .)` of every component, shape `(components,)`."""
+def gaussian_log_densities(reference: Reference, x: jax.Array) -> jax.Array:
+    """`log N(x; m_k, .)` of every Gaussian, shape `(components,)`."""
     whiteners = reference.whiteners
-    diagonal = jnp.diagonal(whiteners, axis1=1, axis2=2) if _is_dense(reference) else whiteners
+    diagonal = jnp.diagonal(whiteners, axis1=1, axis2=2) if _is_dense(whiteners) else whiteners
     constant = 0.5 * x.size * jnp.log(2 * jnp.asarray(jnp.pi, x.dtype))
-    return jnp.sum(jnp.log(diagonal), 1) - 0.5 * squared_distances(reference, x) - constant
+    return jnp.sum(jnp.log(diagonal), 1) - 0.5 * _distances(reference, x) - constant
+
+
+def _product_log_density(product: AxisMixtures, x: jax.Array) -> jax.Array:
+    z = (x[:, None] - product.means) / product.scales
+    constant = 0.5 * jnp.log(2 * jnp.asarray(jnp.pi, x.dtype))
+    bumps = product.log_weights - 0.5 * z**2 - jnp.log(product.scales) - constant
+    return jnp.sum(jax.nn.logsumexp(bumps, axis=1))
 
 
 def log_density(reference: Reference, x: jax.Array) -> jax.Array:
     """`log q(x)`, a scalar."""
-    return jax.nn.logsumexp(reference.log_weights + _components(reference, x))
+    gaussians = reference.log_weights + gaussian_log_densities(reference, x)
+    product = reference.product_log_weight + _product_log_density(reference.product, x)
+    return jax.nn.logsumexp(jnp.append(gaussians, product))
 
 
 def value_and_score(reference: Reference, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -83,13 +135,19 @@ def value_and_score(reference: Reference, x: jax.Array) -> tuple[jax.Array, jax.
 
 def draw(reference: Reference, key: jax.Array) -> jax.Array:
     """One exact draw, shape `(dim,)`."""
-    key_component, key_noise = jax.random.split(key)
-    k = jax.random.categorical(key_component, reference.log_weights)
+    key_component, key_bumps, key_noise = jax.random.split(key, 3)
+    k = jax.random.categorical(key_component, jnp.append(reference.log_weights, reference.product_log_weight))
     noise = jax.random.normal(key_noise, reference.means.shape[1:], reference.means.dtype)
-    whitener = reference.whiteners[k]
-    if _is_dense(reference):
-        return reference.means[k] + jax.scipy.linalg.solve_triangular(whitener, noise, lower=True)
-    return reference.means[k] + noise / whitener
+    last = reference.log_weights.size - 1
+    whitener, mean = reference.whiteners[jnp.minimum(k, last)], reference.means[jnp.minimum(k, last)]
+    if _is_dense(reference.whiteners):
+        gaussian = mean + jax.scipy.linalg.solve_triangular(whitener, noise, lower=True)
+    else:
+        gaussian = mean + noise / whitener
+    product = reference.product
+    bumps = jax.random.categorical(key_bumps, product.log_weights, axis=1)[:, None]
+    means, scales = (jnp.take_along_axis(leaf, bumps, 1)[:, 0] for leaf in (product.means, product.scales))
+    return jnp.where(k > last, means + scales * noise, gaussian)
 
 
 def add_component(
@@ -99,73 +157,12 @@ def add_component(
 
     The others keep their proportions; a share of zero switches the slot off.
     """
-    others = reference.log_weights.at[slot].set(-jnp.inf)
+    others = jnp.append(reference.log_weights.at[slot].set(-jnp.inf), reference.product_log_weight)
     others = others - jax.nn.logsumexp(others) + jnp.log1p(-share)
-    return Reference(
-        others.at[slot].set(jnp.where(share > 0, jnp.log(jnp.where(share > 0, share, 1)), -jnp.inf)),
-        reference.means.at[slot].set(mean),
-        reference.whiteners.at[slot].set(whitener),
+    log_share = jnp.where(share > 0, jnp.log(jnp.where(share > 0, share, 1)), -jnp.inf)
+    return reference._replace(
+        log_weights=others[:-1].at[slot].set(log_share),
+        means=reference.means.at[slot].set(mean),
+        whiteners=reference.whiteners.at[slot].set(whitener),
+        product_log_weight=others[-1],
     )
-
-
-def fit_mixture(key: jax.Array, points: jax.Array, components: int) -> Reference:
-    r"""A mixture of `components` Gaussians fitted to draws by expectation-maximisation.
-
-    Covariances are shrunk towards the diagonal of the pooled scatter within clusters, `S_k = (n_k C_k + nu W)
-    / (n_k + nu)` with `nu = dim + 2` (the mode under an inverse Wishart law), and seeds are spread out
-    (k-means++, Arthur and Vassilvitskii 2007).
-
-    Args:
-        key: JAX key of the seeds.
-        points: draws, shape `(n, dim)`.
-        components: how many.
-    """
-    n, dim = points.shape
-    dtype = points.dtype
-    centre = jnp.mean(points, 0)
-    tiny = 1e-6 * (1 + jnp.abs(centre))
-    scale = jnp.maximum(jnp.std(points, 0), tiny)
-    y = (points - centre) / scale
-
-    def seed(carry, key):
-        distance, _ = carry
-        chosen = y[jax.random.categorical(key, jnp.log(distance + 1e-12))]
-        return (jnp.minimum(distance, jnp.sum((y - chosen) ** 2, 1)), chosen), chosen
-
-    first = (jnp.full((n,), 1e12, dtype), y[0])
-    _, seeds = jax.lax.scan(seed, first, jax.random.split(key, components))
-    nearest = jnp.argmin(jnp.sum((y[:, None] - seeds) ** 2, 2), 1)
-    shares = jax.nn.one_hot(nearest, components, dtype=dtype)
-    prior = dim + 2.0
-
-    def maximise(shares):
-        counts = jnp.sum(shares, 0)
-        means = shares.T @ y / jnp.maximum(counts, 1e-3)[:, None]
-        second = shares.T @ y**2 / jnp.maximum(counts, 1e-3)[:, None]
-        within = jnp.maximum(counts @ jnp.maximum(second - means**2, 0) / n, 1e-6)
-        weight = (counts / (counts + prior))[:, None]
-        if dim <= DENSE_DIMENSIONS:
-
-            def covariance(share, mean, count):
-                offset = (y - mean) * jnp.sqrt(share)[:, None]
-                return (offset.T @ offset + prior * jnp.diag(within)) / (count + prior)
-
-            matrices = jax.vmap(covariance, in_axes=(1, 0, 0))(shares, means, counts)
-            factors = jnp.linalg.cholesky(matrices)
-            eye = jnp.broadcast_to(jnp.eye(dim, dtype=dtype), factors.shape)
-            whiteners = jax.scipy.linalg.solve_triangular(factors, eye, lower=True)
-        else:
-            variance = weight * jnp.maximum(second - means**2, 0) + (1 - weight) * within
-            whiteners = 1 / jnp.sqrt(variance)
-        log_weights = jnp.log((counts + 1e-3) / jnp.sum(counts + 1e-3))
-        return Reference(log_weights, means, whiteners)
-
-    def sweep(_, shares):
-        mixture = maximise(shares)
-        logits = jax.vmap(lambda x: mixture.log_weights + _components(mixture, x))(y)
-        return jax.nn.softmax(logits)
-
-    mixture = maximise(jax.lax.fori_loop(0, _SWEEPS, sweep, shares))
-    # From standardised coordinates back to those of the target.
-    inverse = 1 / scale
-    return Reference(mixture.log_weights, centre + scale * mixture.means, mixture.whiteners * inverse)

@@ -16,17 +16,25 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from qdesampler.kernels import tempering_reference as references
-from qdesampler.kernels.tempering import Evaluate, Replica, at_powers, explore, place
-from qdesampler.kernels.tempering_path import TemperingPath, tempered
+from qdesampler.kernels.tempering import Replica, at_rung, explore, place
+from qdesampler.kernels.tempering_path import Evaluate, TemperingPath, combine
 from qdesampler.kernels.tempering_reference import Reference
 from qdesampler.solvers.metric import Metric, fisher_loss, fit_metric, identity_metric
 
-__all__ = ["Walkers", "WalkerSettings", "choose_metric", "log_weights", "resample", "run_walkers"]
+__all__ = [
+    "Walkers",
+    "WalkerSettings",
+    "choose_metric",
+    "log_weights",
+    "resample",
+    "run_walkers",
+    "target_log_weights",
+]
 
 DENSE_DIMENSIONS = 64
 LENGTH = 1.5  # of a trajectory in whitened units: about a quarter period of a Gaussian
 _BISECTIONS = 30
+_SMALL_SHARE, _LINEAR = 0.25, 0.3  # trajectories with small steps where the score is less linear than this
 
 
 class WalkerSettings(NamedTuple):
@@ -78,18 +86,18 @@ class Walkers(NamedTuple):
         return self.fractions[self.used - 1] >= 1
 
 
-def choose_metric(replicas: Replica, powers: tuple[jax.Array, jax.Array]) -> Metric:
-    """The metric of a rung behind a gain test: identity, diagonal or dense by the energy on held-out draws.
+def choose_metric(replicas: Replica) -> tuple[Metric, jax.Array]:
+    """The metric of a rung behind a gain test, and the share of its trajectories that take small steps.
 
-    Every other draw fits; the rest judges which kind of metric leaves the least Fisher divergence.
+    Every other draw fits; the rest judges which kind of metric (identity, diagonal or dense) leaves the least
+    Fisher divergence, and how much of the scores is linear in the position: about all of it where one metric
+    serves everywhere, next to nothing in a funnel.
 
     Args:
-        replicas: equally weighted draws of the rung, leading axis `n`.
-        powers: of the rung.
+        replicas: equally weighted draws of the rung, on it, leading axis `n`.
     """
     n, dim = replicas.position.shape
-    a, b = powers
-    scores = a * replicas.reference_score + jnp.where(b == 0, 0, b * replicas.target_score)
+    scores = replicas.score
     usable = jnp.all(jnp.isfinite(scores), 1).astype(scores.dtype)
     rank = dim if dim <= DENSE_DIMENSIONS else 0
     previous = identity_metric(dim, rank)
@@ -108,23 +116,39 @@ def choose_metric(replicas: Replica, powers: tuple[jax.Array, jax.Array]) -> Met
     best = jnp.argmin(losses)
     chosen = jax.tree.map(lambda leaf: leaf[best, 1], kinds)
     sound = jnp.all(jnp.isfinite(chosen.scale) & (chosen.scale > 0))
-    return jax.tree.map(lambda c, p: jnp.where(sound, c, p), chosen, previous)
+    metric = jax.tree.map(lambda c, p: jnp.where(sound, c, p), chosen, previous)
+    if dim > DENSE_DIMENSIONS:
+        return metric, jnp.zeros((), scores.dtype)
+    linear = _linearity(replicas.position, jnp.where(usable[:, None] > 0, scores, 0))
+    return metric, jnp.where(linear < _LINEAR, _SMALL_SHARE, 0.0).astype(scores.dtype)
 
 
-def _stage_densities(replicas, powers, log_normalisers, used):
-    """`log pi_r(x) - log Z_r` of every point under every stage, `-inf` for stages not reached."""
+def _linearity(positions: jax.Array, scores: jax.Array) -> jax.Array:
+    """Share of the scores' variance, mean over coordinates, that half of the draws predict in the others."""
+    n, dim = positions.shape
+    x = (positions - jnp.mean(positions, 0)) / (jnp.std(positions, 0) + 1e-12)
+    y = (scores - jnp.mean(scores, 0)) / (jnp.std(scores, 0) + 1e-12)
+    x, y = x[: 2 * (n // 2)], y[: 2 * (n // 2)]
+    gram = x[::2].T @ x[::2] + 1e-3 * n * jnp.eye(dim, dtype=x.dtype)
+    slopes = jnp.linalg.solve(gram, x[::2].T @ y[::2])
+    left = jnp.sum((y[1::2] - x[1::2] @ slopes) ** 2, 0) / (jnp.sum(y[1::2] ** 2, 0) + 1e-12)
+    return jnp.mean(jnp.clip(1 - left, 0, 1))
+
+
+def _stage_densities(features, coefficients, log_normalisers, used):
+    """`log pi_r(x) - log Z_r` of every position under every stage, `-inf` for stages not reached."""
     reached = jnp.arange(log_normalisers.size) < used
 
-    def stage(a, b, log_z, is_reached):
-        value = tempered((a, b), replicas.log_reference, replicas.log_target) - log_z
+    def stage(rung, log_z, is_reached):
+        value = jax.vmap(lambda phi: combine(rung, phi))(features) - log_z
         return jnp.where(is_reached, value, -jnp.inf)
 
-    return jax.vmap(stage)(powers[0], powers[1], log_normalisers, reached)
+    return jax.vmap(stage)(coefficients, log_normalisers, reached)
 
 
-def _log_mixture(replicas, path, fractions, log_normalisers, used) -> jax.Array:
-    powers = jax.vmap(path.coefficients)(fractions)
-    densities = _stage_densities(replicas, powers, log_normalisers, used)
+def _log_mixture(features, path, fractions, log_normalisers, used) -> jax.Array:
+    coefficients = jax.vmap(path.coefficients)(fractions)
+    densities = _stage_densities(features, coefficients, log_normalisers, used)
     return jax.nn.logsumexp(densities, axis=0) - jnp.log(used)
 
 
@@ -138,6 +162,12 @@ def log_weights(walkers: Walkers, log_density: jax.Array) -> jax.Array:
     in_use = jnp.arange(points) < walkers.used * per_stage
     weights = jnp.where(in_use, log_density - walkers.log_mixture, -jnp.inf)
     return jnp.where(jnp.isnan(weights), -jnp.inf, weights)
+
+
+def target_log_weights(walkers: Walkers, path: TemperingPath) -> jax.Array:
+    """Log weights of all stored positions for the end of the path."""
+    end = path.coefficients(jnp.ones((), walkers.log_mixture.dtype))
+    return log_weights(walkers, jax.vmap(lambda phi: combine(end, phi))(walkers.replicas.features))
 
 
 def _mean_in_use(weights: jax.Array, in_use: jax.Array) -> jax.Array:
@@ -171,14 +201,12 @@ def run_walkers(
         settings: sizes.
     """
     n, stages = settings.walkers, settings.stages
-    dim = reference.means.shape[1]
     dtype = jnp.result_type(float)
     key_draw, key_run = jax.random.split(key)
-    powers_of = path.coefficients
+    beginning = path.coefficients(jnp.zeros((), dtype))
 
     def start(key):
-        zero, one = jnp.zeros((), dtype), jnp.ones((), dtype)
-        return place(references.draw(reference, key), evaluate, reference, (one, zero))
+        return place(path.draw(reference, key), evaluate, reference, path, beginning)
 
     first = jax.vmap(start)(jax.random.split(key_draw, n))
 
@@ -196,11 +224,12 @@ def run_walkers(
         key, stored, fractions, log_z, used, step_size, evals, _ = carry
         key, key_resample, key_moves = jax.random.split(key, 3)
         points = flat(stored)
-        log_mixture = _log_mixture(points, path, fractions, log_z, used)
+        log_mixture = _log_mixture(points.features, path, fractions, log_z, used)
         in_use = jnp.arange(stages * n) < used * n
 
         def weigh(s):
-            log_pi = tempered(powers_of(s), points.log_reference, points.log_target)
+            rung = path.coefficients(s)
+            log_pi = jax.vmap(lambda phi: combine(rung, phi))(points.features)
             weights = jnp.where(in_use, log_pi - log_mixture, -jnp.inf)
             return jnp.where(jnp.isnan(weights), -jnp.inf, weights)
 
@@ -223,25 +252,25 @@ def run_walkers(
         weights = weigh(fraction)
         log_normaliser = _mean_in_use(weights, used * n)
         chosen = resample(key_resample, weights, n)
-        powers = powers_of(fraction)
-        population = jax.vmap(lambda replica: at_powers(replica, powers))(
+        rung = path.coefficients(fraction)
+        population = jax.vmap(lambda replica: at_rung(replica, rung))(
             jax.tree.map(lambda leaf: leaf[chosen], points)
         )
-        metric = choose_metric(population, powers)
+        metric, small_share = choose_metric(population)
 
         def move(i, carry):
             population, step_size, evals, _ = carry
             steps = jnp.clip(jnp.ceil(LENGTH / step_size), 1, settings.max_steps).astype(int)
             keys = jax.random.split(jax.random.fold_in(key_moves, i), n)
-            population, info = jax.vmap(
+            population, info, small = jax.vmap(
                 lambda key, replica: explore(
-                    key, replica, evaluate, reference, powers, metric, step_size, steps
+                    key, replica, evaluate, reference, path, rung, metric, step_size, steps, small_share
                 )
             )(keys, population)
-            rate = jnp.mean(info.accept_prob)
+            rate = jnp.mean(jnp.where(small, settings.target_accept_prob, info.accept_prob))
             # One step of stochastic approximation on the logarithm, bold enough to halve in one move.
             step_size = step_size * jnp.exp(rate - settings.target_accept_prob)
-            return population, jnp.clip(step_size, 1e-6, 2.0), evals + n * steps, rate
+            return population, jnp.clip(step_size, 1e-6, 2.0), evals + n * steps * path.slices, rate
 
         population, step_size, evals, rate = jax.lax.fori_loop(
             0, settings.moves, move, (population, step_size, evals, jnp.zeros((), dtype))
@@ -256,11 +285,11 @@ def run_walkers(
         jnp.zeros((stages,), dtype),
         jnp.zeros((stages,), dtype),
         jnp.ones((), int),
-        jnp.asarray(min(1.0, 1.2 * dim**-0.25), dtype),
-        jnp.asarray(n, int),
+        jnp.asarray(min(1.0, 1.2 * first.position.shape[1] ** -0.25), dtype),
+        jnp.asarray(n * path.slices, int),
         jnp.zeros((), dtype),
     )
     _, stored, fractions, log_z, used, step_size, evals, rate = jax.lax.while_loop(going, stage, begun)
     points = flat(stored)
-    log_mixture = _log_mixture(points, path, fractions, log_z, used)
+    log_mixture = _log_mixture(points.features, path, fractions, log_z, used)
     return Walkers(points, fractions, log_z, used, log_mixture, step_size, evals, rate)

@@ -4,15 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.stats import kstest
+from scipy.stats import ks_2samp, kstest
 
 from qdesampler.kernels import tempering_reference as references
 from qdesampler.kernels.ladder_schedule import equal_shares, rungs_for
 from qdesampler.kernels.ladder_statistics import BATCHES, add_iteration, empty_sums
 from qdesampler.kernels.tempering import place, sweep
-from qdesampler.kernels.tempering_fit import COMPONENTS, fit_reference
+from qdesampler.kernels.tempering_fit import fit_reference, room_for
+from qdesampler.kernels.tempering_mixture import fit_mixture, fit_product
 from qdesampler.kernels.tempering_path import DiffusionPath, GeometricPath, work
-from qdesampler.kernels.tempering_walkers import WalkerSettings, log_weights, run_walkers
+from qdesampler.kernels.tempering_slices import PathIntegralPath, _bridge
+from qdesampler.kernels.tempering_walkers import WalkerSettings, run_walkers, target_log_weights
 from qdesampler.solvers.metric import identity_metric
 
 GRID = np.linspace(-12, 12, 4001)
@@ -25,7 +27,7 @@ def log_target(x):
 
 
 def rung_law(path, reference, fraction):
-    a, b = path.coefficients(jnp.asarray(fraction))
+    a, b = np.asarray(path.coefficients(jnp.asarray(fraction)))
     x = jnp.asarray(GRID)[:, None]
     log_q = jax.vmap(lambda y: references.log_density(reference, y))(x)
     density = np.exp(np.asarray(a * log_q + b * jax.vmap(log_target)(x), float))
@@ -39,16 +41,17 @@ def rungs_after(path, log_ratio=None, sweeps=6):
     laws = [rung_law(path, reference, s)[1] for s in fractions]
     unit = np.random.default_rng(5).uniform(size=(LADDERS, 4))
     x = np.stack([np.interp(unit[:, k], laws[k], GRID) for k in range(4)], 1)[..., None]
-    powers = jax.vmap(path.coefficients)(fractions)
+    coefficients = jax.vmap(path.coefficients)(fractions)
     evaluate = jax.value_and_grad(log_target)
     metric = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (4, *leaf.shape)), identity_metric(1, 0))
     options = {} if log_ratio is None else {"log_ratio": log_ratio}
 
     def run(key, x):
-        replicas = jax.vmap(lambda y, a, b: place(y, evaluate, reference, (a, b)))(x, *powers)
+        replicas = jax.vmap(lambda y, c: place(y, evaluate, reference, path, c))(x, coefficients)
 
         def one(i, replicas):
-            args = (reference, path, fractions, metric, jnp.full(4, 0.5), jnp.asarray(2), i % 2)
+            steps, small = jnp.full(4, 0.5), jnp.full(4, 0.5)
+            args = (reference, path, fractions, metric, steps, jnp.asarray(2), small, i % 2)
             return sweep(jax.random.fold_in(key, i), replicas, evaluate, *args, **options)[0]
 
         return jax.lax.fori_loop(0, sweeps, one, replicas).position[..., 0]
@@ -67,6 +70,69 @@ def test_a_swap_with_one_sign_flipped_does_not():
     assert min(rungs_after(GeometricPath(), lambda up, down: up + down)) < 1e-9
 
 
+def ring_draws(path, reference, fraction, key, count):
+    """Positions from a rung of the path integral, by importance resampling of a wide proposal."""
+    n = 64 * count
+    coefficients = path.coefficients(jnp.asarray(fraction))
+    key_first, key_ring = jax.random.split(key)
+    first = 3.5 * jax.random.normal(key_first, (n, 1))
+    ring = jax.random.normal(key_ring, (n, path.slices - 1)) / jnp.sqrt(coefficients[3])
+    x = jnp.concatenate([first, ring], 1)
+    placed = jax.vmap(lambda y: place(y, jax.value_and_grad(log_target), reference, path, coefficients))(x)
+    log_proposal = -0.5 * (first[:, 0] / 3.5) ** 2 - 0.5 * coefficients[3] * jnp.sum(ring**2, 1)
+    weights = np.exp(np.asarray(placed.log_density - log_proposal, float))
+    return x[np.random.default_rng(3).choice(n, count, p=weights / weights.sum())]
+
+
+def test_a_sweep_leaves_the_rings_of_a_path_integral_invariant_and_its_end_is_the_target():
+    path = PathIntegralPath(slices=3, loose=1.0, stiff=50.0)
+    reference = references.broad(jnp.zeros(1), jnp.full((1,), 3.0), 2)
+    fractions = jnp.asarray([0.0, 0.3, 0.7, 1.0])
+    coefficients = jax.vmap(path.coefficients)(fractions)
+    keys = jax.random.split(jax.random.key(8), 4)
+    x = jnp.stack(
+        [ring_draws(path, reference, s, k, LADDERS) for s, k in zip(fractions, keys, strict=True)], 1
+    )
+    evaluate = jax.value_and_grad(log_target)
+    metric = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (4, *leaf.shape)), identity_metric(3, 0))
+
+    def run(key, x):
+        replicas = jax.vmap(lambda y, c: place(y, evaluate, reference, path, c))(x, coefficients)
+
+        def one(i, replicas):
+            steps, small = jnp.asarray([0.4, 0.4, 0.2, 0.15]), jnp.zeros(4)
+            args = (reference, path, fractions, metric, steps, jnp.asarray(2), small, i % 2)
+            return sweep(jax.random.fold_in(key, i), replicas, evaluate, *args)[0]
+
+        return jax.lax.fori_loop(0, 6, one, replicas).position
+
+    final = np.asarray(jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(9), LADDERS), x))
+    law = rung_law(GeometricPath(), reference, 1.0)[1]
+    assert kstest(final[:, -1, 0], lambda v: np.interp(v, GRID, law)).pvalue > 1e-3
+    assert kstest(final[:, 0, 0] / 3.0, "norm").pvalue > 1e-3
+    for rung in range(4):
+        for column in range(3):
+            assert ks_2samp(final[:, rung, column], np.asarray(x)[:, rung, column]).pvalue > 1e-3
+
+
+def test_the_features_of_a_ring_have_these_gradients_and_its_slices_its_energy():
+    path, dim = PathIntegralPath(slices=4, loose=2.0), 2
+    scale = jnp.asarray([2.0, 0.5])
+    reference = references.broad(jnp.zeros(dim), scale, 2)
+    evaluate = jax.value_and_grad(lambda x: -jnp.sum(x**4) + x[0] * x[1])
+    position = jnp.asarray(np.random.default_rng(2).normal(size=8).astype(np.float32))
+    features, gradients = path.features(position, evaluate, reference)
+    numeric = jax.jacrev(lambda y: path.features(y, evaluate, reference)[0])(position)
+    np.testing.assert_allclose(gradients, numeric, rtol=1e-3, atol=1e-3)
+    points = position[:dim] / scale + _bridge(4) @ position[dim:].reshape(3, dim)
+    ring = jnp.sum((points - jnp.roll(points, 1, axis=0)) ** 2)
+    np.testing.assert_allclose(features[3], -0.5 * ring, rtol=1e-5)
+    with pytest.raises(ValueError, match="at least 2"):
+        PathIntegralPath(slices=1)
+    with pytest.raises(ValueError, match="loose < stiff"):
+        PathIntegralPath(loose=3.0, stiff=2.0)
+
+
 def test_paths_lead_from_the_reference_to_the_target_and_diffusion_lowers_d():
     for path in (GeometricPath(), DiffusionPath(8.0, 0.4)):
         assert [float(c) for c in path.coefficients(jnp.asarray(0.0))] == [1, 0]
@@ -81,8 +147,8 @@ def test_paths_lead_from_the_reference_to_the_target_and_diffusion_lowers_d():
 
 
 def test_work_is_zero_where_the_reference_alone_matters_and_the_target_vanishes():
-    same = (jnp.asarray(0.7), jnp.asarray(0.0))
-    assert float(work(same, same, jnp.asarray(-1.0), jnp.asarray(-jnp.inf))) == 0
+    lower, upper = jnp.asarray([0.7, 0.0]), jnp.asarray([0.6, 0.0])
+    np.testing.assert_allclose(work(lower, upper, jnp.asarray([-1.0, -jnp.inf])), 0.1, rtol=1e-5)
 
 
 def test_a_fitted_mixture_is_normalised_and_is_drawn_from_exactly():
@@ -90,7 +156,7 @@ def test_a_fitted_mixture_is_normalised_and_is_drawn_from_exactly():
     points = jnp.concatenate(
         [jax.random.normal(key, (300, 2)) * 0.5 + 3, jax.random.normal(key, (100, 2)) - 3]
     )
-    mixture = references.fit_mixture(jax.random.key(4), points, 2)
+    mixture = fit_mixture(jax.random.key(4), points, 2)
     axis = jnp.linspace(-12, 12, 301)
     grid = jnp.stack(jnp.meshgrid(axis, axis), -1).reshape(-1, 2)
     density = np.exp(np.asarray(jax.vmap(lambda x: references.log_density(mixture, x))(grid)))
@@ -99,6 +165,36 @@ def test_a_fitted_mixture_is_normalised_and_is_drawn_from_exactly():
     share = float(jnp.mean(draws[:, 0] > 0))
     assert abs(share - 0.75) < 5 * np.sqrt(0.75 * 0.25 / 8000) + 0.01
     np.testing.assert_allclose(jnp.mean(draws, 0), np.asarray(density @ grid / density.sum()), atol=0.2)
+
+
+def test_a_fitted_product_is_normalised_drawn_from_exactly_and_holds_every_combination_of_modes():
+    signs = np.random.default_rng(6).choice([-1.0, 1.0], (600, 3), p=[0.3, 0.7])
+    points = jnp.asarray(2 * signs + 0.3 * np.random.default_rng(7).normal(size=signs.shape), float)
+    wide = references.broad(jnp.zeros(3), jnp.ones(3), 2)
+    off = jnp.full(2, -jnp.inf)
+    product = fit_product(jax.random.key(0), points)
+    reference = wide._replace(log_weights=off, product_log_weight=jnp.zeros(()), product=product)
+    axis = jnp.linspace(-4, 4, 81)
+    grid = jnp.stack(jnp.meshgrid(axis, axis, axis), -1).reshape(-1, 3)
+    density = np.exp(np.asarray(jax.vmap(lambda x: references.log_density(reference, x))(grid)))
+    np.testing.assert_allclose(density.sum() * 0.1**3, 1, atol=2e-2)
+    draws = jax.vmap(lambda k: references.draw(reference, k))(jax.random.split(jax.random.key(1), 4000))
+    octants = np.asarray(draws > 0) @ np.array([1, 2, 4])
+    expected = np.prod(np.where(np.array([[i >> k & 1 for k in range(3)] for i in range(8)]), 0.7, 0.3), 1)
+    np.testing.assert_allclose(np.bincount(octants, minlength=8) / 4000, expected, atol=0.06)
+    # A Gaussian beside it keeps the whole normalised.
+    both = references.add_component(reference, 1, jnp.zeros(3), jnp.eye(3), jnp.asarray(0.25))
+    weights = jnp.append(both.log_weights, both.product_log_weight)
+    np.testing.assert_allclose(jax.nn.logsumexp(weights), 0, atol=1e-6)
+
+
+def test_narrow_clusters_stay_narrow_beside_wide_ones():
+    rng = np.random.default_rng(9)
+    narrow, wide = 0.02 * rng.normal(size=(200, 6)), 5 + rng.normal(size=(200, 6))
+    mixture = fit_mixture(jax.random.key(0), jnp.asarray(np.concatenate([narrow, wide]), float), 16)
+    at = references.log_density(mixture, jnp.full(6, 0.01))
+    truth = np.log(0.5) - 6 * np.log(0.02 * np.sqrt(2 * np.pi)) - 0.5 * 6 * 0.25
+    assert abs(float(at) - truth) < 2
 
 
 def test_equal_shares_split_a_known_barrier_evenly():
@@ -136,12 +232,12 @@ def test_sums_merge_their_batches_and_lose_nothing():
 def test_walkers_find_the_evidence_and_the_masses_of_two_modes():
     density, law = rung_law(GeometricPath(), references.broad(jnp.zeros(1), jnp.full((1,), 3.0), 2), 1.0)
     truth, left = np.log(density.sum() * (GRID[1] - GRID[0])), np.interp(0, GRID, law)
-    wide = references.broad(jnp.zeros(1), jnp.full((1,), 4.0), COMPONENTS)
+    wide = references.broad(jnp.zeros(1), jnp.full((1,), 4.0), room_for(1))
     settings = WalkerSettings(walkers=400, stages=24)
 
     def run(key):
         walkers = run_walkers(key, jax.value_and_grad(log_target), wide, GeometricPath(), settings)
-        weights = log_weights(walkers, walkers.replicas.log_target)
+        weights = target_log_weights(walkers, GeometricPath())
         log_z = jax.nn.logsumexp(weights) - jnp.log(walkers.used * 400)
         mass = jnp.sum(jax.nn.softmax(weights) * (walkers.replicas.position[:, 0] < 0))
         return log_z, mass, walkers.finished
@@ -161,12 +257,13 @@ def test_a_spike_that_walkers_cannot_see_is_found_by_descents():
         narrow = jnp.log(0.9) - 0.5 * jnp.sum((x / width) ** 2) - dim * jnp.log(width)
         return jnp.logaddexp(narrow, jnp.log(0.1) - 0.5 * jnp.sum(x**2))
 
-    wide = references.broad(jnp.zeros(dim), jnp.full((dim,), 3.0), COMPONENTS)
+    wide = references.broad(jnp.zeros(dim), jnp.full((dim,), 3.0), room_for(dim))
     evaluate = jax.value_and_grad(spike)
 
     def run(key):
         walkers = run_walkers(key, evaluate, wide, GeometricPath(), WalkerSettings(walkers=64, stages=24))
-        return fit_reference(key, walkers, evaluate, wide)
+        one = jax.tree.map(lambda leaf: leaf[None], walkers)
+        return fit_reference(key, one, evaluate, wide, GeometricPath())
 
     fit = jax.jit(run)(jax.random.key(0))
     assert abs(float(fit.hidden_share) - 0.9) < 0.1
