@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.infer import MCMC
+from numpyro.infer import NUTS
 
 from qdesampler.bench.blackjax_peers import _blackjax
 from qdesampler.bench.evidence_targets import EvidenceTarget
-from qdesampler.diagnostics.ladder import ladder_findings
+from qdesampler.diagnostics.ladder import ladder_findings, ladder_summary
 from qdesampler.infer.annealed import AnnealedQDE
 from qdesampler.infer.annealed_walkers import anneal_walkers
+from qdesampler.infer.driver import MCMC
 from qdesampler.infer.evidence import evidence_report
 from qdesampler.kernels import tempering_reference as references
 from qdesampler.kernels.ladder import Ladder, ladder_step
@@ -39,7 +40,10 @@ class Sizes(NamedTuple):
 
 
 class Result(NamedTuple):
-    """One seed of one method; `mass` of the mode looked at; evaluations split where draws can be added."""
+    """One seed of one method; `mass` of the mode looked at; evaluations split where draws can be added.
+
+    `round_trips` are those of the kept iterations of all chains.
+    """
 
     log_evidence: float
     error: float
@@ -47,13 +51,13 @@ class Result(NamedTuple):
     warmup_evals: int
     draw_evals: int
     alarms: tuple[str, ...] = ()
+    round_trips: float = math.nan
 
 
 def annealed(**options: Any) -> Callable[[EvidenceTarget, Sizes], list[Result]]:
-    """AnnealedQDE, four chains a seed; chains of all seeds run together and agree on the rungs."""
+    """AnnealedQDE, four chains a seed; each seed a run of its own."""
 
     def run(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
-        chains = CHAINS * sizes.seeds
         kernel = AnnealedQDE(
             potential_fn=lambda x: -target.log_density(x), reference=(0.0, target.reference), **options
         )
@@ -61,22 +65,26 @@ def annealed(**options: Any) -> Callable[[EvidenceTarget, Sizes], list[Result]]:
             kernel,
             num_warmup=sizes.warmup,
             num_samples=sizes.draws,
-            num_chains=chains,
+            num_chains=CHAINS,
             chain_method="vectorized",
             progress_bar=False,
         )
-        mcmc.run(jax.random.key(17), init_params=jnp.full((chains, target.dim), 0.1))
-        draws = mcmc.get_samples(group_by_chain=True)
-        evals = np.asarray(mcmc.get_extra_fields(group_by_chain=True)["num_evals"], np.int64).sum(axis=1)
-        return _by_seed(target, mcmc.last_state, draws, evals, sizes)
+        start = jnp.full((CHAINS, target.dim), 0.1)
+        results = []
+        for seed in range(sizes.seeds):
+            mcmc.run(jax.random.key(17 + seed), init_params=start)
+            draws = jnp.asarray(mcmc.get_samples(group_by_chain=True))
+            evals = np.asarray(mcmc.get_extra_fields(group_by_chain=True)["num_evals"], np.int64).sum(axis=1)
+            results += _by_seed(target, mcmc.last_state, draws, evals, 1)
+        return results
 
     return run
 
 
-def _by_seed(target, state, draws, evals, sizes) -> list[Result]:
+def _by_seed(target, state, draws, evals, seeds) -> list[Result]:
     inside = np.asarray(jax.vmap(jax.vmap(target.in_mode))(draws), float).mean(axis=1)
     results = []
-    for seed in range(sizes.seeds):
+    for seed in range(seeds):
         rows = slice(CHAINS * seed, CHAINS * (seed + 1))
         part = state._replace(adapt_state=jax.tree.map(lambda leaf, rows=rows: leaf[rows], state.adapt_state))
         report = evidence_report(part)
@@ -88,6 +96,7 @@ def _by_seed(target, state, draws, evals, sizes) -> list[Result]:
                 int(np.sum(np.asarray(state.warmup_evals[rows]), dtype=np.int64)),
                 int(evals[rows].sum()),
                 tuple(finding.code for finding in ladder_findings(part)),
+                float(ladder_summary(part).round_trips.sum()),
             )
         )
     return results
@@ -166,7 +175,7 @@ def plain_tempering(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
     evals = np.asarray(evals, np.int64)
     warm = evals[:, : sizes.warmup].sum(1) + np.asarray(spent, np.int64).sum(1) + rungs + _TRIAL_RUNGS
     state = _PeerState(_PeerAdapt(ladder), warm)
-    return _by_seed(target, state, draws[:, sizes.warmup :], evals[:, sizes.warmup :].sum(1), sizes)
+    return _by_seed(target, state, draws[:, sizes.warmup :], evals[:, sizes.warmup :].sum(1), sizes.seeds)
 
 
 def walkers(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
@@ -277,12 +286,37 @@ def _dynesty() -> Any:
     return dynesty
 
 
+def nuts(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
+    """NumPyro's NUTS at its defaults, four chains from draws of the prior; no evidence."""
+    scale = jnp.broadcast_to(jnp.asarray(target.reference, float), (target.dim,))
+    mcmc = MCMC(
+        NUTS(potential_fn=lambda x: -target.log_density(x)),
+        num_warmup=sizes.warmup,
+        num_samples=sizes.draws,
+        num_chains=CHAINS,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    results = []
+    for seed in range(sizes.seeds):
+        key_start, key_run = jax.random.split(jax.random.key(17 + seed))
+        start = scale * jax.random.normal(key_start, (CHAINS, target.dim))
+        mcmc.warmup(key_run, extra_fields=("num_steps",), init_params=start, collect_warmup=True)
+        warmup = int(np.asarray(mcmc.get_extra_fields()["num_steps"], np.int64).sum())
+        mcmc.run(key_run, extra_fields=("num_steps",))
+        evals = int(np.asarray(mcmc.get_extra_fields()["num_steps"], np.int64).sum())
+        inside = jax.vmap(target.in_mode)(jnp.asarray(mcmc.get_samples()))
+        results.append(Result(math.nan, math.nan, float(jnp.mean(inside)), warmup, evals))
+    return results
+
+
 METHODS: dict[str, Callable[[EvidenceTarget, Sizes], list[Result]]] = {
     "annealed": annealed(),
     "annealed-broad": annealed(leg="broad"),
     "annealed-diffusion": annealed(path="diffusion"),
     "annealed-slices": annealed(path="path-integral", leg="broad"),
     "tempering": plain_tempering,
+    "nuts": nuts,
     "walkers": walkers,
     "blackjax-smc": tempered_smc,
     "dynesty": nested,

@@ -13,6 +13,8 @@ from scipy.integrate import quad
 from qdesampler.bench.hard_targets import GERMAN_CREDIT
 from qdesampler.infer import load_model, model_hamiltonian
 
+IONOSPHERE = GERMAN_CREDIT.parent / "ionosphere"
+
 __all__ = ["EVIDENCE_TARGETS", "EvidenceTarget"]
 
 
@@ -84,7 +86,7 @@ def funnel() -> EvidenceTarget:
         leaves = jnp.sum(-0.5 * x[1:] ** 2 * jnp.exp(-x[0]) - 0.5 * x[0])
         return neck + leaves - 0.5 * x.size * jnp.log(2 * jnp.pi)
 
-    return EvidenceTarget(log_density, 10, 5.0, 0.0, _left, 0.5)
+    return EvidenceTarget(log_density, 10, 10.0, 0.0, _left, 0.5)
 
 
 def two_modes_50() -> EvidenceTarget:
@@ -169,6 +171,19 @@ def german_credit() -> EvidenceTarget:
     return EvidenceTarget(found.hamiltonian.function, 25, 1.0, -531.282, _left, None)
 
 
+def ionosphere() -> EvidenceTarget:
+    """Logistic regression of `models/ionosphere`, 35 dimensions; truth -111.605(5) from long runs.
+
+    Raises:
+        FileNotFoundError: outside a checkout of this repository.
+    """
+    if not IONOSPHERE.is_dir():
+        raise FileNotFoundError(f"ionosphere needs the data in {IONOSPHERE}: use a checkout.")
+    case = load_model(IONOSPHERE)
+    found = model_hamiltonian(jax.random.key(0), case.model, **case.data)
+    return EvidenceTarget(found.hamiltonian.function, 35, 1.0, -111.605, _left, None)
+
+
 EVIDENCE_TARGETS: dict[str, Callable[[], EvidenceTarget]] = {
     "double-well": double_well,
     "many-wells-5": many_wells,
@@ -180,4 +195,5 @@ EVIDENCE_TARGETS: dict[str, Callable[[], EvidenceTarget]] = {
     "eight-schools": eight_schools,
     "wells-32": wells_32,
     "german-credit-25": german_credit,
+    "ionosphere-35": ionosphere,
 }

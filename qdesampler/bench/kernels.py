@@ -11,7 +11,7 @@ from numpyro.infer.mcmc import MCMCKernel
 
 from qdesampler.bench.outcome import Outcome, Runner
 from qdesampler.bench.record import Settings
-from qdesampler.infer import QDE, ModelCase
+from qdesampler.infer import QDE, AnnealedQDE, ModelCase
 
 __all__ = ["ABLATIONS", "KERNELS", "CountedNUTS", "CountedState", "numpyro_runner"]
 
@@ -104,9 +104,11 @@ KERNELS: dict[str, Callable[[Callable], MCMCKernel]] = {
     "nuts-dense": lambda model: CountedNUTS(model, dense_mass=True),
 }
 
-# QDE with parts of it left out: what they are worth. Run by name only.
+# Run by name only: QDE with parts of it left out, and what looking for many modes costs where there is one.
 ABLATIONS: dict[str, Callable[[Callable], MCMCKernel]] = {
     "qde-local": lambda model: QDE(model, solve=False),
+    "annealed": AnnealedQDE,
+    "annealed-64": lambda model: AnnealedQDE(model, num_walkers=64),
     "qde-local-no-metric": lambda model: QDE(model, solve=False, adapt_mass_matrix=False),
 }
 

@@ -1,5 +1,7 @@
 """Truths of the evidence targets by quadrature and exact draws, and the arithmetic of the table."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from qdesampler.bench.evidence import evaluations_to_target, main, row
 from qdesampler.bench.evidence_methods import METHODS, Result, Sizes
+from qdesampler.bench.evidence_posteriors import MODELS, MULTIMODAL_POSTERIORS
 from qdesampler.bench.evidence_targets import EVIDENCE_TARGETS
 
 
@@ -44,6 +47,34 @@ def test_the_conjugate_model_has_the_evidence_of_a_gaussian():
     log_det = jnp.linalg.slogdet(curvature)[1]
     log_z = target.log_density(top) + 2 * jnp.log(2 * jnp.pi) - 0.5 * log_det
     np.testing.assert_allclose(float(log_z), target.log_evidence, atol=1e-3)
+
+
+def test_posteriors_of_several_modes_have_their_truth_by_another_route():
+    """The models' own references; importance sampling from the prior for the spike and slab."""
+    for name, folder in (("label-switching-2", "label_switching"), ("sinusoid-period-4", "sinusoid_period")):
+        reference = json.loads((MODELS / folder / "reference.json").read_text(encoding="utf-8"))
+        truth = reference["log_evidence"]["value"]
+        np.testing.assert_allclose(MULTIMODAL_POSTERIORS[name]().log_evidence, truth, atol=1e-3)
+    target = MULTIMODAL_POSTERIORS["spike-and-slab-8"]()
+    rng = np.random.default_rng(0)
+    slab = np.array([0.6, 0.6, 0.2, 0.2, 0.9, 0.2, 0.2, 0.2])  # of the proposal
+    width = np.where(rng.uniform(size=(400_000, 8)) < slab, 1.0, 0.02)
+    beta = jnp.asarray(width * rng.standard_normal(width.shape))
+    x, log_proposal = np.asarray(beta, float), 0.0
+    for k in range(8):
+        bumps = (np.log(slab[k]) - x[:, k] ** 2 / 2, np.log((1 - slab[k]) / 0.02) - (x[:, k] / 0.02) ** 2 / 2)
+        log_proposal += np.logaddexp(*bumps) - 0.5 * np.log(2 * np.pi)
+    weights = np.asarray(jax.vmap(target.log_density)(beta), float) - log_proposal
+    share = np.exp(weights - weights.max())
+    log_z = np.log(share.mean()) + weights.max()
+    error = share.std() / share.mean() / np.sqrt(share.size)
+    inside = np.asarray(jax.vmap(target.in_mode)(beta))
+    mass = share[inside].sum() / share.sum()
+    mass_error = np.sqrt(np.sum((share * (inside - mass)) ** 2)) / share.sum()
+    assert max(error, mass_error) < 0.04
+    assert abs(log_z - target.log_evidence) < 4 * error
+    assert abs(mass - target.mass) < 4 * mass_error
+    assert 0.2 < target.mass < 0.8
 
 
 @pytest.mark.slow
