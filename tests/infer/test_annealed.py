@@ -13,6 +13,8 @@ from numpyro.infer import MCMC
 
 from qdesampler.infer.annealed import AnnealedQDE
 from qdesampler.infer.evidence import compare_evidence, evidence_report, ladder_of, log_evidence
+from qdesampler.kernels.tempering_fit import PRODUCT
+from qdesampler.kernels.tempering_slices import PathIntegralPath
 
 LOG_Z, LEFT = 10.293479707, 0.155692903  # of the double well, by quadrature
 
@@ -213,3 +215,38 @@ def test_half_of_the_walkers_without_density_do_no_harm(run):
     value, error = log_evidence(mcmc)
     assert error < 0.05
     assert abs(value - 0.5 * np.log(np.pi / 2)) < 4 * error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "path", ["diffusion", PathIntegralPath(slices=3)], ids=["diffusion", "path-integral"]
+)
+def test_every_path_ends_in_the_same_posterior(run, path, assert_expectation):
+    kernel = AnnealedQDE(potential_fn=double_well, reference=3.0, num_walkers=128, path=path, leg="broad")
+    start = {"x": jnp.ones((4, 2))}
+    mcmc = run(kernel, warmup=200, samples=2000, init_params=start)
+    left = np.asarray(mcmc.get_samples(group_by_chain=True)["x"][..., 0] < 0, float)
+    assert left.shape == (4, 2000)
+    assert_expectation(left, LEFT, standard_errors=4)
+    value, error = log_evidence(mcmc)
+    assert error < 0.15
+    assert abs(value - LOG_Z) < 4 * error
+    # Every slice of a ring is an evaluation.
+    slices = getattr(path, "slices", 1)
+    assert np.all(np.asarray(mcmc.get_extra_fields()["num_evals"]) % slices == 0)
+
+
+@pytest.mark.slow
+def test_what_one_population_lost_is_in_the_reference_of_all(run):
+    """Eight wells side by side: small populations lose some, all of them together hardly any."""
+
+    def wells(x):
+        return jnp.sum(x**4 - 6 * x**2 - x / 2)
+
+    kernel = AnnealedQDE(potential_fn=wells, reference=3.0, num_walkers=64)
+    mcmc = run(kernel, warmup=200, samples=1500, init_params=jnp.ones((4, 8)))
+    assert set(np.asarray(ladder_of(mcmc).components)) == {PRODUCT}
+    value, error = log_evidence(mcmc)
+    truth = 8 * (LOG_Z - 0.5 * np.log(2 * np.pi))
+    assert error < 0.2
+    assert abs(value - truth) < 4 * error
