@@ -10,9 +10,10 @@ import numpy as np
 import xarray as xr
 from arviz_base import dict_to_dataset
 
-from qdesampler.diagnostics.dims import SAMPLE_DIMS, AxisNames, variable_name
+from qdesampler.diagnostics.dims import SAMPLE_DIMS, AxisNames
 from qdesampler.diagnostics.ladder_facts import evidence_facts
 from qdesampler.diagnostics.stats import evaluations, kernel_settings, sample_stats, solve_facts
+from qdesampler.infer.field_names import variable_name
 from qdesampler.infer.model_trace import (
     Site,
     argument_arrays,

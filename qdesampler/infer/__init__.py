@@ -6,6 +6,7 @@ from qdesampler.infer.annealer_gibbs import AnnealerGibbs as AnnealerGibbs
 from qdesampler.infer.annealer_pools import renew_pools as renew_pools
 from qdesampler.infer.auto_ground_state import AutoGroundState as AutoGroundState
 from qdesampler.infer.checkpoint import CheckpointError as CheckpointError
+from qdesampler.infer.draw_store import StoreError as StoreError
 from qdesampler.infer.driver import MCMC as MCMC
 from qdesampler.infer.evidence import compare_evidence as compare_evidence
 from qdesampler.infer.evidence import log_evidence as log_evidence

@@ -1,8 +1,8 @@
 """`MCMC`: NumPyro's face, and a loop of our own behind it, for runs that last."""
 
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,20 @@ from qdesampler.infer.chain_groups import ChainGroups, key_text, keys_of_text, m
 from qdesampler.infer.chain_program import ChainProgram, fresh_copy, over_devices
 from qdesampler.infer.checkpoint import CheckpointError
 from qdesampler.infer.draw_buffer import DrawBuffer
-from qdesampler.infer.fingerprint import data_lines, describe, differences, kernel_lines, version_lines
+from qdesampler.infer.draw_store import DrawStore, StoredFields, refuse_if_there, require_zarr
+from qdesampler.infer.fingerprint import (
+    data_lines,
+    describe,
+    differences,
+    kernel_lines,
+    run_name,
+    version_lines,
+)
 from qdesampler.infer.progress import Progress, ProgressBar, RunReport
 from qdesampler.infer.run_files import RunFiles, restored
 from qdesampler.infer.run_loop import Position, Run, RunLoop
-from qdesampler.infer.stopping import Until, check_draws
+from qdesampler.infer.run_warnings import warn_of_run
+from qdesampler.infer.stopping import Until
 
 __all__ = ["MCMC"]
 
@@ -58,6 +67,9 @@ class MCMC(NumPyroMCMC):
             pools over chains, it pools over all of them.
         checkpoint: a folder for checkpoints.
         every: iterations between them.
+        store: a zarr store for the draws (extra `store`), so that memory holds a chunk or two of them, not
+            all; `xarray.open_datatree(store, engine="zarr", consolidated=False)` is ArviZ's tree of them.
+            `get_samples` reads them all.
         until: what ends a run before `num_samples`: an `Until`, or a dictionary with some of `ess`, `rhat`,
             `max_time`, `max_evals`.
         callbacks: each called with a `Progress` after every chunk (about half a second); one that returns
@@ -66,6 +78,7 @@ class MCMC(NumPyroMCMC):
 
     Raises:
         ValueError: a number out of its range, or arguments that exclude one another.
+        ImportError: `store` without zarr.
     """
 
     def __init__(
@@ -85,6 +98,7 @@ class MCMC(NumPyroMCMC):
         devices: int | Sequence[Any] | None = None,
         checkpoint: str | Path | None = None,
         every: int = 500,
+        store: str | Path | None = None,
         until: Until | Mapping[str, Any] | None = None,
         callbacks: Sequence[Callable[[Progress], Any]] = (),
     ):
@@ -114,6 +128,9 @@ class MCMC(NumPyroMCMC):
         self._groups = ChainGroups(num_chains, self.chain_method, chain_batch, mesh)
         self._files = None if checkpoint is None else RunFiles(checkpoint)
         self._every = every
+        self._store = None if store is None else Path(store)
+        if store is not None:
+            require_zarr()
         self._until = Until.of(until)
         self._callbacks = tuple(callbacks)
         self._pristine = fresh_copy(sampler)
@@ -139,12 +156,15 @@ class MCMC(NumPyroMCMC):
             ValueError: what the kernel says of its arguments; a bad `init_params`.
             RuntimeError: no valid start.
             CheckpointError: the folder holds a run already, or cannot be written; what was drawn is kept.
+            StoreError: the same of the store.
             MemoryError: the device has too little memory; a smaller batch is proposed.
             KeyboardInterrupt: only in the warm-up; later Ctrl-C ends the run and keeps its draws.
         """
         self.num_samples = self._most
         if self._files is not None:
             self._files.refuse_if_used()
+        if self._store is not None:
+            refuse_if_there(self._store)
         self._args, self._kwargs = args, kwargs
         fields, removed = self._fields(extra_fields)
         groups = self._groups
@@ -165,7 +185,7 @@ class MCMC(NumPyroMCMC):
         """Continue a run from its checkpoints, as if it had never stopped: bit for bit the same draws.
 
         Build the object as the run was built; `num_samples` may be larger, `until`, `callbacks` and `every`
-        may differ. The checkpoints go on in the same folder.
+        may differ. The checkpoints go on in the same folder; a store is written anew from their draws.
 
         Args:
             checkpoint: the run's folder.
@@ -176,6 +196,7 @@ class MCMC(NumPyroMCMC):
         Raises:
             CheckpointError: there is nothing to resume, it is damaged, or it is of another model, data,
                 kernel, setting or version; every difference is listed.
+            StoreError: the store holds something else than this run's draws.
         """
         self.num_samples = self._most
         files = RunFiles(checkpoint)
@@ -194,6 +215,8 @@ class MCMC(NumPyroMCMC):
             own = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
             states.append(groups.placed(restored(like, own)))
         position = Position(**header.pop("position"))
+        if self._store is not None:
+            refuse_if_there(self._store, run_name(header))
         self._files = files
         self._finish(program, states, fields, header, position, files.draws(position.draws))
 
@@ -202,6 +225,18 @@ class MCMC(NumPyroMCMC):
         if self._states is None:
             raise RuntimeError("There are no draws yet: call `run` first.")
         return super().get_samples(group_by_chain)
+
+    def get_extra_fields(self, group_by_chain=False):
+        """What was collected beside the draws, name to arrays, with axes as `get_samples` has them."""
+        if not isinstance(self._states, StoredFields):
+            return super().get_extra_fields(group_by_chain)
+        fields = self._states if group_by_chain else self._states.flat()
+        return {name: fields[name] for name in fields if name != self._sample_field}
+
+    def _get_states_flat(self):
+        if isinstance(self._states, StoredFields):
+            return self._states.flat()
+        return super()._get_states_flat()
 
     @property
     def report(self) -> RunReport:
@@ -301,10 +336,10 @@ class MCMC(NumPyroMCMC):
             skip,
             self.thinning,
             draws,
-            DrawBuffer(self.num_chains, max(draws, position.draws)),
+            self._buffer(program, states[0], fields, header, max(draws, position.draws)),
             position,
         )
-        like = program.fields_like(states[0], self._args, self._kwargs) if pieces else None
+        like = program.fields_like(states[0], self._args, self._kwargs) if position.draws else None
         for first, arrays in pieces:
             run.buffer.put_named(first, arrays, like)
         bar = ProgressBar(run.iterations) if self.progress_bar else None
@@ -329,49 +364,33 @@ class MCMC(NumPyroMCMC):
                 ended_by, at.draws, at.evaluations, at.divergences, at.seconds + loop.seconds, loop.check
             )
             self._set_collection_params()
-        self._warn(run, loop, ended_by)
+            run.buffer.close()
+        warn_of_run(run, loop, self._until, ended_by)
+
+    def _buffer(self, program, state, fields, header, draws):
+        if self._store is None or self._collection_params["phase"] == "warmup":
+            return DrawBuffer(self.num_chains, draws)
+        facts = {name: getattr(self, name) for name in ("num_warmup", "num_chains", "thinning")}
+        facts |= {"run": run_name(header), "version": version("qdesampler")}
+        rows = program.capacity(state, self._args, self._kwargs)
+        return DrawStore(self._store, self.num_chains, rows, fields, facts)
 
     def _keep(self, run, fields):
-        collected = run.buffer.fields()
-        if collected is None:
-            collected = jax.tree.map(
-                lambda leaf: np.empty((self.num_chains, 0, *leaf.shape[2:]), leaf.dtype),
-                run.program.fields_like(run.states[0], self._args, self._kwargs),
-            )
-        self._states = dict(zip(fields, collected, strict=True))
+        if isinstance(run.buffer, DrawStore) and run.buffer.filled:
+            self._states = StoredFields(run.buffer, fields)
+        else:
+            collected = run.buffer.fields()
+            if collected is None:
+                collected = jax.tree.map(
+                    lambda leaf: np.empty((self.num_chains, 0, *leaf.shape[2:]), leaf.dtype),
+                    run.program.fields_like(run.states[0], self._args, self._kwargs),
+                )
+            self._states = dict(zip(fields, collected, strict=True))
         self._states_flat = None
         self._last_groups = run.states
         self._last_state = self._groups.joined(run.states)
         if run.position.draws and self._collection_params["phase"] != "warmup":
             self.num_samples = run.position.draws * self.thinning
-
-    def _warn(self, run, loop, ended_by):
-        if run.buffer.not_finite:
-            warnings.warn(
-                f"Draws of {sorted(run.buffer.not_finite)} are not finite in places. Look at `diverging` and "
-                "at the model's support there; no estimate from these draws can be trusted.",
-                RuntimeWarning,
-                stacklevel=4,
-            )
-        met = ended_by
-        if met == "interrupt":
-            warnings.warn(
-                f"Interrupted: {run.position.draws} draws of each chain are kept.",
-                RuntimeWarning,
-                stacklevel=4,
-            )
-        if self._until is not None and self._until.looks_at_draws and met != "until":
-            check = (
-                loop.check
-                if met != "num_samples"
-                else check_draws(run.buffer.fields()[0], run.position.draws)
-            )
-            if check is None or not self._until.is_met(check):
-                warnings.warn(
-                    f"The run ended by {met} before {self._until} held; the last look: {check}.",
-                    RuntimeWarning,
-                    stacklevel=4,
-                )
 
 
 def _check_positive(**given: Any) -> None:

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qdesampler.infer.checkpoint import CheckpointError, read_arrays, write_arrays
+from qdesampler.infer.draw_buffer import cut_named
 from qdesampler.infer.fingerprint import is_typed_key
 
 __all__ = ["RunFiles", "named_leaves", "restored"]
@@ -99,20 +100,17 @@ class RunFiles:
             return header, arrays
         raise CheckpointError("No state of the run can be read. " + " ".join(failures))
 
-    def draws(self, rows: int) -> list[tuple[int, dict[str, np.ndarray]]]:
-        """The pieces that make up the first `rows` draws, with the index of the first of each.
+    def draws(self, rows: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """The pieces that make up the first `rows` draws, with the index of the first of each, one at a time.
 
         Raises:
             CheckpointError: a piece is missing or damaged.
         """
-        pieces, reached = [], 0
+        reached = 0
         while reached < rows:
-            path = self.folder / f"draws-{reached:012d}.qde"
-            header, arrays = read_arrays(path)
-            taken = min(header["rows"], rows - reached)
-            pieces.append((reached, {name: array[:, :taken] for name, array in arrays.items()}))
+            header, arrays = read_arrays(self.folder / f"draws-{reached:012d}.qde")
+            yield reached, cut_named(arrays, 0, rows - reached)
             reached += header["rows"]
-        return pieces
 
     def _states(self) -> list[tuple[int, Path]]:
         if not self.folder.is_dir():

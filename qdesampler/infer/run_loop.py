@@ -13,6 +13,7 @@ import numpy as np
 
 from qdesampler.infer.chain_program import ChainProgram, ChunkCounts
 from qdesampler.infer.draw_buffer import DrawBuffer
+from qdesampler.infer.draw_store import DrawStore
 from qdesampler.infer.progress import Progress
 from qdesampler.infer.run_files import RunFiles, named_leaves
 from qdesampler.infer.stopping import Check, Until, check_draws, looks
@@ -69,7 +70,7 @@ class Run:
     skip: int
     thinning: int
     draws: int
-    buffer: DrawBuffer
+    buffer: DrawBuffer | DrawStore
     position: Position = field(default_factory=Position)
 
     @property
@@ -183,7 +184,7 @@ class RunLoop:
             if self._files is not None and at.iteration - self._saved_at >= self._every:
                 self.save()
             if self._looking and at.draws >= self._next_look:
-                self.check = check_draws(run.buffer.fields()[0], at.draws)
+                self.check = check_draws(run.buffer.sample(), at.draws)
                 self._next_look = next(look for look in self._looks if look > at.draws)
                 if self._until is not None and self._until.looks_at_draws and self._until.is_met(self.check):
                     self._tell(counts, rows * stride)
@@ -240,7 +241,7 @@ class RunLoop:
         if keep:
             at.draws += rows
             at.divergences += sum(int(np.sum(c.diverging)) for c in counts)
-            run.buffer.filled = at.draws
+            run.buffer.reach(at.draws)
         self._pace(time.monotonic() - started)
         return counts
 

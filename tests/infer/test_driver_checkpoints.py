@@ -265,7 +265,7 @@ def killed(tmp_path, kernel, folder, draws, seconds, how=signal.SIGKILL):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kernel", "kills", "draws"), [("NUTS", 7, 20_000), ("QDE", 7, 10_000), ("AnnealedQDE", 6, 1000)]
+    ("kernel", "kills", "draws"), [("NUTS", 7, 20_000), ("QDE", 7, 10_000), ("AnnealedQDE", 6, 15_000)]
 )
 def test_sigkill_at_random_times(tmp_path, kernel, kills, draws):
     with process(tmp_path, kernel, "run", tmp_path / "whole", draws) as running:
