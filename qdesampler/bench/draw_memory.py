@@ -54,8 +54,7 @@ def measure_run(keep: str, draws: int, parameters: int) -> Cost:
     kernel = HMC(
         potential_fn=lambda z: jnp.sum(z**2) / 2,
         step_size=0.5,
-        num_steps=3,
-        trajectory_length=None,
+        trajectory_length=1.5,
         adapt_step_size=False,
         adapt_mass_matrix=False,
     )
