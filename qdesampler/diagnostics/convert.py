@@ -66,6 +66,7 @@ def to_datatree(
         `sampling_evals_exact` is 0 where thinning dropped some counts and the kept ones were scaled up).
 
     Raises:
+        TypeError: no run was given.
         ValueError: nothing was sampled yet, the model has no latent sites, a request needs a model or a key
             and there is none, or `dims`/`coords` do not fit.
     """
@@ -115,6 +116,8 @@ def _arguments(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Ar
 
 
 def _samples(mcmc: Any) -> Any:
+    if not hasattr(mcmc, "get_samples"):
+        raise TypeError(f"expected an MCMC after its run, got {mcmc!r} of type {type(mcmc).__name__}.")
     try:
         samples = mcmc.get_samples(group_by_chain=True)
     except AssertionError:

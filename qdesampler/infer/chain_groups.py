@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpyro.util import is_prng_key
 
+from qdesampler.equation.validation import check_key
 from qdesampler.infer.fingerprint import is_typed_key
 
 __all__ = ["ChainGroups", "key_text", "keys_of_text", "mesh_of"]
@@ -86,8 +87,10 @@ class ChainGroups:
         """A key for each chain, split as NumPyro splits it.
 
         Raises:
+            TypeError: no JAX key.
             ValueError: as many keys as chains were expected, or one.
         """
+        check_key("rng_key", rng_key)
         if is_prng_key(rng_key):
             return rng_key if self.chains == 1 else jax.random.split(rng_key, self.chains)
         if rng_key.shape[0] != self.chains:
@@ -118,10 +121,12 @@ def mesh_of(devices: int | Sequence[Any] | None, chains: int, method: str | Call
     """The devices to spread chains over, or None.
 
     Raises:
-        ValueError: chains that are not vectorized, too few devices, or chains that do not divide evenly.
+        ValueError: no devices, chains that are not vectorized, or chains that do not divide evenly.
     """
     if devices is None:
         return None
+    if not isinstance(devices, int) and not (devices and all(isinstance(d, jax.Device) for d in devices)):
+        raise ValueError(f"devices is {devices!r}; expected a number, or some of {jax.devices()}.")
     if isinstance(devices, int) and not 1 <= devices <= len(jax.devices()):
         raise ValueError(f"devices={devices}; this process sees {len(jax.devices())}: {jax.devices()}.")
     chosen = jax.devices()[:devices] if isinstance(devices, int) else list(devices)

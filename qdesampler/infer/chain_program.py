@@ -219,7 +219,13 @@ class ChainProgram:
         return jax.lax.fori_loop(0, rows, row, (state, counts, buffers))
 
     def _collect(self, kernel, state, args, kwargs):
-        fields = nested_attrgetter(*self._fields)(state)
+        try:
+            fields = nested_attrgetter(*self._fields)(state)
+        except (AttributeError, KeyError, IndexError, TypeError) as error:
+            raise ValueError(
+                f"{', '.join(self._fields[1:])}: not all are fields of {type(kernel).__name__}'s state, "
+                f"which has {', '.join(getattr(state, '_fields', ()))}. Mend `extra_fields`."
+            ) from error
         first, *others = (fields,) if len(self._fields) == 1 else fields
         keep = self._postprocess or kernel.postprocess_fn(args, kwargs)
         if self._chains is None:

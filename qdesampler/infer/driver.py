@@ -17,6 +17,13 @@ from qdesampler.infer.chain_program import ChainProgram, fresh_copy, over_device
 from qdesampler.infer.checkpoint import CheckpointError
 from qdesampler.infer.draw_buffer import DrawBuffer
 from qdesampler.infer.draw_store import DrawStore, StoredFields, refuse_if_there, require_zarr
+from qdesampler.infer.driver_arguments import (
+    as_callbacks,
+    as_folder,
+    check_field_names,
+    check_positive,
+    check_sampler,
+)
 from qdesampler.infer.fingerprint import (
     data_lines,
     describe,
@@ -78,6 +85,7 @@ class MCMC(NumPyroMCMC):
 
     Raises:
         ValueError: a number out of its range, or arguments that exclude one another.
+        TypeError: an argument of another kind.
         ImportError: `store` without zarr.
     """
 
@@ -102,7 +110,8 @@ class MCMC(NumPyroMCMC):
         until: Until | Mapping[str, Any] | None = None,
         callbacks: Sequence[Callable[[Progress], Any]] = (),
     ):
-        _check_positive(num_chains=num_chains, every=every)
+        check_sampler(sampler)
+        check_positive(num_chains=num_chains, every=every)
         super().__init__(
             sampler,
             num_warmup=num_warmup,
@@ -117,7 +126,7 @@ class MCMC(NumPyroMCMC):
         )
         self.progress_bar = progress_bar and not {"CI", "PYTEST_XDIST_WORKER"} & set(os.environ)
         if chain_batch is not None:
-            _check_positive(chain_batch=chain_batch)
+            check_positive(chain_batch=chain_batch)
             if self.chain_method != "vectorized" or num_chains % chain_batch:
                 raise ValueError(
                     f"chain_batch={chain_batch} with num_chains={num_chains}, "
@@ -126,13 +135,13 @@ class MCMC(NumPyroMCMC):
         self.chain_batch = chain_batch
         mesh = mesh_of(devices, chain_batch or num_chains, self.chain_method)
         self._groups = ChainGroups(num_chains, self.chain_method, chain_batch, mesh)
-        self._files = None if checkpoint is None else RunFiles(checkpoint)
+        self._files = None if checkpoint is None else RunFiles(as_folder("checkpoint", checkpoint))
         self._every = every
-        self._store = None if store is None else Path(store)
+        self._store = None if store is None else as_folder("store", store)
         if store is not None:
             require_zarr()
         self._until = Until.of(until)
-        self._callbacks = tuple(callbacks)
+        self._callbacks = as_callbacks(callbacks)
         self._pristine = fresh_copy(sampler)
         self._kernel_lines = kernel_lines(self._pristine)
         self._most = num_samples
@@ -199,7 +208,7 @@ class MCMC(NumPyroMCMC):
             StoreError: the store holds something else than this run's draws.
         """
         self.num_samples = self._most
-        files = RunFiles(checkpoint)
+        files = RunFiles(as_folder("checkpoint", checkpoint))
         header, arrays = files.latest()
         self._args, self._kwargs = args, kwargs
         fields, removed = (tuple(names) for names in header["fields"])
@@ -228,6 +237,8 @@ class MCMC(NumPyroMCMC):
 
     def get_extra_fields(self, group_by_chain=False):
         """What was collected beside the draws, name to arrays, with axes as `get_samples` has them."""
+        if self._states is None:
+            raise RuntimeError("There are no draws yet: call `run` first.")
         if not isinstance(self._states, StoredFields):
             return super().get_extra_fields(group_by_chain)
         fields = self._states if group_by_chain else self._states.flat()
@@ -249,8 +260,7 @@ class MCMC(NumPyroMCMC):
 
     def _fields(self, extra_fields) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """What is collected, the sample first, and the sites left out of it."""
-        if isinstance(extra_fields, str) or not all(isinstance(name, str) for name in extra_fields):
-            raise ValueError(f"extra_fields is {extra_fields!r}; expected a list or tuple of names.")
+        check_field_names(extra_fields)
         without = f"~{self._sample_field}."
         names = dict.fromkeys((self._sample_field, *self._default_fields, *extra_fields))
         removed = tuple(name.removeprefix(without) for name in names if name.startswith(without))
@@ -288,19 +298,14 @@ class MCMC(NumPyroMCMC):
 
     def _lines(self, fields, removed) -> dict[str, str]:
         """All that must be the same for a resumed run to draw the same."""
-        method = self.chain_method if isinstance(self.chain_method, str) else describe(self.chain_method)
-        settings = {
-            name: getattr(self, name) for name in ("num_warmup", "num_chains", "thinning", "chain_batch")
-        }
-        settings |= {"fields": fields, "sites left out": removed, "postprocess_fn": self.postprocess_fn}
+        names = ("num_warmup", "num_chains", "thinning", "chain_batch", "postprocess_fn")
+        settings = {name: getattr(self, name) for name in names}
+        settings |= {"fields": fields, "sites left out": removed}
         settings["skipped iterations"] = self.num_samples % self.thinning
-        return {
-            **self._kernel_lines,
-            **data_lines(self._args, self._kwargs),
-            **{name: describe(value) for name, value in settings.items()},
-            "chain_method": method,
-            **version_lines(),
-        }
+        lines = {name: describe(value) for name, value in settings.items()}
+        method = self.chain_method if isinstance(self.chain_method, str) else describe(self.chain_method)
+        data = data_lines(self._args, self._kwargs)
+        return {**self._kernel_lines, **data, **lines, "chain_method": method, **version_lines()}
 
     def _continued(self, program, keys, starts) -> list:
         """The states of `post_warmup_state`, with the new keys."""
@@ -391,9 +396,3 @@ class MCMC(NumPyroMCMC):
         self._last_state = self._groups.joined(run.states)
         if run.position.draws and self._collection_params["phase"] != "warmup":
             self.num_samples = run.position.draws * self.thinning
-
-
-def _check_positive(**given: Any) -> None:
-    for name, value in given.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} is {value!r}; expected a positive integer.")
