@@ -57,6 +57,7 @@ class ChainProgram:
         trace_args: arrays and floats among the arguments are arguments of the programs (new data of the same
             shapes compile nothing), not constants in them.
         most_rows: no chunk needs more rows.
+        groups: how many groups are run in turn; their chunks are on the host together.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class ChainProgram:
         transform: Callable | None,
         trace_args: bool,
         most_rows: int,
+        groups: int = 1,
     ):
         self._pristine = pristine
         self._kernel = kernel
@@ -88,6 +90,7 @@ class ChainProgram:
         self._on_host = transform is None and bool(getattr(kernel, "init_on_host", False))
         self._split = _Arguments(args, kwargs, trace_args)
         self._most_rows = most_rows
+        self._most_bytes = _MOST_BYTES // groups
         self._init = jax.jit(self._traced_init)
         self._advance = jax.jit(self._traced_advance, static_argnames="capacity")
         self._capacity: int | None = None
@@ -136,11 +139,11 @@ class ChainProgram:
         return self._advance(state, rows, stride, values, capacity=self.capacity(state, args, kwargs))
 
     def capacity(self, state: Any, args: Sequence, kwargs: Mapping[str, Any]) -> int:
-        """How many rows a chunk can hold: at most 1024, and 64 MiB."""
+        """How many rows a chunk can hold: at most 1024, and 64 MiB for all groups together."""
         if self._capacity is None:
             fields = self._fields_like(state, args, kwargs)
             size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(fields))
-            self._capacity = int(max(1, min(_MOST_ROWS, _MOST_BYTES // max(size, 1), self._most_rows)))
+            self._capacity = int(max(1, min(_MOST_ROWS, self._most_bytes // max(size, 1), self._most_rows)))
         return self._capacity
 
     def fields_like(self, state: Any, args: Sequence, kwargs: Mapping[str, Any]) -> tuple:

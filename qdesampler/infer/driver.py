@@ -293,6 +293,7 @@ class MCMC(NumPyroMCMC):
                 transform=transform if self._groups.transformed else None,
                 trace_args=self._jit_model_args,
                 most_rows=most,
+                groups=len(self._groups.slices),
             )
         return self._programs[name]
 
