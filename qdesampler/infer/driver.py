@@ -8,12 +8,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 from numpyro.infer import MCMC as NumPyroMCMC
 from numpyro.infer.mcmc import MCMCKernel
 
 from qdesampler.infer.chain_groups import ChainGroups, key_text, keys_of_text, mesh_of
-from qdesampler.infer.chain_program import ChainProgram, fresh_copy, over_devices
+from qdesampler.infer.chain_program import ChainProgram, fresh_copy
 from qdesampler.infer.checkpoint import CheckpointError
 from qdesampler.infer.draw_buffer import DrawBuffer
 from qdesampler.infer.draw_store import DrawStore, StoredFields, refuse_if_there, require_zarr
@@ -32,9 +31,10 @@ from qdesampler.infer.fingerprint import (
     run_name,
     version_lines,
 )
+from qdesampler.infer.program_cache import ProgramCache
 from qdesampler.infer.progress import Progress, ProgressBar, RunReport
 from qdesampler.infer.run_files import RunFiles, restored
-from qdesampler.infer.run_loop import Position, Run, RunLoop
+from qdesampler.infer.run_loop import Position, Run, RunLoop, memory_told
 from qdesampler.infer.run_warnings import warn_of_run
 from qdesampler.infer.stopping import Until
 
@@ -145,7 +145,15 @@ class MCMC(NumPyroMCMC):
         self._pristine = fresh_copy(sampler)
         self._kernel_lines = kernel_lines(self._pristine)
         self._most = num_samples
-        self._programs: dict[tuple, ChainProgram] = {}
+        self._programs = ProgramCache(
+            sampler,
+            self._pristine,
+            self._groups,
+            method=self.chain_method,
+            num_warmup=num_warmup,
+            postprocess=postprocess_fn,
+            trace_args=jit_model_args,
+        )
         self._last_groups: list | None = None
         self._collected: tuple[str, ...] = ()
         self._report: RunReport | None = None
@@ -167,7 +175,8 @@ class MCMC(NumPyroMCMC):
             CheckpointError: the folder holds a run already, or cannot be written; what was drawn is kept.
             StoreError: the same of the store.
             MemoryError: the device has too little memory; a smaller batch is proposed.
-            KeyboardInterrupt: only in the warm-up; later Ctrl-C ends the run and keeps its draws.
+            KeyboardInterrupt: in the warm-up; later Ctrl-C ends the run after the chunk and keeps its draws
+                (a second one ends it at once).
         """
         self.num_samples = self._most
         if self._files is not None:
@@ -180,10 +189,11 @@ class MCMC(NumPyroMCMC):
         keys, starts = groups.keys(rng_key), groups.starts(init_params)
         program = self._program(fields, removed)
         if self._warmup_state is None:
-            states = [
-                program.init(groups.part(keys, chains), groups.part(starts, chains), args, kwargs)
-                for chains in groups.slices
-            ]
+            states = []
+            for chains in groups.slices:
+                with memory_told(chains):
+                    share = groups.part(keys, chains), groups.part(starts, chains)
+                    states.append(program.init(*share, args, kwargs))
         else:
             self._set_collection_params(0, self.num_samples, self.num_samples, "sample")
             states = self._continued(program, keys, starts)
@@ -267,35 +277,9 @@ class MCMC(NumPyroMCMC):
         return tuple(name for name in names if not name.startswith(without)), removed
 
     def _program(self, fields, removed) -> ChainProgram:
-        """The programs for these arguments; made once for each set of them."""
-        described = data_lines(self._args, self._kwargs)
-        if self._jit_model_args:  # of arrays, only shape and type are in the program
-            described = {name: line.split("]")[0] for name, line in described.items()}
-        structure = jax.tree.structure((self._args, self._kwargs))
-        most = max(1, (self._most) // self.thinning)
-        name = (fields, removed, structure, tuple(described.items()), jax.config.jax_enable_x64, most)
-        if name not in self._programs:
-            used = bool(self._programs) or getattr(self.sampler, "_sample_fn", None) is not None
-            method = self.chain_method
-            transform = method if callable(method) else None
-            if method == "parallel" and self._groups.transformed:
-                transform = over_devices(Mesh(np.array(jax.devices()[: self.num_chains]), ("chains",)))
-            self._programs[name] = ChainProgram(
-                fresh_copy(self._pristine) if used else self.sampler,
-                self._pristine,
-                num_warmup=self.num_warmup,
-                args=self._args,
-                kwargs=self._kwargs,
-                fields=fields,
-                removed=removed,
-                postprocess=self.postprocess_fn,
-                chains=self._groups.batch_size,
-                transform=transform if self._groups.transformed else None,
-                trace_args=self._jit_model_args,
-                most_rows=most,
-                groups=len(self._groups.slices),
-            )
-        return self._programs[name]
+        return self._programs.get(
+            self._args, self._kwargs, fields, removed, max(1, self._most // self.thinning)
+        )
 
     def _lines(self, fields, removed) -> dict[str, str]:
         """All that must be the same for a resumed run to draw the same."""

@@ -18,7 +18,7 @@ from qdesampler.infer.progress import Progress
 from qdesampler.infer.run_files import RunFiles, named_leaves
 from qdesampler.infer.stopping import Check, Until, check_draws, looks
 
-__all__ = ["Position", "Run", "RunLoop"]
+__all__ = ["Position", "Run", "RunLoop", "memory_told"]
 
 _FIRST_CHUNK = 16
 _CHUNK_SECONDS = 0.5
@@ -117,7 +117,8 @@ class RunLoop:
         self._saved_at = run.position.iteration
         self._length = _FIRST_CHUNK
         self._timed = False
-        self._terminated = False
+        self._asked: set[int] = set()  # signals that came
+        self._at_once = False
         self.check: Check | None = None
 
     def go(self) -> str:
@@ -130,6 +131,7 @@ class RunLoop:
             CheckpointError: a checkpoint could not be written; the run's buffer and states are as they were.
             MemoryError: the device has too little memory.
             KeyboardInterrupt: before the first draw; with `files`, after the checkpoint was written.
+                Ctrl-C ends the run after the chunk, a second one at once.
             SystemExit: the process was asked to end (SIGTERM, with `files`), after the checkpoint was
                 written.
         """
@@ -141,14 +143,15 @@ class RunLoop:
         self._next_look = next(look for look in self._looks if look > self._run.position.draws)
         if self._files is not None and self._run.position.iteration == 0:
             self.save()
-        with self._termination():
+        with self._signals():
             try:
                 reason = self._loop()
             except KeyboardInterrupt:
                 reason = "interrupt"
-            if self._files is not None and self._run.position.iteration > self._saved_at:
+            unsaved = self._run.position.iteration > self._saved_at
+            if self._files is not None and unsaved and not self._at_once:
                 self.save()
-        if self._terminated:
+        if signal.SIGTERM in self._asked:
             raise SystemExit(128 + signal.SIGTERM)
         if reason == "interrupt" and self._run.position.draws == 0:
             raise KeyboardInterrupt("The run was interrupted in its warm-up: no draw is lost, none was made.")
@@ -191,7 +194,7 @@ class RunLoop:
                     return "until"
             if self._tell(counts, rows * stride):
                 return "callback"
-            if self._terminated:
+            if self._asked:
                 return "interrupt"
             if self._until is not None and self.seconds > (self._until.max_time or np.inf):
                 return "max_time"
@@ -219,20 +222,12 @@ class RunLoop:
         started = time.monotonic()
         states, counts = [], []
         for chains, state in zip(run.groups, run.states, strict=True):
-            try:
+            with memory_told(chains):
                 state, counted, fields = run.program.advance(state, rows, stride, run.args, run.kwargs)
                 counts.append(jax.tree.map(np.asarray, counted))
-            except jax.errors.JaxRuntimeError as error:
-                if "RESOURCE_EXHAUSTED" not in str(error):
-                    raise
-                size = chains.stop - chains.start
-                raise MemoryError(
-                    f"The device has too little memory for {size} chains at a time. "
-                    + (f"Try chain_batch={max(1, size // 2)}. " if size > 1 else "")
-                    + f"({str(error).splitlines()[0]})"
-                ) from error
+                if keep:
+                    fields = jax.tree.map(lambda leaf: run.program.by_chain(np.asarray(leaf)), fields)
             if keep:
-                fields = jax.tree.map(lambda leaf: run.program.by_chain(np.asarray(leaf)), fields)
                 run.buffer.put(chains, at.draws, rows, fields)
             states.append(state)
         run.states = states
@@ -257,7 +252,8 @@ class RunLoop:
         """Call all callbacks; whether one of them wants the end."""
         if not self._callbacks:
             return False
-        run, at, seconds = self._run, self._run.position, self.seconds
+        run, at = self._run, self._run.position
+        seconds = max(self.seconds, 1e-6)  # a clock may be coarse
         pace = (at.iteration - self._first_iteration) / seconds
         progress = Progress(
             phase="warmup" if at.iteration <= run.warmup and at.draws == 0 else "sample",
@@ -277,17 +273,42 @@ class RunLoop:
         return any(answer is True for answer in answers)
 
     @contextmanager
-    def _termination(self) -> Iterator[None]:
-        """With checkpoints, SIGTERM ends the run after the chunk, not in the middle of it."""
-        if self._files is None or threading.current_thread() is not threading.main_thread():
+    def _signals(self) -> Iterator[None]:
+        """Ctrl-C, and SIGTERM with checkpoints, end the run after the chunk, not in the middle of it."""
+        if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def note(signum, frame):
-            self._terminated = True
+            if signum == signal.SIGINT and signum in self._asked:
+                self._at_once = True
+                raise KeyboardInterrupt
+            self._asked.add(signum)
 
-        before = signal.signal(signal.SIGTERM, note)
+        wanted = [signal.SIGINT] if self._files is None else [signal.SIGINT, signal.SIGTERM]
+        before = {number: signal.signal(number, note) for number in wanted}
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@contextmanager
+def memory_told(chains: slice) -> Iterator[None]:
+    """Say in words that these chains need more memory than the device has.
+
+    Raises:
+        MemoryError: a smaller batch is proposed.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        size = chains.stop - chains.start
+        raise MemoryError(
+            f"The device has too little memory for {size} chains at a time. "
+            + (f"Try chain_batch={max(1, size // 2)}. " if size > 1 else "")
+            + f"({str(error).splitlines()[0]})"
+        ) from error
