@@ -104,7 +104,7 @@ ROWS = {
     "devices by name": (
         lambda: driver(devices="cpu", num_chains=2),
         ValueError,
-        "expected a number, or some",
+        "expected a number, 'all', or some",
     ),
     "no devices": (lambda: driver(devices=[], num_chains=2), ValueError, r"devices is \[\]; expected"),
     "devices not there": (lambda: driver(devices=64, num_chains=64), ValueError, "this process sees"),

@@ -19,6 +19,7 @@ from qdesampler.infer.load_model import list_models as list_models
 from qdesampler.infer.load_model import load_model as load_model
 from qdesampler.infer.model_hamiltonian import ModelHamiltonian as ModelHamiltonian
 from qdesampler.infer.model_hamiltonian import model_hamiltonian as model_hamiltonian
+from qdesampler.infer.processes import LostProcessError as LostProcessError
 from qdesampler.infer.progress import Progress as Progress
 from qdesampler.infer.progress import RunReport as RunReport
 from qdesampler.infer.qde import QDE as QDE

@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from numpyro.infer import MCMC as NumPyroMCMC
 from numpyro.infer.mcmc import MCMCKernel
 
 from qdesampler.infer.chain_groups import ChainGroups, key_text, keys_of_text, mesh_of
@@ -35,6 +34,7 @@ from qdesampler.infer.program_cache import ProgramCache
 from qdesampler.infer.progress import Progress, ProgressBar, RunReport
 from qdesampler.infer.run_files import RunFiles, restored
 from qdesampler.infer.run_loop import Position, Run, RunLoop, memory_told
+from qdesampler.infer.run_results import RunResults
 from qdesampler.infer.run_warnings import warn_of_run
 from qdesampler.infer.stopping import Until
 
@@ -43,7 +43,7 @@ __all__ = ["MCMC"]
 _FEW = 2000  # scalars that are looked at for the progress bar alone
 
 
-class MCMC(NumPyroMCMC):
+class MCMC(RunResults):
     """Runs any NumPyro kernel, in the place of `numpyro.infer.MCMC`, of which it is a subclass.
 
     The programs are compiled once and kept: a second run of the same shapes compiles nothing. Draws go to the
@@ -70,8 +70,9 @@ class MCMC(NumPyroMCMC):
             shapes compile nothing. The model must then not compute Python numbers from them.
         chain_batch: vectorized chains at a time, where memory holds no more; each batch adapts by itself, and
             `num_chains` is a multiple of it.
-        devices: spread vectorized chains over these devices (or over the first so many); what the kernel
-            pools over chains, it pools over all of them.
+        devices: spread vectorized chains over these devices, over the first so many, or over "all"; what
+            the kernel pools over chains, it pools over all of them. Devices of several processes
+            (`jax.distributed`): each process keeps the draws of its own; `gathered` puts them together.
         checkpoint: a folder for checkpoints.
         every: iterations between them.
         store: a zarr store for the draws (extra `store`), so that memory holds a chunk or two of them, not
@@ -103,7 +104,7 @@ class MCMC(NumPyroMCMC):
         progress_rate: int | None = None,
         jit_model_args: bool = False,
         chain_batch: int | None = None,
-        devices: int | Sequence[Any] | None = None,
+        devices: int | str | Sequence[Any] | None = None,
         checkpoint: str | Path | None = None,
         every: int = 500,
         store: str | Path | None = None,
@@ -135,9 +136,9 @@ class MCMC(NumPyroMCMC):
         self.chain_batch = chain_batch
         mesh = mesh_of(devices, chain_batch or num_chains, self.chain_method)
         self._groups = ChainGroups(num_chains, self.chain_method, chain_batch, mesh)
-        self._files = None if checkpoint is None else RunFiles(as_folder("checkpoint", checkpoint))
+        self._files = None if checkpoint is None else self._run_files(checkpoint)
         self._every = every
-        self._store = None if store is None else as_folder("store", store)
+        self._store = None if store is None else self._groups.processes.own_folder(as_folder("store", store))
         if store is not None:
             require_zarr()
         self._until = Until.of(until)
@@ -154,9 +155,9 @@ class MCMC(NumPyroMCMC):
             postprocess=postprocess_fn,
             trace_args=jit_model_args,
         )
+        self._own_chains = num_chains // self._groups.processes.count
         self._last_groups: list | None = None
         self._collected: tuple[str, ...] = ()
-        self._report: RunReport | None = None
 
     def run(self, rng_key, *args, extra_fields=(), init_params=None, **kwargs):
         """Warm up and draw.
@@ -175,6 +176,7 @@ class MCMC(NumPyroMCMC):
             CheckpointError: the folder holds a run already, or cannot be written; what was drawn is kept.
             StoreError: the same of the store.
             MemoryError: the device has too little memory; a smaller batch is proposed.
+            LostProcessError: another process of the run is gone.
             KeyboardInterrupt: in the warm-up; later Ctrl-C ends the run after the chunk and keeps its draws
                 (a second one ends it at once).
         """
@@ -218,7 +220,7 @@ class MCMC(NumPyroMCMC):
             StoreError: the store holds something else than this run's draws.
         """
         self.num_samples = self._most
-        files = RunFiles(as_folder("checkpoint", checkpoint))
+        files = self._run_files(checkpoint)
         header, arrays = files.latest()
         self._args, self._kwargs = args, kwargs
         fields, removed = (tuple(names) for names in header["fields"])
@@ -239,34 +241,10 @@ class MCMC(NumPyroMCMC):
         self._files = files
         self._finish(program, states, fields, header, position, files.draws(position.draws))
 
-    def get_samples(self, group_by_chain=False):
-        """Draws: arrays (draw, ...), or (chain, draw, ...) with `group_by_chain`."""
-        if self._states is None:
-            raise RuntimeError("There are no draws yet: call `run` first.")
-        return super().get_samples(group_by_chain)
-
-    def get_extra_fields(self, group_by_chain=False):
-        """What was collected beside the draws, name to arrays, with axes as `get_samples` has them."""
-        if self._states is None:
-            raise RuntimeError("There are no draws yet: call `run` first.")
-        if not isinstance(self._states, StoredFields):
-            return super().get_extra_fields(group_by_chain)
-        fields = self._states if group_by_chain else self._states.flat()
-        return {name: fields[name] for name in fields if name != self._sample_field}
-
-    def _get_states_flat(self):
-        if isinstance(self._states, StoredFields):
-            return self._states.flat()
-        return super()._get_states_flat()
-
-    @property
-    def report(self) -> RunReport:
-        """How the last run went."""
-        if self._report is None:
-            raise RuntimeError("There is no run yet to report on: call `run` first.")
-        return self._report
-
     # ---- what a run is ----------------------------------------------------------------------------------
+
+    def _run_files(self, checkpoint) -> RunFiles:
+        return RunFiles(as_folder("checkpoint", checkpoint), self._groups.processes)
 
     def _fields(self, extra_fields) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """What is collected, the sample first, and the sites left out of it."""
@@ -287,6 +265,8 @@ class MCMC(NumPyroMCMC):
         settings = {name: getattr(self, name) for name in names}
         settings |= {"fields": fields, "sites left out": removed}
         settings["skipped iterations"] = self.num_samples % self.thinning
+        if self._groups.processes.count > 1:
+            settings["processes"] = self._groups.processes.count
         lines = {name: describe(value) for name, value in settings.items()}
         method = self.chain_method if isinstance(self.chain_method, str) else describe(self.chain_method)
         data = data_lines(self._args, self._kwargs)
@@ -307,7 +287,7 @@ class MCMC(NumPyroMCMC):
         )
         ensemble = self.sampler.is_ensemble_kernel
         return [
-            state._replace(rng_key=keys[0] if ensemble else groups.part(keys, chains))
+            state._replace(rng_key=keys[0] if ensemble else groups.placed(groups.part(keys, chains)))
             for state, chains in zip(states, groups.slices, strict=True)
         ]
 
@@ -327,17 +307,18 @@ class MCMC(NumPyroMCMC):
             self.thinning,
             draws,
             self._buffer(program, states[0], fields, header, max(draws, position.draws)),
+            self._groups.processes,
             position,
         )
         like = program.fields_like(states[0], self._args, self._kwargs) if position.draws else None
         for first, arrays in pieces:
             run.buffer.put_named(first, arrays, like)
-        bar = ProgressBar(run.iterations) if self.progress_bar else None
+        bar = ProgressBar(run.iterations) if self.progress_bar and run.processes.index == 0 else None
         loop = RunLoop(
             run,
             until=self._until,
             callbacks=(*self._callbacks, *([bar] if bar else [])),
-            look=bar is not None and program.scalars(states[0], self._args, self._kwargs) <= _FEW,
+            look=self.progress_bar and program.scalars(states[0], self._args, self._kwargs) <= _FEW,
             files=self._files,
             header=header,
             every=self._every,
@@ -359,11 +340,11 @@ class MCMC(NumPyroMCMC):
 
     def _buffer(self, program, state, fields, header, draws):
         if self._store is None or self._collection_params["phase"] == "warmup":
-            return DrawBuffer(self.num_chains, draws)
+            return DrawBuffer(self._own_chains, draws)
         facts = {name: getattr(self, name) for name in ("num_warmup", "num_chains", "thinning")}
         facts |= {"run": run_name(header), "version": version("qdesampler")}
         rows = program.capacity(state, self._args, self._kwargs)
-        return DrawStore(self._store, self.num_chains, rows, fields, facts)
+        return DrawStore(self._store, self._own_chains, rows, fields, facts)
 
     def _keep(self, run, fields):
         if isinstance(run.buffer, DrawStore) and run.buffer.filled:
@@ -372,7 +353,7 @@ class MCMC(NumPyroMCMC):
             collected = run.buffer.fields()
             if collected is None:
                 collected = jax.tree.map(
-                    lambda leaf: np.empty((self.num_chains, 0, *leaf.shape[2:]), leaf.dtype),
+                    lambda leaf: np.empty((self._own_chains, 0, *leaf.shape[2:]), leaf.dtype),
                     run.program.fields_like(run.states[0], self._args, self._kwargs),
                 )
             self._states = dict(zip(fields, collected, strict=True))

@@ -61,7 +61,14 @@ class ProgramCache:
         if self._trace_args:  # of arrays, only shape and type are in the program
             described = {name: line.split("]")[0] for name, line in described.items()}
         structure = jax.tree.structure((tuple(args), dict(kwargs)))
-        name = (tuple(fields), tuple(removed), structure, tuple(described.items()), jax.config.jax_enable_x64, most)
+        name = (
+            tuple(fields),
+            tuple(removed),
+            structure,
+            tuple(described.items()),
+            jax.config.jax_enable_x64,
+            most,
+        )
         if name not in self._programs:
             used = bool(self._programs) or getattr(self._kernel, "_sample_fn", None) is not None
             self._programs[name] = ChainProgram(
@@ -73,11 +80,10 @@ class ProgramCache:
                 fields=fields,
                 removed=removed,
                 postprocess=self._postprocess,
-                chains=self._groups.batch_size,
                 transform=self._transform(),
                 trace_args=self._trace_args,
                 most_rows=most,
-                groups=len(self._groups.slices),
+                groups=self._groups,
             )
         return self._programs[name]
 

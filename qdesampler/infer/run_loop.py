@@ -14,6 +14,7 @@ import numpy as np
 from qdesampler.infer.chain_program import ChainProgram, ChunkCounts
 from qdesampler.infer.draw_buffer import DrawBuffer
 from qdesampler.infer.draw_store import DrawStore
+from qdesampler.infer.processes import Processes, local_part
 from qdesampler.infer.progress import Progress
 from qdesampler.infer.run_files import RunFiles, named_leaves
 from qdesampler.infer.stopping import Check, Until, check_draws, looks
@@ -22,6 +23,7 @@ __all__ = ["Position", "Run", "RunLoop", "memory_told"]
 
 _FIRST_CHUNK = 16
 _CHUNK_SECONDS = 0.5
+_REASONS = ("", "max_evals", "max_time", "callback", "interrupt", "SIGTERM")  # the strongest last
 
 
 @dataclass
@@ -57,7 +59,8 @@ class Run:
         skip: iterations after it that belong to no whole window of thinning.
         thinning: iterations to a draw.
         draws: kept draws of each chain at most.
-        buffer: where they go.
+        buffer: where they go, those of this process.
+        processes: those that run together.
         position: where the run stands.
     """
 
@@ -71,6 +74,7 @@ class Run:
     thinning: int
     draws: int
     buffer: DrawBuffer | DrawStore
+    processes: Processes
     position: Position = field(default_factory=Position)
 
     @property
@@ -130,6 +134,7 @@ class RunLoop:
         Raises:
             CheckpointError: a checkpoint could not be written; the run's buffer and states are as they were.
             MemoryError: the device has too little memory.
+            LostProcessError: another process of the run is gone.
             KeyboardInterrupt: before the first draw; with `files`, after the checkpoint was written.
                 Ctrl-C ends the run after the chunk, a second one at once.
             SystemExit: the process was asked to end (SIGTERM, with `files`), after the checkpoint was
@@ -145,13 +150,14 @@ class RunLoop:
             self.save()
         with self._signals():
             try:
-                reason = self._loop()
+                with self._run.processes.watched(self._kept):
+                    reason = self._loop()
             except KeyboardInterrupt:
                 reason = "interrupt"
             unsaved = self._run.position.iteration > self._saved_at
             if self._files is not None and unsaved and not self._at_once:
                 self.save()
-        if signal.SIGTERM in self._asked:
+        if reason == "SIGTERM":
             raise SystemExit(128 + signal.SIGTERM)
         if reason == "interrupt" and self._run.position.draws == 0:
             raise KeyboardInterrupt("The run was interrupted in its warm-up: no draw is lost, none was made.")
@@ -179,6 +185,11 @@ class RunLoop:
         )
         self._on_disk, self._saved_at = at.draws, at.iteration
 
+    def _kept(self) -> str:
+        if self._files is None:
+            return "The draws of this process are kept; there are no checkpoints to resume from."
+        return f"Start all again and `resume`: iteration {self._saved_at} is in {self._files.folder.parent}."
+
     def _loop(self) -> str:
         run, at = self._run, self._run.position
         while at.iteration < run.iterations:
@@ -187,20 +198,30 @@ class RunLoop:
             if self._files is not None and at.iteration - self._saved_at >= self._every:
                 self.save()
             if self._looking and at.draws >= self._next_look:
-                self.check = check_draws(run.buffer.sample(), at.draws)
+                self.check = check_draws(run.buffer.sample(), at.draws, run.processes.gathered)
                 self._next_look = next(look for look in self._looks if look > at.draws)
                 if self._until is not None and self._until.looks_at_draws and self._until.is_met(self.check):
                     self._tell(counts, rows * stride)
                     return "until"
-            if self._tell(counts, rows * stride):
-                return "callback"
-            if self._asked:
-                return "interrupt"
-            if self._until is not None and self.seconds > (self._until.max_time or np.inf):
-                return "max_time"
-            if self._until is not None and at.evaluations >= (self._until.max_evals or np.inf):
-                return "max_evals"
+            own = self._reason(self._tell(counts, rows * stride))
+            reason, self._length = run.processes.agreed(_REASONS, own, self._length)
+            if reason:
+                return reason
         return "num_samples"
+
+    def _reason(self, asked: bool) -> str:
+        """Why this process would end the run now."""
+        if signal.SIGTERM in self._asked:
+            return "SIGTERM"
+        if self._asked:
+            return "interrupt"
+        if asked:
+            return "callback"
+        if self._until is not None and self.seconds > (self._until.max_time or np.inf):
+            return "max_time"
+        if self._until is not None and self._run.position.evaluations >= (self._until.max_evals or np.inf):
+            return "max_evals"
+        return ""
 
     def _next_chunk(self) -> tuple[int, int]:
         """Rows and iterations to a row of the next chunk; it crosses no border."""
@@ -226,9 +247,10 @@ class RunLoop:
                 state, counted, fields = run.program.advance(state, rows, stride, run.args, run.kwargs)
                 counts.append(jax.tree.map(np.asarray, counted))
                 if keep:
-                    fields = jax.tree.map(lambda leaf: run.program.by_chain(np.asarray(leaf)), fields)
+                    fields = jax.tree.map(lambda leaf: run.program.by_chain(local_part(leaf)), fields)
             if keep:
-                run.buffer.put(chains, at.draws, rows, fields)
+                own = chains if run.processes.count == 1 else slice(None)
+                run.buffer.put(own, at.draws, rows, fields)
             states.append(state)
         run.states = states
         at.iteration += rows * stride

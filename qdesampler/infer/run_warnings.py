@@ -33,7 +33,7 @@ def warn_of_run(run: Run, loop: RunLoop, until: Until | None, ended_by: str) -> 
     if until is not None and until.looks_at_draws and ended_by != "until":
         check = loop.check
         if ended_by == "num_samples":
-            check = check_draws(run.buffer.sample(), run.position.draws)
+            check = check_draws(run.buffer.sample(), run.position.draws, run.processes.gathered)
         if check is None or not until.is_met(check):
             warnings.warn(
                 f"The run ended by {ended_by} before {until} held; the last look: {check}.",

@@ -1,7 +1,7 @@
 """When a run has enough: effective draws, R-hat, time, evaluations."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -93,17 +93,23 @@ class Check:
     rhat: float
 
 
-def check_draws(samples: Any, draws: int) -> Check:
+def check_draws(samples: Any, draws: int, gathered: Callable[[np.ndarray], np.ndarray] = np.asarray) -> Check:
     """The worst effective sample size and R-hat over all scalars of a tree of arrays (chain, draw, ...).
 
     A bounded part of them is in memory at a time. What is the same number in all draws of all chains (a
     constant deterministic site) is left aside. A scalar that is not finite somewhere, or that no chain moved,
     has no effective draw and an infinite R-hat.
+
+    Args:
+        samples: the draws of this process.
+        draws: how many of each chain to look at.
+        gathered: puts the chains of all processes together.
     """
     if draws < 4:  # halves of chains need two each
         return Check(draws, 0.0, math.inf)
     ess, rhat = math.inf, 1.0
-    for flat in _scalars(samples, draws):
+    for own in _scalars(samples, draws):
+        flat = gathered(own)
         moving = ~(flat == flat[:1, :1]).all((0, 1))
         if not moving.any():
             continue
