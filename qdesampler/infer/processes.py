@@ -5,7 +5,9 @@ once. They must therefore take the same decisions: whatever a process sees alone
 callback answers) is told to the others first.
 """
 
-from collections.abc import Iterator, Sequence
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from qdesampler.infer.fingerprint import is_typed_key
 
 __all__ = ["LostProcessError", "Processes", "local_part", "spread", "whole", "whole_leaf"]
+
+
+_PATIENCE = 15.0  # seconds for a chunk of half a second
 
 
 class LostProcessError(RuntimeError):
@@ -79,7 +84,34 @@ class Processes:
         return [number for number in numbers if (told == number).any(axis=1).all()]
 
     @contextmanager
-    def watched(self, kept: Any) -> Iterator[None]:
+    def patience(self, kept: Callable[[], str], seconds: float = _PATIENCE) -> Iterator[None]:
+        """Warn when what others take part in lasts very long; `kept()` says what is kept.
+
+        A process that died without a word can leave the others waiting until JAX ends them, without a word to
+        Python.
+        """
+        if self.count == 1:
+            yield
+            return
+
+        def warn():
+            text = (
+                f"qdesampler: process {self.index} of {self.count} has waited {seconds:g} s for a chunk. If "
+                "another one ended, JAX ends this one too (`heartbeat_timeout_seconds` of "
+                f"`jax.distributed.initialize`). {kept()}"
+            )
+            print(text, file=sys.stderr, flush=True)
+
+        timer = threading.Timer(seconds, warn)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    @contextmanager
+    def watched(self, kept: Callable[[], str]) -> Iterator[None]:
         """Say in words that another process is gone; `kept()` says what is kept.
 
         Raises:

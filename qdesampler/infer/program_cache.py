@@ -1,5 +1,6 @@
 """The compiled programs of a driver, kept for its later runs."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,9 +15,11 @@ from qdesampler.infer.fingerprint import data_lines
 
 __all__ = ["ProgramCache"]
 
+_MOST_PROGRAMS = 4  # data that are constants of a program make a new one each time: memory has to end
+
 
 class ProgramCache:
-    """Makes programs, once for each set of arguments.
+    """Makes programs, once for each set of arguments; the last four are kept.
 
     Args:
         kernel: the user's kernel; the first program initialises and uses it, later ones a copy of their own.
@@ -46,7 +49,8 @@ class ProgramCache:
         self._num_warmup = num_warmup
         self._postprocess = postprocess
         self._trace_args = trace_args
-        self._programs: dict[tuple, ChainProgram] = {}
+        self._made = False
+        self._programs: OrderedDict[tuple, ChainProgram] = OrderedDict()
 
     def get(
         self,
@@ -69,8 +73,13 @@ class ProgramCache:
             jax.config.jax_enable_x64,
             most,
         )
-        if name not in self._programs:
-            used = bool(self._programs) or getattr(self._kernel, "_sample_fn", None) is not None
+        if name in self._programs:
+            self._programs.move_to_end(name)
+        else:
+            while len(self._programs) >= _MOST_PROGRAMS:
+                self._programs.popitem(last=False)
+            used = self._made or getattr(self._kernel, "_sample_fn", None) is not None
+            self._made = True
             self._programs[name] = ChainProgram(
                 fresh_copy(self._pristine) if used else self._kernel,
                 self._pristine,

@@ -4,7 +4,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -193,21 +193,28 @@ class RunLoop:
     def _loop(self) -> str:
         run, at = self._run, self._run.position
         while at.iteration < run.iterations:
-            rows, stride = self._next_chunk()
-            counts = self._advance(rows, stride)
-            if self._files is not None and at.iteration - self._saved_at >= self._every:
-                self.save()
-            if self._looking and at.draws >= self._next_look:
-                self.check = check_draws(run.buffer.sample(), at.draws, run.processes.gathered)
-                self._next_look = next(look for look in self._looks if look > at.draws)
-                if self._until is not None and self._until.looks_at_draws and self._until.is_met(self.check):
-                    self._tell(counts, rows * stride)
-                    return "until"
-            own = self._reason(self._tell(counts, rows * stride))
-            reason, self._length = run.processes.agreed(_REASONS, own, self._length)
+            with run.processes.patience(self._kept) if self._timed else nullcontext():
+                reason = self._turn()
             if reason:
                 return reason
         return "num_samples"
+
+    def _turn(self) -> str:
+        """One chunk and what follows it; why the run ends, or nothing."""
+        run, at = self._run, self._run.position
+        rows, stride = self._next_chunk()
+        counts = self._advance(rows, stride)
+        if self._files is not None and at.iteration - self._saved_at >= self._every:
+            self.save()
+        if self._looking and at.draws >= self._next_look:
+            self.check = check_draws(run.buffer.sample(), at.draws, run.processes.gathered)
+            self._next_look = next(look for look in self._looks if look > at.draws)
+            if self._until is not None and self._until.looks_at_draws and self._until.is_met(self.check):
+                self._tell(counts, rows * stride)
+                return "until"
+        own = self._reason(self._tell(counts, rows * stride))
+        reason, self._length = run.processes.agreed(_REASONS, own, self._length)
+        return reason
 
     def _reason(self, asked: bool) -> str:
         """Why this process would end the run now."""

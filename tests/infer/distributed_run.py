@@ -24,7 +24,7 @@ def main(index, processes, port, kernel, act, draws, folder):
     if processes != "1":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.distributed.initialize(
-            f"127.0.0.1:{port}", int(processes), int(index), heartbeat_timeout_seconds=10
+            f"127.0.0.1:{port}", int(processes), int(index), heartbeat_timeout_seconds=25
         )
     folder = Path(folder)
     checkpoint = folder / f"{kernel}.ckpt"
