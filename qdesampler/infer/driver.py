@@ -334,7 +334,7 @@ class MCMC(RunResults):
             self._report = RunReport(
                 ended_by, at.draws, at.evaluations, at.divergences, at.seconds + loop.seconds, loop.check
             )
-            self._set_collection_params()
+            self._set_collection_params(upper=self.num_warmup + self._most)
             run.buffer.close()
         warn_of_run(run, loop, self._until, ended_by)
 
