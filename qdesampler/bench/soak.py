@@ -1,11 +1,13 @@
 """The command `python -m qdesampler.bench.soak`: memory of a process that runs again and again on new data.
 
 python -m qdesampler.bench.soak --minutes 60
+python -m qdesampler.bench.soak --minutes 60 --ways arguments constants fresh
 
-Three ways in turn, each round with data that were never seen: a driver whose programs take the data
-(`jit_model_args`), one that makes a new program for them, and a new driver, which writes a checkpoint. The
-resident memory after each round is noted (Linux); it is flat if its mean over the last fifth is at most 5%
-above that over the second fifth. The first fifth is left out: caches fill there.
+Each run has data that were never seen. Ways: `arguments`, one driver whose programs take the data
+(`jit_model_args=True`) and compile nothing; `constants`, one driver that makes a new program for new data;
+`fresh`, a new driver each time, with a checkpoint. The resident memory is noted (Linux); it is flat if its
+mean over the last fifth is at most 5% above that over the second. The first is left out: caches fill. JAX
+keeps traces of the programs that were made, so that memory cannot be flat where new ones are.
 """
 
 import argparse
@@ -30,6 +32,7 @@ from qdesampler.infer import MCMC, QDE
 __all__ = ["Soak", "growth", "soak"]
 
 MAX_GROWTH = 0.05
+WAYS = ("arguments", "constants", "fresh")
 SETTINGS = {"num_warmup": 100, "num_samples": 200, "num_chains": 4, "progress_bar": False}
 
 
@@ -47,23 +50,27 @@ def model(y):
     numpyro.sample("y", dist.Normal(mean, width), obs=y)
 
 
-def soak(seconds: float, tell: Callable[[str], None] = print) -> Soak:
+def soak(seconds: float, ways: Sequence[str] = WAYS[:1], tell: Callable[[str], None] = print) -> Soak:
     """Run until the time is over."""
     rng, runs, memory = np.random.default_rng(0), 0, []
-    kept = MCMC(QDE(model), jit_model_args=True, **SETTINGS), MCMC(NUTS(model), **SETTINGS)
+    kept = {
+        "arguments": MCMC(QDE(model), jit_model_args=True, **SETTINGS),
+        "constants": MCMC(NUTS(model), **SETTINGS),
+    }
     end, next_word = time.monotonic() + seconds, time.monotonic()
     while time.monotonic() < end or not memory:
         with tempfile.TemporaryDirectory() as folder:
-            fresh = MCMC(NUTS(model), checkpoint=Path(folder) / "run.ckpt", **SETTINGS)
-            for mcmc in (*kept, fresh):
+            for way in ways:
+                checkpoint = Path(folder) / "run.ckpt"
+                mcmc = kept.get(way) or MCMC(NUTS(model), checkpoint=checkpoint, **SETTINGS)
                 mcmc.run(jax.random.key(runs), rng.normal(size=50))
                 if not np.isfinite(mcmc.get_samples()["mean"]).all():
                     raise FloatingPointError(f"run {runs} has draws that are not finite")
                 runs += 1
-        del fresh, mcmc
-        gc.collect()
-        memory.append(_resident())
-        if time.monotonic() > next_word:
+        if len(ways) > 1 or ways[0] != "arguments" or runs % 20 == 0:
+            gc.collect()
+            memory.append(_resident())
+        if memory and time.monotonic() > next_word:
             tell(f"{runs} runs, {memory[-1]:.0f} MiB")
             next_word += 60
     return Soak(runs, memory)
@@ -85,15 +92,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print what came of it; the exit code is 1 if memory grew."""
     parser = argparse.ArgumentParser(prog="python -m qdesampler.bench.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--ways", choices=WAYS, nargs="+", default=list(WAYS[:1]))
     options = parser.parse_args(arguments)
     if not options.minutes > 0:
         parser.error(f"--minutes is {options.minutes}; expected a positive number")
     for name, value in header(Settings(4, 100, 200)).items():
         print(f"- {name}: {value}", flush=True)
-    result = soak(60 * options.minutes, lambda text: print(text, flush=True))
+    result = soak(60 * options.minutes, options.ways, lambda text: print(text, flush=True))
     grown = growth(result.mebibytes)
     print(
-        f"{options.minutes:g} minutes, {result.runs} runs, {len(result.mebibytes)} rounds: "
+        f"{' '.join(options.ways)}: {options.minutes:g} minutes, {result.runs} runs, "
+        f"{len(result.mebibytes)} rounds: "
         f"{result.mebibytes[0]:.0f} MiB after the first, {result.mebibytes[-1]:.0f} after the last; "
         f"growth from the second fifth to the last {grown:+.1%} (bar: {MAX_GROWTH:.0%})"
     )

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro.diagnostics import effective_sample_size
-from numpyro.infer import HMC, NUTS
+from numpyro.infer import NUTS
 from scipy.special import digamma, polygamma
 
 from qdesampler.bench.record import Settings
@@ -63,14 +63,9 @@ def _target(kernel, potential, means, widths, squares):
     return Target(lambda: kernel(potential_fn=potential), 5, np.full(5, means), np.full(5, widths), squares)
 
 
-def _hmc(potential_fn):
-    return HMC(potential_fn=potential_fn, step_size=0.2, trajectory_length=2.0, adapt_step_size=False)
-
-
 _GAMMA = float(digamma(2)), float(np.sqrt(polygamma(1, 2)))
 TARGETS = {
     "correlated normal, NUTS": _target(NUTS, _correlated, 0.0, 1.0, True),
-    "correlated normal, HMC of short paths": _target(_hmc, _correlated, 0.0, 1.0, True),
     "log gamma, NUTS": _target(NUTS, _log_gamma, *_GAMMA, False),
     "log gamma, QDE": _target(QDE, _log_gamma, *_GAMMA, False),
 }

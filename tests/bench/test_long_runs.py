@@ -42,8 +42,9 @@ def test_small_runs_are_measured():
         cost = draw_memory.measure_run(keep, 4000, 3)
         assert 0.1 < cost.before <= cost.after < 10
         assert cost.ess > 100
-    result = soak.soak(0.1, lambda text: None)
+    result = soak.soak(0.1, soak.WAYS, lambda text: None)
     assert result.runs == 3 * len(result.mebibytes) > 0
+    assert soak.soak(0.1, tell=lambda text: None).runs == 20
     stopped, fixed = stopping.replicate(stopping.TARGETS["log gamma, NUTS"], 100, 3)
     assert stopped.errors.shape == fixed.errors.shape == (3, 5)
     assert (fixed.draws == np.median(stopped.draws)).all()
