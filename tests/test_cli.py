@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 
 from qdesampler import cli
 from qdesampler.diagnostics import PLOT_NAMES, Plot
@@ -77,7 +78,7 @@ class Finished:
     chain_method = "vectorized"
 
     def __init__(self, kernel, *, num_warmup, num_samples, num_chains, progress_bar, **others):
-        assert set(others) == {"chain_batch", "devices", "checkpoint", "every", "until"}
+        assert set(others) == {"chain_batch", "devices", "checkpoint", "every", "store", "until"}
         self.sampler, self.progress_bar = kernel, progress_bar
         self.num_chains, self.num_samples, self.num_warmup = num_chains, num_samples, num_warmup
 
@@ -134,10 +135,12 @@ def test_a_stopped_run_is_resumed(folder, tmp_path, monkeypatch, capsys):
     assert sample(folder, "--out", tmp_path / "out", *options, *kept, "--until-ess", 20) == 0
     draws = az.from_netcdf(tmp_path / "out" / "posterior.nc")["posterior"]["mean"].values
     assert 100 <= draws.shape[1] < 400
-    assert sample(folder, "--out", tmp_path / "out", *options, "--overwrite", "--resume") == 0
+    assert sample(folder, "--out", tmp_path / "out", *options, "--overwrite", "--resume", "--store") == 0
     whole = az.from_netcdf(tmp_path / "out" / "posterior.nc")["posterior"]["mean"].values
     assert whole.shape == (2, 400)
     assert np.array_equal(whole[:, : draws.shape[1]], draws)
+    stored = xr.open_datatree(tmp_path / "out.zarr", engine="zarr", consolidated=False)
+    assert np.array_equal(stored["posterior"]["mean"], whole)
     assert sample(folder, "--out", tmp_path / "out", *options, *kept, "--overwrite") == 2
     assert "holds a run already" in capsys.readouterr().err
     assert sample(folder, "--out", tmp_path / "other", *options, "--resume") == 2

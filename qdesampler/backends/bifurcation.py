@@ -71,7 +71,7 @@ class SimulatedBifurcation(LocalBackend):
             TypeError: an argument is not of its kind.
             ValueError: a number out of range, or a `schedule` or `initial_states`.
         """
-        problem, num_reads, _ = check_call("SimulatedBifurcation", problem, num_reads, beta)
+        problem, num_reads, _ = check_call("SimulatedBifurcation", problem, num_reads, beta, key=key)
         refuse("SimulatedBifurcation", schedule=schedule, initial_states=initial_states)
         plan = make_plan(problem)
         states = _bifurcate(plan, key, num_reads, self.num_steps, self.step_size, self.form == "discrete")

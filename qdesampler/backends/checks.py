@@ -10,13 +10,19 @@ from jax.typing import ArrayLike
 from qdesampler.backends.problem import IsingProblem, check_problem
 from qdesampler.backends.protocol import ProblemTooLargeError
 from qdesampler.equation.schedule import Schedule, schedule_table
-from qdesampler.equation.validation import as_positive_int, as_positive_scalar, is_traced
+from qdesampler.equation.validation import as_positive_int, as_positive_scalar, check_key, is_traced
 
 __all__ = ["annealing_table", "check_call", "refuse"]
 
 
 def check_call(
-    name: str, problem: IsingProblem, num_reads: int, beta: ArrayLike, max_variables: int | None = None
+    name: str,
+    problem: IsingProblem,
+    num_reads: int,
+    beta: ArrayLike,
+    max_variables: int | None = None,
+    *,
+    key: jax.Array | None = None,
 ) -> tuple[IsingProblem, int, jax.Array]:
     """Return the checked problem, the number of reads and `beta` as an array of the problem's dtype.
 
@@ -25,6 +31,8 @@ def check_call(
         ValueError: a number out of range.
         ProblemTooLargeError: more variables than `max_variables`.
     """
+    if key is not None:
+        check_key("key", key)
     problem = check_problem(problem)
     if max_variables is not None and problem.num_variables > max_variables:
         raise ProblemTooLargeError(

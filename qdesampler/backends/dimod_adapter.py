@@ -206,7 +206,7 @@ class DimodBackend:
             raise TypeError(
                 "DimodBackend runs on the host and cannot be traced: fill a pool before (build_pool)."
             )
-        problem, num_reads, scale = check_call("DimodBackend", problem, num_reads, beta)
+        problem, num_reads, scale = check_call("DimodBackend", problem, num_reads, beta, key=key)
         refuse("DimodBackend", schedule=schedule)
         if self._closed:
             raise BackendError("this backend is closed; make another one.")

@@ -56,7 +56,7 @@ class ExactEnumeration(LocalBackend):
             ValueError: a number out of range, or a `schedule` or `initial_states`.
             ProblemTooLargeError: more than 16 variables.
         """
-        problem, num_reads, beta = check_call("ExactEnumeration", problem, num_reads, beta, _LARGEST)
+        problem, num_reads, beta = check_call("ExactEnumeration", problem, num_reads, beta, _LARGEST, key=key)
         refuse("ExactEnumeration", schedule=schedule, initial_states=initial_states)
         return _draw(problem, beta, key, num_reads)
 

@@ -61,7 +61,7 @@ class GibbsSurrogate(LocalBackend):
             TypeError: an argument is not of its kind.
             ValueError: a number out of range, states of another shape, or a `schedule`.
         """
-        problem, num_reads, beta = check_call("GibbsSurrogate", problem, num_reads, beta)
+        problem, num_reads, beta = check_call("GibbsSurrogate", problem, num_reads, beta, key=key)
         refuse("GibbsSurrogate", schedule=schedule)
         n = problem.num_variables
         key_start, key_run = jax.random.split(key)

@@ -90,7 +90,7 @@ class PathIntegralAnnealing(LocalBackend):
             TypeError: an argument is not of its kind.
             ValueError: numbers out of range or shapes that do not fit.
         """
-        problem, num_reads, beta = check_call("PathIntegralAnnealing", problem, num_reads, beta)
+        problem, num_reads, beta = check_call("PathIntegralAnnealing", problem, num_reads, beta, key=key)
         table = annealing_table(schedule, self.num_sweeps, self.energy_scale, self.transverse_field)
         start = None
         if initial_states is not None:

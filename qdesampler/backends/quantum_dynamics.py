@@ -124,7 +124,7 @@ class QuantumDynamics(LocalBackend):
             ProblemTooLargeError: more than 12 variables.
             BackendError: imaginary time did not converge in `num_steps`. Under `jit` log_prob is then NaN.
         """
-        problem, num_reads, beta = check_call("QuantumDynamics", problem, num_reads, beta, _LARGEST)
+        problem, num_reads, beta = check_call("QuantumDynamics", problem, num_reads, beta, _LARGEST, key=key)
         if self.mode == "imaginary_time":
             refuse("imaginary time", schedule=schedule, initial_states=initial_states)
             return _draw(problem, self.ground_state(problem, beta=beta).log_prob, key, num_reads)

@@ -87,7 +87,7 @@ class SimulatedAnnealing(LocalBackend):
             TypeError: an argument is not of its kind.
             ValueError: numbers out of range or shapes that do not fit.
         """
-        problem, num_reads, beta = check_call("SimulatedAnnealing", problem, num_reads, beta)
+        problem, num_reads, beta = check_call("SimulatedAnnealing", problem, num_reads, beta, key=key)
         scales = self._scales(schedule)
         start = None
         if initial_states is not None:

@@ -74,7 +74,7 @@ class ThrmlBackend(LocalBackend):
         """
         if any(map(is_traced, (*jax.tree.leaves(problem), key, beta))):
             raise TypeError("ThrmlBackend builds its programs on the host: fill a pool before (build_pool).")
-        problem, num_reads, beta = check_call("ThrmlBackend", problem, num_reads, beta)
+        problem, num_reads, beta = check_call("ThrmlBackend", problem, num_reads, beta, key=key)
         refuse("ThrmlBackend", schedule=schedule)
         n = problem.num_variables
         key_start, key_run = jax.random.split(key)

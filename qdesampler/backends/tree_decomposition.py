@@ -110,7 +110,7 @@ class TreeDecomposition:
             raise BackendError("this backend is closed; make another one.")
         if any(map(is_traced, (*jax.tree.leaves(problem), beta, key))):
             raise TypeError("TreeDecomposition runs on the host and cannot be traced: draw before the chain.")
-        problem, num_reads, checked = check_call("TreeDecomposition", problem, num_reads, beta)
+        problem, num_reads, checked = check_call("TreeDecomposition", problem, num_reads, beta, key=key)
         return self._sampler.sample(
             to_bqm(problem), num_reads=num_reads, beta=float(checked), seed=seed(key), marginals=False
         )

@@ -50,6 +50,7 @@ from qdesampler.infer import (
     CheckpointError,
     ModelCase,
     ModelLoadError,
+    StoreError,
     compare_with_reference,
     list_models,
     load_model,
@@ -135,6 +136,9 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument("--max-time", metavar="SECONDS", type=at_least(1), help="end sampling after this")
     sample.add_argument("--chain-batch", metavar="N", type=at_least(1), help="chains at a time")
     sample.add_argument("--devices", metavar="N", type=at_least(1), help="spread the chains over N devices")
+    sample.add_argument(
+        "--store", action="store_true", help="stream the draws to DIR.zarr while they are made (extra store)"
+    )
     sample.add_argument("--x64", action="store_true", help="double precision")
     sample.add_argument("--overwrite", action="store_true", help="replace the results in a non-empty --out")
     sample.add_argument("--allow-bad", action="store_true", help="exit with 0 even if the verdict is bad")
@@ -269,6 +273,7 @@ def _run(
             devices=arguments.devices,
             checkpoint=checkpoints if arguments.checkpoint_every else None,
             every=arguments.checkpoint_every or 500,
+            store=arguments.out.with_name(f"{arguments.out.name}.zarr") if arguments.store else None,
             until=until if any(until.values()) else None,
             progress_bar=sys.stderr.isatty() and not arguments.quiet,
         )
@@ -277,7 +282,7 @@ def _run(
         else:
             mcmc.run(jax.random.key(arguments.seed), extra_fields=extra_fields, **case.data)
         return mcmc
-    except CheckpointError as error:
+    except (CheckpointError, StoreError) as error:
         raise InputError(f"{case.name}: {one_line(error)}") from error
     except Exception as error:  # whatever the user's model raises
         raise InputError(

@@ -10,9 +10,10 @@ import numpy as np
 import xarray as xr
 from arviz_base import dict_to_dataset
 
-from qdesampler.diagnostics.dims import SAMPLE_DIMS, AxisNames, variable_name
+from qdesampler.diagnostics.dims import SAMPLE_DIMS, AxisNames
 from qdesampler.diagnostics.ladder_facts import evidence_facts
 from qdesampler.diagnostics.stats import evaluations, kernel_settings, sample_stats, solve_facts
+from qdesampler.infer.field_names import variable_name
 from qdesampler.infer.model_trace import (
     Site,
     argument_arrays,
@@ -65,6 +66,7 @@ def to_datatree(
         `sampling_evals_exact` is 0 where thinning dropped some counts and the kept ones were scaled up).
 
     Raises:
+        TypeError: no run was given.
         ValueError: nothing was sampled yet, the model has no latent sites, a request needs a model or a key
             and there is none, or `dims`/`coords` do not fit.
     """
@@ -114,6 +116,8 @@ def _arguments(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Ar
 
 
 def _samples(mcmc: Any) -> Any:
+    if not hasattr(mcmc, "get_samples"):
+        raise TypeError(f"expected an MCMC after its run, got {mcmc!r} of type {type(mcmc).__name__}.")
     try:
         samples = mcmc.get_samples(group_by_chain=True)
     except AssertionError:

@@ -3,14 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from qdesampler.infer.field_names import variable_name
 from qdesampler.infer.model_trace import Plate, Site
 
 SAMPLE_DIMS = ("chain", "draw")
-
-
-def variable_name(site: str) -> str:
-    """A site's name as a variable name: netCDF and DataTree keep '/' (`handlers.scope`) for groups."""
-    return site.replace("/", ".")
 
 
 class AxisNames:

@@ -1,7 +1,6 @@
 """What a kernel reported about each draw, under ArviZ's names, and the bill of the run."""
 
 import inspect
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,20 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from qdesampler.infer.field_names import statistic_names
 from qdesampler.infer.model_trace import leaf_names
 from qdesampler.kernels.solve import OUTCOMES
-
-# NumPyro's name of a field (the last part of its path) to ArviZ's
-ARVIZ_NAMES = {
-    "potential_energy": "lp",
-    "energy": "energy",
-    "accept_prob": "acceptance_rate",
-    "diverging": "diverging",
-    "step_size": "step_size",
-    "num_steps": "n_steps",
-    "num_evals": "num_evals",
-    "trajectory_length": "trajectory_length",
-}
 
 
 def sample_stats(mcmc: Any) -> dict[str, np.ndarray]:
@@ -33,13 +21,11 @@ def sample_stats(mcmc: Any) -> dict[str, np.ndarray]:
     Others keep their path, and fields that are pytrees give one entry per leaf. PRNG keys are left out.
     """
     fields = mcmc.get_extra_fields(group_by_chain=True)
-    endings = Counter(path.rpartition(".")[2] for path in fields)
+    names = statistic_names(fields)
     stats = {}
     for path, value in fields.items():
-        ending = path.rpartition(".")[2]
-        known = ending in ARVIZ_NAMES and endings[ending] == 1
-        flipped = known and ending == "potential_energy"
-        for name, leaf in leaf_names(value, prefix=ARVIZ_NAMES[ending] if known else path).items():
+        flipped = path != "lp" == names[path]
+        for name, leaf in leaf_names(value, prefix=names[path]).items():
             if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
                 array = np.asarray(leaf)
                 stats[name] = -array if flipped else array

@@ -68,6 +68,21 @@ def as_positive_scalar(name: str, value: ArrayLike, *, allow_zero: bool = False)
     return number
 
 
+def check_key(name: str, key: Any) -> None:
+    """Check that `key` is a JAX random key, or an array of them.
+
+    Raises:
+        TypeError: it is something else, a seed for instance.
+    """
+    dtype = getattr(key, "dtype", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not typed and (dtype != np.uint32 or np.ndim(key) == 0):
+        raise TypeError(
+            f"{name} must be a JAX random key, such as jax.random.key(0), got {key!r} of type "
+            f"{type(key).__name__}."
+        )
+
+
 def as_float_array(values: ArrayLike | Sequence[Any]) -> jax.Array:
     """Return numbers, or nested sequences of them, as a floating-point array; floats keep their precision."""
     if not isinstance(values, jax.Array):

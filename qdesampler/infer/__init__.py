@@ -6,6 +6,7 @@ from qdesampler.infer.annealer_gibbs import AnnealerGibbs as AnnealerGibbs
 from qdesampler.infer.annealer_pools import renew_pools as renew_pools
 from qdesampler.infer.auto_ground_state import AutoGroundState as AutoGroundState
 from qdesampler.infer.checkpoint import CheckpointError as CheckpointError
+from qdesampler.infer.draw_store import StoreError as StoreError
 from qdesampler.infer.driver import MCMC as MCMC
 from qdesampler.infer.evidence import compare_evidence as compare_evidence
 from qdesampler.infer.evidence import log_evidence as log_evidence
@@ -18,6 +19,7 @@ from qdesampler.infer.load_model import list_models as list_models
 from qdesampler.infer.load_model import load_model as load_model
 from qdesampler.infer.model_hamiltonian import ModelHamiltonian as ModelHamiltonian
 from qdesampler.infer.model_hamiltonian import model_hamiltonian as model_hamiltonian
+from qdesampler.infer.processes import LostProcessError as LostProcessError
 from qdesampler.infer.progress import Progress as Progress
 from qdesampler.infer.progress import RunReport as RunReport
 from qdesampler.infer.qde import QDE as QDE

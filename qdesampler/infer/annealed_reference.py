@@ -64,7 +64,12 @@ def broad_gaussian(given: Any, dim: int) -> tuple[jax.Array, jax.Array]:
     dtype = jnp.result_type(float)
     arrays = []
     for name, value in (("centre", centre), ("scale", scale)):
-        array = np.asarray(value, dtype=float)
+        try:
+            array = np.asarray(value, dtype=float)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"reference {name} is {value!r}; expected a number or ({dim},) numbers."
+            ) from error
         if array.shape not in ((), (dim,)):
             raise ValueError(f"reference {name} has shape {array.shape}; expected a number or ({dim},).")
         arrays.append(np.broadcast_to(array, (dim,)))

@@ -9,6 +9,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from numpyro.infer.initialization import init_to_uniform
 
+from qdesampler.equation.validation import check_key
 from qdesampler.infer.annealed_reference import DEFAULT_SCALE, broad_gaussian, prior_moments
 from qdesampler.infer.annealed_start import check_arrival, flat_evaluation, path_named
 from qdesampler.infer.evidence import LogEvidence, error_of_populations
@@ -92,6 +93,7 @@ def anneal_walkers(
         max_steps: most leapfrog steps of a trajectory.
 
     Raises:
+        TypeError: `key` is no JAX key.
         ValueError: a bad number, reference or start.
         RuntimeError: walkers that never saw a finite density or did not arrive.
     """
@@ -99,6 +101,7 @@ def anneal_walkers(
     for name, value, least in (*limits, ("moves", moves, 1), ("max_steps", max_steps, 1)):
         if isinstance(value, bool) or int(value) != value or value < least:
             raise ValueError(f"{name} is {value}; expected an integer of at least {least}.")
+    check_key("key", key)
     route = path_named(path)
     arguments, keywords = tuple(model_args), dict(model_kwargs or {})
     target = Target(model, potential_fn, None, init_strategy=init_to_uniform, forward_mode=False)

@@ -103,6 +103,8 @@ class AutoGroundState(AutoContinuous):
         prefix: str = "auto",
         init_loc_fn: Callable = init_to_uniform,
     ):
+        if not callable(model):
+            raise TypeError(f"model must be a NumPyro model, got {model!r} of type {type(model).__name__}.")
         solver = GaussianTrial() if solver is None else solver
         if isinstance(solver, type) or not isinstance(solver, Solver):
             raise TypeError(

@@ -10,7 +10,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpyro.util import is_prng_key
 
+from qdesampler.equation.validation import check_key
 from qdesampler.infer.fingerprint import is_typed_key
+from qdesampler.infer.processes import Processes, spread
 
 __all__ = ["ChainGroups", "key_text", "keys_of_text", "mesh_of"]
 
@@ -23,6 +25,9 @@ class ChainGroups:
         method: `chain_method` of the driver.
         batch: chains of a batch, or None.
         mesh: devices that vectorized chains are spread over, or None.
+
+    Raises:
+        ValueError: batches over several processes.
     """
 
     def __init__(self, chains: int, method: str | Callable, batch: int | None, mesh: Mesh | None):
@@ -33,27 +38,40 @@ class ChainGroups:
         self.batch_size = None if alone or method != "vectorized" else size
         self.transformed = not alone and method != "vectorized"
         self._single = alone
-        self._mesh = mesh
+        self.mesh = mesh
+        self.processes = Processes(mesh)
+        if self.processes.count > 1 and len(self.slices) > 1:
+            raise ValueError("Batches of chains stay on the devices of one process: leave out `chain_batch`.")
 
     def part(self, tree: Any, chains: slice) -> Any:
         """A group's share of arrays whose leading axis is the chains (no axis for a single chain)."""
         if self.chains == 1:
             return tree
         first = chains.start
-        return self.placed(jax.tree.map(lambda leaf: leaf[first] if self._single else leaf[chains], tree))
+        return jax.tree.map(lambda leaf: leaf[first] if self._single else leaf[chains], tree)
 
     def placed(self, tree: Any) -> Any:
         """On the devices: what has the group's chains as its leading axis is spread over them."""
-        if self._mesh is None:
+        mesh = self.mesh
+        if mesh is None:
             return tree
-        spread = NamedSharding(self._mesh, PartitionSpec("chains"))
-        everywhere = NamedSharding(self._mesh, PartitionSpec())
+        return jax.tree.map(lambda leaf: spread(leaf, mesh, self.layout(leaf, 0)), tree)
 
-        def place(leaf):
-            axis = leaf.ndim and leaf.shape[0] == self.batch_size
-            return jax.device_put(leaf, spread if axis else everywhere)
+    def constrained(self, tree: Any, axis: int = 0) -> Any:
+        """The same of what a program computes; `axis` is that of the chains."""
+        mesh = self.mesh
+        if mesh is None:
+            return tree
+        return jax.tree.map(
+            lambda leaf: jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, self.layout(leaf, axis))),
+            tree,
+        )
 
-        return jax.tree.map(place, tree)
+    def layout(self, leaf: Any, axis: int) -> PartitionSpec:
+        """How an array lies on the mesh: spread along the axis of the chains, or on each device in full."""
+        if jnp.ndim(leaf) > axis and leaf.shape[axis] == self.batch_size:
+            return PartitionSpec(*[None] * axis, "chains")
+        return PartitionSpec()
 
     def joined(self, states: Sequence) -> Any:
         """The state of all chains; batches keep what belongs to a batch on a leading axis of batches."""
@@ -86,8 +104,10 @@ class ChainGroups:
         """A key for each chain, split as NumPyro splits it.
 
         Raises:
+            TypeError: no JAX key.
             ValueError: as many keys as chains were expected, or one.
         """
+        check_key("rng_key", rng_key)
         if is_prng_key(rng_key):
             return rng_key if self.chains == 1 else jax.random.split(rng_key, self.chains)
         if rng_key.shape[0] != self.chains:
@@ -114,17 +134,22 @@ class ChainGroups:
         return init_params
 
 
-def mesh_of(devices: int | Sequence[Any] | None, chains: int, method: str | Callable) -> Mesh | None:
+def mesh_of(devices: int | str | Sequence[Any] | None, chains: int, method: str | Callable) -> Mesh | None:
     """The devices to spread chains over, or None.
 
     Raises:
-        ValueError: chains that are not vectorized, too few devices, or chains that do not divide evenly.
+        ValueError: no devices, chains that are not vectorized, or chains that do not divide evenly.
     """
     if devices is None:
         return None
+    if isinstance(devices, str) and devices == "all":
+        devices = jax.devices()
+    if not isinstance(devices, int) and not (devices and all(isinstance(d, jax.Device) for d in devices)):
+        raise ValueError(f"devices is {devices!r}; expected a number, 'all', or some of {jax.devices()}.")
     if isinstance(devices, int) and not 1 <= devices <= len(jax.devices()):
         raise ValueError(f"devices={devices}; this process sees {len(jax.devices())}: {jax.devices()}.")
-    chosen = jax.devices()[:devices] if isinstance(devices, int) else list(devices)
+    chosen: list[Any] = jax.devices()[:devices] if isinstance(devices, int) else list(devices)
+    chosen.sort(key=lambda device: device.process_index)
     if method != "vectorized" or chains == 1 or chains % len(chosen):
         raise ValueError(
             f"{chains} chains at a time ({method!r}) over {len(chosen)} devices; expected vectorized chains, "

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.util import nested_attrgetter
 
+from qdesampler.infer.chain_groups import ChainGroups
 from qdesampler.infer.fingerprint import is_typed_key
 
-__all__ = ["ChainProgram", "ChunkCounts", "all_finite", "fresh_copy", "over_devices"]
+__all__ = ["ChainProgram", "ChunkCounts", "fresh_copy", "over_devices"]
 
 _MOST_ROWS = 1024
 _MOST_BYTES = 64 * 2**20
@@ -51,12 +52,12 @@ class ChainProgram:
         fields: the state's fields to collect; the first is the kernel's `sample_field`.
         removed: sites left out of the first.
         postprocess: maps one position to what is kept of it, or None for the kernel's own.
-        chains: size of a group whose kernel takes a batch of keys; None for a group of a single chain.
         transform: maps the single-chain programs over the leading axis (`jax.vmap`, `over_devices(...)`), or
             None.
         trace_args: arrays and floats among the arguments are arguments of the programs (new data of the same
             shapes compile nothing), not constants in them.
         most_rows: no chunk needs more rows.
+        groups: the groups; chunks of all of them are on the host together.
     """
 
     def __init__(
@@ -70,10 +71,10 @@ class ChainProgram:
         fields: Sequence[str],
         removed: Sequence[str],
         postprocess: Callable | None,
-        chains: int | None,
         transform: Callable | None,
         trace_args: bool,
         most_rows: int,
+        groups: ChainGroups,
     ):
         self._pristine = pristine
         self._kernel = kernel
@@ -82,12 +83,14 @@ class ChainProgram:
         self._fields = tuple(fields)
         self._removed = tuple(removed)
         self._postprocess = postprocess
-        self._chains = chains
+        self._chains = groups.batch_size  # None where the kernel takes a single key
+        self._groups = groups
         self._transform = transform
         # under a transform such a kernel traces its start as well as it can, or refuses
         self._on_host = transform is None and bool(getattr(kernel, "init_on_host", False))
         self._split = _Arguments(args, kwargs, trace_args)
         self._most_rows = most_rows
+        self._most_bytes = _MOST_BYTES // len(groups.slices)
         self._init = jax.jit(self._traced_init)
         self._advance = jax.jit(self._traced_advance, static_argnames="capacity")
         self._capacity: int | None = None
@@ -98,15 +101,25 @@ class ChainProgram:
         Raises:
             RuntimeError: a chain has no start with a finite density; or what the kernel's `init` raises.
         """
+        if self._on_host and self._groups.processes.count > 1:
+            raise ValueError(
+                f"{type(self._kernel).__name__} decides on the host how it starts: it runs on the devices of "
+                "one process."
+            )
         if self._on_host:
             self._ready = True
             state = self._kernel.init(
-                keys, self._num_warmup, init_params, model_args=tuple(args), model_kwargs=dict(kwargs)
+                self._groups.placed(keys),
+                self._num_warmup,
+                init_params,
+                model_args=tuple(args),
+                model_kwargs=dict(kwargs),
             )
             return jax.tree.map(_strong, state)
-        state = self._init(keys, init_params, self._split.values(args, kwargs))
+        values = self._split.values(args, kwargs)
+        state = self._init(*self._groups.placed((keys, init_params)), values)
         self.prepare(keys, init_params, args, kwargs)
-        if not all_finite(getattr(state, "potential_energy", 0.0)):
+        if not bool(jnp.isfinite(getattr(state, "potential_energy", 0.0)).all()):
             # outside a trace the kernel tells what is wrong in its own words
             self._start(fresh_copy(self._pristine), keys, init_params, args, kwargs)
             raise RuntimeError(
@@ -136,11 +149,11 @@ class ChainProgram:
         return self._advance(state, rows, stride, values, capacity=self.capacity(state, args, kwargs))
 
     def capacity(self, state: Any, args: Sequence, kwargs: Mapping[str, Any]) -> int:
-        """How many rows a chunk can hold: at most 1024, and 64 MiB."""
+        """How many rows a chunk can hold: at most 1024, and 64 MiB for all groups together."""
         if self._capacity is None:
             fields = self._fields_like(state, args, kwargs)
             size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(fields))
-            self._capacity = int(max(1, min(_MOST_ROWS, _MOST_BYTES // max(size, 1), self._most_rows)))
+            self._capacity = int(max(1, min(_MOST_ROWS, self._most_bytes // max(size, 1), self._most_rows)))
         return self._capacity
 
     def fields_like(self, state: Any, args: Sequence, kwargs: Mapping[str, Any]) -> tuple:
@@ -188,7 +201,7 @@ class ChainProgram:
             state = kernel.init(key, self._num_warmup, params, model_args=args, model_kwargs=kwargs)
             return jax.tree.map(_strong, state)
 
-        return (self._transform or _as_it_is)(start)((keys, init_params))
+        return self._groups.constrained((self._transform or _as_it_is)(start)((keys, init_params)))
 
     def _traced_advance(self, state, rows, stride, values, *, capacity):
         args, kwargs = self._split.arguments(values)
@@ -196,7 +209,11 @@ class ChainProgram:
         def chunk(state):
             return self._chunk(state, rows, stride, capacity, args, kwargs)
 
-        return (self._transform or _as_it_is)(chunk)(state)
+        state, counts, fields = (self._transform or _as_it_is)(chunk)(state)
+        if self._groups.mesh is not None:
+            everywhere = NamedSharding(self._groups.mesh, PartitionSpec())
+            counts = jax.lax.with_sharding_constraint(counts, everywhere)
+        return self._groups.constrained(state), counts, self._groups.constrained(fields, axis=1)
 
     def _chunk(self, state, rows, stride, capacity, args, kwargs):
         kernel = self._kernel
@@ -219,7 +236,13 @@ class ChainProgram:
         return jax.lax.fori_loop(0, rows, row, (state, counts, buffers))
 
     def _collect(self, kernel, state, args, kwargs):
-        fields = nested_attrgetter(*self._fields)(state)
+        try:
+            fields = nested_attrgetter(*self._fields)(state)
+        except (AttributeError, KeyError, IndexError, TypeError) as error:
+            raise ValueError(
+                f"{', '.join(self._fields[1:])}: not all are fields of {type(kernel).__name__}'s state, "
+                f"which has {', '.join(getattr(state, '_fields', ()))}. Mend `extra_fields`."
+            ) from error
         first, *others = (fields,) if len(self._fields) == 1 else fields
         keep = self._postprocess or kernel.postprocess_fn(args, kwargs)
         if self._chains is None:
@@ -264,13 +287,6 @@ def over_devices(mesh: Mesh) -> Callable:
         return jax.shard_map(each, mesh=mesh, in_specs=(spec,), out_specs=spec, check_vma=False)
 
     return transform
-
-
-def all_finite(leaf: Any) -> bool:
-    """Whether every number is finite that this process holds."""
-    if isinstance(leaf, jax.Array):
-        return all(np.isfinite(np.asarray(shard.data)).all() for shard in leaf.addressable_shards)
-    return bool(np.isfinite(leaf).all())
 
 
 def _strong(leaf: Any) -> jax.Array:

@@ -1,11 +1,12 @@
 """The kept draws, on the host."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-__all__ = ["DrawBuffer"]
+__all__ = ["DrawBuffer", "cut_named"]
 
 
 class DrawBuffer:
@@ -37,13 +38,23 @@ class DrawBuffer:
             if floats and path[0].idx == 0 and not np.isfinite(kept).all():
                 self.not_finite.add(jax.tree_util.keystr(path[1:]))
 
-    def put_named(self, first: int, arrays: dict[str, np.ndarray], like: Any) -> None:
+    def put_named(self, first: int, arrays: Mapping[str, np.ndarray], like: Any) -> None:
         """Copy arrays (chain, draw, ...) that `named` gave, for fields of the structure of `like`."""
         paths, structure = jax.tree.flatten_with_path(like)
         leaves = [arrays[jax.tree_util.keystr(path)] for path, _ in paths]
         rows = leaves[0].shape[1] if leaves else 0
         self.put(slice(None), first, rows, jax.tree.unflatten(structure, leaves))
-        self.filled = first + rows
+        self.reach(first + rows)
+
+    def reach(self, draws: int) -> None:
+        """All chains have so many draws now."""
+        self.filled = draws
+
+    def drop(self, draws: int) -> None:
+        """Forget the first draws; those after them become the first."""
+        for leaf in jax.tree.leaves(self._arrays):
+            leaf[:, : self.filled - draws] = leaf[:, draws : self.filled].copy()
+        self.filled -= draws
 
     def named(self, first: int, last: int) -> dict[str, np.ndarray]:
         """The draws from `first` up to `last`, under the paths of the collected tree."""
@@ -52,8 +63,20 @@ class DrawBuffer:
         leaves, _ = jax.tree.flatten_with_path(self._arrays)
         return {jax.tree_util.keystr(path): leaf[:, first:last] for path, leaf in leaves}
 
+    def sample(self) -> Any:
+        """The first field, as leaves (chain, draw, ...) that can be cut."""
+        return self.fields()[0]
+
     def fields(self) -> Any:
         """What was collected so far (views, no copies), or None when no chunk ever ended."""
         if self._arrays is None:
             return None
         return jax.tree.map(lambda leaf: leaf[:, : self.filled], self._arrays)
+
+    def close(self) -> None:
+        """No more will come."""
+
+
+def cut_named(arrays: Mapping[str, np.ndarray], first: int, last: int) -> dict[str, np.ndarray]:
+    """The draws from `first` up to `last` of arrays (chain, draw, ...)."""
+    return {name: array[:, first:last] for name, array in arrays.items()}

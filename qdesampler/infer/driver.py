@@ -1,33 +1,49 @@
 """`MCMC`: NumPyro's face, and a loop of our own behind it, for runs that last."""
 
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
-from numpyro.infer import MCMC as NumPyroMCMC
 from numpyro.infer.mcmc import MCMCKernel
 
 from qdesampler.infer.chain_groups import ChainGroups, key_text, keys_of_text, mesh_of
-from qdesampler.infer.chain_program import ChainProgram, fresh_copy, over_devices
+from qdesampler.infer.chain_program import ChainProgram, fresh_copy
 from qdesampler.infer.checkpoint import CheckpointError
 from qdesampler.infer.draw_buffer import DrawBuffer
-from qdesampler.infer.fingerprint import data_lines, describe, differences, kernel_lines, version_lines
+from qdesampler.infer.draw_store import DrawStore, StoredFields, refuse_if_there, require_zarr
+from qdesampler.infer.driver_arguments import (
+    as_callbacks,
+    as_folder,
+    check_field_names,
+    check_positive,
+    check_sampler,
+)
+from qdesampler.infer.fingerprint import (
+    data_lines,
+    describe,
+    differences,
+    kernel_lines,
+    run_name,
+    version_lines,
+)
+from qdesampler.infer.program_cache import ProgramCache
 from qdesampler.infer.progress import Progress, ProgressBar, RunReport
 from qdesampler.infer.run_files import RunFiles, restored
-from qdesampler.infer.run_loop import Position, Run, RunLoop
-from qdesampler.infer.stopping import Until, check_draws
+from qdesampler.infer.run_loop import Position, Run, RunLoop, memory_told
+from qdesampler.infer.run_results import RunResults
+from qdesampler.infer.run_warnings import warn_of_run
+from qdesampler.infer.stopping import Until
 
 __all__ = ["MCMC"]
 
 _FEW = 2000  # scalars that are looked at for the progress bar alone
 
 
-class MCMC(NumPyroMCMC):
+class MCMC(RunResults):
     """Runs any NumPyro kernel, in the place of `numpyro.infer.MCMC`, of which it is a subclass.
 
     The programs are compiled once and kept: a second run of the same shapes compiles nothing. Draws go to the
@@ -54,10 +70,14 @@ class MCMC(NumPyroMCMC):
             shapes compile nothing. The model must then not compute Python numbers from them.
         chain_batch: vectorized chains at a time, where memory holds no more; each batch adapts by itself, and
             `num_chains` is a multiple of it.
-        devices: spread vectorized chains over these devices (or over the first so many); what the kernel
-            pools over chains, it pools over all of them.
+        devices: spread vectorized chains over these devices, over the first so many, or over "all"; what
+            the kernel pools over chains, it pools over all of them. Devices of several processes
+            (`jax.distributed`): each process keeps the draws of its own; `gathered` puts them together.
         checkpoint: a folder for checkpoints.
         every: iterations between them.
+        store: a zarr store for the draws (extra `store`), so that memory holds a chunk or two of them, not
+            all; `xarray.open_datatree(store, engine="zarr", consolidated=False)` is ArviZ's tree of them.
+            `get_samples` reads them all.
         until: what ends a run before `num_samples`: an `Until`, or a dictionary with some of `ess`, `rhat`,
             `max_time`, `max_evals`.
         callbacks: each called with a `Progress` after every chunk (about half a second); one that returns
@@ -66,6 +86,8 @@ class MCMC(NumPyroMCMC):
 
     Raises:
         ValueError: a number out of its range, or arguments that exclude one another.
+        TypeError: an argument of another kind.
+        ImportError: `store` without zarr.
     """
 
     def __init__(
@@ -82,13 +104,15 @@ class MCMC(NumPyroMCMC):
         progress_rate: int | None = None,
         jit_model_args: bool = False,
         chain_batch: int | None = None,
-        devices: int | Sequence[Any] | None = None,
+        devices: int | str | Sequence[Any] | None = None,
         checkpoint: str | Path | None = None,
         every: int = 500,
+        store: str | Path | None = None,
         until: Until | Mapping[str, Any] | None = None,
         callbacks: Sequence[Callable[[Progress], Any]] = (),
     ):
-        _check_positive(num_chains=num_chains, every=every)
+        check_sampler(sampler)
+        check_positive(num_chains=num_chains, every=every)
         super().__init__(
             sampler,
             num_warmup=num_warmup,
@@ -103,7 +127,7 @@ class MCMC(NumPyroMCMC):
         )
         self.progress_bar = progress_bar and not {"CI", "PYTEST_XDIST_WORKER"} & set(os.environ)
         if chain_batch is not None:
-            _check_positive(chain_batch=chain_batch)
+            check_positive(chain_batch=chain_batch)
             if self.chain_method != "vectorized" or num_chains % chain_batch:
                 raise ValueError(
                     f"chain_batch={chain_batch} with num_chains={num_chains}, "
@@ -112,17 +136,28 @@ class MCMC(NumPyroMCMC):
         self.chain_batch = chain_batch
         mesh = mesh_of(devices, chain_batch or num_chains, self.chain_method)
         self._groups = ChainGroups(num_chains, self.chain_method, chain_batch, mesh)
-        self._files = None if checkpoint is None else RunFiles(checkpoint)
+        self._files = None if checkpoint is None else self._run_files(checkpoint)
         self._every = every
+        self._store = None if store is None else self._groups.processes.own_folder(as_folder("store", store))
+        if store is not None:
+            require_zarr()
         self._until = Until.of(until)
-        self._callbacks = tuple(callbacks)
+        self._callbacks = as_callbacks(callbacks)
         self._pristine = fresh_copy(sampler)
         self._kernel_lines = kernel_lines(self._pristine)
         self._most = num_samples
-        self._programs: dict[tuple, ChainProgram] = {}
+        self._programs = ProgramCache(
+            sampler,
+            self._pristine,
+            self._groups,
+            method=self.chain_method,
+            num_warmup=num_warmup,
+            postprocess=postprocess_fn,
+            trace_args=jit_model_args,
+        )
+        self._own_chains = num_chains // self._groups.processes.count
         self._last_groups: list | None = None
         self._collected: tuple[str, ...] = ()
-        self._report: RunReport | None = None
 
     def run(self, rng_key, *args, extra_fields=(), init_params=None, **kwargs):
         """Warm up and draw.
@@ -139,22 +174,28 @@ class MCMC(NumPyroMCMC):
             ValueError: what the kernel says of its arguments; a bad `init_params`.
             RuntimeError: no valid start.
             CheckpointError: the folder holds a run already, or cannot be written; what was drawn is kept.
+            StoreError: the same of the store.
             MemoryError: the device has too little memory; a smaller batch is proposed.
-            KeyboardInterrupt: only in the warm-up; later Ctrl-C ends the run and keeps its draws.
+            LostProcessError: another process of the run is gone.
+            KeyboardInterrupt: in the warm-up; later Ctrl-C ends the run after the chunk and keeps its draws
+                (a second one ends it at once).
         """
         self.num_samples = self._most
         if self._files is not None:
             self._files.refuse_if_used()
+        if self._store is not None:
+            refuse_if_there(self._store)
         self._args, self._kwargs = args, kwargs
         fields, removed = self._fields(extra_fields)
         groups = self._groups
         keys, starts = groups.keys(rng_key), groups.starts(init_params)
         program = self._program(fields, removed)
         if self._warmup_state is None:
-            states = [
-                program.init(groups.part(keys, chains), groups.part(starts, chains), args, kwargs)
-                for chains in groups.slices
-            ]
+            states = []
+            for chains in groups.slices:
+                with memory_told(chains):
+                    share = groups.part(keys, chains), groups.part(starts, chains)
+                    states.append(program.init(*share, args, kwargs))
         else:
             self._set_collection_params(0, self.num_samples, self.num_samples, "sample")
             states = self._continued(program, keys, starts)
@@ -165,7 +206,7 @@ class MCMC(NumPyroMCMC):
         """Continue a run from its checkpoints, as if it had never stopped: bit for bit the same draws.
 
         Build the object as the run was built; `num_samples` may be larger, `until`, `callbacks` and `every`
-        may differ. The checkpoints go on in the same folder.
+        may differ. The checkpoints go on in the same folder; a store is written anew from their draws.
 
         Args:
             checkpoint: the run's folder.
@@ -176,9 +217,10 @@ class MCMC(NumPyroMCMC):
         Raises:
             CheckpointError: there is nothing to resume, it is damaged, or it is of another model, data,
                 kernel, setting or version; every difference is listed.
+            StoreError: the store holds something else than this run's draws.
         """
         self.num_samples = self._most
-        files = RunFiles(checkpoint)
+        files = self._run_files(checkpoint)
         header, arrays = files.latest()
         self._args, self._kwargs = args, kwargs
         fields, removed = (tuple(names) for names in header["fields"])
@@ -194,78 +236,41 @@ class MCMC(NumPyroMCMC):
             own = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
             states.append(groups.placed(restored(like, own)))
         position = Position(**header.pop("position"))
+        if self._store is not None:
+            refuse_if_there(self._store, run_name(header))
         self._files = files
         self._finish(program, states, fields, header, position, files.draws(position.draws))
 
-    def get_samples(self, group_by_chain=False):
-        """Draws: arrays (draw, ...), or (chain, draw, ...) with `group_by_chain`."""
-        if self._states is None:
-            raise RuntimeError("There are no draws yet: call `run` first.")
-        return super().get_samples(group_by_chain)
-
-    @property
-    def report(self) -> RunReport:
-        """How the last run went."""
-        if self._report is None:
-            raise RuntimeError("There is no run yet to report on: call `run` first.")
-        return self._report
-
     # ---- what a run is ----------------------------------------------------------------------------------
+
+    def _run_files(self, checkpoint) -> RunFiles:
+        return RunFiles(as_folder("checkpoint", checkpoint), self._groups.processes)
 
     def _fields(self, extra_fields) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """What is collected, the sample first, and the sites left out of it."""
-        if isinstance(extra_fields, str) or not all(isinstance(name, str) for name in extra_fields):
-            raise ValueError(f"extra_fields is {extra_fields!r}; expected a list or tuple of names.")
+        check_field_names(extra_fields)
         without = f"~{self._sample_field}."
         names = dict.fromkeys((self._sample_field, *self._default_fields, *extra_fields))
         removed = tuple(name.removeprefix(without) for name in names if name.startswith(without))
         return tuple(name for name in names if not name.startswith(without)), removed
 
     def _program(self, fields, removed) -> ChainProgram:
-        """The programs for these arguments; made once for each set of them."""
-        described = data_lines(self._args, self._kwargs)
-        if self._jit_model_args:  # of arrays, only shape and type are in the program
-            described = {name: line.split("]")[0] for name, line in described.items()}
-        structure = jax.tree.structure((self._args, self._kwargs))
-        most = max(1, (self._most) // self.thinning)
-        name = (fields, removed, structure, tuple(described.items()), jax.config.jax_enable_x64, most)
-        if name not in self._programs:
-            used = bool(self._programs) or getattr(self.sampler, "_sample_fn", None) is not None
-            method = self.chain_method
-            transform = method if callable(method) else None
-            if method == "parallel" and self._groups.transformed:
-                transform = over_devices(Mesh(np.array(jax.devices()[: self.num_chains]), ("chains",)))
-            self._programs[name] = ChainProgram(
-                fresh_copy(self._pristine) if used else self.sampler,
-                self._pristine,
-                num_warmup=self.num_warmup,
-                args=self._args,
-                kwargs=self._kwargs,
-                fields=fields,
-                removed=removed,
-                postprocess=self.postprocess_fn,
-                chains=self._groups.batch_size,
-                transform=transform if self._groups.transformed else None,
-                trace_args=self._jit_model_args,
-                most_rows=most,
-            )
-        return self._programs[name]
+        return self._programs.get(
+            self._args, self._kwargs, fields, removed, max(1, self._most // self.thinning)
+        )
 
     def _lines(self, fields, removed) -> dict[str, str]:
         """All that must be the same for a resumed run to draw the same."""
-        method = self.chain_method if isinstance(self.chain_method, str) else describe(self.chain_method)
-        settings = {
-            name: getattr(self, name) for name in ("num_warmup", "num_chains", "thinning", "chain_batch")
-        }
-        settings |= {"fields": fields, "sites left out": removed, "postprocess_fn": self.postprocess_fn}
+        names = ("num_warmup", "num_chains", "thinning", "chain_batch", "postprocess_fn")
+        settings = {name: getattr(self, name) for name in names}
+        settings |= {"fields": fields, "sites left out": removed}
         settings["skipped iterations"] = self.num_samples % self.thinning
-        return {
-            **self._kernel_lines,
-            **data_lines(self._args, self._kwargs),
-            **{name: describe(value) for name, value in settings.items()},
-            "chain_method": method,
-            **version_lines(),
-        }
+        if self._groups.processes.count > 1:
+            settings["processes"] = self._groups.processes.count
+        lines = {name: describe(value) for name, value in settings.items()}
+        method = self.chain_method if isinstance(self.chain_method, str) else describe(self.chain_method)
+        data = data_lines(self._args, self._kwargs)
+        return {**self._kernel_lines, **data, **lines, "chain_method": method, **version_lines()}
 
     def _continued(self, program, keys, starts) -> list:
         """The states of `post_warmup_state`, with the new keys."""
@@ -282,7 +287,7 @@ class MCMC(NumPyroMCMC):
         )
         ensemble = self.sampler.is_ensemble_kernel
         return [
-            state._replace(rng_key=keys[0] if ensemble else groups.part(keys, chains))
+            state._replace(rng_key=keys[0] if ensemble else groups.placed(groups.part(keys, chains)))
             for state, chains in zip(states, groups.slices, strict=True)
         ]
 
@@ -301,18 +306,19 @@ class MCMC(NumPyroMCMC):
             skip,
             self.thinning,
             draws,
-            DrawBuffer(self.num_chains, max(draws, position.draws)),
+            self._buffer(program, states[0], fields, header, max(draws, position.draws)),
+            self._groups.processes,
             position,
         )
-        like = program.fields_like(states[0], self._args, self._kwargs) if pieces else None
+        like = program.fields_like(states[0], self._args, self._kwargs) if position.draws else None
         for first, arrays in pieces:
             run.buffer.put_named(first, arrays, like)
-        bar = ProgressBar(run.iterations) if self.progress_bar else None
+        bar = ProgressBar(run.iterations) if self.progress_bar and run.processes.index == 0 else None
         loop = RunLoop(
             run,
             until=self._until,
             callbacks=(*self._callbacks, *([bar] if bar else [])),
-            look=bar is not None and program.scalars(states[0], self._args, self._kwargs) <= _FEW,
+            look=self.progress_bar and program.scalars(states[0], self._args, self._kwargs) <= _FEW,
             files=self._files,
             header=header,
             every=self._every,
@@ -328,53 +334,31 @@ class MCMC(NumPyroMCMC):
             self._report = RunReport(
                 ended_by, at.draws, at.evaluations, at.divergences, at.seconds + loop.seconds, loop.check
             )
-            self._set_collection_params()
-        self._warn(run, loop, ended_by)
+            self._set_collection_params(upper=self.num_warmup + self._most)
+            run.buffer.close()
+        warn_of_run(run, loop, self._until, ended_by)
+
+    def _buffer(self, program, state, fields, header, draws):
+        if self._store is None or self._collection_params["phase"] == "warmup":
+            return DrawBuffer(self._own_chains, draws)
+        facts = {name: getattr(self, name) for name in ("num_warmup", "num_chains", "thinning")}
+        facts |= {"run": run_name(header), "version": version("qdesampler")}
+        rows = program.capacity(state, self._args, self._kwargs)
+        return DrawStore(self._store, self._own_chains, rows, fields, facts)
 
     def _keep(self, run, fields):
-        collected = run.buffer.fields()
-        if collected is None:
-            collected = jax.tree.map(
-                lambda leaf: np.empty((self.num_chains, 0, *leaf.shape[2:]), leaf.dtype),
-                run.program.fields_like(run.states[0], self._args, self._kwargs),
-            )
-        self._states = dict(zip(fields, collected, strict=True))
+        if isinstance(run.buffer, DrawStore) and run.buffer.filled:
+            self._states = StoredFields(run.buffer, fields)
+        else:
+            collected = run.buffer.fields()
+            if collected is None:
+                collected = jax.tree.map(
+                    lambda leaf: np.empty((self._own_chains, 0, *leaf.shape[2:]), leaf.dtype),
+                    run.program.fields_like(run.states[0], self._args, self._kwargs),
+                )
+            self._states = dict(zip(fields, collected, strict=True))
         self._states_flat = None
         self._last_groups = run.states
         self._last_state = self._groups.joined(run.states)
         if run.position.draws and self._collection_params["phase"] != "warmup":
             self.num_samples = run.position.draws * self.thinning
-
-    def _warn(self, run, loop, ended_by):
-        if run.buffer.not_finite:
-            warnings.warn(
-                f"Draws of {sorted(run.buffer.not_finite)} are not finite in places. Look at `diverging` and "
-                "at the model's support there; no estimate from these draws can be trusted.",
-                RuntimeWarning,
-                stacklevel=4,
-            )
-        met = ended_by
-        if met == "interrupt":
-            warnings.warn(
-                f"Interrupted: {run.position.draws} draws of each chain are kept.",
-                RuntimeWarning,
-                stacklevel=4,
-            )
-        if self._until is not None and self._until.looks_at_draws and met != "until":
-            check = (
-                loop.check
-                if met != "num_samples"
-                else check_draws(run.buffer.fields()[0], run.position.draws)
-            )
-            if check is None or not self._until.is_met(check):
-                warnings.warn(
-                    f"The run ended by {met} before {self._until} held; the last look: {check}.",
-                    RuntimeWarning,
-                    stacklevel=4,
-                )
-
-
-def _check_positive(**given: Any) -> None:
-    for name, value in given.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} is {value!r}; expected a positive integer.")

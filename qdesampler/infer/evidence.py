@@ -209,14 +209,20 @@ def compare_evidence(runs: Mapping[str, Any]) -> list[dict[str, float | str]]:
         less), its `log_bayes_factor_error`, and the posterior `probability` under equal prior odds.
 
     Raises:
-        ValueError: nothing to compare, or an entry without a finite evidence.
+        TypeError: `runs` is no mapping.
+        ValueError: nothing to compare, or an entry without a finite evidence and its error.
     """
+    if not isinstance(runs, Mapping):
+        raise TypeError(f"runs is a {type(runs).__name__}; expected {{name: run of AnnealedQDE}}.")
     if not runs:
         raise ValueError("There is nothing to compare: give {name: run of AnnealedQDE}.")
     found = {name: LogEvidence(*run) if _is_pair(run) else log_evidence(run) for name, run in runs.items()}
     bad = [name for name, evidence in found.items() if not np.isfinite(evidence.value)]
     if bad:
         raise ValueError(f"The evidence of {bad} is not finite: it cannot be compared.")
+    bad = [name for name, evidence in found.items() if not evidence.standard_error >= 0]
+    if bad:
+        raise ValueError(f"The standard error of {bad} is not a number of at least 0.")
     values = np.array([evidence.value for evidence in found.values()])
     total = np.logaddexp.reduce(values)
     best = max(found.values(), key=lambda evidence: evidence.value)

@@ -24,7 +24,7 @@ from jax.flatten_util import ravel_pytree
 from numpyro.infer.initialization import init_to_uniform
 
 from qdesampler.backends import AnnealingBackend, IsingProblem, SimulatedAnnealing
-from qdesampler.equation.validation import as_positive_int, as_positive_scalar
+from qdesampler.equation.validation import as_positive_int, as_positive_scalar, check_key
 from qdesampler.infer.annealed_reference import prior_moments
 from qdesampler.infer.target import Target
 from qdesampler.solvers.descent import advance, next_point, start_descent
@@ -99,7 +99,7 @@ def find_modes(
         num_reads: reads of a box.
 
     Raises:
-        TypeError: `backend` is not an annealing backend.
+        TypeError: `backend` is not an annealing backend, or `key` no JAX key.
         ValueError: a number out of range, or no continuous latent site.
         RuntimeError: no anchor has a finite density and curvature, or every search ran away.
     """
@@ -114,6 +114,7 @@ def find_modes(
     }
     for name, value in numbers.items():
         as_positive_int(name, value)
+    check_key("key", key)
     arguments, keywords = tuple(model_args), dict(model_kwargs or {})
     target = Target(model, potential_fn, None, init_strategy=init_to_uniform, forward_mode=False)
     key_start, key_prior, key_anchors, key_reads = jax.random.split(key, 4)

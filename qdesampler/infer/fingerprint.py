@@ -5,6 +5,7 @@ No value of the data is written, only its SHA-256; objects are named by their ty
 
 import hashlib
 import inspect
+import json
 import platform
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,15 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.infer.mcmc import MCMCKernel
 
-__all__ = ["data_lines", "describe", "differences", "is_typed_key", "kernel_lines", "version_lines"]
+__all__ = [
+    "data_lines",
+    "describe",
+    "differences",
+    "is_typed_key",
+    "kernel_lines",
+    "run_name",
+    "version_lines",
+]
 
 
 def kernel_lines(kernel: MCMCKernel) -> dict[str, str]:
@@ -64,6 +73,11 @@ def differences(stored: Mapping[str, str], given: Mapping[str, str]) -> list[str
         for name in sorted({*stored, *given})
         if stored.get(name) != given.get(name)
     ]
+
+
+def run_name(header: Mapping[str, Any]) -> str:
+    """A short name for a run, from all that its draws depend on; `header` holds what JSON can hold."""
+    return _hash(json.dumps(header, sort_keys=True).encode())
 
 
 def describe(value: Any) -> str:

@@ -102,7 +102,13 @@ def initial_metric(inverse_mass_matrix: Any, prototype: Any, rank: int) -> Metri
     if isinstance(inverse_mass_matrix, dict):
         covariance = _assembled(inverse_mass_matrix, prototype)
     else:
-        covariance = np.asarray(inverse_mass_matrix, dtype=float)
+        try:
+            covariance = np.asarray(inverse_mass_matrix, dtype=float)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"inverse_mass_matrix is {inverse_mass_matrix!r}; expected an array, ({dim},) or ({dim}, "
+                f"{dim})."
+            ) from error
         if covariance.shape not in ((dim,), (dim, dim)):
             raise ValueError(
                 f"inverse_mass_matrix has shape {covariance.shape}; expected ({dim},) or ({dim}, {dim})."

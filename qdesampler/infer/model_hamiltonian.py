@@ -8,6 +8,7 @@ from jax.flatten_util import ravel_pytree
 from numpyro.infer.initialization import init_to_uniform
 
 from qdesampler.equation import Hamiltonian
+from qdesampler.equation.validation import check_key
 from qdesampler.infer.target import Target
 
 __all__ = ["ModelHamiltonian", "model_hamiltonian"]
@@ -52,9 +53,11 @@ def model_hamiltonian(
         **kwargs: the model's keyword arguments.
 
     Raises:
+        TypeError: `rng_key` is no JAX key.
         ValueError: the model has no continuous latent site, or `diffusion` is not positive.
         RuntimeError: no valid start was found, or a discrete site cannot be enumerated.
     """
+    check_key("rng_key", rng_key)
     target = Target(model, None, None, init_strategy=init_strategy, forward_mode=False)
     start = target.start(rng_key, None, args, kwargs)
     flat, unravel = ravel_pytree(start.z)

@@ -97,6 +97,8 @@ class QDE(TargetKernel):
         check_move_settings(
             step_size=step_size, length=trajectory_length, dynamics=dynamics, integrator=integrator
         )
+        if not isinstance(solve, bool):
+            raise ValueError(f"solve is {solve!r}; expected True or False.")
         check_nuts_arguments(kinetic_fn, target_accept_prob)
         self._target = Target(
             model,

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from qdesampler.infer.checkpoint import CheckpointError, read_arrays, write_arrays
+from qdesampler.infer.draw_buffer import cut_named
 from qdesampler.infer.fingerprint import is_typed_key
+from qdesampler.infer.processes import Processes, whole
 
 __all__ = ["RunFiles", "named_leaves", "restored"]
 
@@ -26,11 +28,13 @@ class RunFiles:
     moment a process dies at, the newest state has all its draws beside it.
 
     Args:
-        folder: where; made when the first file is written.
+        folder: where; made when the first file is written. Of several processes each has a folder in it.
+        processes: those that write together.
     """
 
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
+    def __init__(self, folder: Path, processes: Processes):
+        self.folder = processes.own_folder(folder)
+        self._processes = processes
 
     def refuse_if_used(self) -> None:
         """Raise where a run is already kept.
@@ -79,40 +83,39 @@ class RunFiles:
             path.unlink()
 
     def latest(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Header and arrays of the newest state that can be read; warns when it is not the newest.
+        """Header and arrays of the newest state that every process can read; warns of damaged ones.
 
         Raises:
             CheckpointError: there is none.
         """
         states = self._states()
         if not states:
+            self._processes.common([])
             raise CheckpointError(f"{self.folder} holds no state of a run: there is nothing to resume.")
-        failures = []
-        for _, path in reversed(states):
+        failures, found = [], {}
+        for iteration, path in reversed(states):
             try:
-                header, arrays = read_arrays(path)
+                found[iteration] = read_arrays(path)
             except CheckpointError as error:
                 failures.append(str(error))
-                continue
-            for failure in failures:
-                warnings.warn(f"{failure} Resuming from {path.name} instead.", RuntimeWarning, stacklevel=4)
-            return header, arrays
-        raise CheckpointError("No state of the run can be read. " + " ".join(failures))
+        common = self._processes.common(list(found)[:2])
+        if not common:
+            raise CheckpointError("No state of the run can be read. " + " ".join(failures))
+        for failure in failures:
+            warnings.warn(f"{failure} Resuming from iteration {common[0]}.", RuntimeWarning, stacklevel=4)
+        return found[common[0]]
 
-    def draws(self, rows: int) -> list[tuple[int, dict[str, np.ndarray]]]:
-        """The pieces that make up the first `rows` draws, with the index of the first of each.
+    def draws(self, rows: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """The pieces that make up the first `rows` draws, with the index of the first of each, one at a time.
 
         Raises:
             CheckpointError: a piece is missing or damaged.
         """
-        pieces, reached = [], 0
+        reached = 0
         while reached < rows:
-            path = self.folder / f"draws-{reached:012d}.qde"
-            header, arrays = read_arrays(path)
-            taken = min(header["rows"], rows - reached)
-            pieces.append((reached, {name: array[:, :taken] for name, array in arrays.items()}))
+            header, arrays = read_arrays(self.folder / f"draws-{reached:012d}.qde")
+            yield reached, cut_named(arrays, 0, rows - reached)
             reached += header["rows"]
-        return pieces
 
     def _states(self) -> list[tuple[int, Path]]:
         if not self.folder.is_dir():
@@ -122,7 +125,10 @@ class RunFiles:
 
 
 def named_leaves(tree: Any) -> dict[str, np.ndarray]:
-    """The leaves of a state as arrays of numbers, under their paths; typed keys as data, by path<kind>."""
+    """The leaves of a state as arrays of numbers, under their paths; typed keys as data, by path<kind>.
+
+    What is spread over several processes is put together; all of them have to ask.
+    """
     leaves, _ = jax.tree.flatten_with_path(tree)
     named = {}
     for path, leaf in leaves:
@@ -130,7 +136,7 @@ def named_leaves(tree: Any) -> dict[str, np.ndarray]:
             named[f"{jax.tree_util.keystr(path)}<{jax.random.key_impl(leaf)}>"] = jax.random.key_data(leaf)
         else:
             named[jax.tree_util.keystr(path)] = leaf
-    return {name: np.asarray(leaf) for name, leaf in named.items()}
+    return {name: whole(leaf) for name, leaf in named.items()}
 
 
 def restored(like: Any, arrays: Mapping[str, np.ndarray]) -> Any:

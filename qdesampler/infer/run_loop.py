@@ -4,7 +4,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,14 +13,17 @@ import numpy as np
 
 from qdesampler.infer.chain_program import ChainProgram, ChunkCounts
 from qdesampler.infer.draw_buffer import DrawBuffer
+from qdesampler.infer.draw_store import DrawStore
+from qdesampler.infer.processes import Processes, local_part
 from qdesampler.infer.progress import Progress
 from qdesampler.infer.run_files import RunFiles, named_leaves
 from qdesampler.infer.stopping import Check, Until, check_draws, looks
 
-__all__ = ["Position", "Run", "RunLoop"]
+__all__ = ["Position", "Run", "RunLoop", "memory_told"]
 
 _FIRST_CHUNK = 16
 _CHUNK_SECONDS = 0.5
+_REASONS = ("", "max_evals", "max_time", "callback", "interrupt", "SIGTERM")  # the strongest last
 
 
 @dataclass
@@ -56,7 +59,8 @@ class Run:
         skip: iterations after it that belong to no whole window of thinning.
         thinning: iterations to a draw.
         draws: kept draws of each chain at most.
-        buffer: where they go.
+        buffer: where they go, those of this process.
+        processes: those that run together.
         position: where the run stands.
     """
 
@@ -69,7 +73,8 @@ class Run:
     skip: int
     thinning: int
     draws: int
-    buffer: DrawBuffer
+    buffer: DrawBuffer | DrawStore
+    processes: Processes
     position: Position = field(default_factory=Position)
 
     @property
@@ -116,7 +121,8 @@ class RunLoop:
         self._saved_at = run.position.iteration
         self._length = _FIRST_CHUNK
         self._timed = False
-        self._terminated = False
+        self._asked: set[int] = set()  # signals that came
+        self._at_once = False
         self.check: Check | None = None
 
     def go(self) -> str:
@@ -128,7 +134,9 @@ class RunLoop:
         Raises:
             CheckpointError: a checkpoint could not be written; the run's buffer and states are as they were.
             MemoryError: the device has too little memory.
+            LostProcessError: another process of the run is gone.
             KeyboardInterrupt: before the first draw; with `files`, after the checkpoint was written.
+                Ctrl-C ends the run after the chunk, a second one at once.
             SystemExit: the process was asked to end (SIGTERM, with `files`), after the checkpoint was
                 written.
         """
@@ -140,14 +148,16 @@ class RunLoop:
         self._next_look = next(look for look in self._looks if look > self._run.position.draws)
         if self._files is not None and self._run.position.iteration == 0:
             self.save()
-        with self._termination():
+        with self._signals():
             try:
-                reason = self._loop()
+                with self._run.processes.watched(self._kept):
+                    reason = self._loop()
             except KeyboardInterrupt:
                 reason = "interrupt"
-            if self._files is not None and self._run.position.iteration > self._saved_at:
+            unsaved = self._run.position.iteration > self._saved_at
+            if self._files is not None and unsaved and not self._at_once:
                 self.save()
-        if self._terminated:
+        if reason == "SIGTERM":
             raise SystemExit(128 + signal.SIGTERM)
         if reason == "interrupt" and self._run.position.draws == 0:
             raise KeyboardInterrupt("The run was interrupted in its warm-up: no draw is lost, none was made.")
@@ -175,28 +185,50 @@ class RunLoop:
         )
         self._on_disk, self._saved_at = at.draws, at.iteration
 
+    def _kept(self) -> str:
+        if self._files is None:
+            return "The draws of this process are kept; there are no checkpoints to resume from."
+        return f"Start all again and `resume`: iteration {self._saved_at} is in {self._files.folder.parent}."
+
     def _loop(self) -> str:
         run, at = self._run, self._run.position
         while at.iteration < run.iterations:
-            rows, stride = self._next_chunk()
-            counts = self._advance(rows, stride)
-            if self._files is not None and at.iteration - self._saved_at >= self._every:
-                self.save()
-            if self._looking and at.draws >= self._next_look:
-                self.check = check_draws(run.buffer.fields()[0], at.draws)
-                self._next_look = next(look for look in self._looks if look > at.draws)
-                if self._until is not None and self._until.looks_at_draws and self._until.is_met(self.check):
-                    self._tell(counts, rows * stride)
-                    return "until"
-            if self._tell(counts, rows * stride):
-                return "callback"
-            if self._terminated:
-                return "interrupt"
-            if self._until is not None and self.seconds > (self._until.max_time or np.inf):
-                return "max_time"
-            if self._until is not None and at.evaluations >= (self._until.max_evals or np.inf):
-                return "max_evals"
+            with run.processes.patience(self._kept) if self._timed else nullcontext():
+                reason = self._turn()
+            if reason:
+                return reason
         return "num_samples"
+
+    def _turn(self) -> str:
+        """One chunk and what follows it; why the run ends, or nothing."""
+        run, at = self._run, self._run.position
+        rows, stride = self._next_chunk()
+        counts = self._advance(rows, stride)
+        if self._files is not None and at.iteration - self._saved_at >= self._every:
+            self.save()
+        if self._looking and at.draws >= self._next_look:
+            self.check = check_draws(run.buffer.sample(), at.draws, run.processes.gathered)
+            self._next_look = next(look for look in self._looks if look > at.draws)
+            if self._until is not None and self._until.looks_at_draws and self._until.is_met(self.check):
+                self._tell(counts, rows * stride)
+                return "until"
+        own = self._reason(self._tell(counts, rows * stride))
+        reason, self._length = run.processes.agreed(_REASONS, own, self._length)
+        return reason
+
+    def _reason(self, asked: bool) -> str:
+        """Why this process would end the run now."""
+        if signal.SIGTERM in self._asked:
+            return "SIGTERM"
+        if self._asked:
+            return "interrupt"
+        if asked:
+            return "callback"
+        if self._until is not None and self.seconds > (self._until.max_time or np.inf):
+            return "max_time"
+        if self._until is not None and self._run.position.evaluations >= (self._until.max_evals or np.inf):
+            return "max_evals"
+        return ""
 
     def _next_chunk(self) -> tuple[int, int]:
         """Rows and iterations to a row of the next chunk; it crosses no border."""
@@ -218,21 +250,14 @@ class RunLoop:
         started = time.monotonic()
         states, counts = [], []
         for chains, state in zip(run.groups, run.states, strict=True):
-            try:
+            with memory_told(chains):
                 state, counted, fields = run.program.advance(state, rows, stride, run.args, run.kwargs)
                 counts.append(jax.tree.map(np.asarray, counted))
-            except jax.errors.JaxRuntimeError as error:
-                if "RESOURCE_EXHAUSTED" not in str(error):
-                    raise
-                size = chains.stop - chains.start
-                raise MemoryError(
-                    f"The device has too little memory for {size} chains at a time. "
-                    + (f"Try chain_batch={max(1, size // 2)}. " if size > 1 else "")
-                    + f"({str(error).splitlines()[0]})"
-                ) from error
+                if keep:
+                    fields = jax.tree.map(lambda leaf: run.program.by_chain(local_part(leaf)), fields)
             if keep:
-                fields = jax.tree.map(lambda leaf: run.program.by_chain(np.asarray(leaf)), fields)
-                run.buffer.put(chains, at.draws, rows, fields)
+                own = chains if run.processes.count == 1 else slice(None)
+                run.buffer.put(own, at.draws, rows, fields)
             states.append(state)
         run.states = states
         at.iteration += rows * stride
@@ -240,7 +265,7 @@ class RunLoop:
         if keep:
             at.draws += rows
             at.divergences += sum(int(np.sum(c.diverging)) for c in counts)
-            run.buffer.filled = at.draws
+            run.buffer.reach(at.draws)
         self._pace(time.monotonic() - started)
         return counts
 
@@ -256,7 +281,8 @@ class RunLoop:
         """Call all callbacks; whether one of them wants the end."""
         if not self._callbacks:
             return False
-        run, at, seconds = self._run, self._run.position, self.seconds
+        run, at = self._run, self._run.position
+        seconds = max(self.seconds, 1e-6)  # a clock may be coarse
         pace = (at.iteration - self._first_iteration) / seconds
         progress = Progress(
             phase="warmup" if at.iteration <= run.warmup and at.draws == 0 else "sample",
@@ -276,17 +302,42 @@ class RunLoop:
         return any(answer is True for answer in answers)
 
     @contextmanager
-    def _termination(self) -> Iterator[None]:
-        """With checkpoints, SIGTERM ends the run after the chunk, not in the middle of it."""
-        if self._files is None or threading.current_thread() is not threading.main_thread():
+    def _signals(self) -> Iterator[None]:
+        """Ctrl-C, and SIGTERM with checkpoints, end the run after the chunk, not in the middle of it."""
+        if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def note(signum, frame):
-            self._terminated = True
+            if signum == signal.SIGINT and signum in self._asked:
+                self._at_once = True
+                raise KeyboardInterrupt
+            self._asked.add(signum)
 
-        before = signal.signal(signal.SIGTERM, note)
+        wanted = [signal.SIGINT] if self._files is None else [signal.SIGINT, signal.SIGTERM]
+        before = {number: signal.signal(number, note) for number in wanted}
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@contextmanager
+def memory_told(chains: slice) -> Iterator[None]:
+    """Say in words that these chains need more memory than the device has.
+
+    Raises:
+        MemoryError: a smaller batch is proposed.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        size = chains.stop - chains.start
+        raise MemoryError(
+            f"The device has too little memory for {size} chains at a time. "
+            + (f"Try chain_batch={max(1, size // 2)}. " if size > 1 else "")
+            + f"({str(error).splitlines()[0]})"
+        ) from error

@@ -1,7 +1,7 @@
 """When a run has enough: effective draws, R-hat, time, evaluations."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -13,6 +13,8 @@ __all__ = ["Check", "Until", "check_draws", "looks"]
 
 _FIRST_CHECK = 100
 _GROWTH = 1.25
+# numbers at a time: read from where the draws are kept, and transformed (about 50 bytes each)
+_MOST_READ, _MOST_WORKED = 2**24, 2**22
 
 
 @dataclass(frozen=True)
@@ -91,30 +93,58 @@ class Check:
     rhat: float
 
 
-def check_draws(samples: Any, draws: int) -> Check:
+def check_draws(samples: Any, draws: int, gathered: Callable[[np.ndarray], np.ndarray] = np.asarray) -> Check:
     """The worst effective sample size and R-hat over all scalars of a tree of arrays (chain, draw, ...).
 
-    What is the same number in all draws of all chains (a constant deterministic site) is left aside. A scalar
-    that is not finite somewhere, or that no chain moved, has no effective draw and an infinite R-hat.
+    A bounded part of them is in memory at a time. What is the same number in all draws of all chains (a
+    constant deterministic site) is left aside. A scalar that is not finite somewhere, or that no chain moved,
+    has no effective draw and an infinite R-hat.
+
+    Args:
+        samples: the draws of this process.
+        draws: how many of each chain to look at.
+        gathered: puts the chains of all processes together.
     """
     if draws < 4:  # halves of chains need two each
         return Check(draws, 0.0, math.inf)
     ess, rhat = math.inf, 1.0
-    for leaf in jax.tree.leaves(samples):
-        values = np.asarray(leaf[:, :draws])
-        flat = values.reshape(*values.shape[:2], -1).astype(float)
+    for own in _scalars(samples, draws):
+        flat = gathered(own)
         moving = ~(flat == flat[:1, :1]).all((0, 1))
         if not moving.any():
             continue
         flat = flat[..., moving]
-        good = np.isfinite(flat).all((0, 1))
-        if not good.all():
+        if not np.isfinite(flat).all():
             return Check(draws, 0.0, math.inf)
         with np.errstate(divide="ignore", invalid="ignore"):
             sizes, ratios = effective_sample_size(flat), split_gelman_rubin(flat)
         ess = min(ess, float(np.min(np.nan_to_num(sizes, nan=0.0))))
         rhat = max(rhat, float(np.max(np.nan_to_num(ratios, nan=math.inf, posinf=math.inf))))
     return Check(draws, ess, rhat)
+
+
+def _scalars(samples: Any, draws: int) -> Iterator[np.ndarray]:
+    """All scalars, arrays (chain, draw, scalar) of a bounded size: what is read and what is worked on."""
+    for leaf in jax.tree.leaves(samples):
+        rows = leaf.shape[0] * draws
+        for cuts in _parts(leaf.shape[2:], max(1, _MOST_READ // rows)):
+            values = np.asarray(leaf[(slice(None), slice(0, draws), *cuts)])
+            flat = values.reshape(*values.shape[:2], -1)
+            step = max(1, _MOST_WORKED // rows)
+            for first in range(0, flat.shape[2], step):
+                yield flat[..., first : first + step].astype(float)
+
+
+def _parts(shape: tuple[int, ...], most: int) -> Iterator[tuple[slice, ...]]:
+    """Cuts of an array of this shape into parts of at most `most` entries."""
+    if math.prod(shape) <= most:
+        yield (slice(None),) * len(shape)
+        return
+    inner = math.prod(shape[1:])
+    step = max(1, most // max(inner, 1))
+    for first in range(0, shape[0], step):
+        for rest in _parts(shape[1:], most):
+            yield (slice(first, first + step), *rest)
 
 
 def looks() -> Iterator[int]:

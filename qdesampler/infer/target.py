@@ -99,6 +99,8 @@ class Target:
         for name in ("model", "potential_fn"):
             if sources[name] is not None and not callable(sources[name]):
                 raise ValueError(f"`{name}` must be callable; got {type(sources[name]).__name__}.")
+        if not callable(init_strategy):
+            raise ValueError(f"`init_strategy` must be callable; got {type(init_strategy).__name__}.")
         if ground_state is not None:
             missing = [name for name in ("dim", "log_prob", "sample") if not hasattr(ground_state, name)]
             if missing:

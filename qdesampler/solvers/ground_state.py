@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from qdesampler.equation.hamiltonian import Hamiltonian
-from qdesampler.equation.validation import as_point, is_traced
+from qdesampler.equation.validation import as_point, check_key, is_traced
 
 __all__ = ["GroundState", "Solver", "Wavefunction", "ground_state"]
 
@@ -164,7 +164,7 @@ def ground_state(hamiltonian: Hamiltonian, solver: Solver, *, key: jax.Array | N
         key: JAX random key, for solvers that draw random numbers.
 
     Raises:
-        TypeError: `solver` is not a solver, or `hamiltonian` is no `Hamiltonian`.
+        TypeError: `solver` is not a solver, `hamiltonian` no `Hamiltonian`, or `key` no key.
         FloatingPointError: the solver came back with an energy that is not finite.
     """
     if not isinstance(hamiltonian, Hamiltonian):
@@ -177,6 +177,8 @@ def ground_state(hamiltonian: Hamiltonian, solver: Solver, *, key: jax.Array | N
             f"solver must be an object with a method solve(hamiltonian, key), got {solver!r}; "
             "for example SpectralGrid(bounds=(-8.0, 8.0), points=256)."
         )
+    if key is not None:
+        check_key("key", key)
     state = solver.solve(hamiltonian, key)
     if not is_traced(state.energy) and not bool(jnp.isfinite(state.energy)):
         raise FloatingPointError(

@@ -151,6 +151,15 @@ def test_callbacks_see_the_run_and_can_end_it():
     assert seen[-1].evaluations == 2 * 6 * seen[-1].iteration
 
 
+def test_a_run_after_one_that_ended_early_is_whole():
+    ends = iter([True])
+    mcmc = run(hmc(), num_samples=300, callbacks=[lambda p: p.draws >= 20 and next(ends, False)])
+    assert 20 <= mcmc.report.draws < 300
+    mcmc.run(jax.random.key(1), Y)
+    assert mcmc.report.ended_by == "num_samples"
+    assert mcmc.get_samples(group_by_chain=True)["mean"].shape == (2, 300)
+
+
 def test_an_interrupt_keeps_what_is_drawn():
     def interrupt(progress):
         if progress.draws >= 40:

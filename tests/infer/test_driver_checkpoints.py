@@ -252,10 +252,12 @@ def process(tmp_path, kernel, act, folder, draws):
     return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
 
 
-def killed(tmp_path, kernel, folder, draws, seconds, how=signal.SIGKILL):
-    """Start, wait for the first chunk and some time, kill; the last position that was told."""
+def killed(tmp_path, kernel, folder, draws, after, seconds, how=signal.SIGKILL):
+    """Start, wait until `after` iterations were told and some time, kill; the last position that was told."""
     with process(tmp_path, kernel, "run", folder, draws) as running:
         lines = [running.stdout.readline()]
+        while int(lines[-1].split()[0]) < after:
+            lines.append(running.stdout.readline())
         time.sleep(seconds)
         running.send_signal(how)
         lines += running.stdout.read().splitlines()
@@ -265,22 +267,19 @@ def killed(tmp_path, kernel, folder, draws, seconds, how=signal.SIGKILL):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kernel", "kills", "draws"), [("NUTS", 7, 20_000), ("QDE", 7, 10_000), ("AnnealedQDE", 6, 1000)]
+    ("kernel", "kills", "draws"), [("NUTS", 7, 20_000), ("QDE", 7, 10_000), ("AnnealedQDE", 6, 10_000)]
 )
 def test_sigkill_at_random_times(tmp_path, kernel, kills, draws):
     with process(tmp_path, kernel, "run", tmp_path / "whole", draws) as running:
-        running.stdout.readline()
-        began = time.monotonic()
         running.stdout.read()
-        length = time.monotonic() - began  # of a run that is not killed, its start and compiling left out
     assert running.returncode == 0
     whole = np.load(tmp_path / "whole.npy")
     times = random.Random(0)
     outcomes = []
     for kill in range(kills):
         folder = tmp_path / f"run{kill}"
-        after = times.uniform(0, 0.8 * length)
-        code, (iteration, _) = killed(tmp_path, kernel, folder, draws, after)
+        after, seconds = times.uniform(0, 0.9 * draws), times.uniform(0, 0.1)
+        code, (iteration, _) = killed(tmp_path, kernel, folder, draws, after, seconds)
         outcomes.append((code, iteration))
         with process(tmp_path, kernel, "resume", folder, draws) as resumed:
             first = resumed.stdout.readline()
@@ -290,30 +289,33 @@ def test_sigkill_at_random_times(tmp_path, kernel, kills, draws):
         reached = int(first.split()[0]) if first else 200 + draws  # nothing told: nothing was left to do
         assert reached >= iteration // 50 * 50
         assert np.array_equal(np.load(Path(f"{folder}.npy")), whole)
-    assert sum(code == -signal.SIGKILL for code, _ in outcomes) >= kills - 2
     print(kernel, outcomes)
+    assert sum(code == -signal.SIGKILL for code, _ in outcomes) >= kills - 1
 
 
 @pytest.mark.slow
 def test_sigterm_writes_a_checkpoint_and_ends(tmp_path):
-    code, (iteration, _) = killed(tmp_path, "NUTS", tmp_path / "run", 10**6, 1.0, signal.SIGTERM)
+    code, (iteration, _) = killed(tmp_path, "NUTS", tmp_path / "run", 10**6, 0, 1.0, signal.SIGTERM)
     assert code == 128 + signal.SIGTERM
     header, _ = read_arrays(sorted((tmp_path / "run").glob("state-*"))[-1])
     assert header["position"]["iteration"] >= iteration
 
 
 DEVICES = """
-import jax, jax.numpy as jnp, numpy as np, numpyro, numpyro.distributions as dist
-from qdesampler import MCMC, QDE
+import sys, jax, jax.numpy as jnp, numpy as np, numpyro, numpyro.distributions as dist
+from qdesampler import MCMC, QDE, AnnealedQDE
 
 def model(y):
     mean = numpyro.sample("mean", dist.Normal(0, 3))
     width = numpyro.sample("width", dist.HalfNormal(2))
     numpyro.sample("y", dist.Normal(mean, width), obs=y)
 
-draws = []
-for devices in (None, 2, 4):
-    mcmc = MCMC(QDE(model), num_warmup=60, num_samples=50, num_chains=4, progress_bar=False, devices=devices)
+def annealed(model):
+    return AnnealedQDE(model, num_walkers=64, num_rungs=4)
+
+draws, make = [], {"QDE": QDE, "AnnealedQDE": annealed}[sys.argv[1]]
+for devices in (None, 2, 4) if make is QDE else (None, 2):
+    mcmc = MCMC(make(model), num_warmup=60, num_samples=50, num_chains=4, progress_bar=False, devices=devices)
     mcmc.run(jax.random.key(0), jnp.array([0.3, 1.2, -0.4, 0.8]))
     draws.append(mcmc.get_samples(group_by_chain=True)["mean"])
     print(len(mcmc.last_state.z["mean"].sharding.device_set))
@@ -322,11 +324,15 @@ print(*(np.abs(other - draws[0]).max() for other in draws[1:]))
 
 
 @pytest.mark.slow
-def test_chains_over_devices_draw_what_one_device_draws():
-    flags = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
-    done = subprocess.run([sys.executable, "-c", DEVICES], capture_output=True, text=True, env=flags)
+@pytest.mark.parametrize(("kernel", "x64"), [("QDE", "0"), ("AnnealedQDE", "1")])
+def test_chains_over_devices_draw_what_one_device_draws(kernel, x64):
+    """AnnealedQDE in double precision: in single precision its chains part in the warm-up."""
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_ENABLE_X64": x64}
+    command = [sys.executable, "-c", DEVICES, kernel]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **flags})
     assert done.returncode == 0, done.stderr
     *used, differences = done.stdout.splitlines()
-    assert used == ["1", "2", "4"]
+    assert used == ["1", "2", "4"][: len(used)]
+    assert len(used) > 1
     # sums over chains are taken in another order: equal up to rounding, not bit for bit
     assert max(map(float, differences.split())) < 0.01

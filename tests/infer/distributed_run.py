@@ -1,0 +1,57 @@
+"""One process of a run over several; a script that the tests start: see `test_driver_processes.py`."""
+
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from numpyro.infer import NUTS
+
+from qdesampler import MCMC, QDE
+
+
+def model(y):
+    mean = numpyro.sample("mean", dist.Normal(0, 3))
+    width = numpyro.sample("width", dist.HalfNormal(2))
+    numpyro.sample("y", dist.Normal(mean, width), obs=y)
+
+
+def main(index, processes, port, kernel, act, draws, folder):
+    jax.config.update("jax_num_cpu_devices", 4 // int(processes))
+    if processes != "1":
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        jax.distributed.initialize(
+            f"127.0.0.1:{port}", int(processes), int(index), heartbeat_timeout_seconds=25
+        )
+    folder = Path(folder)
+    checkpoint = folder / f"{kernel}.ckpt"
+    mcmc = MCMC(
+        {"NUTS": NUTS, "QDE": QDE}[kernel](model),
+        num_warmup=60,
+        num_samples=int(draws),
+        num_chains=4,
+        progress_bar=False,
+        devices="all",
+        checkpoint=None if act != "checkpointed" else checkpoint,
+        every=50,
+        callbacks=[lambda p: print(p.iteration, p.draws, flush=True)],
+        until={"ess": 60} if act == "until" else None,
+    )
+    y = jnp.array([0.3, 1.2, -0.4, 0.8])
+    mcmc.resume(checkpoint, y) if act == "resume" else mcmc.run(jax.random.key(0), y)
+    own = mcmc.get_samples(group_by_chain=True)["mean"]
+    assert own.shape[0] == 4 // int(processes)
+    every = mcmc.gathered()
+    drawn = every.get_samples(group_by_chain=True)["mean"]
+    assert np.array_equal(drawn[int(index) * own.shape[0] :][: own.shape[0]], own)
+    assert every.last_state.z["mean"].shape == (4,)
+    print(f"ended by {mcmc.report.ended_by}, {mcmc.report.evaluations} evaluations, {mcmc.report.check}")
+    if index == "0":
+        np.save(folder / f"{kernel}-{act}-{processes}.npy", drawn)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
