@@ -24,7 +24,7 @@ UNNAMED = {  # sampled sites without reference values
     "eight_schools": {"theta_offset"},
     "funnel": {"x"},
     "icar_lattice": {"z"},
-    "nile_local_level": {"start", "steps"},
+    "nile_local_level": {"z"},
     "rats_lkj": {"factor", "z"},
 }
 OLDER = (

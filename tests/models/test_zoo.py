@@ -92,12 +92,13 @@ def sinusoid_period(data, x):
 
 
 def nile_local_level(data, x):
-    level = [10 + 3 * x["start"]]
-    for step in x["steps"]:
-        level.append(level[-1] + x["sigma_level"] * step)
+    year = np.arange(100)
+    covariance = (
+        9 + x["sigma_level"] ** 2 * np.minimum(year[:, None], year) + x["sigma_flow"] ** 2 * np.eye(100)
+    )
     prior = stats.halfnorm.logpdf(x["sigma_level"]) + stats.halfnorm.logpdf(x["sigma_flow"], 0, 2)
-    prior += normal(x["start"], 0, 1) + normal(x["steps"], 0, 1)
-    return prior + normal(data["flow"] / 100, np.array(level), x["sigma_flow"])
+    prior += normal(x["z"], 0, 1)
+    return prior + multivariate_normal(np.full(100, 10), covariance).logpdf(data["flow"] / 100)
 
 
 def pumps(data, x):
@@ -209,7 +210,9 @@ def check_made_anew(make_exact, name):
         for key in ("mean", "sd", "mean_sq", "sd_sq"):
             scale = entry["sd"] if key in ("mean", "sd") else entry["sd_sq"]
             assert abs(made["parameters"][parameter][key] - entry[key]) < 1e-6 * scale
-    assert made["log_evidence"]["value"] == pytest.approx(reference["log_evidence"]["value"], abs=1e-6)
+    assert ("log_evidence" in made) == ("log_evidence" in reference)  # a network has no evidence
+    if "log_evidence" in made:
+        assert made["log_evidence"]["value"] == pytest.approx(reference["log_evidence"]["value"], abs=1e-6)
 
 
 EXACT = sorted(folder.parent.name for folder in MODELS.glob("*/exact.py"))
