@@ -66,6 +66,8 @@ def test_many_modes(run):
     apart, together = numbers(r"^QDE, .* (\S+)% of the draws", text)
     assert apart == together == 0
     assert text.count("descents ended far outside") == 1  # where the chains started apart
+    masses = numbers(r"by the density (\d+)% of the mass", text)
+    assert masses == pytest.approx([15.6, 15.6], abs=3)
     (left,) = numbers(r"^AnnealedQDE: (\S+)%", text)
     assert left == pytest.approx(15.6, abs=5)
     value, error = re.findall(r"log Z (\S+) \+- (\S+),", text)[0]

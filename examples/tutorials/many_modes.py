@@ -52,8 +52,10 @@ def run(kernel, starts):
 
 # %% [markdown]
 # QDE moves within the mode that its warm-up settled in. Start its chains apart: descents from there that
-# end in other modes are what `diagnose` reports. A mode that no descent finds is not reported by anybody,
-# as the second run shows, whose chains all start in one well.
+# end in other modes are what `diagnose` reports. In the second run all chains start in one well and no
+# descent leaves it; `diagnose` finds the other well all the same, for it is nearly the mirror image of the
+# first, and the density tells its mass. A mode that is no mirror image, and that no descent finds, is
+# reported by nobody.
 
 # %%
 APART = jnp.array([[3.0, 0.0], [-3.0, 1.0], [2.0, -1.0], [-2.0, 0.0]])

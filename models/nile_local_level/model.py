@@ -23,11 +23,14 @@ class LocalLevel(dist.Distribution):
         years: number of measurements.
     """
 
-    support = constraints.real_vector
-
     def __init__(self, step, noise, years: int, *, validate_args=None):
         self.step, self.noise = step, noise
         super().__init__(event_shape=(years,), validate_args=validate_args)
+
+    @property
+    def support(self):
+        """Real vectors."""
+        return constraints.real_vector
 
     def sample(self, key: jax.Array, sample_shape=()):
         """Draw the walk, then its measurements, shape ``sample_shape + (years,)``."""

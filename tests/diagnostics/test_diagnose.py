@@ -1,4 +1,4 @@
-"""Twelve sick runs made on purpose, each with its right row, and healthy ones with none."""
+"""Sick runs made on purpose, each with its right row, and healthy ones with none."""
 
 from types import SimpleNamespace
 
@@ -83,6 +83,11 @@ def two_modes():
     return finished(wells, RNG.normal(size=(*SHAPE, 1)) + 8 * np.array([1, 1, -1, 1])[:, None, None])
 
 
+def one_of_two_modes():
+    """All chains in one well: they agree with each other."""
+    return finished(wells, RNG.normal(size=(*SHAPE, 1)) + 8)
+
+
 def divergent():
     return finished(normal, RNG.normal(size=(*SHAPE, 2)), diverging=RNG.random(SHAPE) < 0.01)
 
@@ -137,6 +142,7 @@ def constant():
 SICK = {
     stuck: ("stuck", "Chains that never moved"),
     two_modes: ("modes", "Chains in different places"),
+    one_of_two_modes: ("modes", "Mirror images"),
     divergent: ("divergences", "Divergences"),
     funnel: ("funnel", "Funnel"),
     heavy_tail: ("heavy_tail", "Tails"),

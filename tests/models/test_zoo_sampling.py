@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpyro.infer import MCMC
 
+from qdesampler.diagnostics import diagnose
 from qdesampler.infer import QDE, AnnealedQDE, AnnealerGibbs, compare_with_reference, load_model, log_evidence
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -84,6 +85,7 @@ def test_annealed_qde_finds_all_modes_and_the_evidence(name):
     case = load_model(MODELS / name)
     mcmc = sample(AnnealedQDE(case.model), case)
     check(compare(mcmc, case))
+    assert "modes" not in {finding.code for finding in diagnose(mcmc)}
     assert case.reference is not None
     value, error = log_evidence(mcmc)
     assert error < 0.1
@@ -92,8 +94,12 @@ def test_annealed_qde_finds_all_modes_and_the_evidence(name):
 
 @pytest.mark.slow
 def test_qde_keeps_one_of_two_far_modes():
-    """What the readme of `label_switching` says: many effective draws, and a wrong mean."""
+    """What the readme of `label_switching` says: many effective draws, a wrong mean; `diagnose` tells."""
     case = load_model(MODELS / "label_switching")
-    found = compare(sample(QDE(case.model), case), case)
+    mcmc = sample(QDE(case.model), case)
+    found = compare(mcmc, case)
     assert found.ess.min() > SMALLEST_ESS
     assert np.abs(found.error).max() > 50
+    (finding,) = diagnose(mcmc)
+    assert finding.code == "modes"
+    assert "Swapping the components 0 and 1 of mu" in finding.message
