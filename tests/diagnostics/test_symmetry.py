@@ -15,31 +15,6 @@ RNG = np.random.default_rng(0)
 SHAPE = (4, 500)
 
 
-def finished(potential, draws, *, thinning=1, **fields):
-    """A run that ended with these draws of the latent site `x`, shape `(chains, draws, dim)`."""
-    x = jnp.asarray(draws)
-    kernel = SimpleNamespace(
-        model=None,
-        sample_field="z",
-        get_potential_fn=lambda args, kwargs: lambda z: potential(z["x"]),
-    )
-    return SimpleNamespace(
-        sampler=kernel,
-        last_state=SimpleNamespace(z={"x": x[:, -1]}),
-        post_warmup_state=None,
-        get_samples=lambda group_by_chain: {"x": x},
-        get_extra_fields=lambda group_by_chain: fields,
-        num_warmup=0,
-        num_samples=x.shape[1],
-        num_chains=len(x),
-        thinning=thinning,
-        chain_method="vectorized",
-        _args=(),
-        _kwargs={},
-        _cache={},
-    )
-
-
 def exchangeable(x):
     """A mixture of two components on two points, its labels free."""
     y = jnp.array([-2.0, 4.0])
@@ -51,25 +26,25 @@ def lopsided(x):
     return -jnp.sum(jnp.logaddexp(-((x - 8) ** 2) / 2, -((x + 8) ** 2) / 2 - 1))
 
 
-def test_images_that_the_draws_leave_out_are_weighed():
+def test_images_that_the_draws_leave_out_are_weighed(ended):
     def row(run):
         (check,) = [check for check in diagnose(run).checks if check.name.startswith("Mirror images")]
         return check
 
     draws = RNG.normal(size=(*SHAPE, 2)) / 2
-    labels = row(finished(exchangeable, draws + np.array([-2.0, 4.0])))
+    labels = row(ended(exchangeable, draws + np.array([-2.0, 4.0])))
     assert labels.value == "Swapping the components 0 and 1 of x: 50% of the mass, 0% of the draws"
-    left = row(finished(lopsided, draws[..., :1] + 8))
+    left = row(ended(lopsided, draws[..., :1] + 8))
     assert left.value == "Flipping the sign of x: 27% of the mass, 0% of the draws"
     # every chain in both places as often as it should, and a density without such places
     both = draws + np.array([-2.0, 4.0])
-    assert row(finished(exchangeable, np.where(RNG.random((*SHAPE, 1)) < 0.5, both, both[..., ::-1]))).passed
+    assert row(ended(exchangeable, np.where(RNG.random((*SHAPE, 1)) < 0.5, both, both[..., ::-1]))).passed
     side = np.where(RNG.random((*SHAPE, 1)) < 1 / (1 + np.e), -1, 1)
-    assert row(finished(lopsided, RNG.normal(size=(*SHAPE, 1)) + 8 * side)).passed
-    assert row(finished(lambda x: jnp.sum((x - 3) ** 2) / 2, RNG.normal(size=(*SHAPE, 2)) + 3)).passed
+    assert row(ended(lopsided, RNG.normal(size=(*SHAPE, 1)) + 8 * side)).passed
+    assert row(ended(lambda x: jnp.sum((x - 3) ** 2) / 2, RNG.normal(size=(*SHAPE, 2)) + 3)).passed
 
 
-def test_swaps_reach_simplices_and_flips_stay_inside_supports():
+def test_swaps_reach_simplices_and_flips_stay_inside_supports(ended):
     """Weights of a mixture go with its means; a scale has no mirror image, a half normal density or not."""
 
     def model():
@@ -83,7 +58,7 @@ def test_swaps_reach_simplices_and_flips_stay_inside_supports():
     means = RNG.normal(size=(*SHAPE, 2)) / 4 + np.array([-2.7, 2.5])
     samples = {"weights": np.stack([w, 1 - w], -1), "means": means, "scale": 0.5 + 0.1 * RNG.random(SHAPE)}
     samples = {name: jnp.asarray(value) for name, value in samples.items()}
-    run = finished(jnp.sum, samples["means"])
+    run = ended(jnp.sum, samples["means"])
     run.sampler = SimpleNamespace(model=model, sample_field="z")
     run.last_state = SimpleNamespace(
         z={"weights": jnp.zeros((4, 1)), "means": jnp.zeros((4, 2)), "scale": jnp.zeros(4)}

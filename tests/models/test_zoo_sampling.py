@@ -100,6 +100,5 @@ def test_qde_keeps_one_of_two_far_modes():
     found = compare(mcmc, case)
     assert found.ess.min() > SMALLEST_ESS
     assert np.abs(found.error).max() > 50
-    (finding,) = diagnose(mcmc)
-    assert finding.code == "modes"
-    assert "Swapping the components 0 and 1 of mu" in finding.message
+    told = [finding.message for finding in diagnose(mcmc) if finding.code == "modes"]
+    assert any(message.startswith("Swapping the components 0 and 1 of mu") for message in told), told
