@@ -114,6 +114,23 @@ def longley(data, x):
     return prior + normal(y, X @ x["beta"], np.sqrt(x["variance"]))
 
 
+def horseshoe_regression(data, x):
+    prior = stats.invgamma.logpdf(x["variance"], 2) + stats.halfcauchy.logpdf(x["tau"], 0, 0.1)
+    prior += np.sum(stats.halfcauchy.logpdf(x["local"])) + normal(x["z"], 0, 1)
+    beta = x["tau"] * x["local"] * x["z"]
+    return prior + normal(data["y"], data["X"] @ beta, np.sqrt(x["variance"]))
+
+
+def stochastic_volatility(data, x):
+    prior = normal(x["mu"], 0, 2) + stats.beta.logpdf(x["persistence"], 20, 1.5)
+    prior += stats.halfnorm.logpdf(x["sigma"], 0, 0.5) + normal(x["z"], 0, 1)
+    phi = 2 * x["persistence"] - 1
+    h = [x["mu"] + x["sigma"] * x["z"][0] / np.sqrt(1 - phi**2)]
+    for z in x["z"][1:]:
+        h.append(x["mu"] + phi * (h[-1] - x["mu"]) + x["sigma"] * z)
+    return prior + normal(data["y"], 0, np.exp(np.array(h) / 2))
+
+
 def coal_change_point(data, x):
     prior = np.sum(stats.expon.logpdf([x["early"], x["late"]], 0, 2))
     years = []
@@ -139,6 +156,8 @@ STATEMENTS = {
         pumps,
         longley,
         coal_change_point,
+        horseshoe_regression,
+        stochastic_volatility,
     )
 }
 

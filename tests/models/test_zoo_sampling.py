@@ -20,7 +20,7 @@ SMALLEST_ESS = 400
 FAST = ("newcomb_light", "coal_change_point")
 REGULAR = (
     *("baseball_bradley_terry", "cheese_ordinal", "clicks_subsampled", "flu_sir", "funnel", "icar_lattice"),
-    *("nile_local_level", "rats_lkj", "seeds_glmm", "stackloss_robust"),
+    *("horseshoe_regression", "nile_local_level", "rats_lkj", "seeds_glmm", "stackloss_robust"),
     *("abo_blood_groups", "bioassay", "lamb_movements", "leukaemia_survival", "murray_missing", "pumps"),
     "red_mites",
 )
@@ -63,6 +63,13 @@ def test_qde_finds_the_reference(name):
 def test_qde_finds_the_reference_slow(name):
     case = load_model(MODELS / name)
     check(compare(sample(QDE(case.model), case), case))
+
+
+@pytest.mark.slow
+def test_stochastic_volatility_with_more_draws():
+    """Its level `mu` has a long tail where the persistence is near 1: 1,000 draws a chain know too little."""
+    case = load_model(MODELS / "stochastic_volatility")
+    check(compare(sample(QDE(case.model), case, draws=5000), case))
 
 
 @pytest.mark.slow
