@@ -84,7 +84,6 @@ def test_evidence_and_model_choice(run):
     assert re.search(r"^parabola +log Bayes factor +0\.000", text, re.MULTILINE)
 
 
-@pytest.mark.slow
 def test_long_runs(run):
     text = run("long_runs.py")
     assert "ended by callback before all 300 draws: True" in text
@@ -93,7 +92,6 @@ def test_long_runs(run):
     assert ess >= 400
 
 
-@pytest.mark.slow
 def test_many_chains(run):
     few, many = numbers(r"within (\S+)%$", run("many_chains.py"))
     assert many < 12
