@@ -2,7 +2,10 @@
 
 import inspect
 import re
+from importlib.util import find_spec
 from pathlib import Path
+
+from docutils import nodes
 
 import qdesampler
 
@@ -12,7 +15,11 @@ ROOT = DOCS.parent
 project = "qdesampler"
 author = "The qdesampler authors"
 release = qdesampler.__version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+# Formulas as MathML, which browsers show by themselves; without the package MathJax is fetched by the reader.
+MATHML = find_spec("latex2mathml") is not None
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions += [] if MATHML else ["sphinx.ext.mathjax"]
+html_math_renderer = "mathml" if MATHML else "mathjax"
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
@@ -114,8 +121,20 @@ def skip_aliases(app, what, name, obj, skip, options):
     return True if (getattr(obj, "__doc__", None) or "").startswith("Alias for field") else skip
 
 
+def show_formula(translator, node):
+    """Write a formula, in a line or on its own, as MathML."""
+    from latex2mathml.converter import convert
+
+    display = "block" if isinstance(node, nodes.math_block) else "inline"
+    formula = convert(node.astext(), display=display)
+    translator.body.append(f'<div class="math">{formula}</div>' if display == "block" else formula)
+    raise nodes.SkipNode
+
+
 def setup(app):
     """Called by Sphinx."""
+    if MATHML:
+        app.add_html_math_renderer("mathml", (show_formula, None), (show_formula, None))
     app.connect("builder-inited", gather)
     app.connect("source-read", redirect)
     app.connect("autodoc-process-docstring", keep_formulas, priority=400)  # before napoleon

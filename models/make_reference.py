@@ -125,6 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--diagonal", action="store_true", help="a diagonal metric in place of a dense one")
     parser.add_argument("--without", nargs="*", default=[], help="sites to leave out")
     parser.add_argument("--data", type=Path, help="data of the same posterior, such as sufficient statistics")
+    parser.add_argument("--form", type=Path, help="a file with the same posterior in other coordinates")
     parser.add_argument("--min-ess", type=float, default=5000.0, help="smallest ESS (default: 5000)")
     parser.add_argument("--improper", action="store_true", help="a prior is improper: no evidence")
     options = parser.parse_args(arguments)
@@ -134,7 +135,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
     numpyro.enable_x64()
-    case = load_model(options.model, data=options.data)
+    if options.form is None:
+        case = load_model(options.model, data=options.data)
+    else:
+        case = load_model(options.form, data=options.data or options.model / "data.json")
     mcmc = run_nuts(case, options.seed, options.draws, options.thinning, options.target, not options.diagonal)
     samples = {k: v for k, v in mcmc.get_samples(group_by_chain=True).items() if k not in options.without}
     divergences = int(jnp.sum(mcmc.get_extra_fields()["diverging"]))
@@ -151,7 +155,8 @@ def main(arguments: list[str] | None = None) -> int:
             f"NumPyro {numpyro.__version__} NUTS, {'diagonal' if options.diagonal else 'dense'} metric, "
             f"float64, {CHAINS} chains, {WARMUP} warm-up, {options.draws * options.thinning} draws each "
             f"thinned by {options.thinning}, target acceptance {options.target}, "
-            f"{'on sufficient statistics, ' if options.data else ''}seed {options.seed}; "
+            f"{'on sufficient statistics, ' if options.data else ''}"
+            f"{f'in the coordinates of {options.form.name}, ' if options.form else ''}seed {options.seed}; "
             "made with models/make_reference.py"
         ),
         "draws": CHAINS * options.draws,

@@ -1,10 +1,13 @@
 """The paper's examinations run as scripts, at small size, and reach their bars; each leaves a figure."""
 
 import re
+import runpy
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from scipy import stats
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -37,8 +40,42 @@ def test_softmax_drawn_is_the_closed_form(run):
     np.testing.assert_allclose(rows[:, 4], rows[:, 2], atol=0.03)
     (worst,) = numbers(r"standard errors: (\S+)$", text)
     assert 0 < worst < 3
+    (share,) = numbers(r"exact draws: (\S+)% of runs$", text)
+    assert 5 < share < 95
     (einstein,) = numbers(r"against -grad E: (\S+)$", text)
     assert einstein < 1e-4
+
+
+@pytest.mark.slow
+def test_softmax_drawn_at_full_size_with_ten_keys():
+    """A million draws a temperature: every frequency, and the spread of keys around them by chi-square."""
+    example = runpy.run_path(str(EXAMPLES / "paper_softmax.py"))
+    energies, temperatures = np.asarray(example["ENERGIES"], float), np.array(example["TEMPERATURES"])
+    exact = np.exp(-energies / temperatures[:, None])
+    exact /= exact.sum(1, keepdims=True)
+    chains, draw = 100_000, jax.jit(example["draw"], static_argnames="chains")
+    counts = np.array(
+        [
+            [
+                np.bincount(np.asarray(draw(key, temperature, chains)), minlength=energies.size)
+                for key, temperature in zip(
+                    jax.random.split(jax.random.key(run), 5), temperatures, strict=True
+                )
+            ]
+            for run in range(10)
+        ]
+    )
+    expected = chains * exact
+    spread = np.sqrt(expected * (1 - exact))
+    off = (counts.sum(0) - 10 * expected) / (np.sqrt(10) * spread)
+    print(f"\nlargest of 25 differences, ten keys together: {np.abs(off).max():.2f} standard errors")
+    assert np.abs(off).max() < 3
+    seen = expected > 5  # the highest state at T = .1 is never seen
+    terms = np.where(seen, (counts - expected) ** 2 / expected, 0).sum((0, 2))
+    p = stats.chi2.sf(terms, 10 * (seen.sum(1) - 1))
+    print(f"chi-square over cells and keys: p {p.round(3)}")
+    assert p.min() > 1e-3
+    assert p.max() < 1 - 1e-3
 
 
 def test_sigmoid_drawn_is_the_closed_form_and_logistic_regression_has_its_reference(run):

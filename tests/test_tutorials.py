@@ -66,6 +66,8 @@ def test_many_modes(run):
     apart, together = numbers(r"^QDE, .* (\S+)% of the draws", text)
     assert apart == together == 0
     assert text.count("descents ended far outside") == 1  # where the chains started apart
+    masses = numbers(r"by the density (\d+)% of the mass", text)
+    assert masses == pytest.approx([15.6, 15.6], abs=3)
     (left,) = numbers(r"^AnnealedQDE: (\S+)%", text)
     assert left == pytest.approx(15.6, abs=5)
     value, error = re.findall(r"log Z (\S+) \+- (\S+),", text)[0]
@@ -82,7 +84,6 @@ def test_evidence_and_model_choice(run):
     assert re.search(r"^parabola +log Bayes factor +0\.000", text, re.MULTILINE)
 
 
-@pytest.mark.slow
 def test_long_runs(run):
     text = run("long_runs.py")
     assert "ended by callback before all 300 draws: True" in text
@@ -91,7 +92,6 @@ def test_long_runs(run):
     assert ess >= 400
 
 
-@pytest.mark.slow
 def test_many_chains(run):
     few, many = numbers(r"within (\S+)%$", run("many_chains.py"))
     assert many < 12

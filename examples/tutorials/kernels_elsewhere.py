@@ -6,8 +6,8 @@ python examples/tutorials/kernels_elsewhere.py [--quick]
 # %% [markdown]
 # # The kernels from BlackJAX and from a PyMC model
 #
-# Below NumPyro there are plain functions: `init(position) -> state`, `step(key, state) -> (state, info)`,
-# over any pytree, for any log density that JAX can differentiate. That is BlackJAX's shape.
+# Below NumPyro there are plain functions, `init(position, key) -> state` and `step(key, state) -> (state,
+# info)`, over any pytree, for any log density that JAX can differentiate. That is BlackJAX's shape.
 
 # %%
 import sys
@@ -69,7 +69,7 @@ if find_spec("blackjax"):
         rng_key=jax.random.key(1),
         inference_algorithm=kernel,  # pyright: ignore[reportArgumentType]
         num_steps=DRAWS,
-        initial_state=kernel.init(start),
+        initial_position=start,
         transform=lambda state, info: state.position,
     )
     describe("BlackJAX", draws)

@@ -102,6 +102,9 @@ def diagnose_backend(
         num_reads: how many reads.
         beta: the inverse temperature; not passed on to a device that takes none.
 
+    Returns:
+        The findings, none where the temperature is right, and the rows of the table.
+
     Raises:
         TypeError, ValueError: as `read_temperature`; what the backend raises passes through.
     """

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from qdesampler.equation.validation import as_positive_int
 
@@ -39,6 +40,25 @@ def gradient_and_laplacian(f: ScalarFunction, x: jax.Array) -> tuple[jax.Array, 
 
     diagonal = jax.lax.map(second_derivative, jnp.arange(x.shape[0]), batch_size=_DIRECTIONS_AT_ONCE)
     return gradient, jnp.sum(diagonal)
+
+
+def unrolled_gradient_and_laplacian(f: ScalarFunction, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """As `gradient_and_laplacian`, direction by direction.
+
+    Fewer and simpler operations: faster under `vmap` in a few dimensions, while the program grows with them.
+
+    Args:
+        f: function of one point of shape `(dim,)`, returning a scalar.
+        x: the point, shape `(dim,)`.
+
+    Returns:
+        The gradient, shape `(dim,)`, and the Laplacian, a scalar.
+    """
+    gradient, hessian_vector_product = jax.linearize(jax.grad(f), x)
+    laplacian = jnp.zeros((), x.dtype)
+    for i, direction in enumerate(np.eye(x.size)):
+        laplacian += hessian_vector_product(jnp.asarray(direction, x.dtype))[i]
+    return gradient, laplacian
 
 
 def estimate_gradient_and_laplacian(

@@ -13,6 +13,7 @@ from numpyro.infer.gibbs import conditioned, prototype_trace, with_conditioning
 from numpyro.infer.util import potential_energy
 
 from qdesampler.equation.validation import is_traced
+from qdesampler.infer.start_checks import is_subsampled
 
 __all__ = ["DiscreteSites", "SeenSites", "see_sites"]
 
@@ -138,11 +139,7 @@ def see_sites(model: Callable, rng_key: jax.Array, model_args: Sequence, model_k
         )
     if not latent:
         raise ValueError("the model has no discrete latent site to sample (sites to enumerate do not count).")
-    subsampled = [
-        name
-        for name, site in trace.items()
-        if site["type"] == "plate" and site["args"][1] is not None and site["args"][0] > site["args"][1]
-    ]
+    subsampled = [name for name, site in trace.items() if is_subsampled(site)]
     if subsampled:
         raise ValueError(f"AnnealerGibbs does not take subsampled plates; the model has {subsampled}.")
     names = tuple(sorted(latent))

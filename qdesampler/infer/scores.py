@@ -10,9 +10,10 @@ from jax.flatten_util import ravel_pytree
 from numpyro.handlers import seed
 from numpyro.infer.util import get_transforms, potential_energy
 
-__all__ = ["RunScores", "potential_values", "run_scores"]
+__all__ = ["RunScores", "log_densities", "moved_draws", "potential_values", "run_scores"]
 
 _AT_ONCE = 512  # draws evaluated in one batch
+_SAME = 1e-3  # relative error within which a value is its own image there and back
 _KEY = "qdesampler.infer.scores"  # in the run's own cache, which NumPyro drops when a run is pickled
 
 
@@ -39,6 +40,7 @@ class _Functions(NamedTuple):
     flat: Callable
     slopes: Callable
     values: Callable
+    densities: Callable
     labels: tuple[str, ...]
 
 
@@ -65,7 +67,7 @@ def run_scores(mcmc: Any, *, require_finite: bool = True) -> RunScores:
             continuous coordinate; the scores are not finite at every draw.
     """
     functions = _functions(mcmc)
-    draws, collected = _draws(mcmc), mcmc.get_extra_fields(group_by_chain=True).get("z_grad")
+    draws, collected = moved_draws(mcmc), mcmc.get_extra_fields(group_by_chain=True).get("z_grad")
     cache = _cache(mcmc)
     kept = cache.get((_KEY, "scores"))
     if kept is None or not (_same(kept.draws, draws) and _same(kept.collected, collected)):
@@ -99,6 +101,26 @@ def potential_values(mcmc: Any, positions: np.ndarray) -> np.ndarray:
     return np.asarray(values, np.float64)
 
 
+def log_densities(mcmc: Any, draws: Any) -> np.ndarray:
+    """Log density of a run's target at values of its sites, with respect to these values.
+
+    That is `-U(z) - log |dx / dz|` with `z` the unconstrained image of the values `x`: free of Jacobians, so
+    that it is symmetric wherever the model is.
+
+    Args:
+        mcmc: a `numpyro.infer.MCMC` after `run`.
+        draws: the sites that were moved, as `moved_draws` gives them, one leading axis of size `n`.
+
+    Returns:
+        Shape `(n,)`, float64, up to a constant; `-inf` outside the support.
+
+    Raises:
+        ValueError: as `run_scores`.
+    """
+    values = _functions(mcmc).densities(jax.tree.map(jnp.asarray, draws))
+    return np.asarray(values, np.float64)
+
+
 def _cache(mcmc: Any) -> dict:
     return getattr(mcmc, "_cache", {})
 
@@ -108,8 +130,12 @@ def _same(first: Any, second: Any) -> bool:
     return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
 
 
-def _draws(mcmc: Any) -> Any:
-    """Draws of the sites that the kernel moved."""
+def moved_draws(mcmc: Any) -> Any:
+    """Draws of the sites that the kernel moved, in the model's own values; leaves `(chains, draws, ...)`.
+
+    Raises:
+        ValueError: nothing was sampled yet, or a site that was moved is not among the draws.
+    """
     if mcmc.last_state is None:
         raise ValueError("There are no draws: run the sampler first, with mcmc.run(key, ...).")
     draws = mcmc.get_samples(group_by_chain=True)
@@ -147,7 +173,7 @@ def _compute(functions: _Functions, draws: Any, collected: Any) -> RunScores:
 
 
 def _functions(mcmc: Any) -> _Functions:
-    draws = _draws(mcmc)
+    draws = moved_draws(mcmc)
     kernel, args, kwargs = mcmc.sampler, mcmc._args, mcmc._kwargs
     cache = _cache(mcmc)
     kept = cache.get((_KEY, "functions"))
@@ -167,6 +193,12 @@ def _functions(mcmc: Any) -> _Functions:
     else:
         raise ValueError(f"{type(kernel).__name__} shows no potential: there are no scores to be had.")
     _, unravel = ravel_pytree(one)
+    volume = (lambda draw, z: 0.0) if model is None else _volume(model, args, kwargs)
+
+    def density(draw):
+        z = unconstrain(draw)
+        value = -potential(z) - volume(draw, z)
+        return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
     def mapped(function):
         return jax.jit(lambda rows: jax.lax.map(function, rows, batch_size=_AT_ONCE))
@@ -176,6 +208,7 @@ def _functions(mcmc: Any) -> _Functions:
         mapped(lambda draw: ravel_pytree(unconstrain(draw))[0]),
         mapped(jax.grad(lambda x: potential(unravel(x)))),
         mapped(lambda x: potential(unravel(x))),
+        mapped(density),
         _labels(one),
     )
     cache[(_KEY, "functions")] = found
@@ -207,3 +240,20 @@ def _bijection(
         return {name: transforms[name].inv(value) for name, value in draw.items()}
 
     return unconstrain
+
+
+def _volume(model: Callable, args: tuple, kwargs: dict) -> Callable:
+    """`(draw, z) -> log |dx / dz|`; infinite where `z` is not the image of the draw: outside the support."""
+    filled = seed(model, jax.random.key(0))
+
+    def volume(draw, z):
+        total = jnp.zeros((), jnp.result_type(float))
+        transforms = get_transforms(filled, args, kwargs, draw)
+        for name, transform in ((name, transforms[name]) for name in draw):
+            back = transform(z[name])
+            total += jnp.sum(transform.log_abs_det_jacobian(z[name], back))
+            off = jnp.abs(back - draw[name]) > _SAME * (1 + jnp.abs(draw[name]))
+            total = jnp.where(jnp.any(off), jnp.inf, total)
+        return total
+
+    return volume

@@ -1,14 +1,68 @@
-"""What a start must be: sites, shapes and chain axis as the target needs, a scalar energy, finite numbers."""
+"""What a start must be: sites, shapes and chain axis as the target needs, a scalar energy, finite numbers.
 
-from collections.abc import Callable
+And what the model behind it must not be: a random subsample of its data.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from numpyro.handlers import seed
+from numpyro.primitives import Messenger
 
-__all__ = ["check_scalar", "check_structure", "finite_chains"]
+__all__ = ["check_plates", "check_scalar", "check_structure", "finite_chains", "is_subsampled"]
+
+
+def is_subsampled(site: dict) -> bool:
+    """Whether a site of a trace is a plate that takes a part of its rows."""
+    return site["type"] == "plate" and site["args"][1] is not None and site["args"][0] > site["args"][1]
+
+
+class _RowsLeftToChance(Messenger):
+    """Names of the subsampled plates whose rows nothing within the model has fixed."""
+
+    def __init__(self, fn: Callable):
+        self.names: list[str] = []
+        super().__init__(fn)
+
+    def process_message(self, msg: dict) -> None:
+        """Called for every site, after the handlers within the model."""
+        if is_subsampled(msg) and msg["value"] is None:
+            self.names.append(msg["name"])
+
+
+def check_plates(model: Callable, model_trace: dict, args: Sequence, kwargs: dict) -> None:
+    """Refuse plates that draw a random part of their rows: it would be drawn once and kept for the whole run.
+
+    Rows that are fixed on purpose (`numpyro.handlers.substitute`) are taken.
+
+    Args:
+        model: NumPyro model.
+        model_trace: its trace.
+        args: its arguments.
+        kwargs: its keyword arguments.
+
+    Raises:
+        ValueError: with the names of such plates.
+    """
+    if not any(is_subsampled(site) for site in model_trace.values()):
+        return
+    watched = _RowsLeftToChance(seed(model, jax.random.key(0)))
+    watched(*args, **kwargs)
+    if watched.names:
+        sizes = [model_trace[name]["args"] for name in watched.names]
+        parts = ", ".join(
+            f"{n!r} ({k} of {size} rows)" for n, (size, k) in zip(watched.names, sizes, strict=True)
+        )
+        raise ValueError(
+            f"The model subsamples the plates {parts}. One subsample would be kept for a whole run, and its "
+            "posterior is not that of the data. Give the plate no subsample_size (all rows), sample with "
+            "numpyro.infer.HMCECS, which is made for subsamples, or fix the rows with "
+            "numpyro.handlers.substitute(model, data={plate: rows}) if that part is what you want."
+        )
 
 
 def check_structure(z: Any, prototype: Any, num_chains: int | None) -> None:

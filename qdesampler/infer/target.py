@@ -18,7 +18,7 @@ from numpyro.infer.util import ParamInfo, initialize_model
 from numpyro.util import is_prng_key
 
 from qdesampler.infer.seen_model import SeenModel
-from qdesampler.infer.start_checks import check_scalar, check_structure, finite_chains
+from qdesampler.infer.start_checks import check_plates, check_scalar, check_structure, finite_chains
 from qdesampler.infer.supports import depends_on_siblings, latent_sites
 
 __all__ = ["GROUND_STATE_SITE", "Start", "Target", "is_batched", "value_and_gradient"]
@@ -198,7 +198,7 @@ class Target:
         Raises:
             ValueError: `init_params` is missing for a potential, or has the wrong sites, shapes or chain
                 axis, or the potential energy there is not finite (when it can be known before compilation),
-                or the potential is no scalar.
+                or the potential is no scalar; or a plate of the model is subsampled.
             RuntimeError: the model has discrete sites that cannot be enumerated, or no valid start was found.
         """
         model_kwargs = model_kwargs or {}
@@ -254,6 +254,7 @@ class Target:
                 f"{error} QDE moves continuous sites only: update the discrete ones in a block of their "
                 "own, as in numpyro.infer.Gibbs([(DiscreteGibbs(model), ['site']), (QDE(model), None)])."
             ) from error
+        check_plates(model, info.model_trace, model_args, model_kwargs)
         seen = SeenModel(model, info, model_args, model_kwargs)
         sites = latent_sites(info.model_trace)
         if GIBBS_SITES_KWARG in model_kwargs and not seen.supports.is_static:

@@ -76,6 +76,13 @@ class TargetKernel(MCMCKernel):
         """
         return self._target.constrain(model_args, model_kwargs, return_deterministic)
 
+    def __copy__(self) -> Self:
+        """A kernel with a target of its own: what one of the two sees of a model must not reach the other."""
+        twin = object.__new__(type(self))
+        vars(twin).update(self.__getstate__())  # pyright: ignore[reportArgumentType, reportCallIssue]
+        twin._target = copy.copy(self._target)
+        return twin
+
     def wrap_model(self, wrapper: Callable) -> Self:
         """A copy of this kernel bound to `wrapper(model)`, to be initialised anew.
 

@@ -1,1 +1,1 @@
-"""Pure JAX Markov kernels: `init(position) -> state`, `step(key, state) -> (state, info)`; no NumPyro."""
+"""Pure JAX Markov kernels: `init(position, key=None)`, `step(key, state) -> (state, info)`; no NumPyro."""

@@ -10,7 +10,7 @@ Kennedy, Pendleton and Roweth 1987). Where the score is not finite the force is 
 function of the position, so reversibility and volume are kept, and a trajectory can leave a bad region;
 ending in one is always rejected.
 
-The shape is BlackJAX's: `init(position) -> state`, `step(key, state) -> (state, info)`.
+The shape is BlackJAX's: `init(position, key=None) -> state`, `step(key, state) -> (state, info)`.
 """
 
 from collections.abc import Callable
@@ -83,7 +83,10 @@ class TrajectoryInfo(NamedTuple):
 
 
 class SamplingAlgorithm(NamedTuple):
-    """The pair `init(position) -> state`, `step(key, state) -> (state, info)`."""
+    """The pair `init(position, key=None) -> state`, `step(key, state) -> (state, info)`.
+
+    BlackJAX hands every `init` a key; one that draws nothing leaves it alone.
+    """
 
     init: Callable
     step: Callable
@@ -239,7 +242,8 @@ def trajectory(
     """
     check_move_settings(step_size=step_size, length=length, dynamics=dynamics, integrator=integrator)
 
-    def init(position):
+    def init(position, rng_key=None):
+        del rng_key  # nothing is drawn
         flat, unravel = ravel_pytree(position)
         check_dimension(dynamics, flat.size)
         value, score = jax.value_and_grad(lambda x: logdensity_fn(unravel(x)))(flat)

@@ -163,6 +163,9 @@ def ground_state(hamiltonian: Hamiltonian, solver: Solver, *, key: jax.Array | N
         solver: how to solve it, such as `SpectralGrid(bounds=(-8.0, 8.0), points=256)`.
         key: JAX random key, for solvers that draw random numbers.
 
+    Returns:
+        The state: its energy in the units of `V`, the error of that, the gap where the solver knows it.
+
     Raises:
         TypeError: `solver` is not a solver, `hamiltonian` no `Hamiltonian`, or `key` no key.
         FloatingPointError: the solver came back with an energy that is not finite.

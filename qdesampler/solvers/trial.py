@@ -33,7 +33,6 @@ import jax.numpy as jnp
 
 from qdesampler.solvers.metric import (
     Metric,
-    fit_metric,
     to_position,
     to_whitened_gradient,
     whiten,
@@ -52,7 +51,6 @@ __all__ = [
     "noise_size",
     "tempered_weights",
     "trial_point",
-    "fit_trial",
 ]
 
 TAIL = 30.0  # degrees of freedom of the draws
@@ -272,17 +270,3 @@ def fit_centre(metric: Metric, draws: jax.Array, scores: jax.Array, weights: jax
     mean = weights @ jnp.where(keep, draws, 0) / total
     score = weights @ jnp.where(keep, scores, 0) / total
     return mean + to_position(metric, to_whitened_gradient(metric, score))
-
-
-def fit_trial(
-    draws: jax.Array,
-    scores: jax.Array,
-    weights: jax.Array,
-    previous: Trial,
-    blocks: tuple[tuple[int, ...], ...],
-    block_rank: int,
-    regularize: bool = True,
-) -> Trial:
-    """The trial of least energy from weighted points and their scores; arguments as in `fit_metric`."""
-    metric = fit_metric(draws, scores, weights, previous.metric, blocks, block_rank, regularize)[2]
-    return gaussian_trial(fit_centre(metric, draws, scores, weights), metric)

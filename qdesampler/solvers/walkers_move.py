@@ -30,10 +30,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from qdesampler.equation.hamiltonian import Hamiltonian
-from qdesampler.equation.laplacian import ScalarFunction
+from qdesampler.equation.laplacian import ScalarFunction, unrolled_gradient_and_laplacian
 
 __all__ = [
     "Guide",
@@ -138,20 +137,11 @@ class Trace(NamedTuple):
     broken: jax.Array
 
 
-def _unrolled(f: ScalarFunction, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """As `gradient_and_laplacian`, direction by direction: fewer, simpler operations for many walkers."""
-    gradient, hessian_vector_product = jax.linearize(jax.grad(f), x)
-    laplacian = jnp.zeros((), x.dtype)
-    for i, direction in enumerate(np.eye(x.size)):
-        laplacian += hessian_vector_product(jnp.asarray(direction, x.dtype))[i]
-    return gradient, laplacian
-
-
 def local_energy(guide: Guide, x: jax.Array) -> jax.Array:
     """`hamiltonian.local_energy` of the trial, several times as fast under `vmap` in few dimensions."""
     if x.size > _UNROLLED:
         return guide.hamiltonian.local_energy(guide.log_psi, x)
-    return guide.hamiltonian._local_energy(guide.log_psi, x, _unrolled)
+    return guide.hamiltonian._local_energy(guide.log_psi, x, unrolled_gradient_and_laplacian)
 
 
 def evaluate(guide: Guide, x: jax.Array) -> Walker:

@@ -148,3 +148,34 @@ def jitter():
         return mcmc
 
     return run
+
+
+@pytest.fixture
+def ended():
+    """`ended(potential, draws)`: a run that ended with these draws of the latent site `x`."""
+    return run_of_draws
+
+
+def run_of_draws(potential, draws, *, thinning=1, **fields):
+    """What `diagnose` asks of a run; draws of shape `(chains, draws, dim)`."""
+    x = jnp.asarray(draws)
+    kernel = SimpleNamespace(
+        model=None,
+        sample_field="z",
+        get_potential_fn=lambda args, kwargs: lambda z: potential(z["x"]),
+    )
+    return SimpleNamespace(
+        sampler=kernel,
+        last_state=SimpleNamespace(z={"x": x[:, -1]}),
+        post_warmup_state=None,
+        get_samples=lambda group_by_chain: {"x": x},
+        get_extra_fields=lambda group_by_chain: fields,
+        num_warmup=0,
+        num_samples=x.shape[1],
+        num_chains=len(x),
+        thinning=thinning,
+        chain_method="vectorized",
+        _args=(),
+        _kwargs={},
+        _cache={},
+    )

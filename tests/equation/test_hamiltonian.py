@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from qdesampler.equation import Hamiltonian, Hydrogen, gradient_and_laplacian
+from qdesampler.equation.laplacian import unrolled_gradient_and_laplacian
 
 PRECISION = np.array([[2.0, -0.9, 0.3], [-0.9, 1.5, 0.4], [0.3, 0.4, 1.0]])
 FEATURES = np.array([[1.0, 0.5, -1.2], [1.0, -1.0, 0.3], [1.0, 2.0, 0.8], [1.0, 0.1, -0.4], [1.0, -0.7, 1.9]])
@@ -313,3 +314,13 @@ def test_points_and_probes_are_checked():
         Hamiltonian(banana, 2, 1.0, "gibbs")
     with pytest.raises(ValueError, match="diffusion must be positive"):
         h.with_diffusion(-1.0)
+
+
+def test_the_unrolled_laplacian_is_the_other(x64):
+    x = jnp.array([0.3, -1.2, 0.8])
+    for known, found in zip(
+        gradient_and_laplacian(logistic_regression, x),
+        unrolled_gradient_and_laplacian(logistic_regression, x),
+        strict=True,
+    ):
+        np.testing.assert_allclose(found, known, rtol=1e-12)

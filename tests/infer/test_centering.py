@@ -1,5 +1,7 @@
 """Partial non-centring: which sites, the map and its determinant, the fractions; a funnel, a wrong twin."""
 
+import copy
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from numpyro.handlers import seed, trace
 
-from qdesampler.infer import QDE
+from qdesampler.infer import MCMC, QDE
 from qdesampler.infer.centering import Centering, find_centering
 from qdesampler.infer.coordinates import MoveCoordinates
 from qdesampler.infer.target import value_and_gradient
@@ -219,3 +221,25 @@ def test_a_scale_below_the_rounding_of_its_location_has_no_density():
         value, score = evaluate(y)
         assert (value > -jnp.inf) == known
         assert not np.any(np.isnan(score))
+
+
+def test_a_recentred_model_runs_under_our_driver():
+    """Whose start is compiled: what a copy of the kernel sees of the model must not reach the kernel."""
+    data = jnp.array([1.0, -2.0, 3.0, 0.5])
+    mcmc = MCMC(
+        QDE(hierarchy),
+        num_warmup=30,
+        num_samples=10,
+        num_chains=2,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    mcmc.run(jax.random.key(0), data)
+    assert mcmc.last_state.adapt_state.shared.fractions.shape == (6,)
+    assert np.all(np.isfinite(mcmc.get_samples()["theta"]))
+    kernel = QDE(hierarchy)
+    twin = copy.copy(kernel)
+    twin.init(jax.random.key(0), 10, None, (data,), {})
+    assert twin.get_potential_fn((data,)) is not None
+    with pytest.raises(RuntimeError, match="has not seen the model yet"):
+        kernel.get_potential_fn((data,))

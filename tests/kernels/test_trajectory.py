@@ -115,7 +115,7 @@ def test_a_start_of_no_density_is_left_as_soon_as_possible():
         return jnp.where(x[0] > 0, -0.5 * jnp.sum(x**2), -jnp.inf)
 
     algorithm = trajectory(log_density, 1.0, 2.0)
-    state = algorithm.init(jnp.array([-0.5, 0.0]))
+    state = algorithm.init(jnp.array([-0.5, 0.0]), jax.random.key(1))  # as BlackJAX's loop calls it
 
     def step(state, key):
         state, _ = algorithm.step(key, state)

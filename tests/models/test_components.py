@@ -118,3 +118,22 @@ def test_ode_density_is_finite_where_the_solver_is_not_accurate():
     assert np.all(np.isfinite(energy))
     for leaf in gradient.values():
         assert np.all(np.isfinite(leaf))
+
+
+def test_levels_of_the_nile_are_those_of_linear_algebra(x64):
+    """`levels` is linear in its noise: mean and covariance of the walk given the flows, without a filter."""
+    case = load_model(MODELS / "nile_local_level")
+    y, step, noise = case.data["y"], 0.4, 1.2
+    law = case.model.__globals__["LocalLevel"](step, noise, len(y))
+    mean = law.levels(y, np.zeros(100))
+    root = (jax.vmap(law.levels, (None, 0))(y, np.eye(100)) - mean).T
+    year = np.arange(100)
+    walk = 9 + step**2 * np.minimum(year[:, None], year)
+    gain = walk @ np.linalg.inv(walk + noise**2 * np.eye(100))
+    np.testing.assert_allclose(mean, 10 + gain @ (y - 10), rtol=1e-10)
+    np.testing.assert_allclose(root @ root.T, walk - gain @ walk, atol=1e-10)
+    draws = law.sample(jax.random.key(0), (50_000,)) - 10
+    expected = np.diag(walk) + noise**2
+    assert np.all(np.abs(draws.var(0) / expected - 1) < 5 * np.sqrt(2 / 50_000))
+    correlation = walk[9, 60] / np.sqrt(expected[9] * expected[60])
+    assert abs(np.corrcoef(draws[:, 9], draws[:, 60])[0, 1] - correlation) < 5 / np.sqrt(50_000)

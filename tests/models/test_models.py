@@ -23,9 +23,11 @@ UNNAMED = {  # sampled sites without reference values
     "baseball_bradley_terry": {"z"},
     "eight_schools": {"theta_offset"},
     "funnel": {"x"},
+    "horseshoe_regression": {"local", "tau", "z"},
     "icar_lattice": {"z"},
-    "nile_local_level": {"start", "steps"},
+    "nile_local_level": {"z"},
     "rats_lkj": {"factor", "z"},
+    "stochastic_volatility": {"z"},
 }
 OLDER = (
     *("arK", "diamonds", "eight_schools", "eight_schools_centered", "german_credit", "glmm_poisson"),

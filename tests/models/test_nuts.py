@@ -19,7 +19,7 @@ FOLDERS = [path for path in list_models(MODELS) if path.is_dir() and not (path /
 # NUTS is slow or biased in these funnels; the posterior is what is tested.
 CENTRED = {"eight_schools_centered": "theta", "glmm_poisson": "eps", "radon_mn_centered": "alpha"}
 DIAGONAL = {"irt_2pl"}  # 144 x 144 numbers of a dense metric are more than 1,000 iterations can learn
-SMALLEST_ESS = {"irt_2pl": 400}
+SMALLEST_ESS = {"irt_2pl": 400, "horseshoe_regression": 400}  # a metric to learn; Cauchy tails
 INFINITE_SQUARES = {"one_comp_mm_elim_abs": {"K_m", "V_m"}}  # of which no Monte Carlo error is known
 
 

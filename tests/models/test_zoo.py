@@ -92,12 +92,13 @@ def sinusoid_period(data, x):
 
 
 def nile_local_level(data, x):
-    level = [10 + 3 * x["start"]]
-    for step in x["steps"]:
-        level.append(level[-1] + x["sigma_level"] * step)
+    year = np.arange(100)
+    covariance = (
+        9 + x["sigma_level"] ** 2 * np.minimum(year[:, None], year) + x["sigma_flow"] ** 2 * np.eye(100)
+    )
     prior = stats.halfnorm.logpdf(x["sigma_level"]) + stats.halfnorm.logpdf(x["sigma_flow"], 0, 2)
-    prior += normal(x["start"], 0, 1) + normal(x["steps"], 0, 1)
-    return prior + normal(data["flow"] / 100, np.array(level), x["sigma_flow"])
+    prior += normal(x["z"], 0, 1)
+    return prior + multivariate_normal(np.full(100, 10), covariance).logpdf(data["flow"] / 100)
 
 
 def pumps(data, x):
@@ -111,6 +112,23 @@ def longley(data, x):
     prior = stats.invgamma.logpdf(x["variance"], 2, 0, 0.05)
     prior += normal(x["beta"], 0, 100 * np.sqrt(x["variance"]))
     return prior + normal(y, X @ x["beta"], np.sqrt(x["variance"]))
+
+
+def horseshoe_regression(data, x):
+    prior = stats.invgamma.logpdf(x["variance"], 2) + stats.halfcauchy.logpdf(x["tau"], 0, 0.1)
+    prior += np.sum(stats.halfcauchy.logpdf(x["local"])) + normal(x["z"], 0, 1)
+    beta = x["tau"] * x["local"] * x["z"]
+    return prior + normal(data["y"], data["X"] @ beta, np.sqrt(x["variance"]))
+
+
+def stochastic_volatility(data, x):
+    prior = normal(x["mu"], 0, 2) + stats.beta.logpdf(x["persistence"], 20, 1.5)
+    prior += stats.halfnorm.logpdf(x["sigma"], 0, 0.5) + normal(x["z"], 0, 1)
+    phi = 2 * x["persistence"] - 1
+    h = [x["mu"] + x["sigma"] * x["z"][0] / np.sqrt(1 - phi**2)]
+    for z in x["z"][1:]:
+        h.append(x["mu"] + phi * (h[-1] - x["mu"]) + x["sigma"] * z)
+    return prior + normal(data["y"], 0, np.exp(np.array(h) / 2))
 
 
 def coal_change_point(data, x):
@@ -138,6 +156,8 @@ STATEMENTS = {
         pumps,
         longley,
         coal_change_point,
+        horseshoe_regression,
+        stochastic_volatility,
     )
 }
 
@@ -209,7 +229,9 @@ def check_made_anew(make_exact, name):
         for key in ("mean", "sd", "mean_sq", "sd_sq"):
             scale = entry["sd"] if key in ("mean", "sd") else entry["sd_sq"]
             assert abs(made["parameters"][parameter][key] - entry[key]) < 1e-6 * scale
-    assert made["log_evidence"]["value"] == pytest.approx(reference["log_evidence"]["value"], abs=1e-6)
+    assert ("log_evidence" in made) == ("log_evidence" in reference)  # a network has no evidence
+    if "log_evidence" in made:
+        assert made["log_evidence"]["value"] == pytest.approx(reference["log_evidence"]["value"], abs=1e-6)
 
 
 EXACT = sorted(folder.parent.name for folder in MODELS.glob("*/exact.py"))
