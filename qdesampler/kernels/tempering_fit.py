@@ -1,7 +1,7 @@
 r"""The reference that walkers leave behind: their Gaussian ground states, and what they overlooked.
 
-All populations fit together: a mode that one of them lost is in another. Half of them (of the walkers, where
-there is one) fit, the other half choose between the broad reference, one Gaussian, mixtures of
+All populations fit together: a mode that one of them lost is in another. Three of four (half of the walkers,
+where there is one) fit, the others choose between the broad reference, one Gaussian, mixtures of
 Gaussians and the product of one-dimensional mixtures by the mean `log q`. Descents (`D -> 0`) from walkers
 then look for a mode that carries more mass, by Laplace's approximation, than the walkers there show: behind a
 first-order transition (a narrow spike in a wide slab) no thermal path finds it. Such a mode becomes a
@@ -127,15 +127,16 @@ def fit_reference(
     populations = walkers.used.size
     per_population = weights.size // populations
     count = _DRAWS * per_population // walkers.fractions.shape[1] * min(populations, 2)
+    # One population of four judges (every other walker, where there is one population).
     owner = jnp.arange(weights.size) // (per_population if populations > 1 else 1)
-    even = owner % 2 == 0
+    judges = owner % min(max(populations, 2), 4) == 0
 
-    def half(key, mask):
+    def drawn(key, mask):
         return points[resample(key, jnp.where(mask, weights, -jnp.inf), count)]
 
     keys = jax.random.split(key_draws, 3)
-    judging, every = half(keys[0], ~even), half(keys[1], jnp.ones_like(even))
-    both = jnp.stack([half(keys[2], even), every])  # to be judged, and to be used: one program for both
+    judging, every = drawn(keys[0], judges), drawn(keys[1], jnp.ones_like(judges))
+    both = jnp.stack([drawn(keys[2], ~judges), every])  # to be judged, and to be used: one program for both
     kinds: list[int] = []
 
     def fitted(draws):

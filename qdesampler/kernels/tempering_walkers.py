@@ -34,7 +34,7 @@ __all__ = [
 DENSE_DIMENSIONS = 64
 LENGTH = 1.5  # of a trajectory in whitened units: about a quarter period of a Gaussian
 _BISECTIONS = 30
-_SMALL_SHARE, _LINEAR = 0.25, 0.3  # trajectories with small steps where the score is less linear than this
+_SMALL_SHARE, _LINEAR = 0.5, 0.8  # of trajectories with small steps where the score is less linear than this
 
 
 class WalkerSettings(NamedTuple):

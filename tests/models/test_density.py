@@ -85,6 +85,13 @@ def german_credit(data, x):
     return normal(x["alpha"], 0, 1) + normal(x["beta"], 0, 1) + bernoulli(bad, logit)
 
 
+def ionosphere(data, x):
+    columns = np.array(data["returns"]).T
+    scaled = [(c - c.mean()) / np.sqrt(np.mean((c - c.mean()) ** 2)) if np.ptp(c) else 0 * c for c in columns]
+    logit = x["alpha"] + np.array(scaled).T @ x["beta"]
+    return normal(x["alpha"], 0, 1) + normal(x["beta"], 0, 1) + bernoulli(np.array(data["good"]), logit)
+
+
 def glmm_poisson(data, x):
     bounds = {"alpha": (-20, 20), "beta1": (-10, 10), "beta2": (-10, 10), "beta3": (-10, 10), "sigma": (0, 5)}
     prior = sum(stats.uniform.logpdf(x[k], low, high - low) for k, (low, high) in bounds.items())
@@ -211,6 +218,7 @@ STATEMENTS = {
     "eight_schools": (eight_schools, {"mu": (), "tau": ("positive", ()), "theta_offset": (8,)}),
     "eight_schools_centered": (eight_schools_centered, {"mu": (), "tau": ("positive", ()), "theta": (8,)}),
     "german_credit": (german_credit, {"alpha": (), "beta": (24,)}),
+    "ionosphere": (ionosphere, {"alpha": (), "beta": (34,)}),
     "glmm_poisson": (
         glmm_poisson,
         {
