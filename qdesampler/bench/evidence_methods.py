@@ -312,6 +312,7 @@ def nuts(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
 
 METHODS: dict[str, Callable[[EvidenceTarget, Sizes], list[Result]]] = {
     "annealed": annealed(),
+    "annealed-1024": annealed(num_walkers=1024),
     "annealed-broad": annealed(leg="broad"),
     "annealed-diffusion": annealed(path="diffusion"),
     "annealed-slices": annealed(path="path-integral", leg="broad"),
