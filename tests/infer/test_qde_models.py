@@ -99,7 +99,7 @@ def test_a_subsampled_plate_is_refused(run):
         with numpyro.plate("rows", 10, subsample_size=4) as index:
             numpyro.sample("obs", dist.Normal(loc, 1.0), obs=y[index])
 
-    with pytest.raises(ValueError, match="do not support subsampling"):
+    with pytest.raises(ValueError, match="subsamples the plates 'rows'"):
         run(QDE(model), np.arange(10.0), warmup=0, samples=1)
 
 
