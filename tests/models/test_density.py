@@ -269,8 +269,8 @@ STATEMENTS = {
     "wells_interaction": (wells_interaction, {"alpha": (), "beta": (6,)}),
 }
 
-# In the log density: of an ODE's solver, at points with residuals up to 5 sigma; of a fit of 5,000 x 24 numbers
-# at -7e4, whose residual differs between BLAS kernels by 3e-12 of it.
+# In the log density: of an ODE's solver, at points with residuals up to 5 sigma; of a fit
+# to 5,000 x 24 numbers, at -7e4, whose residual differs between BLAS kernels by 3e-12 of it.
 SOLVER_ERROR = {"one_comp_mm_elim_abs": 1e-4, "diamonds": 1e-6}
 
 
