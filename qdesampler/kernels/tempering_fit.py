@@ -70,14 +70,19 @@ def with_reference(walkers: Walkers, reference: Reference, path: TemperingPath) 
     )
 
 
-def _pooled(walkers: Walkers, path: TemperingPath, dim: int) -> tuple[jax.Array, jax.Array]:
-    """Points of all populations, and log weights whose log sum is the log of the mean evidence."""
+def _pooled(walkers: Walkers, path: TemperingPath, dim: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Points of all populations, their log weights, and the log of the mean evidence.
+
+    Populations count alike: by their evidence, which is uncertain by nats in many dimensions, one would rule.
+    """
     points = jax.vmap(jax.vmap(lambda x: path.point(x, dim)))(walkers.replicas.position)
     weights = jax.vmap(lambda one: target_log_weights(one, path))(walkers)
     populations, size = weights.shape
-    per_stage = size // walkers.fractions.shape[1]
-    weights = weights - jnp.log(walkers.used * per_stage * populations)[:, None]
-    return points.reshape(-1, dim), weights.reshape(-1)
+    totals = jax.nn.logsumexp(weights, axis=1)
+    log_z = totals - jnp.log(walkers.used * (size // walkers.fractions.shape[1]))
+    alike = weights - jnp.where(jnp.isfinite(totals), totals, 0)[:, None]
+    mean_log_z = jax.nn.logsumexp(log_z) - jnp.log(populations)
+    return points.reshape(-1, dim), alike.reshape(-1), mean_log_z
 
 
 def _candidates(key: jax.Array, draws: jax.Array, wide: Reference) -> tuple[list[Reference], list[int]]:
@@ -123,7 +128,7 @@ def fit_reference(
     """
     key_draws, key_fit = jax.random.split(key)
     dim = wide.means.shape[1]
-    points, weights = _pooled(walkers, path, dim)
+    points, weights, log_z = _pooled(walkers, path, dim)
     populations = walkers.used.size
     per_population = weights.size // populations
     count = _DRAWS * per_population // walkers.fractions.shape[1] * min(populations, 2)
@@ -161,7 +166,7 @@ def fit_reference(
     room = wide.log_weights.size
     if dim <= DENSE_DIMENSIONS:
         starts = every[: _DESCENTS * min(populations, _MOST_POPULATIONS)]
-        mean, whitener, share, evals = _overlooked(points, weights, starts, every, evaluate)
+        mean, whitener, share, evals = _overlooked(points, weights, log_z, starts, every, evaluate)
         chosen = references.add_component(chosen, room - 2, mean, whitener, share)
     broad_share = jnp.where(components == 0, 0, BROAD_SHARE)
     keep = (components != 0) | (share > 0)
@@ -180,7 +185,7 @@ def _covered(reference: Reference, points: jax.Array) -> jax.Array:
     return jnp.mean(jax.vmap(nearest)(points) < dim + COVERAGE * jnp.sqrt(2.0 * dim))
 
 
-def _overlooked(points, weights, starts, spread, evaluate):
+def _overlooked(points, weights, log_z, starts, spread, evaluate):
     """The end of a descent with most unseen mass: mean, whitener, share of the mass, evaluations."""
     dim = starts.shape[1]
     scale = jnp.maximum(jnp.std(spread, 0), 1e-6 * (1 + jnp.abs(jnp.mean(spread, 0))))
@@ -220,7 +225,7 @@ def _overlooked(points, weights, starts, spread, evaluate):
         return descent.position * scale, factor, jnp.where(sound, log_mass, -jnp.inf), steps + 1 + dim
 
     means, factors, masses, evals = jax.vmap(descend)(starts)
-    shares = jax.nn.sigmoid(masses - jax.nn.logsumexp(weights))
+    shares = jax.nn.sigmoid(masses - log_z)
     probability = jax.nn.softmax(weights)
 
     def seen(mean, factor):
