@@ -20,6 +20,7 @@ from qdesampler.infer.annealed_start import (
 )
 from qdesampler.infer.annealed_state import AnnealedAdaptState, AnnealedState
 from qdesampler.infer.arguments import Arguments
+from qdesampler.infer.fingerprint import data_lines
 from qdesampler.infer.target import Target, is_batched
 from qdesampler.infer.target_kernel import TargetKernel
 from qdesampler.kernels.ladder import SHORTEST_WARMUP, ladder_step, start_ladder
@@ -129,7 +130,7 @@ class AnnealedQDE(TargetKernel):
         # Sequential chains must have states of one shape: what the first one chose, and for which arguments.
         self._chosen: tuple[Arguments, int, bool] | None = None
         # Compiled parts of `init`, for the next run of the same arguments and shapes.
-        self._programs: dict[str, tuple[Arguments, tuple, Callable]] = {}
+        self._programs: dict[str, tuple[tuple, Callable]] = {}
 
     # ---- NumPyro's contract --------------------------------------------------------------------------------
 
@@ -301,10 +302,12 @@ class AnnealedQDE(TargetKernel):
         """`function` compiled, or what was compiled of its like in an earlier run."""
         if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments)):
             return jax.jit(function)
+        # By content: data may have been changed in place, and blocks of Gibbs condition on new values.
+        described = (data_lines(*arguments), jax.tree.structure(arguments), shape)
         known = self._programs.get(name)
-        if known is None or known[1] != shape or not known[0].are(*arguments):
-            known = self._programs[name] = (Arguments(*arguments), shape, jax.jit(function))
-        return known[2]
+        if known is None or known[0] != described:
+            known = self._programs[name] = (described, jax.jit(function))
+        return known[1]
 
     def _broad(self, rng_key, dim, prototype, model_args, model_kwargs):
         if self._reference is not None:
