@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from numpyro.infer.initialization import init_to_uniform
 
@@ -20,7 +19,6 @@ from qdesampler.infer.annealed_start import (
 )
 from qdesampler.infer.annealed_state import AnnealedAdaptState, AnnealedState
 from qdesampler.infer.arguments import Arguments
-from qdesampler.infer.fingerprint import data_lines
 from qdesampler.infer.target import Target, is_batched
 from qdesampler.infer.target_kernel import TargetKernel
 from qdesampler.kernels.ladder import SHORTEST_WARMUP, ladder_step, start_ladder
@@ -129,14 +127,12 @@ class AnnealedQDE(TargetKernel):
         )
         # Sequential chains must have states of one shape: what the first one chose, and for which arguments.
         self._chosen: tuple[Arguments, int, bool] | None = None
-        # Compiled parts of `init`, for the next run of the same arguments and shapes.
-        self._programs: dict[str, tuple[tuple, Callable]] = {}
 
     # ---- NumPyro's contract --------------------------------------------------------------------------------
 
     def __getstate__(self) -> dict:
         """State for copies and pickles, without what belongs to one run."""
-        return {**self.__dict__, "_chosen": None, "_programs": {}}
+        return {**self.__dict__, "_chosen": None}
 
     def init(
         self,
@@ -177,8 +173,7 @@ class AnnealedQDE(TargetKernel):
         def walked(keys, centre, scale):
             return walk(keys, evaluate, centre, scale, self._path, self._walkers)
 
-        arguments, shape = (model_args, model_kwargs), (keys.shape[0], flat.size, flat.dtype)
-        found: Start = self._program("walk", walked, arguments, shape)(keys[:, 1], centre, scale)
+        found: Start = jax.jit(walked)(keys[:, 1], centre, scale)
         check_arrival(found.walkers)
         rungs, fitted = self._agreed(found, batched, model_args, model_kwargs)
 
@@ -200,8 +195,7 @@ class AnnealedQDE(TargetKernel):
 
             return jax.vmap(build)(keys, found.walkers, found.probes, found.rejections(fitted))
 
-        shape = (*shape, rungs, num_warmup)
-        ladder = self._program("build", built, arguments, shape)(keys[:, 2], found, fitted)
+        ladder = jax.jit(built)(keys[:, 2], found, fitted)
         spent = found.num_evals + start.num_evals
         rng_key = keys[:, 3]
         if not batched:
@@ -297,17 +291,6 @@ class AnnealedQDE(TargetKernel):
     def _evaluation(self, unravel, model_args, model_kwargs) -> Evaluate:
         potential = self._target.potential(model_args, model_kwargs)
         return flat_evaluation(potential, unravel, self._target.forward_mode)
-
-    def _program(self, name: str, function: Callable, arguments: tuple, shape: tuple) -> Callable:
-        """`function` compiled, or what was compiled of its like in an earlier run."""
-        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(arguments)):
-            return jax.jit(function)
-        # By content: data may have been changed in place, and blocks of Gibbs condition on new values.
-        described = (data_lines(*arguments), jax.tree.structure(arguments), shape)
-        known = self._programs.get(name)
-        if known is None or known[0] != described:
-            known = self._programs[name] = (described, jax.jit(function))
-        return known[1]
 
     def _broad(self, rng_key, dim, prototype, model_args, model_kwargs):
         if self._reference is not None:

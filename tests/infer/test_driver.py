@@ -14,7 +14,7 @@ from jax._src import monitoring
 from numpyro.infer import HMC, NUTS, BarkerMH, DiscreteHMCGibbs, Predictive
 from numpyro.infer import MCMC as NumPyroMCMC
 
-from qdesampler import MCMC, QDE, AnnealedQDE
+from qdesampler import MCMC, QDE
 from qdesampler.diagnostics import to_datatree
 from qdesampler.infer.stopping import Until, check_draws
 
@@ -86,19 +86,6 @@ def test_a_second_run_compiles_nothing_and_draws_the_same(compiled):
     mcmc.run(jax.random.key(1), Y)
     assert len(compiled) == before
     assert not np.array_equal(first, mcmc.get_samples()["mean"])
-
-
-@pytest.mark.slow
-def test_a_second_run_compiles_the_start_of_a_ladder_no_more(compiled):
-    """Walkers, fit and ladder are kept; what NumPyro compiles to look at the priors of a model is not."""
-    kernel = AnnealedQDE(potential_fn=lambda z: 0.5 * jnp.sum(z**2), num_walkers=16, num_rungs=3, leg="broad")
-    options = {"num_warmup": 32, "num_samples": 30, "num_chains": 2, "progress_bar": False}
-    mcmc = MCMC(kernel, chain_method="vectorized", **options)
-    mcmc.run(jax.random.key(0), init_params=jnp.ones((2, 2)))
-    before = len(compiled)
-    mcmc.run(jax.random.key(1), init_params=jnp.ones((2, 2)))
-    assert before > 5
-    assert len(compiled) == before
 
 
 def test_new_data_of_the_same_shape(compiled):
