@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from numpyro.infer.initialization import init_to_uniform
 
@@ -15,6 +16,8 @@ from qdesampler.infer.annealed_start import (
     check_arrival,
     flat_evaluation,
     path_named,
+    pilot_settings,
+    pilot_suffices,
     walk,
 )
 from qdesampler.infer.annealed_state import AnnealedAdaptState, AnnealedState
@@ -62,7 +65,8 @@ class AnnealedQDE(TargetKernel):
             lower.
         num_rungs: of the ladder, at least 2 (the reference counts); None: from the barrier.
         max_rungs: most rungs that None may choose.
-        num_walkers: of the population of each chain, at least 16.
+        num_walkers: of the population of each chain, at least 16. None: 256, after a pilot of 128 over all
+            chains (32 a chain at least), which is all where it sees one Gaussian whose draws are accepted.
         max_steps: most leapfrog steps of a trajectory.
         target_accept_prob: what step sizes aim at.
         init_strategy: NumPyro's per-site start, used for the structure of a model's sites.
@@ -85,7 +89,7 @@ class AnnealedQDE(TargetKernel):
         leg: str = "auto",
         num_rungs: int | None = None,
         max_rungs: int = 40,
-        num_walkers: int = 256,
+        num_walkers: int | None = None,
         max_steps: int = 16,
         target_accept_prob: float = 0.8,
         init_strategy: Callable = init_to_uniform,
@@ -117,7 +121,9 @@ class AnnealedQDE(TargetKernel):
         self._max_rungs = max_rungs
         self._max_steps = max_steps
         self._target_accept_prob = target_accept_prob
-        self._walkers = WalkerSettings(walkers=int(num_walkers), max_steps=max_steps)
+        self._pilot = num_walkers is None and leg != "broad" and not thermal
+        settings = WalkerSettings(max_steps=max_steps)
+        self._walkers = settings if num_walkers is None else settings._replace(walkers=int(num_walkers))
         self._target = Target(
             model,
             potential_fn,
@@ -170,11 +176,7 @@ class AnnealedQDE(TargetKernel):
         evaluate = self._evaluation(unravel, model_args, model_kwargs)
         centre, scale = self._broad(keys[0, 1], flat.size, prototype, model_args, model_kwargs)
 
-        def walked(keys, centre, scale):
-            return walk(keys, evaluate, centre, scale, self._path, self._walkers)
-
-        found: Start = jax.jit(walked)(keys[:, 1], centre, scale)
-        check_arrival(found.walkers)
+        found = self._walked(keys[:, 1], evaluate, centre, scale)
         rungs, fitted = self._agreed(found, batched, model_args, model_kwargs)
 
         def built(keys, found, fitted):
@@ -298,6 +300,23 @@ class AnnealedQDE(TargetKernel):
         if self.model is None:
             return broad_gaussian(DEFAULT_SCALE, dim)
         return prior_moments(rng_key, self.model, model_args, model_kwargs, prototype)
+
+    def _walked(self, keys, evaluate, centre, scale) -> Start:
+        """The pilot where it suffices, else the whole populations; both are in the bill."""
+
+        def walked(keys, centre, scale, settings, rich):
+            return walk(keys, evaluate, centre, scale, self._path, settings, rich)
+
+        program = jax.jit(walked, static_argnums=(3, 4))
+        spent = 0
+        if self._pilot and not isinstance(keys, Tracer):
+            pilot = program(keys, centre, scale, pilot_settings(keys.shape[0], self._walkers), False)
+            if pilot_suffices(pilot):
+                return pilot
+            spent, keys = pilot.num_evals, jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
+        found = program(keys, centre, scale, self._walkers, True)
+        check_arrival(found.walkers)
+        return found._replace(num_evals=found.num_evals + spent)
 
     def _agreed(self, found, batched, model_args, model_kwargs) -> tuple[int, Any]:
         """Number of rungs, and whether the reference is the fitted one."""

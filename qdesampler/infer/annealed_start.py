@@ -10,18 +10,37 @@ from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 
 from qdesampler.infer.target import value_and_gradient
-from qdesampler.kernels.ladder_schedule import predicted_rejections, probe_fractions, rungs_for
+from qdesampler.kernels.ladder_schedule import (
+    direct_acceptance,
+    predicted_rejections,
+    probe_fractions,
+    rungs_for,
+)
 from qdesampler.kernels.tempering_fit import FittedReference, fit_reference, room_for, with_reference
 from qdesampler.kernels.tempering_path import Evaluate, TemperingPath
 from qdesampler.kernels.tempering_reference import Reference, broad
 from qdesampler.kernels.tempering_slices import PATHS
 from qdesampler.kernels.tempering_walkers import Walkers, WalkerSettings, run_walkers
 
-__all__ = ["Start", "agree", "check_arrival", "flat_evaluation", "path_named", "walk"]
+__all__ = [
+    "Start",
+    "agree",
+    "check_arrival",
+    "flat_evaluation",
+    "path_named",
+    "pilot_settings",
+    "pilot_suffices",
+    "walk",
+]
 
 MOST_UNCOVERED = 0.01  # of the walkers may lie outside a reference that replaces the broad one
 _LARGE = 0.2  # mass of an overlooked mode for which the fitted reference, which holds it, is taken anyway
 _WORTH = 0.8  # share of the broad barrier that a fitted reference has to fall below
+_DIRECT = 0.6  # acceptance of swaps from end to end above which two rungs are enough
+_DIRECT_DRAWS = 128  # over all chains, to measure it
+_PILOT, _PILOT_LEAST = 128, 32  # walkers of the pilot over all chains, and of one chain at least
+_PILOT_ESS = 0.5
+_PILOT_DIRECT = 0.7  # acceptance above which the pilot is the whole search
 
 
 class Start(NamedTuple):
@@ -34,6 +53,7 @@ class Start(NamedTuple):
         probes: fractions at which rejections were predicted, shape `(chains, probes)`.
         broad_rejections: between these, from the broad reference.
         fitted_rejections: likewise from the fitted one.
+        direct: acceptance of swaps between the fitted reference and the target, shape `(chains,)`.
         num_evals: evaluations of walkers and fit, shape `(chains,)`.
     """
 
@@ -43,6 +63,7 @@ class Start(NamedTuple):
     probes: jax.Array
     broad_rejections: jax.Array
     fitted_rejections: jax.Array
+    direct: jax.Array
     num_evals: jax.Array
 
     def reference(self, fitted: Any) -> Reference:
@@ -61,27 +82,50 @@ def walk(
     scale: jax.Array,
     path: TemperingPath,
     settings: WalkerSettings,
+    rich: bool = True,
 ) -> Start:
     """Anneal one population for each key, fit one reference to all and predict the barriers from both."""
-    split = jax.vmap(lambda key: jax.random.split(key, 4))(keys)
+    split = jax.vmap(lambda key: jax.random.split(key, 5))(keys)
     wide = broad(centre, scale, room_for(centre.size))
     walkers = jax.vmap(lambda key: run_walkers(key, evaluate, wide, path, settings))(split[:, 0])
-    fit = fit_reference(split[0, 1], walkers, evaluate, wide, path)
+    fit = fit_reference(split[0, 1], walkers, evaluate, wide, path, rich)
 
-    def predict(walkers, key_broad, key_fitted):
+    chains = keys.shape[0]
+    draws = -(-_DIRECT_DRAWS // chains)
+
+    def predict(walkers, key_broad, key_fitted, key_direct):
         probes = probe_fractions(walkers.fractions, walkers.used)
         seen = with_reference(walkers, fit.reference, path)
         return (
             probes,
             predicted_rejections(key_broad, walkers, path, probes),
             predicted_rejections(key_fitted, seen, path, probes),
+            direct_acceptance(key_direct, seen, evaluate, fit.reference, path, draws),
         )
 
     # The fit's evaluations are shared out, so that the chains' bills add up to the whole.
-    chains = keys.shape[0]
     share = fit.num_evals // chains + (jnp.arange(chains) < fit.num_evals % chains)
-    predicted = jax.vmap(predict)(walkers, split[:, 2], split[:, 3])
-    return Start(walkers, wide, fit, *predicted, walkers.num_evals + share)
+    predicted = jax.vmap(predict)(walkers, split[:, 2], split[:, 3], split[:, 4])
+    evals = walkers.num_evals + share + draws * path.slices
+    return Start(walkers, wide, fit, *predicted, evals)
+
+
+def pilot_settings(chains: int, settings: WalkerSettings) -> WalkerSettings:
+    """Settings of the small populations that look first whether there is one plain mode."""
+    walkers = max(_PILOT_LEAST, -(-_PILOT // chains))
+    return settings._replace(walkers=walkers, least_ess=_PILOT_ESS)
+
+
+def pilot_suffices(found: Start) -> bool:
+    """Whether a pilot that saw nothing but one Gaussian need not be followed by the whole populations.
+
+    All its walkers arrived, the Gaussian fitted covers them, no descent found another mode, and fresh draws
+    of the Gaussian are accepted.
+    """
+    fit, walkers = found.fit, found.walkers
+    last = jnp.take_along_axis(walkers.fractions, walkers.used[:, None] - 1, axis=1)
+    plain = (fit.components == 1) & (fit.hidden_share == 0) & (fit.uncovered <= MOST_UNCOVERED)
+    return bool(plain & jnp.all(last >= 1) & (jnp.mean(found.direct) >= _PILOT_DIRECT))
 
 
 def check_arrival(walkers: Any) -> None:
@@ -111,19 +155,24 @@ def check_arrival(walkers: Any) -> None:
 def agree(found: Start, leg: str, num_rungs: int | None, max_rungs: int) -> tuple[int, Any]:
     """Number of rungs, and whether the fitted reference is taken, for all chains of a batch.
 
+    Two rungs, where fresh draws of the fitted reference are accepted as they are, else by the barrier.
+
     Under a transform the second is an array, and the first cannot depend on the barrier.
     """
     broad_barrier = found.broad_rejections.sum(-1)
     fitted_barrier = found.fitted_rejections.sum(-1)
     covers = (found.fit.uncovered <= MOST_UNCOVERED) & (found.fit.components != 0)
     covers |= found.fit.hidden_share > _LARGE
-    good = covers & (fitted_barrier < _WORTH * broad_barrier)
+    short = covers & (jnp.mean(found.direct) >= _DIRECT)
+    good = short | (covers & (fitted_barrier < _WORTH * broad_barrier))
     fitted: Any = {"fitted": True, "broad": False, "auto": None}[leg]
     if isinstance(broad_barrier, Tracer):
         fitted = jnp.all(good) if fitted is None else fitted
         return num_rungs or max(3, max_rungs // 2), fitted
     if fitted is None:
         fitted = bool(np.all(good))
+    if fitted and bool(short):
+        return num_rungs or 2, fitted
     barrier = float(np.max(fitted_barrier if fitted else broad_barrier))
     return num_rungs or rungs_for(barrier, max_rungs), fitted
 

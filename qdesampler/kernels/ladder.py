@@ -184,6 +184,8 @@ def ladder_step(
     """
     rungs = ladder.fractions.size
     warming = ladder.iteration < ladder.num_warmup
+    # Two rungs are one pair, which need not wait for its turn.
+    parity = ladder.iteration % 2 if rungs > 2 else jnp.zeros((), int)
     replicas, source, seen, moved, small = sweep(
         key,
         ladder.replicas,
@@ -195,7 +197,7 @@ def ladder_step(
         ladder.step_sizes,
         ladder.num_steps,
         ladder.small_shares,
-        ladder.iteration % 2,
+        parity,
     )
     directions = ladder.directions[source]
     trips = (directions[0] == -1).astype(int)

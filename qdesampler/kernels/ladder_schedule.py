@@ -9,10 +9,19 @@ rungs make the most round trips for an evaluation.
 import jax
 import jax.numpy as jnp
 
-from qdesampler.kernels.tempering_path import TemperingPath, combine, work
-from qdesampler.kernels.tempering_walkers import Walkers, log_weights, resample
+from qdesampler.kernels.tempering import place
+from qdesampler.kernels.tempering_path import Evaluate, TemperingPath, combine, work
+from qdesampler.kernels.tempering_reference import Reference
+from qdesampler.kernels.tempering_walkers import Walkers, log_weights, resample, target_log_weights
 
-__all__ = ["equal_shares", "log_normalisers_at", "predicted_rejections", "probe_fractions", "rungs_for"]
+__all__ = [
+    "direct_acceptance",
+    "equal_shares",
+    "log_normalisers_at",
+    "predicted_rejections",
+    "probe_fractions",
+    "rungs_for",
+]
 
 PROBES = 40
 _DRAWS = 128
@@ -52,6 +61,35 @@ def predicted_rejections(
 
     rates = jax.vmap(rejection)(coefficients[:-1], coefficients[1:], at[:-1], at[1:])
     return jnp.where(jnp.isnan(rates), 1, rates)
+
+
+def direct_acceptance(
+    key: jax.Array,
+    walkers: Walkers,
+    evaluate: Evaluate,
+    reference: Reference,
+    path: TemperingPath,
+    draws: int,
+) -> jax.Array:
+    """Acceptance of a swap between the two ends of the path, from fresh draws of the reference.
+
+    What a ladder of two rungs would accept. The walkers stand for the target, and are seen from `reference`;
+    `draws * path.slices` evaluations.
+    """
+    key_fresh, key_walkers = jax.random.split(key)
+    ends = jax.vmap(path.coefficients)(jnp.array([0.0, 1.0], walkers.log_mixture.dtype))
+
+    def fresh(key):
+        return place(path.draw(reference, key), evaluate, reference, path, ends[0]).features
+
+    def across(phi):
+        return work(ends[0], ends[1], phi)
+
+    up = jax.vmap(across)(jax.vmap(fresh)(jax.random.split(key_fresh, draws)))
+    chosen = resample(key_walkers, target_log_weights(walkers, path), _DRAWS)
+    down = jax.vmap(across)(walkers.replicas.features[chosen])
+    ratio = jnp.minimum(up[:, None] - down[None, :], 0)
+    return jnp.mean(jnp.exp(jnp.where(jnp.isnan(ratio), -jnp.inf, ratio)))
 
 
 def log_normalisers_at(walkers: Walkers, path: TemperingPath, fractions: jax.Array) -> jax.Array:

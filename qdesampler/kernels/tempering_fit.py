@@ -1,8 +1,9 @@
 r"""The reference that walkers leave behind: their Gaussian ground states, and what they overlooked.
 
 All populations fit together: a mode that one of them lost is in another. Three of four (half of the walkers,
-where there is one) fit, the others choose between the broad reference, one Gaussian, mixtures of
-Gaussians and the product of one-dimensional mixtures by the mean `log q`. Descents (`D -> 0`) from walkers
+where there is one) fit, the others choose between the broad reference, one Gaussian (by the walkers' scatter,
+or by their scores, which tell it from few), mixtures of Gaussians and the product of one-dimensional mixtures
+by the mean `log q`. Descents (`D -> 0`) from walkers
 then look for a mode that carries more mass, by Laplace's approximation, than the walkers there show: behind a
 first-order transition (a narrow spike in a wide slab) no thermal path finds it. Such a mode becomes a
 component of the reference. A broad leg stays in the mixture.
@@ -16,9 +17,10 @@ import jax.numpy as jnp
 from qdesampler.kernels import tempering_reference as references
 from qdesampler.kernels.tempering_mixture import fit_mixture, fit_product
 from qdesampler.kernels.tempering_path import Evaluate, TemperingPath
-from qdesampler.kernels.tempering_reference import DENSE_DIMENSIONS, Reference
+from qdesampler.kernels.tempering_reference import DENSE_DIMENSIONS, Reference, broad
 from qdesampler.kernels.tempering_walkers import Walkers, resample, target_log_weights
 from qdesampler.solvers.descent import advance, next_point, start_descent
+from qdesampler.solvers.metric import dense_matrix, fit_metric, identity_metric
 
 __all__ = ["PRODUCT", "FittedReference", "fit_reference", "room_for", "with_reference"]
 
@@ -70,25 +72,49 @@ def with_reference(walkers: Walkers, reference: Reference, path: TemperingPath) 
     )
 
 
-def _pooled(walkers: Walkers, path: TemperingPath, dim: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Points of all populations, their log weights, and the log of the mean evidence.
+def _pooled(walkers: Walkers, path: TemperingPath, dim: int) -> tuple[jax.Array, ...]:
+    """Points of all populations, the target's scores there, log weights, and the log of the mean evidence.
 
     Populations count alike: by their evidence, which is uncertain by nats in many dimensions, one would rule.
     """
     points = jax.vmap(jax.vmap(lambda x: path.point(x, dim)))(walkers.replicas.position)
+    scores = walkers.replicas.feature_scores[:, :, 1, :dim]
     weights = jax.vmap(lambda one: target_log_weights(one, path))(walkers)
     populations, size = weights.shape
     totals = jax.nn.logsumexp(weights, axis=1)
     log_z = totals - jnp.log(walkers.used * (size // walkers.fractions.shape[1]))
     alike = weights - jnp.where(jnp.isfinite(totals), totals, 0)[:, None]
     mean_log_z = jax.nn.logsumexp(log_z) - jnp.log(populations)
-    return points.reshape(-1, dim), alike.reshape(-1), mean_log_z
+    return points.reshape(-1, dim), scores.reshape(-1, dim), alike.reshape(-1), mean_log_z
 
 
-def _candidates(key: jax.Array, draws: jax.Array, wide: Reference) -> tuple[list[Reference], list[int]]:
+def _by_scores(draws: jax.Array, scores: jax.Array) -> Reference:
+    """The Gaussian of least Fisher divergence, `m = mean x + S mean a`: exact from few draws of a Gaussian."""
+    dim = draws.shape[1]
+    dense = dim <= DENSE_DIMENSIONS
+    rank = dim if dense else 0
+    usable = jnp.all(jnp.isfinite(scores), 1).astype(draws.dtype)
+    kinds = fit_metric(draws, scores, usable, identity_metric(dim, rank), (tuple(range(dim)),), rank)
+    covariance = dense_matrix(kinds[2]) if dense else kinds[2].scale ** 2
+    total = jnp.maximum(jnp.sum(usable), 1)
+    slope = usable @ jnp.where(usable[:, None] > 0, scores, 0) / total
+    mean = usable @ draws / total + (covariance @ slope if dense else covariance * slope)
+    if not dense:
+        whitener = 1 / jnp.sqrt(covariance)
+    else:
+        factor = jnp.linalg.cholesky(covariance)
+        whitener = jax.scipy.linalg.solve_triangular(factor, jnp.eye(dim, dtype=draws.dtype), lower=True)
+    return broad(mean, jnp.ones((dim,)), 1)._replace(whiteners=whitener[None])
+
+
+def _candidates(
+    key: jax.Array, draws: jax.Array, scores: jax.Array, wide: Reference, rich: bool
+) -> tuple[list[Reference], list[int]]:
     """References fitted to draws, with room as `wide` has it, and their kinds."""
     room, dim = wide.log_weights.size, draws.shape[1]
-    sizes = [1, _MIXTURE, _RICH] if dim <= _RICH_DIMENSIONS else [1, _MIXTURE]
+    sizes = [1]
+    if rich:
+        sizes += [_MIXTURE, _RICH] if dim <= _RICH_DIMENSIONS else [_MIXTURE]
     keys = jax.random.split(key, len(sizes) + 1)
 
     def padded(mixture):
@@ -103,7 +129,10 @@ def _candidates(key: jax.Array, draws: jax.Array, wide: Reference) -> tuple[list
             whiteners=pad(mixture.whiteners, lambda leaf: jnp.repeat(leaf[-1:], extra, 0)),
         )
 
-    found = [wide] + [padded(fit_mixture(k, draws, size)) for k, size in zip(keys[1:], sizes, strict=True)]
+    found = [wide, padded(_by_scores(draws, scores))]
+    found += [padded(fit_mixture(k, draws, size)) for k, size in zip(keys[1:], sizes, strict=True)]
+    if not rich:
+        return found, [0, 1, *sizes]
     found.append(
         wide._replace(
             log_weights=jnp.full_like(wide.log_weights, -jnp.inf),
@@ -111,11 +140,16 @@ def _candidates(key: jax.Array, draws: jax.Array, wide: Reference) -> tuple[list
             product=fit_product(keys[0], draws),
         )
     )
-    return found, [0, *sizes, PRODUCT]
+    return found, [0, 1, *sizes, PRODUCT]
 
 
 def fit_reference(
-    key: jax.Array, walkers: Walkers, evaluate: Evaluate, wide: Reference, path: TemperingPath
+    key: jax.Array,
+    walkers: Walkers,
+    evaluate: Evaluate,
+    wide: Reference,
+    path: TemperingPath,
+    rich: bool = True,
 ) -> FittedReference:
     """Fit a reference to populations of walkers that have reached the target.
 
@@ -125,10 +159,11 @@ def fit_reference(
         evaluate: `x -> (log p, grad log p)`.
         wide: the broad reference of these runs, with room for `room_for(dim)` components.
         path: of these runs.
+        rich: try mixtures and the product; else single Gaussians only.
     """
     key_draws, key_fit = jax.random.split(key)
     dim = wide.means.shape[1]
-    points, weights, log_z = _pooled(walkers, path, dim)
+    points, scores, weights, log_z = _pooled(walkers, path, dim)
     populations = walkers.used.size
     per_population = weights.size // populations
     count = _DRAWS * per_population // walkers.fractions.shape[1] * min(populations, 2)
@@ -137,26 +172,28 @@ def fit_reference(
     judges = owner % min(max(populations, 2), 4) == 0
 
     def drawn(key, mask):
-        return points[resample(key, jnp.where(mask, weights, -jnp.inf), count)]
+        chosen = resample(key, jnp.where(mask, weights, -jnp.inf), count)
+        return points[chosen], scores[chosen]
 
     keys = jax.random.split(key_draws, 3)
-    judging, every = drawn(keys[0], judges), drawn(keys[1], jnp.ones_like(judges))
-    both = jnp.stack([drawn(keys[2], ~judges), every])  # to be judged, and to be used: one program for both
+    (judging, _), every = drawn(keys[0], judges), drawn(keys[1], jnp.ones_like(judges))
+    # To be judged, and to be used: one program for both.
+    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), drawn(keys[2], ~judges), every)
     kinds: list[int] = []
 
-    def fitted(draws):
-        found, names = _candidates(key_fit, draws, wide)
+    def fitted(draws, scores):
+        found, names = _candidates(key_fit, draws, scores, wide, rich)
         kinds[:] = names
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
 
-    candidates = jax.vmap(fitted)(both)  # leaves (half or all, candidate, ...)
+    candidates = jax.vmap(fitted)(*both)  # leaves (half or all, candidate, ...)
 
     def judge(reference):
         value = jnp.mean(jax.vmap(lambda x: references.log_density(reference, x))(judging))
         return jnp.where(jnp.isfinite(value), value, -jnp.inf), _covered(reference, judging)
 
-    scores, covers = jax.vmap(judge)(jax.tree.map(lambda leaf: leaf[0], candidates))
-    best = jnp.argmax(scores)
+    likelihoods, covers = jax.vmap(judge)(jax.tree.map(lambda leaf: leaf[0], candidates))
+    best = jnp.argmax(likelihoods)
     covered = covers[best]
     chosen: Reference = jax.tree.map(lambda leaf: leaf[1, best], candidates)
     sound = jnp.all(jnp.stack([jnp.all(~jnp.isnan(leaf)) for leaf in jax.tree.leaves(chosen)]))
@@ -165,8 +202,8 @@ def fit_reference(
     share, evals = jnp.zeros(()), jnp.zeros((), int)
     room = wide.log_weights.size
     if dim <= DENSE_DIMENSIONS:
-        starts = every[: _DESCENTS * min(populations, _MOST_POPULATIONS)]
-        mean, whitener, share, evals = _overlooked(points, weights, log_z, starts, every, evaluate)
+        starts = every[0][: _DESCENTS * min(populations, _MOST_POPULATIONS)]
+        mean, whitener, share, evals = _overlooked(points, weights, log_z, starts, every[0], evaluate)
         chosen = references.add_component(chosen, room - 2, mean, whitener, share)
     broad_share = jnp.where(components == 0, 0, BROAD_SHARE)
     keep = (components != 0) | (share > 0)
