@@ -139,7 +139,7 @@ def plain_tempering(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
             fractions=fractions,
             centres=jnp.zeros(rungs - 1),
             metrics=jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (rungs, *leaf.shape)), metric),
-            small_shares=jnp.zeros(rungs),
+            local_scales=jnp.zeros(rungs),
             averaging=jax.vmap(start_averaging)(steps[1:]),
             step_sizes=steps,
             num_steps=jnp.asarray(3, int),

@@ -77,7 +77,8 @@ def ladder_summary(run: Any) -> LadderSummary:
         swap_rates=1 - rejections,
         barrier=rejections.sum(axis=1),
         round_trips=kept.round_trips,
-        expected_round_trips=counts / (2 + 2 * odds),
+        # A pair has its turn in every second iteration, but where there is one pair only in each.
+        expected_round_trips=counts / (2 + 2 * odds) * (2 if rejections.shape[1] == 1 else 1),
         flow=kept.upward / settled,
         specific_heat=heat,
         step_sizes=ladder.step_sizes,

@@ -10,14 +10,13 @@ from jax.flatten_util import ravel_pytree
 from numpyro.infer.initialization import init_to_uniform
 
 from qdesampler.infer.annealed_reference import DEFAULT_SCALE, broad_gaussian, prior_moments
+from qdesampler.infer.annealed_search import search
 from qdesampler.infer.annealed_start import (
     Start,
     agree,
     check_arrival,
     flat_evaluation,
     path_named,
-    pilot_settings,
-    pilot_suffices,
     walk,
 )
 from qdesampler.infer.annealed_state import AnnealedAdaptState, AnnealedState
@@ -27,12 +26,14 @@ from qdesampler.infer.target_kernel import TargetKernel
 from qdesampler.kernels.ladder import SHORTEST_WARMUP, ladder_step, start_ladder
 from qdesampler.kernels.ladder_schedule import equal_shares
 from qdesampler.kernels.tempering import place
-from qdesampler.kernels.tempering_fit import with_reference
+from qdesampler.kernels.tempering_fit import room_for, with_reference
 from qdesampler.kernels.tempering_path import DiffusionPath, Evaluate, TemperingPath
+from qdesampler.kernels.tempering_reference import broad
 from qdesampler.kernels.tempering_walkers import WalkerSettings
 
 __all__ = ["AnnealedQDE"]
 
+_LEAST_ESS = 0.5  # of the walkers, as a share of a population: later legs mend a hasty first one
 _LEGS = ("auto", "fitted", "broad")
 
 
@@ -122,7 +123,7 @@ class AnnealedQDE(TargetKernel):
         self._max_steps = max_steps
         self._target_accept_prob = target_accept_prob
         self._pilot = num_walkers is None and leg != "broad" and not thermal
-        settings = WalkerSettings(max_steps=max_steps)
+        settings = WalkerSettings(max_steps=max_steps, least_ess=_LEAST_ESS)
         self._walkers = settings if num_walkers is None else settings._replace(walkers=int(num_walkers))
         self._target = Target(
             model,
@@ -176,7 +177,7 @@ class AnnealedQDE(TargetKernel):
         evaluate = self._evaluation(unravel, model_args, model_kwargs)
         centre, scale = self._broad(keys[0, 1], flat.size, prototype, model_args, model_kwargs)
 
-        found = self._walked(keys[:, 1], evaluate, centre, scale)
+        found = self._found(keys[:, 1], evaluate, broad(centre, scale, room_for(flat.size)))
         rungs, fitted = self._agreed(found, batched, model_args, model_kwargs)
 
         def built(keys, found, fitted):
@@ -301,22 +302,27 @@ class AnnealedQDE(TargetKernel):
             return broad_gaussian(DEFAULT_SCALE, dim)
         return prior_moments(rng_key, self.model, model_args, model_kwargs, prototype)
 
-    def _walked(self, keys, evaluate, centre, scale) -> Start:
-        """The pilot where it suffices, else the whole populations; both are in the bill."""
+    def _found(self, keys, evaluate, wide) -> Start:
+        """What the walkers found; under a transform one leg, as the number of legs depends on the data."""
 
-        def walked(keys, centre, scale, settings, rich):
-            return walk(keys, evaluate, centre, scale, self._path, settings, rich)
+        def one(keys, begin, wide, look, settings, rich):
+            return walk(keys, evaluate, begin, wide, self._path, settings, rich, look)
 
-        program = jax.jit(walked, static_argnums=(3, 4))
-        spent = 0
-        if self._pilot and not isinstance(keys, Tracer):
-            pilot = program(keys, centre, scale, pilot_settings(keys.shape[0], self._walkers), False)
-            if pilot_suffices(pilot):
-                return pilot
-            spent, keys = pilot.num_evals, jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
-        found = program(keys, centre, scale, self._walkers, True)
+        program = jax.jit(one, static_argnums=(4, 5))
+
+        def leg(keys, begin, settings, rich, look):
+            return program(keys, begin, wide, look, settings, rich)
+
+        if isinstance(keys, Tracer):
+            return leg(keys, wide, self._walkers, True, True)
+
+        def again(found):
+            check_arrival(found.walkers)
+            return self._leg != "broad" and agree(found, self._leg, None, self._max_rungs)[1]
+
+        found = search(leg, keys, wide, self._path, self._walkers, self._pilot, again)
         check_arrival(found.walkers)
-        return found._replace(num_evals=found.num_evals + spent)
+        return found
 
     def _agreed(self, found, batched, model_args, model_kwargs) -> tuple[int, Any]:
         """Number of rungs, and whether the reference is the fitted one."""

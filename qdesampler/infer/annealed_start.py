@@ -16,9 +16,9 @@ from qdesampler.kernels.ladder_schedule import (
     probe_fractions,
     rungs_for,
 )
-from qdesampler.kernels.tempering_fit import FittedReference, fit_reference, room_for, with_reference
+from qdesampler.kernels.tempering_fit import FittedReference, fit_reference, with_reference
 from qdesampler.kernels.tempering_path import Evaluate, TemperingPath
-from qdesampler.kernels.tempering_reference import Reference, broad
+from qdesampler.kernels.tempering_reference import Reference
 from qdesampler.kernels.tempering_slices import PATHS
 from qdesampler.kernels.tempering_walkers import Walkers, WalkerSettings, run_walkers
 
@@ -28,26 +28,23 @@ __all__ = [
     "check_arrival",
     "flat_evaluation",
     "path_named",
-    "pilot_settings",
-    "pilot_suffices",
     "walk",
 ]
 
-MOST_UNCOVERED = 0.01  # of the walkers may lie outside a reference that replaces the broad one
+MOST_UNCOVERED = (
+    0.1  # share of walkers outside a reference that replaces the broad one; its broad leg reaches them
+)
 _LARGE = 0.2  # mass of an overlooked mode for which the fitted reference, which holds it, is taken anyway
 _WORTH = 0.8  # share of the broad barrier that a fitted reference has to fall below
 _DIRECT = 0.6  # acceptance of swaps from end to end above which two rungs are enough
 _DIRECT_DRAWS = 128  # over all chains, to measure it
-_PILOT, _PILOT_LEAST = 128, 32  # walkers of the pilot over all chains, and of one chain at least
-_PILOT_ESS = 0.5
-_PILOT_DIRECT = 0.7  # acceptance above which the pilot is the whole search
 
 
 class Start(NamedTuple):
     """What the populations of a batch of chains found, one a chain.
 
     Attributes:
-        walkers: their runs, seen from the broad reference, leading axis `chains`.
+        walkers: their runs, seen from the reference where they began, leading axis `chains`.
         wide: the broad reference.
         fit: the one fitted to all of them together.
         probes: fractions at which rejections were predicted, shape `(chains, probes)`.
@@ -78,18 +75,17 @@ class Start(NamedTuple):
 def walk(
     keys: jax.Array,
     evaluate: Evaluate,
-    centre: jax.Array,
-    scale: jax.Array,
+    begin: Reference,
+    wide: Reference,
     path: TemperingPath,
     settings: WalkerSettings,
     rich: bool = True,
+    look: bool = True,
 ) -> Start:
-    """Anneal one population for each key, fit one reference to all and predict the barriers from both."""
+    """Anneal one population for each key from `begin`, fit one reference to all and predict the barriers."""
     split = jax.vmap(lambda key: jax.random.split(key, 5))(keys)
-    wide = broad(centre, scale, room_for(centre.size))
-    walkers = jax.vmap(lambda key: run_walkers(key, evaluate, wide, path, settings))(split[:, 0])
-    fit = fit_reference(split[0, 1], walkers, evaluate, wide, path, rich)
-
+    walkers = jax.vmap(lambda key: run_walkers(key, evaluate, begin, path, settings))(split[:, 0])
+    fit = fit_reference(split[0, 1], walkers, evaluate, wide, path, rich, look)
     chains = keys.shape[0]
     draws = -(-_DIRECT_DRAWS // chains)
 
@@ -98,7 +94,7 @@ def walk(
         seen = with_reference(walkers, fit.reference, path)
         return (
             probes,
-            predicted_rejections(key_broad, walkers, path, probes),
+            predicted_rejections(key_broad, with_reference(walkers, wide, path), path, probes),
             predicted_rejections(key_fitted, seen, path, probes),
             direct_acceptance(key_direct, seen, evaluate, fit.reference, path, draws),
         )
@@ -108,24 +104,6 @@ def walk(
     predicted = jax.vmap(predict)(walkers, split[:, 2], split[:, 3], split[:, 4])
     evals = walkers.num_evals + share + draws * path.slices
     return Start(walkers, wide, fit, *predicted, evals)
-
-
-def pilot_settings(chains: int, settings: WalkerSettings) -> WalkerSettings:
-    """Settings of the small populations that look first whether there is one plain mode."""
-    walkers = max(_PILOT_LEAST, -(-_PILOT // chains))
-    return settings._replace(walkers=walkers, least_ess=_PILOT_ESS)
-
-
-def pilot_suffices(found: Start) -> bool:
-    """Whether a pilot that saw nothing but one Gaussian need not be followed by the whole populations.
-
-    All its walkers arrived, the Gaussian fitted covers them, no descent found another mode, and fresh draws
-    of the Gaussian are accepted.
-    """
-    fit, walkers = found.fit, found.walkers
-    last = jnp.take_along_axis(walkers.fractions, walkers.used[:, None] - 1, axis=1)
-    plain = (fit.components == 1) & (fit.hidden_share == 0) & (fit.uncovered <= MOST_UNCOVERED)
-    return bool(plain & jnp.all(last >= 1) & (jnp.mean(found.direct) >= _PILOT_DIRECT))
 
 
 def check_arrival(walkers: Any) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from qdesampler.kernels.ladder_schedule import equal_shares, log_normalisers_at
 from qdesampler.kernels.ladder_statistics import KeptSums, add_iteration, empty_sums
@@ -17,11 +18,11 @@ from qdesampler.kernels.tempering import Replica, at_rung, sweep
 from qdesampler.kernels.tempering_path import Evaluate, TemperingPath, combine
 from qdesampler.kernels.tempering_reference import Reference
 from qdesampler.kernels.tempering_walkers import (
-    LENGTH,
     Walkers,
     choose_metric,
     log_weights,
     resample,
+    steps_for,
     target_log_weights,
 )
 from qdesampler.solvers.metric import Metric
@@ -31,6 +32,7 @@ __all__ = ["Ladder", "LadderInfo", "SHORTEST_WARMUP", "ladder_step", "start_ladd
 SHORTEST_WARMUP = 32
 _ROUNDS = (8, 4, 2, 1)  # the warm-up over each of these is where a round ends
 _LEAST_TERM = 1e-6
+_FRESH = 0.6  # acceptance of swaps between two rungs above which single steps do
 
 
 class LadderInfo(NamedTuple):
@@ -63,7 +65,7 @@ class Ladder(NamedTuple):
         fractions: of the path, shape `(rungs,)`.
         centres: the bridges' constants `C`, about `log Z_k+1 / Z_k`.
         metrics: one a rung.
-        small_shares: of trajectories with small steps, one a rung.
+        local_scales: 0, or the typical local factor of the step sizes (`choose_metric`), one a rung.
         averaging: search for the step sizes above the reference, one a rung.
         step_sizes: in use, shape `(rungs,)`.
         num_steps: of every trajectory.
@@ -83,7 +85,7 @@ class Ladder(NamedTuple):
     fractions: jax.Array
     centres: jax.Array
     metrics: Metric
-    small_shares: jax.Array
+    local_scales: jax.Array
     averaging: DualAveraging
     step_sizes: jax.Array
     num_steps: jax.Array
@@ -95,9 +97,11 @@ class Ladder(NamedTuple):
     components: jax.Array
 
 
-def _steps_for(step_sizes: jax.Array, max_steps: int) -> jax.Array:
-    typical = jnp.exp(jnp.mean(jnp.log(step_sizes)))
-    return jnp.clip(jnp.ceil(LENGTH / typical), 1, max_steps).astype(int)
+def _steps(step_sizes: jax.Array, local_scales: jax.Array, max_steps: int, swaps: ArrayLike) -> jax.Array:
+    """For all rungs above the reference alike; one of two rungs that swap well lives on fresh draws."""
+    typical = step_sizes * jnp.where(local_scales > 0, local_scales, 1)
+    steps = steps_for(jnp.exp(jnp.mean(jnp.log(typical))), jnp.zeros(()), max_steps)
+    return jnp.where((step_sizes.size == 1) & (jnp.asarray(swaps) >= _FRESH), 1, steps)
 
 
 def start_ladder(
@@ -136,7 +140,7 @@ def start_ladder(
         draws = jax.vmap(lambda replica: at_rung(replica, coefficients))(draws)
         return jax.tree.map(lambda leaf: leaf[0], draws), *choose_metric(draws)
 
-    replicas, metrics, small_shares = jax.vmap(rung)(jax.random.split(key, rungs), coefficients)
+    replicas, metrics, local_scales = jax.vmap(rung)(jax.random.split(key, rungs), coefficients)
     dtype = jnp.result_type(float)
     step_sizes = jnp.full((rungs,), walkers.step_size, dtype)
     log_z = log_normalisers_at(walkers, path, fractions)
@@ -151,10 +155,10 @@ def start_ladder(
         fractions=fractions,
         centres=jnp.where(jnp.isfinite(centres), centres, 0),
         metrics=metrics,
-        small_shares=small_shares,
+        local_scales=local_scales,
         averaging=jax.vmap(start_averaging)(step_sizes[1:]),
         step_sizes=step_sizes,
-        num_steps=_steps_for(step_sizes[1:], max_steps),
+        num_steps=_steps(step_sizes[1:], local_scales[1:], max_steps, 0.0),
         round_sums=jnp.zeros((3, rungs - 1), dtype),
         round_count=jnp.zeros((), int),
         kept=empty_sums(rungs),
@@ -186,7 +190,7 @@ def ladder_step(
     warming = ladder.iteration < ladder.num_warmup
     # Two rungs are one pair, which need not wait for its turn.
     parity = ladder.iteration % 2 if rungs > 2 else jnp.zeros((), int)
-    replicas, source, seen, moved, small = sweep(
+    replicas, source, seen, moved = sweep(
         key,
         ladder.replicas,
         evaluate,
@@ -196,15 +200,15 @@ def ladder_step(
         ladder.metrics,
         ladder.step_sizes,
         ladder.num_steps,
-        ladder.small_shares,
+        ladder.local_scales,
         parity,
     )
     directions = ladder.directions[source]
     trips = (directions[0] == -1).astype(int)
     directions = directions.at[0].set(1).at[-1].set(-1)
-    # A small step says nothing of the step size.
-    told = jnp.where(small, target_accept_prob, moved.accept_prob)
-    averaging = jax.vmap(update_averaging, in_axes=(0, 0, None))(ladder.averaging, told, target_accept_prob)
+    averaging = jax.vmap(update_averaging, in_axes=(0, 0, None))(
+        ladder.averaging, moved.accept_prob, target_accept_prob
+    )
     terms = jnp.stack(
         [
             1 - seen.accept_prob,
@@ -254,7 +258,7 @@ def _end_round(ladder: Ladder, last: jax.Array, max_steps: int) -> Ladder:
         centres=jnp.diff(jnp.interp(fractions, ladder.fractions, log_z)),
         averaging=jax.vmap(start_averaging)(step_sizes),
         step_sizes=ladder.step_sizes.at[1:].set(step_sizes),
-        num_steps=_steps_for(step_sizes, max_steps),
+        num_steps=_steps(step_sizes, ladder.local_scales[1:], max_steps, 1 - jnp.mean(rejections)),
         round_sums=jnp.zeros_like(ladder.round_sums),
         round_count=jnp.zeros_like(ladder.round_count),
     )

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from qdesampler.kernels.integrators import DYNAMICS, INTEGRATORS
+from qdesampler.kernels.local_step import SPREAD, log_scale, step_log_ratio
 from qdesampler.kernels.tempering_path import Evaluate, TemperingPath, combine, work
 from qdesampler.kernels.tempering_reference import Reference
 from qdesampler.kernels.trajectory import Scheme, after_evaluation, finish_path, next_position, start_path
@@ -24,7 +25,6 @@ from qdesampler.solvers.metric import Metric
 __all__ = ["Replica", "SwapInfo", "at_rung", "explore", "place", "swap", "swap_log_ratio", "sweep"]
 
 JITTER = 0.4  # relative spread of the step size, which breaks periodic orbits
-_OCTAVES = 6.0  # by which a small step is smaller, at most
 _CANONICAL, _LEAPFROG = DYNAMICS["canonical"], INTEGRATORS["leapfrog"]
 
 
@@ -91,37 +91,40 @@ def explore(
     metric: Metric,
     step_size: jax.Array,
     num_steps: jax.Array,
-    small_share: jax.Array,
-) -> tuple[Replica, Any, jax.Array]:
+    local_scale: jax.Array,
+    log_ratio: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] = step_log_ratio,
+) -> tuple[Replica, Any]:
     """One trajectory of `num_steps` steps on the density of a rung, accepted or rejected as a whole.
 
-    Exact for any metric, step size and number of steps that do not depend on the position. The step size is
-    multiplied by a random factor on `[1 - JITTER, 1 + JITTER]`, or, with probability `small_share`, by one
-    spread over six octaves below 1, which finds its way in the neck of a funnel.
+    Where `local_scale` is 0 the step size is multiplied by a random factor on `[1 - JITTER, 1 + JITTER]`,
+    whatever the position; else by one that follows the score there (`qdesampler.kernels.local_step`). Exact
+    for any metric, step size and number of steps that do not depend on the position.
 
     Returns:
-        The replica, the trajectory's information, and whether its step was a small one;
-        `num_steps * path.slices` evaluations were made.
+        The replica and the trajectory's information; `num_steps * path.slices` evaluations were made.
     """
-    key_velocity, key_step, key_accept, key_small = jax.random.split(key, 4)
+    key_velocity, key_step, key_accept, key_local = jax.random.split(key, 4)
     dtype = replica.position.dtype
     velocity = _CANONICAL.refresh(jax.random.normal(key_velocity, replica.position.shape, dtype))
     unit = jax.random.uniform(key_step, (), dtype)
-    small = jax.random.uniform(key_small, (), dtype) < small_share
-    factor = jnp.where(small, 2.0 ** (-_OCTAVES * unit), 1 - JITTER + 2 * JITTER * unit)
+    is_local = local_scale > 0
+    here = log_scale(metric, replica.score)
+    log_factor = here + SPREAD * jax.random.normal(key_local, (), dtype)
+    factor = jnp.where(is_local, jnp.exp(log_factor), 1 - JITTER + 2 * JITTER * unit)
     scheme = Scheme(metric, step_size * factor, num_steps, _CANONICAL, _LEAPFROG)
     kinetic = _CANONICAL.kinetic(velocity)
 
     def step(i, orbit):
-        here: Any = place(next_position(scheme, orbit, i), evaluate, reference, path, coefficients)
-        return after_evaluation(scheme, orbit, i, here)
+        point: Any = place(next_position(scheme, orbit, i), evaluate, reference, path, coefficients)
+        return after_evaluation(scheme, orbit, i, point)
 
     state: Any = replica  # has the fields of a TrajectoryState, and more that travel with them
     orbit = jax.lax.fori_loop(0, num_steps, step, start_path(scheme, state, velocity))
+    ratio = jnp.where(is_local, log_ratio(log_factor, log_scale(metric, orbit.here.score), here), 0)
     unit = jax.random.uniform(key_accept, (), dtype)
     kept: Any
-    kept, info = finish_path(unit, state, orbit, kinetic, num_steps, num_steps)
-    return kept, info, small
+    kept, info = finish_path(unit, state, orbit, kinetic, num_steps, num_steps, ratio)
+    return kept, info
 
 
 def swap_log_ratio(work_up: jax.Array, work_down: jax.Array) -> jax.Array:
@@ -177,10 +180,10 @@ def sweep(
     metrics: Metric,
     step_sizes: jax.Array,
     num_steps: jax.Array,
-    small_shares: jax.Array,
+    local_scales: jax.Array,
     parity: jax.Array,
     log_ratio: Callable[[jax.Array, jax.Array], jax.Array] = swap_log_ratio,
-) -> tuple[Replica, jax.Array, SwapInfo, Any, jax.Array]:
+) -> tuple[Replica, jax.Array, SwapInfo, Any]:
     """One iteration of the ladder: explore on every rung, then swap.
 
     Args:
@@ -193,27 +196,26 @@ def sweep(
         metrics: one a rung.
         step_sizes: one a rung, whitened units.
         num_steps: of every trajectory.
-        small_shares: of trajectories with a small step, one a rung.
+        local_scales: see `explore`, one a rung.
         parity: of the pairs that swap.
         log_ratio: of the swap's acceptance.
 
     Returns:
-        Replicas, the rung each came from, what the swaps saw, the trajectories' information and whether their
-        steps were small (rungs above the lowest). `((rungs - 1) * num_steps + 1) * path.slices` evaluations
-        are made.
+        Replicas, the rung each came from, what the swaps saw, and the trajectories' information (rungs above
+        the lowest). `((rungs - 1) * num_steps + 1) * path.slices` evaluations are made.
     """
     key_draw, key_moves, key_swap = jax.random.split(key, 3)
     coefficients = jax.vmap(path.coefficients)(fractions)
     fresh = place(path.draw(reference, key_draw), evaluate, reference, path, coefficients[0])
     rungs = fractions.size
 
-    def move(key, replica, coefficients, metric, step_size, small_share):
+    def move(key, replica, coefficients, metric, step_size, local_scale):
         return explore(
-            key, replica, evaluate, reference, path, coefficients, metric, step_size, num_steps, small_share
+            key, replica, evaluate, reference, path, coefficients, metric, step_size, num_steps, local_scale
         )
 
-    above = jax.tree.map(lambda leaf: leaf[1:], (replicas, coefficients, metrics, step_sizes, small_shares))
-    moved, info, small = jax.vmap(move)(jax.random.split(key_moves, rungs - 1), *above)
+    above = jax.tree.map(lambda leaf: leaf[1:], (replicas, coefficients, metrics, step_sizes, local_scales))
+    moved, info = jax.vmap(move)(jax.random.split(key_moves, rungs - 1), *above)
     replicas = jax.tree.map(lambda one, rest: jnp.concatenate([one[None], rest]), fresh, moved)
     replicas, source, seen = swap(key_swap, replicas, coefficients, parity, log_ratio)
-    return replicas, source, seen, info, small
+    return replicas, source, seen, info

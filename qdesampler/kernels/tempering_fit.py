@@ -25,7 +25,7 @@ from qdesampler.solvers.metric import dense_matrix, fit_metric, identity_metric
 __all__ = ["PRODUCT", "FittedReference", "fit_reference", "room_for", "with_reference"]
 
 PRODUCT = -1  # the kind of a reference that is a product
-_MIXTURE, _RICH = 16, 64  # Gaussians of a mixture, and of one in few dimensions
+_FEW, _MIXTURE, _RICH = 4, 16, 64  # Gaussians of a mixture: in many dimensions, always, in few dimensions
 _RICH_DIMENSIONS = 16
 _DRAWS = 4  # walkers per population's size that a fit sees
 _SPARE = 2  # the overlooked mode, and the broad leg
@@ -114,7 +114,7 @@ def _candidates(
     room, dim = wide.log_weights.size, draws.shape[1]
     sizes = [1]
     if rich:
-        sizes += [_MIXTURE, _RICH] if dim <= _RICH_DIMENSIONS else [_MIXTURE]
+        sizes += [_MIXTURE, _RICH] if dim <= _RICH_DIMENSIONS else [_FEW, _MIXTURE]
     keys = jax.random.split(key, len(sizes) + 1)
 
     def padded(mixture):
@@ -150,6 +150,7 @@ def fit_reference(
     wide: Reference,
     path: TemperingPath,
     rich: bool = True,
+    look: jax.Array | bool = True,
 ) -> FittedReference:
     """Fit a reference to populations of walkers that have reached the target.
 
@@ -160,6 +161,7 @@ def fit_reference(
         wide: the broad reference of these runs, with room for `room_for(dim)` components.
         path: of these runs.
         rich: try mixtures and the product; else single Gaussians only.
+        look: for overlooked modes, by descents.
     """
     key_draws, key_fit = jax.random.split(key)
     dim = wide.means.shape[1]
@@ -203,7 +205,15 @@ def fit_reference(
     room = wide.log_weights.size
     if dim <= DENSE_DIMENSIONS:
         starts = every[0][: _DESCENTS * min(populations, _MOST_POPULATIONS)]
-        mean, whitener, share, evals = _overlooked(points, weights, log_z, starts, every[0], evaluate)
+
+        def looked():
+            return _overlooked(points, weights, log_z, starts, every[0], evaluate)
+
+        def nothing():
+            return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(looked))
+
+        mean, whitener, share, evals = jax.lax.cond(look, looked, nothing)
+        whitener = jnp.where(share > 0, whitener, wide.whiteners[0])
         chosen = references.add_component(chosen, room - 2, mean, whitener, share)
     broad_share = jnp.where(components == 0, 0, BROAD_SHARE)
     keep = (components != 0) | (share > 0)

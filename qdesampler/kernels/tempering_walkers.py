@@ -16,6 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from qdesampler.kernels.local_step import log_scale
 from qdesampler.kernels.tempering import Replica, at_rung, explore, place
 from qdesampler.kernels.tempering_path import Evaluate, TemperingPath, combine
 from qdesampler.kernels.tempering_reference import Reference
@@ -28,13 +29,14 @@ __all__ = [
     "log_weights",
     "resample",
     "run_walkers",
+    "steps_for",
     "target_log_weights",
 ]
 
 DENSE_DIMENSIONS = 64
 LENGTH = 1.5  # of a trajectory in whitened units: about a quarter period of a Gaussian
 _BISECTIONS = 30
-_SMALL_SHARE, _LINEAR = 0.5, 0.8  # of trajectories with small steps where the score is less linear than this
+_LINEAR = 0.8  # share of the score that is linear in the position, below which steps follow the place
 
 
 class WalkerSettings(NamedTuple):
@@ -87,14 +89,18 @@ class Walkers(NamedTuple):
 
 
 def choose_metric(replicas: Replica) -> tuple[Metric, jax.Array]:
-    """The metric of a rung behind a gain test, and the share of its trajectories that take small steps.
+    """The metric of a rung behind a gain test, and how long its steps are that follow the place.
 
     Every other draw fits; the rest judges which kind of metric (identity, diagonal or dense) leaves the least
     Fisher divergence, and how much of the scores is linear in the position: about all of it where one metric
-    serves everywhere, next to nothing in a funnel.
+    serves everywhere, next to nothing in a funnel, where steps follow the place.
 
     Args:
         replicas: equally weighted draws of the rung, on it, leading axis `n`.
+
+    Returns:
+        The metric, and the geometric mean of the steps' local factors (`qdesampler.kernels.local_step`), or 0
+        where one step size serves.
     """
     n, dim = replicas.position.shape
     scores = replicas.score
@@ -119,8 +125,16 @@ def choose_metric(replicas: Replica) -> tuple[Metric, jax.Array]:
     metric = jax.tree.map(lambda c, p: jnp.where(sound, c, p), chosen, previous)
     if dim > DENSE_DIMENSIONS:
         return metric, jnp.zeros((), scores.dtype)
-    linear = _linearity(replicas.position, jnp.where(usable[:, None] > 0, scores, 0))
-    return metric, jnp.where(linear < _LINEAR, _SMALL_SHARE, 0.0).astype(scores.dtype)
+    scores = jnp.where(usable[:, None] > 0, scores, 0)
+    linear = _linearity(replicas.position, scores)
+    typical = jnp.exp(jnp.mean(jax.vmap(lambda score: log_scale(metric, score))(scores)))
+    return metric, jnp.where(linear < _LINEAR, typical, 0)
+
+
+def steps_for(step_size: jax.Array, local_scale: jax.Array, max_steps: int) -> jax.Array:
+    """Steps of a trajectory of `LENGTH`, by the typical step."""
+    typical = step_size * jnp.where(local_scale > 0, local_scale, 1)
+    return jnp.clip(jnp.ceil(LENGTH / typical), 1, max_steps).astype(int)
 
 
 def _linearity(positions: jax.Array, scores: jax.Array) -> jax.Array:
@@ -256,18 +270,18 @@ def run_walkers(
         population = jax.vmap(lambda replica: at_rung(replica, rung))(
             jax.tree.map(lambda leaf: leaf[chosen], points)
         )
-        metric, small_share = choose_metric(population)
+        metric, local_scale = choose_metric(population)
 
         def move(i, carry):
             population, step_size, evals, _ = carry
-            steps = jnp.clip(jnp.ceil(LENGTH / step_size), 1, settings.max_steps).astype(int)
+            steps = steps_for(step_size, local_scale, settings.max_steps)
             keys = jax.random.split(jax.random.fold_in(key_moves, i), n)
-            population, info, small = jax.vmap(
+            population, info = jax.vmap(
                 lambda key, replica: explore(
-                    key, replica, evaluate, reference, path, rung, metric, step_size, steps, small_share
+                    key, replica, evaluate, reference, path, rung, metric, step_size, steps, local_scale
                 )
             )(keys, population)
-            rate = jnp.mean(jnp.where(small, settings.target_accept_prob, info.accept_prob))
+            rate = jnp.mean(info.accept_prob)
             # One step of stochastic approximation on the logarithm, bold enough to halve in one move.
             step_size = step_size * jnp.exp(rate - settings.target_accept_prob)
             return population, jnp.clip(step_size, 1e-6, 2.0), evals + n * steps * path.slices, rate

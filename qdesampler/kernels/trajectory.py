@@ -199,12 +199,17 @@ def finish_path(
     kinetic: jax.Array,
     num_steps: jax.Array,
     num_evals: jax.Array,
+    log_ratio: ArrayLike = 0.0,
 ) -> tuple[TrajectoryState, TrajectoryInfo]:
-    """Accept or reject the end of a path that started at `state`, by a uniform draw on (0, 1)."""
+    """Accept or reject the end of a path that started at `state`, by a uniform draw on (0, 1).
+
+    `log_ratio` is that of the densities with which the end and the start draw the settings of the path, where
+    these depend on the position (`qdesampler.kernels.local_step`).
+    """
     end, change = path.here, path.change
     # A chain put where there is no density (possible under `jit` and `vmap` only) may leave for any point.
     start = jnp.where(jnp.isnan(state.log_density), -jnp.inf, state.log_density)
-    error = (start - end.log_density) + change
+    error = (start - end.log_density) + change - log_ratio
     usable = jnp.all(jnp.isfinite(jnp.stack([end.position, end.score]))) & jnp.isfinite(end.log_density)
     error = jnp.where(usable & ~jnp.isnan(error), error, jnp.inf)
     accept_prob = jnp.exp(jnp.minimum(-error, 0))

@@ -9,7 +9,7 @@ from scipy.stats import ks_2samp, kstest
 from qdesampler.kernels import tempering_reference as references
 from qdesampler.kernels.ladder_schedule import equal_shares, rungs_for
 from qdesampler.kernels.ladder_statistics import BATCHES, add_iteration, empty_sums
-from qdesampler.kernels.tempering import place, sweep
+from qdesampler.kernels.tempering import explore, place, sweep
 from qdesampler.kernels.tempering_fit import fit_reference, room_for
 from qdesampler.kernels.tempering_mixture import fit_mixture, fit_product
 from qdesampler.kernels.tempering_path import DiffusionPath, GeometricPath, work
@@ -50,8 +50,8 @@ def rungs_after(path, log_ratio=None, sweeps=6):
         replicas = jax.vmap(lambda y, c: place(y, evaluate, reference, path, c))(x, coefficients)
 
         def one(i, replicas):
-            steps, small = jnp.full(4, 0.5), jnp.full(4, 0.5)
-            args = (reference, path, fractions, metric, steps, jnp.asarray(2), small, i % 2)
+            steps, local = jnp.full(4, 0.5), jnp.asarray([0.0, 0.0, 0.8, 0.8])
+            args = (reference, path, fractions, metric, steps, jnp.asarray(2), local, i % 2)
             return sweep(jax.random.fold_in(key, i), replicas, evaluate, *args, **options)[0]
 
         return jax.lax.fori_loop(0, sweeps, one, replicas).position[..., 0]
@@ -68,6 +68,38 @@ def test_a_sweep_leaves_every_rung_invariant(path):
 
 def test_a_swap_with_one_sign_flipped_does_not():
     assert min(rungs_after(GeometricPath(), lambda up, down: up + down)) < 1e-9
+
+
+def funnel_after(moves=12, **options):
+    """Kolmogorov-Smirnov p-values of a two-dimensional funnel's coordinates, after local moves from it."""
+    noise = np.random.default_rng(11).normal(size=(2 * LADDERS, 2))
+    width = 1.5 * noise[:, 0]
+    x = jnp.asarray(np.stack([width, np.exp(width) * noise[:, 1]], 1).astype(np.float32))
+
+    def funnel(x):
+        return -0.5 * (x[0] / 1.5) ** 2 - x[0] - 0.5 * (x[1] * jnp.exp(-x[0])) ** 2
+
+    evaluate, path = jax.value_and_grad(funnel), GeometricPath()
+    reference, end = references.broad(jnp.zeros(2), jnp.ones(2), 1), path.coefficients(jnp.asarray(1.0))
+    settings = (evaluate, reference, path, end, identity_metric(2, 0), jnp.asarray(0.6), jnp.asarray(3))
+
+    def run(key, x):
+        def one(i, replica):
+            return explore(jax.random.fold_in(key, i), replica, *settings, jnp.asarray(0.5), **options)[0]
+
+        return jax.lax.fori_loop(0, moves, one, place(x, evaluate, reference, path, end)).position
+
+    final = np.asarray(jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(2), 2 * LADDERS), x))
+    scaled = final[:, 1] * np.exp(-final[:, 0])
+    return kstest(final[:, 0] / 1.5, "norm").pvalue, kstest(scaled, "norm").pvalue
+
+
+def test_steps_that_follow_the_place_leave_a_funnel_invariant():
+    assert min(funnel_after()) > 1e-3
+
+
+def test_steps_that_follow_the_place_without_their_ratio_do_not():
+    assert min(funnel_after(log_ratio=lambda step, there, here: jnp.zeros_like(step))) < 1e-9
 
 
 def ring_draws(path, reference, fraction, key, count):
@@ -100,8 +132,8 @@ def test_a_sweep_leaves_the_rings_of_a_path_integral_invariant_and_its_end_is_th
         replicas = jax.vmap(lambda y, c: place(y, evaluate, reference, path, c))(x, coefficients)
 
         def one(i, replicas):
-            steps, small = jnp.asarray([0.4, 0.4, 0.2, 0.15]), jnp.zeros(4)
-            args = (reference, path, fractions, metric, steps, jnp.asarray(2), small, i % 2)
+            steps, local = jnp.asarray([0.4, 0.4, 0.2, 0.15]), jnp.asarray([0.0, 0.7, 0.0, 0.7])
+            args = (reference, path, fractions, metric, steps, jnp.asarray(2), local, i % 2)
             return sweep(jax.random.fold_in(key, i), replicas, evaluate, *args)[0]
 
         return jax.lax.fori_loop(0, 6, one, replicas).position

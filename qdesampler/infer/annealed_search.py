@@ -1,0 +1,103 @@
+"""The search before a ladder: legs of walkers, each from the reference that the last one left, until they agree.
+
+The first leg starts from the broad reference. What its walkers overlooked (the neck of a funnel, a posterior
+far narrower than the prior) is at the edge of the reference fitted to them, so that walkers which start from
+there get farther for a few evaluations. Legs end when the evidence has settled.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qdesampler.infer.annealed_start import MOST_UNCOVERED, Start, agree
+from qdesampler.infer.evidence import error_of_populations
+from qdesampler.kernels.tempering_path import TemperingPath
+from qdesampler.kernels.tempering_reference import Reference
+from qdesampler.kernels.tempering_walkers import WalkerSettings, target_log_weights
+
+__all__ = ["MOST_LEGS", "Leg", "search"]
+
+# (keys, where to begin, settings, mixtures too?, descents too?) -> what was found
+Leg = Callable[[jax.Array, Reference, WalkerSettings, bool, bool], Start]
+
+MOST_LEGS = 6
+_SETTLED, _AT_MOST = (
+    0.1,
+    0.15,
+)  # nats between legs; errors of the walkers may raise the first up to the second
+_PLAIN_ERROR, _PLAIN_DIRECT = 0.05, 0.8  # error of the walkers and acceptance that need no second opinion
+_PILOT, _PILOT_LEAST = 128, 32  # walkers of the pilot over all chains, and of one chain at least
+_PILOT_ESS, _PILOT_MOVES = 0.3, 1  # coarse: later legs mend what the first one did
+_PILOT_DIRECT, _HOPELESS = 0.7, 0.3  # acceptance from end to end: the pilot is enough, or no use
+
+
+def search(
+    leg: Leg,
+    keys: jax.Array,
+    wide: Reference,
+    path: TemperingPath,
+    settings: WalkerSettings,
+    pilot: bool,
+    again: Callable[[Start], bool],
+) -> Start:
+    """A pilot of few walkers, which is all where it sees one Gaussian; else the populations of `settings`.
+
+    Args:
+        leg: runs the walkers of one leg.
+        keys: one a chain.
+        wide: the broad reference.
+        path: from a reference to the target.
+        settings: of the whole populations.
+        pilot: begin with one.
+        again: whether another leg may start from the reference that a leg left.
+    """
+    spent = 0
+    if pilot:
+        size = max(_PILOT_LEAST, -(-_PILOT // keys.shape[0]))
+        few = settings._replace(walkers=size, least_ess=_PILOT_ESS, moves=_PILOT_MOVES)
+        found = _legs(leg, keys, wide, path, few, False, lambda found: _is_plain(found, _HOPELESS))
+        if _is_plain(found, _PILOT_DIRECT):
+            return found
+        spent, keys = found.num_evals, _folded(keys, MOST_LEGS)
+    found = _legs(leg, keys, wide, path, settings, True, again)
+    return found._replace(num_evals=found.num_evals + spent)
+
+
+def _legs(leg, keys, wide, path, settings, rich, again) -> Start:
+    found = leg(keys, wide, settings, rich, True)
+    for number in range(1, MOST_LEGS):
+        if not again(found):
+            break
+        last, before = found, _evidence(found, path)[0]
+        found = leg(_folded(keys, number), last.fit.reference, settings, rich, False)
+        hidden = jnp.maximum(last.fit.hidden_share, found.fit.hidden_share)
+        found = found._replace(
+            fit=found.fit._replace(hidden_share=hidden), num_evals=found.num_evals + last.num_evals
+        )
+        value, error = _evidence(found, path)
+        settled = abs(value - before) <= np.clip(2 * np.nan_to_num(error), _SETTLED, _AT_MOST)
+        if settled or (error <= _PLAIN_ERROR and float(jnp.mean(found.direct)) >= _PLAIN_DIRECT):
+            break
+    return found
+
+
+def _folded(keys: jax.Array, number: int) -> jax.Array:
+    return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
+
+
+def _evidence(found: Start, path: TemperingPath) -> tuple[float, float]:
+    walkers = found.walkers
+    weights = jax.vmap(lambda one: target_log_weights(one, path))(walkers)
+    per_stage = weights.shape[1] // walkers.fractions.shape[1]
+    log_z = jax.nn.logsumexp(weights, axis=1) - jnp.log(walkers.used * per_stage)
+    return error_of_populations(np.asarray(log_z, float))
+
+
+def _is_plain(found: Start, least: float) -> bool:
+    """All walkers arrived and one Gaussian covers them, no descent found more, and its draws are accepted."""
+    fit, walkers = found.fit, found.walkers
+    last = jnp.take_along_axis(walkers.fractions, walkers.used[:, None] - 1, axis=1)
+    plain = (fit.components == 1) & (fit.hidden_share == 0) & (fit.uncovered <= MOST_UNCOVERED)
+    return bool(plain & jnp.all(last >= 1) & (jnp.mean(found.direct) >= least))
