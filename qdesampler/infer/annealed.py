@@ -33,7 +33,7 @@ from qdesampler.kernels.tempering_walkers import WalkerSettings
 
 __all__ = ["AnnealedQDE"]
 
-_LEAST_ESS = 0.5  # of the walkers, as a share of a population: later legs mend a hasty first one
+_LEAST_ESS, _MOVES = 0.5, 1  # of the walkers: later legs mend a hasty first one
 _LEGS = ("auto", "fitted", "broad")
 
 
@@ -48,8 +48,11 @@ class AnnealedQDE(TargetKernel):
 
     Before the warm-up a population of persistent walkers is annealed from a broad Gaussian: it fills the
     modes and gives the first rungs, metrics and evidence. From the walkers a mixture of Gaussians is fitted;
-    where it covers them it replaces the broad Gaussian as the ladder's reference, and few rungs remain. The
-    warm-up places the rungs at equal shares of the measured barrier and tunes step sizes; then all is frozen.
+    where it covers them it replaces the broad Gaussian as the reference: walkers set out again from there,
+    until the evidence has settled (`qdesampler.infer.annealed_search`), then the ladder, of two rungs where
+    fresh draws of the reference are accepted. The warm-up places the rungs at equal shares of the measured
+    barrier and tunes step sizes, which follow the score where that is far from linear
+    (`qdesampler.kernels.local_step`); then all is frozen.
 
     After `run`, `log_evidence(mcmc)` gives `log Z = log int exp(-U(z)) dz` *of the potential as given*: for a
     model that is the marginal likelihood, as its priors are normalised; constants missing from a
@@ -123,7 +126,7 @@ class AnnealedQDE(TargetKernel):
         self._max_steps = max_steps
         self._target_accept_prob = target_accept_prob
         self._pilot = num_walkers is None and leg != "broad" and not thermal
-        settings = WalkerSettings(max_steps=max_steps, least_ess=_LEAST_ESS)
+        settings = WalkerSettings(max_steps=max_steps, least_ess=_LEAST_ESS, moves=_MOVES)
         self._walkers = settings if num_walkers is None else settings._replace(walkers=int(num_walkers))
         self._target = Target(
             model,

@@ -1,4 +1,4 @@
-"""The search before a ladder: legs of walkers, each from the reference that the last one left, until they agree.
+"""The search before a ladder: legs of walkers, each from the reference of the last one, until they agree.
 
 The first leg starts from the broad reference. What its walkers overlooked (the neck of a funnel, a posterior
 far narrower than the prior) is at the edge of the reference fitted to them, so that walkers which start from
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qdesampler.infer.annealed_start import MOST_UNCOVERED, Start, agree
+from qdesampler.infer.annealed_start import MOST_UNCOVERED, Start
 from qdesampler.infer.evidence import error_of_populations
 from qdesampler.kernels.tempering_path import TemperingPath
 from qdesampler.kernels.tempering_reference import Reference
@@ -23,13 +23,11 @@ __all__ = ["MOST_LEGS", "Leg", "search"]
 Leg = Callable[[jax.Array, Reference, WalkerSettings, bool, bool], Start]
 
 MOST_LEGS = 6
-_SETTLED, _AT_MOST = (
-    0.1,
-    0.15,
-)  # nats between legs; errors of the walkers may raise the first up to the second
+# Nats between legs; errors of the walkers may raise the first up to the second.
+_SETTLED, _AT_MOST = 0.1, 0.15
 _PLAIN_ERROR, _PLAIN_DIRECT = 0.05, 0.8  # error of the walkers and acceptance that need no second opinion
 _PILOT, _PILOT_LEAST = 128, 32  # walkers of the pilot over all chains, and of one chain at least
-_PILOT_ESS, _PILOT_MOVES = 0.3, 1  # coarse: later legs mend what the first one did
+_PILOT_ESS = 0.3
 _PILOT_DIRECT, _HOPELESS = 0.7, 0.3  # acceptance from end to end: the pilot is enough, or no use
 
 
@@ -56,7 +54,7 @@ def search(
     spent = 0
     if pilot:
         size = max(_PILOT_LEAST, -(-_PILOT // keys.shape[0]))
-        few = settings._replace(walkers=size, least_ess=_PILOT_ESS, moves=_PILOT_MOVES)
+        few = settings._replace(walkers=size, least_ess=_PILOT_ESS)
         found = _legs(leg, keys, wide, path, few, False, lambda found: _is_plain(found, _HOPELESS))
         if _is_plain(found, _PILOT_DIRECT):
             return found

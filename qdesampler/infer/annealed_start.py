@@ -31,9 +31,7 @@ __all__ = [
     "walk",
 ]
 
-MOST_UNCOVERED = (
-    0.1  # share of walkers outside a reference that replaces the broad one; its broad leg reaches them
-)
+MOST_UNCOVERED = 0.1  # of the walkers may lie outside a reference that replaces the broad one
 _LARGE = 0.2  # mass of an overlooked mode for which the fitted reference, which holds it, is taken anyway
 _WORTH = 0.8  # share of the broad barrier that a fitted reference has to fall below
 _DIRECT = 0.6  # acceptance of swaps from end to end above which two rungs are enough

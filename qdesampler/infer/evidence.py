@@ -52,8 +52,7 @@ class EvidenceReport(NamedTuple):
         lower: stepping stones upwards, below `log Z` in expectation.
         upper: stepping stones downwards, above it in expectation.
         by_chain: bridge estimate of each chain, shape `(chains,)`.
-        walkers: what the walkers found before the warm-up, from the broad reference, log of the mean over
-            chains.
+        walkers: what the last leg of walkers found before the warm-up, log of the mean over chains.
         walkers_error: its standard error, from the spread over chains; NaN for one chain.
         iterations: kept, of each chain.
     """

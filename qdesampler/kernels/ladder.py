@@ -72,7 +72,7 @@ class Ladder(NamedTuple):
         round_sums: of this round: rejections and the two bridge terms, shape `(3, pairs)`.
         round_count: iterations of this round.
         kept: sums over iterations after the warm-up.
-        walker_log_evidence: what the walkers found before, from the broad reference.
+        walker_log_evidence: what the last leg of walkers found before.
         hidden_share: mass of a mode that descents found and walkers had not.
         components: Gaussians of the fitted reference; 0 where it is the broad one, -1 for the product.
     """

@@ -89,7 +89,7 @@ def _pooled(walkers: Walkers, path: TemperingPath, dim: int) -> tuple[jax.Array,
 
 
 def _by_scores(draws: jax.Array, scores: jax.Array) -> Reference:
-    """The Gaussian of least Fisher divergence, `m = mean x + S mean a`: exact from few draws of a Gaussian."""
+    """The Gaussian of least Fisher divergence, `m = mean x + S mean a`, known from few draws."""
     dim = draws.shape[1]
     dense = dim <= DENSE_DIMENSIONS
     rank = dim if dense else 0
