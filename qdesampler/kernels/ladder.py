@@ -32,7 +32,7 @@ __all__ = ["Ladder", "LadderInfo", "SHORTEST_WARMUP", "ladder_step", "start_ladd
 SHORTEST_WARMUP = 32
 _ROUNDS = (8, 4, 2, 1)  # the warm-up over each of these is where a round ends
 _LEAST_TERM = 1e-6
-_FRESH = 0.6  # acceptance of swaps between two rungs above which single steps do
+_FRESH = 0.4  # acceptance of swaps between two rungs above which single steps do
 
 
 class LadderInfo(NamedTuple):
