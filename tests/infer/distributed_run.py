@@ -20,7 +20,10 @@ def model(y):
 
 
 def main(index, processes, port, kernel, act, draws, folder):
-    jax.config.update("jax_num_cpu_devices", 4 // int(processes))
+    if act == "plain":  # vectorized chains on the one device of one process
+        assert processes == "1"
+    else:
+        jax.config.update("jax_num_cpu_devices", 4 // int(processes))
     if processes != "1":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.distributed.initialize(
@@ -34,7 +37,7 @@ def main(index, processes, port, kernel, act, draws, folder):
         num_samples=int(draws),
         num_chains=4,
         progress_bar=False,
-        devices="all",
+        devices=None if act == "plain" else "all",
         checkpoint=None if act != "checkpointed" else checkpoint,
         every=50,
         callbacks=[lambda p: print(p.iteration, p.draws, flush=True)],
