@@ -108,21 +108,8 @@ class ChainProgram:
         Raises:
             RuntimeError: a chain has no start with a finite density; or what the kernel's `init` raises.
         """
-        if self._on_host and self._groups.processes.count > 1:
-            raise ValueError(
-                f"{type(self._kernel).__name__} decides on the host how it starts: it runs on the devices of "
-                "one process."
-            )
         if self._on_host:
-            self._ready = True
-            state = self._kernel.init(
-                self._groups.placed(keys),
-                self._num_warmup,
-                init_params,
-                model_args=tuple(args),
-                model_kwargs=dict(kwargs),
-            )
-            return jax.tree.map(_strong, state)
+            return self._start_on_host(keys, init_params, args, kwargs)
         values = self._split.values(args, kwargs)
         state = self._init(*self._groups.placed((keys, init_params)), values)
         self.prepare(keys, init_params, args, kwargs)
@@ -203,6 +190,27 @@ class ChainProgram:
         if self._transform is not None:
             keys, init_params = jax.tree.map(lambda leaf: leaf[0], (keys, init_params))
         kernel.init(keys, self._num_warmup, init_params, model_args=tuple(args), model_kwargs=dict(kwargs))
+
+    def _start_on_host(self, keys, init_params, args, kwargs):
+        """The state of a kernel whose `init` reads what it computes.
+
+        A process cannot read what lies on the devices of another one: of several each starts all chains by
+        itself, and then they share them out.
+        """
+        self._ready = True
+        processes, groups = self._groups.processes, self._groups
+        state = self._kernel.init(
+            keys if processes.count > 1 else groups.placed(keys),
+            self._num_warmup,
+            init_params,
+            model_args=tuple(args),
+            model_kwargs=dict(kwargs),
+        )
+        state = jax.tree.map(_strong, state)
+        if processes.count == 1:
+            return state
+        processes.check_same(state, f"The start of {type(self._kernel).__name__}")
+        return groups.placed(state)
 
     def _traced_init(self, keys, init_params, values):
         args, kwargs = self._split.arguments(values)
