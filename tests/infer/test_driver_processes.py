@@ -40,7 +40,7 @@ def start(folder, processes, kernel, act, draws, x64="0"):
     ]
 
 
-def finished(running, seconds=200):
+def finished(running, seconds=400):
     told = [process.communicate(timeout=seconds)[0] for process in running]
     assert [process.returncode for process in running] == [0] * len(running)
     return [text.splitlines()[-1] for text in told]
