@@ -87,5 +87,6 @@ print(
 # %% [markdown]
 # New data of the same shape compile nothing with `jit_model_args=True`; `chain_batch=512` runs many chains in
 # batches; `devices=4` spreads them; `store="draws.zarr"` streams the draws to a zarr store, so that memory
-# holds a chunk or two of them and `xarray.open_datatree` reads what ArviZ takes. Ctrl-C ends a run and keeps
+# holds a chunk or two of them and `xarray.open_datatree(..., engine="zarr", consolidated=False)` reads what
+# ArviZ takes; `to_netcdf("draws.nc", engine="h5netcdf")` of it is a netCDF file. Ctrl-C ends a run and keeps
 # its draws.

@@ -1,13 +1,13 @@
 """The command `python -m qdesampler.bench.soak`: memory of a process that runs again and again on new data.
 
 python -m qdesampler.bench.soak --minutes 60
-python -m qdesampler.bench.soak --minutes 60 --ways arguments constants fresh
+python -m qdesampler.bench.soak --minutes 60 --ways constants
 
 Each run has data that were never seen. Ways: `arguments`, one driver whose programs take the data
-(`jit_model_args=True`) and compile nothing; `constants`, one driver that makes a new program for new data;
-`fresh`, a new driver each time, with a checkpoint. The resident memory is noted (Linux); it is flat if its
-mean over the last fifth is at most 5% above that over the second. The first is left out: caches fill. JAX
-keeps traces of the programs that were made, so that memory cannot be flat where new ones are.
+(`jit_model_args=True`) and compile nothing, QDE; `constants`, one driver that makes a new program for new
+data, NUTS; `constants-qde`, the same of QDE; `fresh`, a new driver each time, with a checkpoint, NUTS; and as
+a peer `numpyro`, a new `numpyro.infer.MCMC` each time, NUTS. The resident memory is noted (Linux); it is flat
+if its mean over the last fifth is at most 5% above that over the second. The first is left out: caches fill.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from qdesampler.infer import MCMC, QDE
 __all__ = ["Soak", "growth", "soak"]
 
 MAX_GROWTH = 0.05
-WAYS = ("arguments", "constants", "fresh")
+WAYS = ("arguments", "constants", "constants-qde", "fresh", "numpyro")
 SETTINGS = {"num_warmup": 100, "num_samples": 200, "num_chains": 4, "progress_bar": False}
 
 
@@ -56,13 +56,13 @@ def soak(seconds: float, ways: Sequence[str] = WAYS[:1], tell: Callable[[str], N
     kept = {
         "arguments": MCMC(QDE(model), jit_model_args=True, **SETTINGS),
         "constants": MCMC(NUTS(model), **SETTINGS),
+        "constants-qde": MCMC(QDE(model), **SETTINGS),
     }
     end, next_word = time.monotonic() + seconds, time.monotonic()
     while time.monotonic() < end or not memory:
         with tempfile.TemporaryDirectory() as folder:
             for way in ways:
-                checkpoint = Path(folder) / "run.ckpt"
-                mcmc = kept.get(way) or MCMC(NUTS(model), checkpoint=checkpoint, **SETTINGS)
+                mcmc = kept.get(way) or _new(way, Path(folder) / "run.ckpt")
                 mcmc.run(jax.random.key(runs), rng.normal(size=50))
                 if not np.isfinite(mcmc.get_samples()["mean"]).all():
                     raise FloatingPointError(f"run {runs} has draws that are not finite")
@@ -74,6 +74,12 @@ def soak(seconds: float, ways: Sequence[str] = WAYS[:1], tell: Callable[[str], N
             tell(f"{runs} runs, {memory[-1]:.0f} MiB")
             next_word += 60
     return Soak(runs, memory)
+
+
+def _new(way: str, checkpoint: Path) -> numpyro.infer.MCMC:
+    if way == "numpyro":
+        return numpyro.infer.MCMC(NUTS(model), chain_method="vectorized", **SETTINGS)
+    return MCMC(NUTS(model), checkpoint=checkpoint, **SETTINGS)
 
 
 def growth(mebibytes: Sequence[float]) -> float:

@@ -24,10 +24,7 @@ class ChainGroups:
         chains: how many.
         method: `chain_method` of the driver.
         batch: chains of a batch, or None.
-        mesh: devices that vectorized chains are spread over, or None.
-
-    Raises:
-        ValueError: batches over several processes.
+        mesh: devices that vectorized chains are spread over, or None; each batch is spread over all of them.
     """
 
     def __init__(self, chains: int, method: str | Callable, batch: int | None, mesh: Mesh | None):
@@ -39,9 +36,7 @@ class ChainGroups:
         self.transformed = not alone and method != "vectorized"
         self._single = alone
         self.mesh = mesh
-        self.processes = Processes(mesh)
-        if self.processes.count > 1 and len(self.slices) > 1:
-            raise ValueError("Batches of chains stay on the devices of one process: leave out `chain_batch`.")
+        self.processes = Processes(mesh, len(self.slices))
 
     def part(self, tree: Any, chains: slice) -> Any:
         """A group's share of arrays whose leading axis is the chains (no axis for a single chain)."""
@@ -74,7 +69,10 @@ class ChainGroups:
         return PartitionSpec()
 
     def joined(self, states: Sequence) -> Any:
-        """The state of all chains; batches keep what belongs to a batch on a leading axis of batches."""
+        """The state of all chains; batches keep what belongs to a batch on a leading axis of batches.
+
+        Of batches over several processes all of them have to ask.
+        """
         if len(states) == 1:
             return states[0]
         if self._single:
@@ -84,7 +82,14 @@ class ChainGroups:
             by_chain = leaves[0].ndim and leaves[0].shape[0] == self.batch_size
             return jnp.concatenate(leaves) if by_chain else jnp.stack(leaves)
 
-        return jax.tree.map(join, *states)
+        def join_all(*states):
+            return jax.tree.map(join, *states)
+
+        if self.processes.count == 1:
+            return join_all(*states)
+        assert self.mesh is not None
+        everywhere = NamedSharding(self.mesh, PartitionSpec())
+        return jax.jit(join_all, out_shardings=everywhere)(*states)
 
     def parted(self, state: Any) -> list:
         """What `joined` took, for chains that run one after another or all at once.

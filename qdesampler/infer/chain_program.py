@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from numpyro.infer import HMC, NUTS
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.util import nested_attrgetter
 
@@ -86,6 +87,12 @@ class ChainProgram:
         self._chains = groups.batch_size  # None where the kernel takes a single key
         self._groups = groups
         self._transform = transform
+        # HMC over chains is `vmap` of one chain. Begun with one key it searches its start operation by
+        # operation; with many it compiles the search, and JAX keeps that program, data and all, for good.
+        self._mapped = self._chains is not None and type(kernel) in (HMC, NUTS)
+        self._one_prepares = self._mapped or (
+            self._chains is not None and bool(getattr(kernel, "one_chain_prepares", False))
+        )
         # under a transform such a kernel traces its start as well as it can, or refuses
         self._on_host = transform is None and bool(getattr(kernel, "init_on_host", False))
         self._split = _Arguments(args, kwargs, trace_args)
@@ -101,30 +108,20 @@ class ChainProgram:
         Raises:
             RuntimeError: a chain has no start with a finite density; or what the kernel's `init` raises.
         """
-        if self._on_host and self._groups.processes.count > 1:
-            raise ValueError(
-                f"{type(self._kernel).__name__} decides on the host how it starts: it runs on the devices of "
-                "one process."
-            )
         if self._on_host:
-            self._ready = True
-            state = self._kernel.init(
-                self._groups.placed(keys),
-                self._num_warmup,
-                init_params,
-                model_args=tuple(args),
-                model_kwargs=dict(kwargs),
-            )
-            return jax.tree.map(_strong, state)
+            return self._start_on_host(keys, init_params, args, kwargs)
         values = self._split.values(args, kwargs)
         state = self._init(*self._groups.placed((keys, init_params)), values)
         self.prepare(keys, init_params, args, kwargs)
-        if not bool(jnp.isfinite(getattr(state, "potential_energy", 0.0)).all()):
+        told = [getattr(state, "potential_energy", 0.0)]
+        if init_params is None:  # found by the kernel, which asks for a finite gradient too
+            told.append(getattr(state, "z_grad", None))
+        if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(told)):
             # outside a trace the kernel tells what is wrong in its own words
             self._start(fresh_copy(self._pristine), keys, init_params, args, kwargs)
             raise RuntimeError(
-                "A chain starts where the density is not finite. Give `init_params` inside the support, or a "
-                "kernel with another `init_strategy`."
+                "A chain starts where the density or its gradient is not finite. Give `init_params` inside "
+                "the support, or a kernel with another `init_strategy`."
             )
         return state
 
@@ -184,6 +181,8 @@ class ChainProgram:
         same attribute.
         """
         if not self._ready and getattr(self._kernel, "_sample_fn", None) is None:
+            if self._one_prepares:
+                keys, init_params = jax.tree.map(lambda leaf: leaf[0], (keys, init_params))
             self._start(self._kernel, keys, init_params, args, kwargs)
         self._ready = True
 
@@ -191,6 +190,27 @@ class ChainProgram:
         if self._transform is not None:
             keys, init_params = jax.tree.map(lambda leaf: leaf[0], (keys, init_params))
         kernel.init(keys, self._num_warmup, init_params, model_args=tuple(args), model_kwargs=dict(kwargs))
+
+    def _start_on_host(self, keys, init_params, args, kwargs):
+        """The state of a kernel whose `init` reads what it computes.
+
+        A process cannot read what lies on the devices of another one: of several each starts all chains by
+        itself, and then they share them out.
+        """
+        self._ready = True
+        processes, groups = self._groups.processes, self._groups
+        state = self._kernel.init(
+            keys if processes.count > 1 else groups.placed(keys),
+            self._num_warmup,
+            init_params,
+            model_args=tuple(args),
+            model_kwargs=dict(kwargs),
+        )
+        state = jax.tree.map(_strong, state)
+        if processes.count == 1:
+            return state
+        processes.check_same(state, f"The start of {type(self._kernel).__name__}")
+        return groups.placed(state)
 
     def _traced_init(self, keys, init_params, values):
         args, kwargs = self._split.arguments(values)
@@ -221,9 +241,12 @@ class ChainProgram:
         buffers = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), like)
         counts = jax.tree.map(jnp.zeros_like, _count(state))
 
+        def sample(state):
+            return kernel.sample(state, args, kwargs)
+
         def step(_, carry):
             state, counts = carry
-            state = kernel.sample(state, args, kwargs)
+            state = (jax.vmap(sample) if self._mapped else sample)(state)
             return state, jax.tree.map(jnp.add, counts, _count(state))
 
         def row(index, carry):

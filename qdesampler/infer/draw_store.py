@@ -41,7 +41,7 @@ class DrawStore:
         self._chains = chains
         self._rows = rows
         self._names = tuple(names)
-        self._facts = {"made_by": _MADE_BY, "finished": False, **facts}
+        self._facts = {"made_by": _MADE_BY, "finished": 0, **facts}  # a netCDF file has no booleans
         self._tail = DrawBuffer(chains, 2 * rows)
         self._first = 0  # the first draw of the tail; all before it are in the store
         self._root: Any = None
@@ -126,7 +126,7 @@ class DrawStore:
                     self._root[group].create_array(
                         axis, data=np.arange(size), dimension_names=[axis], overwrite=True
                     )
-            self._root.update_attributes({"finished": True, "draws": self.filled})
+            self._root.update_attributes({"finished": 1, "draws": self.filled})
 
     def shape(self, index: int) -> tuple[int, ...]:
         """Of a collected leaf, with the draws so far."""

@@ -72,12 +72,13 @@ class MCMC(RunResults):
             `num_chains` is a multiple of it.
         devices: spread vectorized chains over these devices, over the first so many, or over "all"; what
             the kernel pools over chains, it pools over all of them. Devices of several processes
-            (`jax.distributed`): each process keeps the draws of its own; `gathered` puts them together.
+            (`jax.distributed`): each process keeps the draws of its own (of each batch a share); `gathered`
+            puts them together.
         checkpoint: a folder for checkpoints.
         every: iterations between them.
         store: a zarr store for the draws (extra `store`), so that memory holds a chunk or two of them, not
-            all; `xarray.open_datatree(store, engine="zarr", consolidated=False)` is ArviZ's tree of them.
-            `get_samples` reads them all.
+            all; `xarray.open_datatree(store, engine="zarr", consolidated=False)` is ArviZ's tree of them, and
+            its `to_netcdf("draws.nc", engine="h5netcdf")` a netCDF file. `get_samples` reads them all.
         until: what ends a run before `num_samples`: an `Until`, or a dictionary with some of `ess`, `rhat`,
             `max_time`, `max_evals`.
         callbacks: each called with a `Progress` after every chunk (about half a second); one that returns
@@ -329,7 +330,7 @@ class MCMC(RunResults):
         finally:
             if bar:
                 bar.close()
-            self._keep(run, fields)
+            self._keep(run, fields, together=ended_by != "error" and not loop.at_once)
             at = run.position
             self._report = RunReport(
                 ended_by, at.draws, at.evaluations, at.divergences, at.seconds + loop.seconds, loop.check
@@ -346,7 +347,7 @@ class MCMC(RunResults):
         rows = program.capacity(state, self._args, self._kwargs)
         return DrawStore(self._store, self._own_chains, rows, fields, facts)
 
-    def _keep(self, run, fields):
+    def _keep(self, run, fields, together):
         if isinstance(run.buffer, DrawStore) and run.buffer.filled:
             self._states = StoredFields(run.buffer, fields)
         else:
@@ -359,6 +360,8 @@ class MCMC(RunResults):
             self._states = dict(zip(fields, collected, strict=True))
         self._states_flat = None
         self._last_groups = run.states
-        self._last_state = self._groups.joined(run.states)
+        # to join batches the processes have to talk, and not all of them may have come here
+        alone = run.processes.count == 1 or len(run.states) == 1
+        self._last_state = self._groups.joined(run.states) if alone or together else None
         if run.position.draws and self._collection_params["phase"] != "warmup":
             self.num_samples = run.position.draws * self.thinning

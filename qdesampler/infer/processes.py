@@ -7,6 +7,7 @@ callback answers) is told to the others first.
 
 import sys
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from qdesampler.infer.fingerprint import is_typed_key
+from qdesampler.infer.fingerprint import describe, is_typed_key
 
 __all__ = ["LostProcessError", "Processes", "local_part", "spread", "whole", "whole_leaf"]
 
@@ -35,12 +36,13 @@ class Processes:
 
     Args:
         mesh: the devices, those of a process one after another, or None.
+        batches: of chains that run one after another; of each batch every process has a share.
 
     Raises:
         ValueError: some processes are left out, or have fewer of the devices than others.
     """
 
-    def __init__(self, mesh: Mesh | None):
+    def __init__(self, mesh: Mesh | None, batches: int = 1):
         owners = [device.process_index for device in mesh.devices.flat] if mesh is not None else [0]
         self.count = len(set(owners))
         shares = {owners.count(owner) for owner in owners}
@@ -50,16 +52,37 @@ class Processes:
                 "of this process alone, or as many of each."
             )
         self.index = jax.process_index() if self.count > 1 else 0
+        self._batches = batches
 
     def own_folder(self, folder: Path) -> Path:
         """The folder itself for one process, of several one in it for each."""
         return folder if self.count == 1 else folder / f"process-{self.index}"
 
     def gathered(self, leaf: np.ndarray) -> np.ndarray:
-        """The arrays of all processes, of one shape, along the leading axis."""
+        """The chains of all processes in the order of their numbers; each gives its own, of one shape."""
         if self.count == 1:
             return leaf
-        return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+        told = np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+        shares = told.reshape(self.count, self._batches, -1, *told.shape[1:])
+        return shares.swapaxes(0, 1).reshape(told.shape)
+
+    def own(self, chains: slice) -> slice:
+        """Where the chains of a batch that are this process's lie among all that are its own."""
+        return slice(chains.start // self.count, chains.stop // self.count)
+
+    def check_same(self, tree: Any, what: str) -> None:
+        """Make sure that all processes computed the same.
+
+        Raises:
+            ValueError: they did not, in a bit or in a shape.
+        """
+        if self.count == 1:
+            return
+        digest = zlib.crc32(repr(jax.tree.map(describe, tree)).encode())
+        if len(np.unique(multihost_utils.process_allgather(np.uint32(digest)))) > 1:
+            raise ValueError(
+                f"{what} differs between the processes: expected the same arguments and devices of one kind."
+            )
 
     def agreed(self, reasons: Sequence[str], reason: str, length: int) -> tuple[str, int]:
         """The strongest reason to end that a process has, and the shortest length that one proposes.

@@ -71,6 +71,8 @@ class QDE(TargetKernel):
         ValueError: for none or several sources, an unknown name, or a non-positive number.
     """
 
+    one_chain_prepares = True  # what `init` leaves in the kernel is the same for one chain and for many
+
     def __init__(
         self,
         model: Callable | None = None,

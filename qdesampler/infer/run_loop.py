@@ -122,7 +122,7 @@ class RunLoop:
         self._length = _FIRST_CHUNK
         self._timed = False
         self._asked: set[int] = set()  # signals that came
-        self._at_once = False
+        self.at_once = False
         self.check: Check | None = None
 
     def go(self) -> str:
@@ -155,7 +155,7 @@ class RunLoop:
             except KeyboardInterrupt:
                 reason = "interrupt"
             unsaved = self._run.position.iteration > self._saved_at
-            if self._files is not None and unsaved and not self._at_once:
+            if self._files is not None and unsaved and not self.at_once:
                 self.save()
         if reason == "SIGTERM":
             raise SystemExit(128 + signal.SIGTERM)
@@ -256,8 +256,7 @@ class RunLoop:
                 if keep:
                     fields = jax.tree.map(lambda leaf: run.program.by_chain(local_part(leaf)), fields)
             if keep:
-                own = chains if run.processes.count == 1 else slice(None)
-                run.buffer.put(own, at.draws, rows, fields)
+                run.buffer.put(run.processes.own(chains), at.draws, rows, fields)
             states.append(state)
         run.states = states
         at.iteration += rows * stride
@@ -310,7 +309,7 @@ class RunLoop:
 
         def note(signum, frame):
             if signum == signal.SIGINT and signum in self._asked:
-                self._at_once = True
+                self.at_once = True
                 raise KeyboardInterrupt
             self._asked.add(signum)
 

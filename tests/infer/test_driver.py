@@ -1,5 +1,6 @@
 """The driver: NumPyro's draws, nothing compiled twice, early ends, groups of chains, messages."""
 
+import gc
 import os
 import signal
 import warnings
@@ -11,11 +12,13 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from jax._src import monitoring
+from jax.extend.core import Jaxpr
 from numpyro.infer import HMC, NUTS, BarkerMH, DiscreteHMCGibbs, Predictive
 from numpyro.infer import MCMC as NumPyroMCMC
 
 from qdesampler import MCMC, QDE
 from qdesampler.diagnostics import to_datatree
+from qdesampler.infer import program_cache
 from qdesampler.infer.stopping import Until, check_draws
 
 Y = jnp.array([0.3, 1.2, -0.4, 0.8])
@@ -105,6 +108,18 @@ def test_data_changed_in_place_are_new_data():
     data += 4
     mcmc.run(jax.random.key(0), data)
     assert mcmc.get_samples()["mean"].mean() > near + 2
+
+
+@pytest.mark.parametrize("kernel", [hmc, lambda: QDE(model, solve=False)])
+def test_programs_that_gave_way_leave_no_trace(monkeypatch, kernel):
+    """Of a program that is no longer kept, neither JAX nor the driver holds the code."""
+    monkeypatch.setattr(program_cache, "_MOST_PROGRAMS", 1)
+    mcmc, held = MCMC(kernel(), num_warmup=5, num_samples=5, num_chains=2, progress_bar=False), []
+    for new in range(3):
+        mcmc.run(jax.random.key(0), Y + new)
+        gc.collect()
+        held.append(sum(type(thing) is Jaxpr and bool(thing.eqns) for thing in gc.get_objects()))
+    assert held[2] <= held[1] + 5  # the reducers of an argmax; a program is hundreds
 
 
 def test_until_ends_at_the_first_look_that_holds():

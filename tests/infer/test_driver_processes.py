@@ -3,6 +3,7 @@
 The processes are of this machine and talk over 127.0.0.1.
 """
 
+import os
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
 
 from qdesampler import MCMC, QDE
@@ -22,7 +24,7 @@ from qdesampler.infer.processes import Processes, local_part, spread, whole_leaf
 SCRIPT = Path(__file__).with_name("distributed_run.py")
 
 
-def start(folder, processes, kernel, act, draws):
+def start(folder, processes, kernel, act, draws, x64="0"):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -32,12 +34,13 @@ def start(folder, processes, kernel, act, draws):
             stdout=subprocess.PIPE,
             stderr=(folder / f"errors-{index}").open("w"),
             text=True,
+            env={**os.environ, "JAX_ENABLE_X64": x64},
         )
         for index in range(processes)
     ]
 
 
-def finished(running, seconds=200):
+def finished(running, seconds=400):
     told = [process.communicate(timeout=seconds)[0] for process in running]
     assert [process.returncode for process in running] == [0] * len(running)
     return [text.splitlines()[-1] for text in told]
@@ -45,7 +48,14 @@ def finished(running, seconds=200):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kernel", "act", "draws"), [("NUTS", "run", 100), ("QDE", "run", 100), ("QDE", "until", 5000)]
+    ("kernel", "act", "draws"),
+    [
+        ("NUTS", "run", 100),
+        ("QDE", "run", 100),
+        ("QDE", "until", 5000),
+        ("NUTS", "batches", 100),
+        ("QDE", "batches", 100),
+    ],
 )
 def test_two_processes_draw_what_one_draws(tmp_path, kernel, act, draws):
     two = finished(start(tmp_path, 2, kernel, act, draws))
@@ -58,6 +68,28 @@ def test_two_processes_draw_what_one_draws(tmp_path, kernel, act, draws):
         assert np.array_equal(of_two, of_one)
     else:  # sums over chains are taken in another order
         np.testing.assert_allclose(of_two, of_one, atol=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", ["NUTS", "QDE", "AnnealedQDE"])
+def test_two_processes_of_two_devices_draw_what_one_device_draws(tmp_path, kernel):
+    """In double precision: in single, what four chains at once round otherwise than one parts NUTS early."""
+    two = finished(start(tmp_path, 2, kernel, "run", 100, "1"))
+    one = finished(start(tmp_path, 1, kernel, "plain", 100, "1"))
+    assert two == one * 2  # ended alike, the same number of evaluations
+    of_two, of_one = (np.load(tmp_path / f"{kernel}-{name}.npy") for name in ("run-2", "plain-1"))
+    assert np.unique(of_two[:, -1]).size == 4
+    np.testing.assert_allclose(of_two, of_one, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kernel", "batches"), [("QDE", "batches-"), ("AnnealedQDE", "")])
+def test_a_finished_run_of_two_processes_is_drawn_further(tmp_path, kernel, batches):
+    for act, draws in (("checkpointed", 40), ("resume", 100), ("run", 100)):
+        finished(start(tmp_path, 2, kernel, batches + act, draws))
+    resumed, whole = (np.load(tmp_path / f"{kernel}-{batches}{act}-2.npy") for act in ("resume", "run"))
+    assert whole.shape == (8 if batches else 4, 100)
+    assert np.array_equal(resumed, whole)
 
 
 @pytest.mark.slow
@@ -130,3 +162,27 @@ def test_devices_of_some_processes_only():
 def test_a_run_of_one_process_is_gathered_already():
     mcmc = MCMC(QDE(potential_fn=lambda z: z @ z), num_warmup=1, num_samples=1)
     assert mcmc.gathered() is mcmc
+
+
+def test_chains_of_batches_are_put_in_the_order_of_their_numbers(monkeypatch):
+    processes = Processes(None, batches=3)
+    processes.count = 2
+    assert [processes.own(slice(first, first + 4)) for first in (0, 4, 8)] == [
+        slice(0, 2),
+        slice(2, 4),
+        slice(4, 6),
+    ]
+    told = np.array([0, 1, 4, 5, 8, 9, 2, 3, 6, 7, 10, 11])[:, None]  # of the first process, of the second
+    monkeypatch.setattr(multihost_utils, "process_allgather", lambda leaf, tiled: told)
+    assert processes.gathered(told[:6])[:, 0].tolist() == list(range(12))
+
+
+def test_processes_that_start_otherwise_are_told(monkeypatch):
+    processes = Processes(None)
+    processes.check_same(jnp.arange(3), "The start")
+    processes.count = 2
+    monkeypatch.setattr(multihost_utils, "process_allgather", lambda own: np.array([own, own]))
+    processes.check_same(jnp.arange(3), "The start")
+    monkeypatch.setattr(multihost_utils, "process_allgather", lambda own: np.array([own, own + 1]))
+    with pytest.raises(ValueError, match="The start differs between the processes: expected the same"):
+        processes.check_same(jnp.arange(3), "The start")

@@ -4,6 +4,7 @@ import errno
 import operator
 import os
 
+import arviz as az
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,6 +78,20 @@ def test_a_store_holds_what_memory_would(tmp_path, whole):
             assert tree[group][name].dtype == variable.dtype
             assert tree[group][name].dims == variable.dims
     assert set(tree["posterior"].coords) == {"chain", "draw"}
+
+
+def test_a_store_becomes_netcdf(tmp_path):
+    mcmc = sampled(store=tmp_path / "draws.zarr")
+    with xr.open_datatree(tmp_path / "draws.zarr", engine="zarr", consolidated=False) as tree:
+        tree.to_netcdf(tmp_path / "draws.nc", engine="h5netcdf")
+    again = az.from_netcdf(tmp_path / "draws.nc")
+    ours = to_datatree(mcmc)
+    for group in ("posterior", "sample_stats"):
+        assert set(again[group].data_vars) == set(ours[group].data_vars)
+        for name, variable in ours[group].data_vars.items():
+            np.testing.assert_array_equal(again[group][name], variable)
+            assert again[group][name].dtype == variable.dtype
+    assert again.attrs["draws"] == 110
 
 
 def test_a_second_run_needs_another_store(tmp_path, whole):
