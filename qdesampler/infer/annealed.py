@@ -33,7 +33,6 @@ from qdesampler.kernels.tempering_walkers import WalkerSettings
 
 __all__ = ["AnnealedQDE"]
 
-_LEAST_ESS, _MOVES = 0.5, 1  # of the walkers: later legs mend a hasty first one
 _LEGS = ("auto", "fitted", "broad")
 
 
@@ -126,7 +125,7 @@ class AnnealedQDE(TargetKernel):
         self._max_steps = max_steps
         self._target_accept_prob = target_accept_prob
         self._pilot = num_walkers is None and leg != "broad" and not thermal
-        settings = WalkerSettings(max_steps=max_steps, least_ess=_LEAST_ESS, moves=_MOVES)
+        settings = WalkerSettings(max_steps=max_steps)
         self._walkers = settings if num_walkers is None else settings._replace(walkers=int(num_walkers))
         self._target = Target(
             model,

@@ -25,10 +25,10 @@ Leg = Callable[[jax.Array, Reference, WalkerSettings, bool, bool], Start]
 MOST_LEGS = 6
 # Nats between legs; errors of the walkers may raise the first up to the second.
 _SETTLED, _AT_MOST = 0.1, 0.15
-_PLAIN_ERROR, _PLAIN_DIRECT = 0.1, 0.8  # error of the walkers and acceptance that need no second opinion
+_PLAIN_ERROR, _PLAIN_DIRECT = 0.1, 0.7  # error of the walkers and acceptance that need no second opinion
 _PILOT, _PILOT_LEAST = 128, 32  # walkers of the pilot over all chains, and of one chain at least
-_PILOT_ESS, _PILOT_STEPS = 0.15, 4
-_PILOT_DIRECT, _HOPELESS = 0.7, 0.3  # acceptance from end to end: the pilot is enough, or no use
+_PILOT_ESS, _PILOT_MOVES, _PILOT_STEPS = 0.15, 1, 4
+_PILOT_DIRECT, _HOPELESS = 0.7, 0.2  # acceptance from end to end: the pilot is enough, or no use
 
 
 def search(
@@ -55,7 +55,7 @@ def search(
     if pilot:
         size = max(_PILOT_LEAST, -(-_PILOT // keys.shape[0]))
         steps = min(settings.max_steps, _PILOT_STEPS)
-        few = settings._replace(walkers=size, least_ess=_PILOT_ESS, max_steps=steps)
+        few = settings._replace(walkers=size, least_ess=_PILOT_ESS, moves=_PILOT_MOVES, max_steps=steps)
         found = _legs(leg, keys, wide, path, few, False, lambda found: _is_plain(found, _HOPELESS))
         if _is_plain(found, _PILOT_DIRECT):
             return found

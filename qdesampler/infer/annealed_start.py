@@ -34,7 +34,7 @@ __all__ = [
 MOST_UNCOVERED = 0.1  # of the walkers may lie outside a reference that replaces the broad one
 _LARGE = 0.2  # mass of an overlooked mode for which the fitted reference, which holds it, is taken anyway
 _WORTH = 0.8  # share of the broad barrier that a fitted reference has to fall below
-_DIRECT = 0.6  # acceptance of swaps from end to end above which two rungs are enough
+_DIRECT = 0.7  # acceptance of swaps from end to end above which two rungs are enough
 _DIRECT_DRAWS = 128  # over all chains, to measure it
 
 
@@ -48,7 +48,7 @@ class Start(NamedTuple):
         probes: fractions at which rejections were predicted, shape `(chains, probes)`.
         broad_rejections: between these, from the broad reference.
         fitted_rejections: likewise from the fitted one.
-        direct: acceptance of swaps between the fitted reference and the target, shape `(chains,)`.
+        direct: how often fresh draws of the fitted reference would be taken, shape `(chains,)`.
         num_evals: evaluations of walkers and fit, shape `(chains,)`.
     """
 

@@ -32,7 +32,8 @@ __all__ = ["Ladder", "LadderInfo", "SHORTEST_WARMUP", "ladder_step", "start_ladd
 SHORTEST_WARMUP = 32
 _ROUNDS = (8, 4, 2, 1)  # the warm-up over each of these is where a round ends
 _LEAST_TERM = 1e-6
-_FRESH = 0.4  # acceptance of swaps between two rungs above which single steps do
+_FRESH = 0.85  # acceptance of swaps between two rungs above which single steps do
+_BETWEEN_FRESH = 4  # most steps below: where fresh draws are rare, as in tails, moves have to be local
 
 
 class LadderInfo(NamedTuple):
@@ -98,10 +99,12 @@ class Ladder(NamedTuple):
 
 
 def _steps(step_sizes: jax.Array, local_scales: jax.Array, max_steps: int, swaps: ArrayLike) -> jax.Array:
-    """For all rungs above the reference alike; one of two rungs that swap well lives on fresh draws."""
+    """For all rungs above the reference alike; two rungs that swap well live on fresh draws."""
     typical = step_sizes * jnp.where(local_scales > 0, local_scales, 1)
     steps = steps_for(jnp.exp(jnp.mean(jnp.log(typical))), jnp.zeros(()), max_steps)
-    return jnp.where((step_sizes.size == 1) & (jnp.asarray(swaps) >= _FRESH), 1, steps)
+    if step_sizes.size > 1:
+        return steps
+    return jnp.where(jnp.asarray(swaps) >= _FRESH, 1, jnp.minimum(steps, _BETWEEN_FRESH))
 
 
 def start_ladder(

@@ -71,10 +71,11 @@ def direct_acceptance(
     path: TemperingPath,
     draws: int,
 ) -> jax.Array:
-    """Acceptance of a swap between the two ends of the path, from fresh draws of the reference.
+    """How often fresh draws of the reference would replace the target's replica in a ladder of two rungs.
 
-    What a ladder of two rungs would accept. The walkers stand for the target, and are seen from `reference`;
-    `draws * path.slices` evaluations.
+    One over the mean time between two: the harmonic mean over the target of `E_q min(1, exp(W(y) - W(x)))`,
+    so that places which hardly accept any (tails where `p/q` is large) count for as long as replicas stay
+    there. The walkers stand for the target, and are seen from `reference`; `draws * path.slices` evaluations.
     """
     key_fresh, key_walkers = jax.random.split(key)
     ends = jax.vmap(path.coefficients)(jnp.array([0.0, 1.0], walkers.log_mixture.dtype))
@@ -86,10 +87,11 @@ def direct_acceptance(
         return work(ends[0], ends[1], phi)
 
     up = jax.vmap(across)(jax.vmap(fresh)(jax.random.split(key_fresh, draws)))
-    chosen = resample(key_walkers, target_log_weights(walkers, path), _DRAWS)
+    chosen = resample(key_walkers, target_log_weights(walkers, path), 2 * _DRAWS)
     down = jax.vmap(across)(walkers.replicas.features[chosen])
     ratio = jnp.minimum(up[:, None] - down[None, :], 0)
-    return jnp.mean(jnp.exp(jnp.where(jnp.isnan(ratio), -jnp.inf, ratio)))
+    accepted = jnp.mean(jnp.exp(jnp.where(jnp.isnan(ratio), -jnp.inf, ratio)), axis=0)
+    return 1 / jnp.mean(1 / jnp.maximum(accepted, 0.1 / draws))
 
 
 def log_normalisers_at(walkers: Walkers, path: TemperingPath, fractions: jax.Array) -> jax.Array:

@@ -3,10 +3,10 @@ r"""The reference that walkers leave behind: their Gaussian ground states, and w
 All populations fit together: a mode that one of them lost is in another. Three of four (half of the walkers,
 where there is one) fit, the others choose between the broad reference, one Gaussian (by the walkers' scatter,
 or by their scores, which tell it from few), mixtures of Gaussians and the product of one-dimensional mixtures
-by the mean `log q`. Descents (`D -> 0`) from walkers
-then look for a mode that carries more mass, by Laplace's approximation, than the walkers there show: behind a
-first-order transition (a narrow spike in a wide slab) no thermal path finds it. Such a mode becomes a
-component of the reference. A broad leg stays in the mixture.
+by the mean `log q`. Descents (`D -> 0`) from walkers and from where they began then look for a mode that
+carries more mass, by Laplace's approximation, than the walkers there show: behind a first-order transition (a
+narrow spike in a wide slab) no thermal path finds it. Such a mode becomes a component of the reference. A
+broad leg stays in the mixture.
 """
 
 from typing import NamedTuple
@@ -30,7 +30,7 @@ _RICH_DIMENSIONS = 16
 _DRAWS = 4  # walkers per population's size that a fit sees
 _SPARE = 2  # the overlooked mode, and the broad leg
 BROAD_SHARE = 0.05
-_DESCENTS, _MOST_POPULATIONS = 8, 4  # of each population, of at most so many
+_DESCENTS, _MOST_POPULATIONS = 4, 4  # of each population, and of its beginnings; of at most so many
 _MEMORY, _MOST_STEPS = 16, 200
 _LEAST_SHARE, _MOST_SHARE = 0.02, 0.9
 COVERAGE = 6.0  # of the squared distance from a Gaussian's centre, in its own standard deviations
@@ -204,7 +204,7 @@ def fit_reference(
     share, evals = jnp.zeros(()), jnp.zeros((), int)
     room = wide.log_weights.size
     if dim <= DENSE_DIMENSIONS:
-        starts = every[0][: _DESCENTS * min(populations, _MOST_POPULATIONS)]
+        starts = _starts(points.reshape(populations, per_population, dim), every[0])
 
         def looked():
             return _overlooked(points, weights, log_z, starts, every[0], evaluate)
@@ -220,6 +220,16 @@ def fit_reference(
     broad_share = jnp.where(keep, jnp.maximum(broad_share, BROAD_SHARE), 0)
     chosen = references.add_component(chosen, room - 1, wide.means[0], wide.whiteners[0], broad_share)
     return FittedReference(chosen, components, 1 - covered, share, evals)
+
+
+def _starts(points: jax.Array, draws: jax.Array) -> jax.Array:
+    """Where descents begin: half at draws of the target, half where populations began.
+
+    The latter see every basin that is broad enough, also one that a small population lost on its way.
+    """
+    few = min(points.shape[0], _MOST_POPULATIONS)
+    first = points[:few, :_DESCENTS].reshape(-1, points.shape[-1])
+    return jnp.concatenate([draws[: _DESCENTS * few], first])
 
 
 def _covered(reference: Reference, points: jax.Array) -> jax.Array:
