@@ -169,7 +169,7 @@ class AnnealedQDE(TargetKernel):
             )
         model_kwargs = model_kwargs or {}
         batched = is_batched(rng_key)
-        keys = jax.vmap(lambda k: jax.random.split(k, 4))(rng_key if batched else rng_key[None])
+        keys = jax.vmap(lambda k: jax.random.split(k, 5))(rng_key if batched else rng_key[None])
         one = keys[:, 0] if batched else keys[0, 0]
         start = self._target.start(one, init_params, model_args, model_kwargs)
         prototype = jax.tree.map(lambda x: x[0], start.z) if batched else start.z
@@ -177,7 +177,7 @@ class AnnealedQDE(TargetKernel):
         if flat.size == 0:
             raise ValueError("The model has no continuous latent site: there is nothing to anneal.")
         evaluate = self._evaluation(unravel, model_args, model_kwargs)
-        centre, scale = self._broad(keys[0, 1], flat.size, prototype, model_args, model_kwargs)
+        centre, scale = self._broad(keys[0, 4], flat.size, prototype, model_args, model_kwargs)
 
         found = self._found(keys[:, 1], evaluate, broad(centre, scale, room_for(flat.size)))
         rungs, fitted = self._agreed(found, batched, model_args, model_kwargs)

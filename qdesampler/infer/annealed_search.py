@@ -56,21 +56,24 @@ def search(
         size = max(_PILOT_LEAST, -(-_PILOT // keys.shape[0]))
         steps = min(settings.max_steps, _PILOT_STEPS)
         few = settings._replace(walkers=size, least_ess=_PILOT_ESS, moves=_PILOT_MOVES, max_steps=steps)
-        found = _legs(leg, keys, wide, path, few, False, lambda found: _is_plain(found, _HOPELESS))
+        keys_pilot, keys = _split(keys)
+        found = _legs(leg, keys_pilot, wide, path, few, False, lambda found: _is_plain(found, _HOPELESS))
         if _is_plain(found, _PILOT_DIRECT):
             return found
-        spent, keys = found.num_evals, _folded(keys, MOST_LEGS)
+        spent = found.num_evals
     found = _legs(leg, keys, wide, path, settings, True, again)
     return found._replace(num_evals=found.num_evals + spent)
 
 
 def _legs(leg, keys, wide, path, settings, rich, again) -> Start:
-    found = leg(keys, wide, settings, rich, True)
-    for number in range(1, MOST_LEGS):
+    keys_leg, keys = _split(keys)
+    found = leg(keys_leg, wide, settings, rich, True)
+    for _ in range(1, MOST_LEGS):
         if not again(found):
             break
         last, before = found, _evidence(found, path)[0]
-        found = leg(_folded(keys, number), last.fit.reference, settings, rich, False)
+        keys_leg, keys = _split(keys)
+        found = leg(keys_leg, last.fit.reference, settings, rich, False)
         hidden = jnp.maximum(last.fit.hidden_share, found.fit.hidden_share)
         found = found._replace(
             fit=found.fit._replace(hidden_share=hidden), num_evals=found.num_evals + last.num_evals
@@ -82,8 +85,9 @@ def _legs(leg, keys, wide, path, settings, rich, again) -> Start:
     return found
 
 
-def _folded(keys: jax.Array, number: int) -> jax.Array:
-    return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
+def _split(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
+    pairs = jax.vmap(jax.random.split)(keys)
+    return pairs[:, 0], pairs[:, 1]
 
 
 def _evidence(found: Start, path: TemperingPath) -> tuple[float, float]:
