@@ -57,10 +57,9 @@ def search(
         steps = min(settings.max_steps, _PILOT_STEPS)
         few = settings._replace(walkers=size, least_ess=_PILOT_ESS, moves=_PILOT_MOVES, max_steps=steps)
         keys_pilot, keys = _split(keys)
-        found = _legs(leg, keys_pilot, wide, path, few, False, _is_hopeful)
+        found = _legs(leg, keys_pilot, wide, path, few, False, lambda found: _is_plain(found, _HOPELESS))
         if _is_plain(found, _PILOT_DIRECT):
-            # A mode that the first leg overlooked is the one that the last leg's walkers found alone.
-            return found._replace(fit=found.fit._replace(hidden_share=jnp.zeros_like(found.fit.hidden_share)))
+            return found
         spent = found.num_evals
     found = _legs(leg, keys, wide, path, settings, True, again)
     return found._replace(num_evals=found.num_evals + spent)
@@ -99,14 +98,9 @@ def _evidence(found: Start, path: TemperingPath) -> tuple[float, float]:
     return error_of_populations(np.asarray(log_z, float))
 
 
-def _is_hopeful(found: Start) -> bool:
-    """Whether a pilot goes on: what it has is nearly plain, or a descent found what it overlooked."""
-    return _is_plain(found, _HOPELESS) or bool(found.fit.hidden_share > 0)
-
-
 def _is_plain(found: Start, least: float) -> bool:
-    """All walkers arrived, one Gaussian covers them, and its draws are accepted."""
+    """All walkers arrived and one Gaussian covers them, no descent found more, and its draws are accepted."""
     fit, walkers = found.fit, found.walkers
     last = jnp.take_along_axis(walkers.fractions, walkers.used[:, None] - 1, axis=1)
-    plain = (fit.components == 1) & (fit.uncovered <= MOST_UNCOVERED)
+    plain = (fit.components == 1) & (fit.hidden_share == 0) & (fit.uncovered <= MOST_UNCOVERED)
     return bool(plain & jnp.all(last >= 1) & (jnp.mean(found.direct) >= least))

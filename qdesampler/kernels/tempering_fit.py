@@ -34,7 +34,6 @@ _DESCENTS, _MOST_POPULATIONS = 4, 4  # of each population, and of its beginnings
 _MEMORY, _MOST_STEPS = 16, 200
 _LEAST_SHARE, _MOST_SHARE = 0.02, 0.9
 COVERAGE = 6.0  # of the squared distance from a Gaussian's centre, in its own standard deviations
-_ASTRAY = 10.0
 _SEEN = 0.25  # of its predicted mass that walkers must show for a mode to count as seen
 
 
@@ -77,7 +76,6 @@ def _pooled(walkers: Walkers, path: TemperingPath, dim: int) -> tuple[jax.Array,
     """Points of all populations, the target's scores there, log weights, and the log of the mean evidence.
 
     Populations count alike: by their evidence, which is uncertain by nats in many dimensions, one would rule.
-    One that lies `_ASTRAY` nats below the best has not arrived, and does not count.
     """
     points = jax.vmap(jax.vmap(lambda x: path.point(x, dim)))(walkers.replicas.position)
     scores = walkers.replicas.feature_scores[:, :, 1, :dim]
@@ -86,7 +84,6 @@ def _pooled(walkers: Walkers, path: TemperingPath, dim: int) -> tuple[jax.Array,
     totals = jax.nn.logsumexp(weights, axis=1)
     log_z = totals - jnp.log(walkers.used * (size // walkers.fractions.shape[1]))
     alike = weights - jnp.where(jnp.isfinite(totals), totals, 0)[:, None]
-    alike = jnp.where((log_z > jnp.max(log_z) - _ASTRAY)[:, None], alike, -jnp.inf)
     mean_log_z = jax.nn.logsumexp(log_z) - jnp.log(populations)
     return points.reshape(-1, dim), scores.reshape(-1, dim), alike.reshape(-1), mean_log_z
 
@@ -177,10 +174,7 @@ def fit_reference(
     judges = owner % min(max(populations, 2), 4) == 0
 
     def drawn(key, mask):
-        wanted = jnp.where(mask, weights, -jnp.inf)
-        # Where those that are asked are all astray, the others answer.
-        wanted = jnp.where(jnp.any(jnp.isfinite(wanted)), wanted, weights)
-        chosen = resample(key, wanted, count)
+        chosen = resample(key, jnp.where(mask, weights, -jnp.inf), count)
         return points[chosen], scores[chosen]
 
     keys = jax.random.split(key_draws, 3)
