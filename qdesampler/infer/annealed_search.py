@@ -13,6 +13,7 @@ import numpy as np
 
 from qdesampler.infer.annealed_start import MOST_UNCOVERED, Start
 from qdesampler.infer.evidence import error_of_populations
+from qdesampler.kernels.tempering_fit import outside, peak_reference
 from qdesampler.kernels.tempering_path import TemperingPath
 from qdesampler.kernels.tempering_reference import Reference
 from qdesampler.kernels.tempering_walkers import WalkerSettings, target_log_weights
@@ -28,7 +29,9 @@ _SETTLED, _AT_MOST = 0.1, 0.15
 _PLAIN_ERROR, _PLAIN_DIRECT = 0.1, 0.7  # error of the walkers and acceptance that need no second opinion
 _PILOT, _PILOT_LEAST = 128, 32  # walkers of the pilot over all chains, and of one chain at least
 _PILOT_ESS, _PILOT_MOVES, _PILOT_STEPS = 0.15, 1, 4
-_PILOT_DIRECT, _HOPELESS = 0.7, 0.2  # acceptance from end to end: the pilot is enough, or no use
+# Acceptance from end to end: the pilot is enough, is enough where there is one mode alone, or is no use.
+_PILOT_DIRECT, _ALONE_DIRECT, _HOPELESS = 0.7, 0.3, 0.2
+_ELSEWHERE = 1e-4  # of the evidence; of few walkers it may be nats too low
 
 
 def search(
@@ -53,27 +56,52 @@ def search(
     """
     spent = 0
     if pilot:
-        size = max(_PILOT_LEAST, -(-_PILOT // keys.shape[0]))
-        steps = min(settings.max_steps, _PILOT_STEPS)
-        few = settings._replace(walkers=size, least_ess=_PILOT_ESS, moves=_PILOT_MOVES, max_steps=steps)
         keys_pilot, keys = _split(keys)
-        found = _legs(leg, keys_pilot, wide, path, few, False, lambda found: _is_plain(found, _HOPELESS))
-        if _is_plain(found, _PILOT_DIRECT):
+        found, enough = _pilot(leg, keys_pilot, wide, path, settings)
+        if enough:
             return found
         spent = found.num_evals
-    found = _legs(leg, keys, wide, path, settings, True, again)
+    keys_leg, keys = _split(keys)
+    found = leg(keys_leg, wide, settings, True, True)
+    if again(found):
+        found, _ = _legs(leg, keys, found, found.fit.reference, path, settings, True, again)
     return found._replace(num_evals=found.num_evals + spent)
 
 
-def _legs(leg, keys, wide, path, settings, rich, again) -> Start:
+def _pilot(leg, keys, wide, path, settings) -> tuple[Start, bool]:
+    """Few walkers, and whether they are enough.
+
+    Where some went astray but all descents ended in one mode, the next leg starts from its top; what the
+    first leg saw outside of what comes of that must not count.
+    """
+    size = max(_PILOT_LEAST, -(-_PILOT // keys.shape[0]))
+    steps = min(settings.max_steps, _PILOT_STEPS)
+    few = settings._replace(walkers=size, least_ess=_PILOT_ESS, moves=_PILOT_MOVES, max_steps=steps)
     keys_leg, keys = _split(keys)
-    found = leg(keys_leg, wide, settings, rich, True)
+    first = leg(keys_leg, wide, few, False, True)
+    alone = bool(first.fit.alone)
+    plain = _is_plain(first, _HOPELESS) and float(first.fit.hidden_share) == 0
+    if not (plain or alone):
+        return first, False
+    begin = first.fit.reference if plain else peak_reference(first.fit, wide)
+    found, settled = _legs(
+        leg, keys, first, begin, path, few, False, lambda found: _is_plain(found, _HOPELESS)
+    )
+    enough = _is_plain(found, _PILOT_DIRECT) or (alone and settled and _is_plain(found, _ALONE_DIRECT))
+    if enough and not plain:
+        elsewhere = float(outside(first.walkers, path, found.fit.reference))
+        enough = elsewhere < _evidence(found, path)[0] + np.log(_ELSEWHERE)
+        found = found._replace(fit=found.fit._replace(hidden_share=jnp.zeros_like(found.fit.hidden_share)))
+    return found, enough
+
+
+def _legs(leg, keys, found, begin, path, settings, rich, again) -> tuple[Start, bool]:
+    """Legs after the first until the evidence has settled, and whether it has."""
     for _ in range(1, MOST_LEGS):
-        if not again(found):
-            break
         last, before = found, _evidence(found, path)[0]
         keys_leg, keys = _split(keys)
-        found = leg(keys_leg, last.fit.reference, settings, rich, False)
+        found = leg(keys_leg, begin, settings, rich, False)
+        begin = found.fit.reference
         hidden = jnp.maximum(last.fit.hidden_share, found.fit.hidden_share)
         found = found._replace(
             fit=found.fit._replace(hidden_share=hidden), num_evals=found.num_evals + last.num_evals
@@ -81,8 +109,10 @@ def _legs(leg, keys, wide, path, settings, rich, again) -> Start:
         value, error = _evidence(found, path)
         settled = abs(value - before) <= np.clip(2 * np.nan_to_num(error), _SETTLED, _AT_MOST)
         if settled or (error <= _PLAIN_ERROR and float(jnp.mean(found.direct)) >= _PLAIN_DIRECT):
+            return found, True
+        if not again(found):
             break
-    return found
+    return found, False
 
 
 def _split(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -99,8 +129,8 @@ def _evidence(found: Start, path: TemperingPath) -> tuple[float, float]:
 
 
 def _is_plain(found: Start, least: float) -> bool:
-    """All walkers arrived and one Gaussian covers them, no descent found more, and its draws are accepted."""
+    """All walkers arrived, one Gaussian covers them, and its draws are accepted."""
     fit, walkers = found.fit, found.walkers
     last = jnp.take_along_axis(walkers.fractions, walkers.used[:, None] - 1, axis=1)
-    plain = (fit.components == 1) & (fit.hidden_share == 0) & (fit.uncovered <= MOST_UNCOVERED)
+    plain = (fit.components == 1) & (fit.uncovered <= MOST_UNCOVERED)
     return bool(plain & jnp.all(last >= 1) & (jnp.mean(found.direct) >= least))

@@ -3,10 +3,8 @@ r"""The reference that walkers leave behind: their Gaussian ground states, and w
 All populations fit together: a mode that one of them lost is in another. Three of four (half of the walkers,
 where there is one) fit, the others choose between the broad reference, one Gaussian (by the walkers' scatter,
 or by their scores, which tell it from few), mixtures of Gaussians and the product of one-dimensional mixtures
-by the mean `log q`. Descents (`D -> 0`) from walkers and from where they began then look for a mode that
-carries more mass, by Laplace's approximation, than the walkers there show: behind a first-order transition (a
-narrow spike in a wide slab) no thermal path finds it. Such a mode becomes a component of the reference. A
-broad leg stays in the mixture.
+by the mean `log q`. A mode that descents found and the walkers overlooked becomes a component of the
+reference. A broad leg stays in the mixture.
 """
 
 from typing import NamedTuple
@@ -15,26 +13,31 @@ import jax
 import jax.numpy as jnp
 
 from qdesampler.kernels import tempering_reference as references
+from qdesampler.kernels.tempering_descents import descend_from, starts_of_descents
 from qdesampler.kernels.tempering_mixture import fit_mixture, fit_product
 from qdesampler.kernels.tempering_path import Evaluate, TemperingPath
 from qdesampler.kernels.tempering_reference import DENSE_DIMENSIONS, Reference, broad
 from qdesampler.kernels.tempering_walkers import Walkers, resample, target_log_weights
-from qdesampler.solvers.descent import advance, next_point, start_descent
 from qdesampler.solvers.metric import dense_matrix, fit_metric, identity_metric
 
-__all__ = ["PRODUCT", "FittedReference", "fit_reference", "room_for", "with_reference"]
+__all__ = [
+    "PRODUCT",
+    "FittedReference",
+    "fit_reference",
+    "outside",
+    "peak_reference",
+    "room_for",
+    "with_reference",
+]
 
 PRODUCT = -1  # the kind of a reference that is a product
 _FEW, _MIXTURE, _RICH = 4, 16, 64  # Gaussians of a mixture: in many dimensions, always, in few dimensions
 _RICH_DIMENSIONS = 16
 _DRAWS = 4  # walkers per population's size that a fit sees
-_SPARE = 2  # the overlooked mode, and the broad leg
+_SPARE = 2  # the overlooked mode, and the broad leg: their places from the end are
+_PEAK, _BROAD = 2, 1
 BROAD_SHARE = 0.05
-_DESCENTS, _MOST_POPULATIONS = 4, 4  # of each population, and of its beginnings; of at most so many
-_MEMORY, _MOST_STEPS = 16, 200
-_LEAST_SHARE, _MOST_SHARE = 0.02, 0.9
 COVERAGE = 6.0  # of the squared distance from a Gaussian's centre, in its own standard deviations
-_SEEN = 0.25  # of its predicted mass that walkers must show for a mode to count as seen
 
 
 class FittedReference(NamedTuple):
@@ -45,6 +48,7 @@ class FittedReference(NamedTuple):
         components: Gaussians chosen, 0 where the broad reference stays, `PRODUCT` for the product.
         uncovered: share of held-out walkers that lie outside all of them.
         hidden_share: mass, by Laplace, of a mode that descents found and walkers had not; 0 for none.
+        alone: whether all descents ended in one mode.
         num_evals: evaluations spent.
     """
 
@@ -52,6 +56,7 @@ class FittedReference(NamedTuple):
     components: jax.Array
     uncovered: jax.Array
     hidden_share: jax.Array
+    alone: jax.Array
     num_evals: jax.Array
 
 
@@ -192,7 +197,7 @@ def fit_reference(
 
     def judge(reference):
         value = jnp.mean(jax.vmap(lambda x: references.log_density(reference, x))(judging))
-        return jnp.where(jnp.isfinite(value), value, -jnp.inf), _covered(reference, judging)
+        return jnp.where(jnp.isfinite(value), value, -jnp.inf), jnp.mean(_inside(reference, judging))
 
     likelihoods, covers = jax.vmap(judge)(jax.tree.map(lambda leaf: leaf[0], candidates))
     best = jnp.argmax(likelihoods)
@@ -201,102 +206,58 @@ def fit_reference(
     sound = jnp.all(jnp.stack([jnp.all(~jnp.isnan(leaf)) for leaf in jax.tree.leaves(chosen)]))
     chosen = jax.tree.map(lambda a, b: jnp.where(sound, a, b), chosen, wide)
     components = jnp.where(sound, jnp.asarray(kinds)[best], 0)
-    share, evals = jnp.zeros(()), jnp.zeros((), int)
+    share, alone, evals = jnp.zeros(()), jnp.zeros((), bool), jnp.zeros((), int)
     room = wide.log_weights.size
     if dim <= DENSE_DIMENSIONS:
-        starts = _starts(points.reshape(populations, per_population, dim), every[0])
+        starts = starts_of_descents(points.reshape(populations, per_population, dim), every[0])
 
         def looked():
-            return _overlooked(points, weights, log_z, starts, every[0], evaluate)
+            return descend_from(starts, points, weights, log_z, every[0], evaluate)
 
         def nothing():
             return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(looked))
 
-        mean, whitener, share, evals = jax.lax.cond(look, looked, nothing)
-        whitener = jnp.where(share > 0, whitener, wide.whiteners[0])
-        chosen = references.add_component(chosen, room - 2, mean, whitener, share)
+        mean, whitener, share, alone, evals = jax.lax.cond(look, looked, nothing)
+        whitener = jnp.where(look, whitener, wide.whiteners[0])
+        chosen = references.add_component(chosen, room - _PEAK, mean, whitener, share)
     broad_share = jnp.where(components == 0, 0, BROAD_SHARE)
     keep = (components != 0) | (share > 0)
     broad_share = jnp.where(keep, jnp.maximum(broad_share, BROAD_SHARE), 0)
-    chosen = references.add_component(chosen, room - 1, wide.means[0], wide.whiteners[0], broad_share)
-    return FittedReference(chosen, components, 1 - covered, share, evals)
+    chosen = references.add_component(chosen, room - _BROAD, wide.means[0], wide.whiteners[0], broad_share)
+    return FittedReference(chosen, components, 1 - covered, share, alone, evals)
 
 
-def _starts(points: jax.Array, draws: jax.Array) -> jax.Array:
-    """Where descents begin: half at draws of the target, half where populations began.
+def peak_reference(fit: FittedReference, wide: Reference) -> Reference:
+    """The Gaussian at the top of the mode that descents found, and the broad leg."""
+    room = wide.log_weights.size
+    top = jnp.full_like(wide.log_weights, -jnp.inf).at[room - _PEAK].set(0)
+    none = jnp.full_like(wide.product_log_weight, -jnp.inf)
+    peak = fit.reference._replace(log_weights=top, product_log_weight=none)
+    return references.add_component(
+        peak, room - _BROAD, wide.means[0], wide.whiteners[0], jnp.asarray(BROAD_SHARE)
+    )
 
-    The latter see every basin that is broad enough, also one that a small population lost on its way.
-    """
-    few = min(points.shape[0], _MOST_POPULATIONS)
-    first = points[:few, :_DESCENTS].reshape(-1, points.shape[-1])
-    return jnp.concatenate([draws[: _DESCENTS * few], first])
+
+def outside(walkers: Walkers, path: TemperingPath, reference: Reference) -> jax.Array:
+    """Log of the target's mass that walkers found outside `reference` (its broad leg aside), unnormalised."""
+    room = reference.log_weights.size
+    narrow = reference._replace(log_weights=reference.log_weights.at[room - _BROAD].set(-jnp.inf))
+
+    def one(walkers):
+        points = jax.vmap(lambda x: path.point(x, reference.means.shape[1]))(walkers.replicas.position)
+        weights = jnp.where(_inside(narrow, points), -jnp.inf, target_log_weights(walkers, path))
+        used = walkers.used * (weights.size // walkers.fractions.size)
+        return jax.nn.logsumexp(weights) - jnp.log(used)
+
+    values = jax.vmap(one)(walkers)
+    return jax.nn.logsumexp(values) - jnp.log(values.size)
 
 
-def _covered(reference: Reference, points: jax.Array) -> jax.Array:
-    """The share of points within `COVERAGE` standard deviations' worth of some component in use."""
+def _inside(reference: Reference, points: jax.Array) -> jax.Array:
+    """Which points are within `COVERAGE` standard deviations' worth of some component in use."""
     dim = points.shape[1]
 
     def nearest(x):
         return jnp.min(references.squared_distances(reference, x))
 
-    return jnp.mean(jax.vmap(nearest)(points) < dim + COVERAGE * jnp.sqrt(2.0 * dim))
-
-
-def _overlooked(points, weights, log_z, starts, spread, evaluate):
-    """The end of a descent with most unseen mass: mean, whitener, share of the mass, evaluations."""
-    dim = starts.shape[1]
-    scale = jnp.maximum(jnp.std(spread, 0), 1e-6 * (1 + jnp.abs(jnp.mean(spread, 0))))
-
-    def scaled(y):
-        value, score = evaluate(y * scale)
-        return value, score * scale
-
-    def begin(x):
-        y = x / scale
-        return start_descent(y, *scaled(y), min(_MEMORY, dim + 2))
-
-    def going(carry):
-        descent, steps = carry
-        return ~descent.arrived & (steps < _MOST_STEPS)
-
-    def move(carry):
-        descent, steps = carry
-        y = next_point(descent)
-        return advance(descent, y, *scaled(y)), steps + 1
-
-    def descend(x):
-        descent, steps = jax.lax.while_loop(going, move, (begin(x), jnp.zeros((), int)))
-        curvature = jax.jacfwd(lambda y: -scaled(y)[1])(descent.position)
-        curvature = 0.5 * (curvature + curvature.T)
-        factor = jnp.linalg.cholesky(curvature)  # H = F F', NaN unless positive definite
-        diagonal = jnp.diagonal(factor)
-        log_mass = (
-            descent.log_density
-            + 0.5 * dim * jnp.log(2 * jnp.pi)
-            - jnp.sum(jnp.log(diagonal))
-            + jnp.sum(jnp.log(scale))
-        )
-        sound = jnp.isfinite(log_mass) & descent.arrived & jnp.all(jnp.isfinite(factor))
-        # Flatter than the walkers' own spread in some direction: no Gaussian peak.
-        sound &= jnp.min(jnp.where(jnp.isnan(diagonal), 0, diagonal)) > 0.1
-        return descent.position * scale, factor, jnp.where(sound, log_mass, -jnp.inf), steps + 1 + dim
-
-    means, factors, masses, evals = jax.vmap(descend)(starts)
-    shares = jax.nn.sigmoid(masses - log_z)
-    probability = jax.nn.softmax(weights)
-
-    def seen(mean, factor):
-        offset = (points - mean) / scale
-        distance = jnp.sum((offset @ factor) ** 2, 1)
-        return jnp.sum(jnp.where(distance < dim + 3 * jnp.sqrt(2.0 * dim), probability, 0))
-
-    hidden = jax.vmap(seen)(means, factors) < _SEEN * shares
-    hidden &= shares > _LEAST_SHARE
-    best = jnp.argmax(jnp.where(hidden, shares, -1))
-    # A lower triangular P with P'P = F F': the reversed Cholesky factor.
-    precision = factors[best] @ factors[best].T
-    precision = jnp.where(hidden[best], precision, jnp.eye(dim, dtype=precision.dtype))
-    reverse = jnp.linalg.cholesky(precision[::-1, ::-1])[::-1, ::-1]
-    whitener = reverse.T / scale
-    share = jnp.where(hidden[best], jnp.minimum(shares[best], _MOST_SHARE), 0)
-    return jnp.where(share > 0, means[best], 0), whitener, share, jnp.sum(evals)
+    return jax.vmap(nearest)(points) < dim + COVERAGE * jnp.sqrt(2.0 * dim)

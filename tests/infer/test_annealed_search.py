@@ -57,10 +57,10 @@ def test_one_plain_mode_far_inside_its_prior_is_found_for_little(run):
 @pytest.fixture
 def trail():
     """A leg without walkers: it finds the evidences it is told, in order, and notes how it was asked."""
-    asked = []
+    asked, begun = [], []
     zero = jnp.zeros((2,))
 
-    def make(evidences, *, components=16, direct=0.5, hidden=0.0):
+    def make(evidences, *, components=16, direct=0.5, hidden=0.0, alone=False, centre=0.0):
         wide = references.broad(jnp.zeros(1), jnp.ones(1), 2)
         evaluate = jax.value_and_grad(lambda x: -0.5 * jnp.sum(x**2))
         small = WalkerSettings(walkers=16, stages=2)
@@ -71,20 +71,22 @@ def trail():
         def leg(keys, begin, settings, rich, look):
             number = len(asked)
             asked.append((settings.walkers, rich, look))
+            begun.append(begin)
             shift = jnp.asarray(evidences[number], jnp.float32)[:, None]
             walkers = one._replace(log_mixture=one.log_mixture - shift)
             fit = FittedReference(
-                wide,
+                wide._replace(means=wide.means + centre),
                 jnp.asarray(components),
                 jnp.zeros(()),
                 jnp.asarray(hidden if number == 0 else 0.0),
+                jnp.asarray(alone),
                 jnp.zeros((), int),
             )
             return Start(walkers, wide, fit, zero, zero, zero, jnp.full(2, direct), jnp.full(2, 10))
 
         return leg, wide
 
-    return make, asked
+    return make, asked, begun
 
 
 def found_by(leg, wide, pilot=False, again=lambda found: True):
@@ -93,7 +95,7 @@ def found_by(leg, wide, pilot=False, again=lambda found: True):
 
 
 def test_legs_end_when_the_evidence_has_settled(trail):
-    make, asked = trail
+    make, asked, _ = trail
     found = found_by(*make([(0, 0.1), (2, 2.1), (2.5, 2.6), (2.55, 2.6), (9, 9)], hidden=0.4))
     assert len(asked) == 4
     assert [look for _, _, look in asked] == [True, False, False, False]
@@ -102,19 +104,19 @@ def test_legs_end_when_the_evidence_has_settled(trail):
 
 
 def test_legs_that_do_not_settle_are_as_many_as_are_allowed(trail):
-    make, asked = trail
+    make, asked, _ = trail
     found_by(*make([(number, number) for number in range(20)]))
     assert len(asked) == MOST_LEGS
 
 
 def test_no_leg_starts_from_a_reference_that_is_not_taken(trail):
-    make, asked = trail
+    make, asked, _ = trail
     found_by(*make([(0, 0.1), (5, 5)]), again=lambda found: False)
     assert len(asked) == 1
 
 
 def test_a_pilot_is_enough_only_where_it_saw_one_gaussian(trail):
-    make, asked = trail
+    make, asked, _ = trail
     found_by(*make([(0, 0.1)] * 3, components=1, direct=0.9), pilot=True)
     assert asked == [(64, False, True), (64, False, False)]
     for other in ({"components": 16}, {"hidden": 0.3}, {"direct": 0.5}):
@@ -123,6 +125,29 @@ def test_a_pilot_is_enough_only_where_it_saw_one_gaussian(trail):
         assert asked[0] == (64, False, True)
         assert asked[-1][:2] == (256, True)
         assert np.all(np.asarray(found.num_evals) == 10 * len(asked))
+
+
+def test_a_pilot_goes_on_from_the_only_top_that_descents_found(trail):
+    make, asked, begun = trail
+    evidences = [(-40, -40.1), (0, 0.1)]
+    found = found_by(*make(evidences, components=1, direct=0.9, hidden=0.9, alone=True), pilot=True)
+    assert asked == [(64, False, True), (64, False, False)]
+    assert np.allclose(np.exp(begun[1].log_weights), [0.95, 0.05])
+    assert float(found.fit.hidden_share) == 0
+    # several tops; or a first leg that saw as much outside of what comes of the only one
+    for other in ({"alone": False}, {"alone": True, "centre": 100.0, "first": 0.0}):
+        asked.clear()
+        evidences = [(other.pop("first", -40),) * 2] + [(0, 0.1)] * 12
+        found_by(*make(evidences, components=1, direct=0.9, hidden=0.9, **other), pilot=True)
+        assert asked[-1][:2] == (256, True)
+
+
+def test_with_one_top_alone_a_settled_pilot_needs_less_acceptance(trail):
+    make, asked, _ = trail
+    for alone, direct, walkers in ((True, 0.5, 64), (False, 0.5, 256), (True, 0.25, 256)):
+        asked.clear()
+        found_by(*make([(0, 0.1)] * 12, components=1, direct=direct, alone=alone), pilot=True)
+        assert asked[-1][0] == walkers
 
 
 def test_fresh_draws_of_the_target_itself_are_all_accepted_and_of_a_shifted_one_few():

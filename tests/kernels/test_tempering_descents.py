@@ -1,0 +1,80 @@
+"""What descents tell beside walkers: one top alone, or several, and what walkers had not seen."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from qdesampler.kernels import tempering_reference as references
+from qdesampler.kernels.tempering_descents import descend_from
+from qdesampler.kernels.tempering_fit import outside
+from qdesampler.kernels.tempering_path import GeometricPath
+from qdesampler.kernels.tempering_walkers import WalkerSettings, run_walkers
+
+DIM = 3
+
+
+def normal(x, mean, scale, weight=1.0):
+    distance = jnp.sum(((x - mean) / scale) ** 2)
+    return jnp.log(weight) - 0.5 * distance - DIM * (jnp.log(scale) + 0.5 * jnp.log(2 * jnp.pi))
+
+
+def together(*parts):
+    return lambda x: jax.nn.logsumexp(jnp.stack([normal(x, *part) for part in parts]))
+
+
+TARGETS = {
+    "one": together((1.0, 0.5)),
+    "two": together((3.0, 0.5, 0.3), (-3.0, 0.5, 0.7)),
+    "next to nothing": together((3.0, 0.5, 1e-5), (-3.0, 0.5, 1.0)),
+    "spike in slab": together((0.0, 0.02, 0.9), (0.0, 1.0, 0.1)),
+}
+
+
+@pytest.fixture(scope="module")
+def found():
+    """Descents from places all over, beside walkers that saw the slab, or the mode at `walkers`, only."""
+
+    def look(name, walkers, scale):
+        evaluate = jax.value_and_grad(TARGETS[name])
+        points = walkers + scale * jax.random.normal(jax.random.key(0), (256, DIM))
+        starts = 4 * jax.random.normal(jax.random.key(1), (16, DIM))
+        run = jax.jit(lambda: descend_from(starts, points, jnp.zeros(256), jnp.zeros(()), points, evaluate))
+        return run()
+
+    return look
+
+
+@pytest.mark.parametrize(
+    ("name", "walkers", "scale", "alone", "hidden"),
+    [
+        ("one", 1.0, 0.5, True, False),
+        ("two", 3.0, 0.5, False, True),
+        ("next to nothing", -3.0, 0.5, True, False),
+        ("spike in slab", 0.0, 1.0, True, True),
+    ],
+)
+def test_one_top_or_several_and_what_is_unseen(found, name, walkers, scale, alone, hidden):
+    ends = found(name, walkers, scale)
+    assert bool(ends.alone) is alone
+    assert (float(ends.share) > 0) is hidden
+    assert int(ends.num_evals) >= 16 * (1 + DIM)
+
+
+def test_the_top_and_its_curvature_are_those_of_the_unseen_mode(found):
+    ends = found("two", 3.0, 0.5)
+    assert np.allclose(ends.mean, -3, atol=0.3)
+    assert np.allclose(ends.whitener.T @ ends.whitener, np.eye(DIM) / 0.25, atol=0.1)
+    assert np.allclose(ends.share, 0.7 / 1.7, atol=0.02)  # log Z is given as 0: sigmoid(log 0.7)
+
+
+def test_mass_outside_a_reference_is_what_walkers_found_there():
+    evaluate = jax.value_and_grad(together((3.0, 0.5, 0.3), (-3.0, 0.5, 0.7)))
+    wide, path = references.broad(jnp.zeros(DIM), jnp.full(DIM, 3.0), 2), GeometricPath()
+    settings = WalkerSettings(walkers=512)
+    run = jax.jit(jax.vmap(lambda key: run_walkers(key, evaluate, wide, path, settings)))
+    walkers = run(jax.random.split(jax.random.key(0), 4))
+    one = references.broad(jnp.full(DIM, -3.0), jnp.full(DIM, 0.5), 2)
+    with_broad = references.add_component(one, 1, wide.means[0], wide.whiteners[0], jnp.asarray(0.05))
+    # four populations of 512 know the smaller mode's mass to about a tenth
+    assert float(jnp.exp(outside(walkers, path, with_broad))) == pytest.approx(0.3, rel=0.3)
