@@ -69,7 +69,8 @@ class AnnealedQDE(TargetKernel):
         num_rungs: of the ladder, at least 2 (the reference counts); None: from the barrier.
         max_rungs: most rungs that None may choose.
         num_walkers: of the population of each chain, at least 16. None: 256, after a pilot of 128 over all
-            chains (32 a chain at least), which is all where it sees one Gaussian whose draws are accepted.
+            chains (32 a chain at least), which is all where it sees one Gaussian whose draws are accepted, at
+            once or from the top in which all descents ended.
         max_steps: most leapfrog steps of a trajectory.
         target_accept_prob: what step sizes aim at.
         init_strategy: NumPyro's per-site start, used for the structure of a model's sites.

@@ -129,7 +129,7 @@ def test_a_pilot_is_enough_only_where_it_saw_one_gaussian(trail):
 
 def test_a_pilot_goes_on_from_the_only_top_that_descents_found(trail):
     make, asked, begun = trail
-    evidences = [(-40, -40.1), (0, 0.1)]
+    evidences = [(-40, -40.1), (0, 0.01)]
     found = found_by(*make(evidences, components=1, direct=0.9, hidden=0.9, alone=True), pilot=True)
     assert asked == [(64, False, True), (64, False, False)]
     assert np.allclose(np.exp(begun[1].log_weights), [0.95, 0.05])
