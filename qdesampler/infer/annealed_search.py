@@ -43,7 +43,7 @@ def search(
     pilot: bool,
     again: Callable[[Start], bool],
 ) -> Start:
-    """A pilot of few walkers, which is all where it sees one Gaussian; else the populations of `settings`.
+    """A pilot of few walkers, which is all where there is one Gaussian; else the populations of `settings`.
 
     Args:
         leg: runs the walkers of one leg.

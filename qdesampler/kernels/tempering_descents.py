@@ -127,8 +127,8 @@ def descend_from(
     hidden &= shares > _LEAST_SHARE
     highest = jnp.argmax(jnp.where(masses > -jnp.inf, tops, -jnp.inf))
     sound = masses[highest] > -jnp.inf
-    nothing = jnp.maximum(masses, tops - tops[highest] + masses[highest] + _WIDER * dim)
-    nothing = jnp.where(masses > -jnp.inf, masses, nothing) < masses[highest] + jnp.log(_NOTHING)
+    most = jnp.where(masses > -jnp.inf, masses, tops - tops[highest] + masses[highest] + _WIDER * dim)
+    nothing = most < masses[highest] + jnp.log(_NOTHING)
     near = distances(means[highest], factors[highest], means) < dim + _RADIUS * jnp.sqrt(2.0 * dim)
     alone = sound & jnp.all(near | nothing)
     unseen = jnp.argmax(jnp.where(hidden, masses, -jnp.inf))
