@@ -143,6 +143,7 @@ def plain_tempering(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
             averaging=jax.vmap(start_averaging)(steps[1:]),
             step_sizes=steps,
             num_steps=jnp.asarray(3, int),
+            move_every=jnp.ones((), int),
             round_sums=jnp.zeros((3, rungs - 1)),
             round_count=jnp.zeros((), int),
             kept=empty_sums(rungs),

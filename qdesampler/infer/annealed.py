@@ -46,8 +46,8 @@ class AnnealedQDE(TargetKernel):
     the product of all rungs invariant, and its draws are those of the posterior's rung.
 
     Before the warm-up a population of persistent walkers is annealed from a broad Gaussian: it fills the
-    modes and gives the first rungs, metrics and evidence. From the walkers a mixture of Gaussians is fitted;
-    where it covers them it replaces the broad Gaussian as the reference: walkers set out again from there,
+    modes and gives the first rungs, metrics and evidence. From the walkers a reference is fitted (mixtures of
+    Gaussians, or a chain whose widths depend on the place); where it covers them it replaces the broad Gaussian as the reference: walkers set out again from there,
     until the evidence has settled (`qdesampler.infer.annealed_search`), then the ladder, of two rungs where
     fresh draws of the reference are accepted. The warm-up places the rungs at equal shares of the measured
     barrier and tunes step sizes, which follow the score where that is far from linear
@@ -71,7 +71,7 @@ class AnnealedQDE(TargetKernel):
         num_walkers: of the population of each chain, at least 16. None: 256, after a pilot of 128 over all
             chains (32 a chain at least), which is all where it sees one Gaussian whose draws are accepted, at
             once or from the top in which all descents ended.
-        max_steps: most leapfrog steps of a trajectory.
+        max_steps: most leapfrog steps of a walker's trajectory; between swaps of a ladder four at most.
         target_accept_prob: what step sizes aim at.
         init_strategy: NumPyro's per-site start, used for the structure of a model's sites.
         forward_mode_differentiation: differentiate forwards.
@@ -243,6 +243,7 @@ class AnnealedQDE(TargetKernel):
         warming = state.i < ladder.num_warmup
         evals = info.num_evals + state.pending_evals
         counted = state.i + 1 - jnp.where(warming, 0, ladder.num_warmup)
+        accept_prob = jnp.where(info.moved, info.target_accept_prob, state.accept_prob)
         z, energy, gradient = self._posterior_rung(ladder, unravel, batched)
         return AnnealedState(
             i=state.i + 1,
@@ -253,9 +254,8 @@ class AnnealedQDE(TargetKernel):
             num_evals=evals,
             warmup_evals=state.warmup_evals + jnp.where(warming, evals, 0),
             pending_evals=jnp.zeros_like(state.pending_evals),
-            accept_prob=info.target_accept_prob,
-            mean_accept_prob=state.mean_accept_prob
-            + (info.target_accept_prob - state.mean_accept_prob) / counted,
+            accept_prob=accept_prob,
+            mean_accept_prob=state.mean_accept_prob + (accept_prob - state.mean_accept_prob) / counted,
             diverging=info.diverging | ~jnp.isfinite(energy),
             adapt_state=AnnealedAdaptState(ladder.step_sizes[..., -1], ladder),
             rng_key=rng_key,

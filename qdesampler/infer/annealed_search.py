@@ -13,7 +13,7 @@ import numpy as np
 
 from qdesampler.infer.annealed_start import MOST_UNCOVERED, Start
 from qdesampler.infer.evidence import error_of_populations
-from qdesampler.kernels.tempering_fit import outside, peak_reference
+from qdesampler.kernels.tempering_fit import CHAIN, outside, peak_reference
 from qdesampler.kernels.tempering_path import TemperingPath
 from qdesampler.kernels.tempering_reference import Reference
 from qdesampler.kernels.tempering_walkers import WalkerSettings, target_log_weights
@@ -28,9 +28,10 @@ MOST_LEGS = 6
 _SETTLED, _AT_MOST = 0.1, 0.15
 _PLAIN_ERROR, _PLAIN_DIRECT = 0.1, 0.7  # error of the walkers and acceptance that need no second opinion
 _PILOT, _PILOT_LEAST = 128, 32  # walkers of the pilot over all chains, and of one chain at least
-_PILOT_ESS, _PILOT_MOVES, _PILOT_STEPS = 0.15, 1, 4
+_PILOT_ESS, _PILOT_MOVES, _PILOT_STEPS = 0.1, 1, 3
 # Acceptance from end to end: the pilot is enough, is enough where there is one mode alone, or is no use.
 _PILOT_DIRECT, _ALONE_DIRECT, _HOPELESS = 0.7, 0.3, 0.2
+_ATTEMPTS = 2  # at the legs after the first
 _ELSEWHERE = 1e-4  # of the evidence; of few walkers it may be nats too low
 
 
@@ -71,8 +72,9 @@ def search(
 def _pilot(leg, keys, wide, path, settings) -> tuple[Start, bool]:
     """Few walkers, and whether they are enough.
 
-    Where some went astray but all descents ended in one mode, the next leg starts from its top; what the
-    first leg saw outside of what comes of that must not count.
+    Where some went astray but all descents ended in one mode, the next leg starts from its top. Where later
+    legs went astray they are walked once more. What the first leg saw outside of what comes of either must
+    not count.
     """
     size = max(_PILOT_LEAST, -(-_PILOT // keys.shape[0]))
     steps = min(settings.max_steps, _PILOT_STEPS)
@@ -84,15 +86,22 @@ def _pilot(leg, keys, wide, path, settings) -> tuple[Start, bool]:
     if not (plain or alone):
         return first, False
     begin = first.fit.reference if plain else peak_reference(first.fit, wide)
-    found, settled = _legs(
-        leg, keys, first, begin, path, few, False, lambda found: _is_plain(found, _HOPELESS)
-    )
-    enough = _is_plain(found, _PILOT_DIRECT) or (alone and settled and _is_plain(found, _ALONE_DIRECT))
-    if enough and not plain:
+    found = first
+    for attempt in range(_ATTEMPTS):
+        keys_legs, keys = _split(keys)
+        spent = first._replace(num_evals=found.num_evals)
+        found, settled = _legs(
+            leg, keys_legs, spent, begin, path, few, False, lambda found: _is_plain(found, _HOPELESS)
+        )
+        good = _is_plain(found, _PILOT_DIRECT) or (alone and settled and _is_plain(found, _ALONE_DIRECT))
+        if not good:
+            continue
+        if plain and not attempt:
+            return found, True
         elsewhere = float(outside(first.walkers, path, found.fit.reference))
-        enough = elsewhere < _evidence(found, path)[0] + np.log(_ELSEWHERE)
         found = found._replace(fit=found.fit._replace(hidden_share=jnp.zeros_like(found.fit.hidden_share)))
-    return found, enough
+        return found, elsewhere < _evidence(found, path)[0] + np.log(_ELSEWHERE)
+    return found, False
 
 
 def _legs(leg, keys, found, begin, path, settings, rich, again) -> tuple[Start, bool]:
@@ -132,5 +141,5 @@ def _is_plain(found: Start, least: float) -> bool:
     """All walkers arrived, one Gaussian covers them, and its draws are accepted."""
     fit, walkers = found.fit, found.walkers
     last = jnp.take_along_axis(walkers.fractions, walkers.used[:, None] - 1, axis=1)
-    plain = (fit.components == 1) & (fit.uncovered <= MOST_UNCOVERED)
+    plain = ((fit.components == 1) | (fit.components == CHAIN)) & (fit.uncovered <= MOST_UNCOVERED)
     return bool(plain & jnp.all(last >= 1) & (jnp.mean(found.direct) >= least))

@@ -32,8 +32,9 @@ __all__ = ["Ladder", "LadderInfo", "SHORTEST_WARMUP", "ladder_step", "start_ladd
 SHORTEST_WARMUP = 32
 _ROUNDS = (8, 4, 2, 1)  # the warm-up over each of these is where a round ends
 _LEAST_TERM = 1e-6
-_FRESH = 0.85  # acceptance of swaps between two rungs above which single steps do
-_BETWEEN_FRESH = 4  # most steps below: where fresh draws are rare, as in tails, moves have to be local
+_FRESH = 0.85  # acceptance of swaps between two rungs above which single steps do, now and then
+_NOW_AND_THEN = 4  # iterations from one to the next: fresh draws do the rest
+_MOST_STEPS = 4  # of a trajectory between two swaps: longer ones do not mix a ladder faster
 
 
 class LadderInfo(NamedTuple):
@@ -42,6 +43,7 @@ class LadderInfo(NamedTuple):
     Attributes:
         accept_prob: mean acceptance of the trajectories.
         target_accept_prob: acceptance of the trajectory on the rung of the target.
+        moved: whether there were trajectories; without, the acceptances are 1.
         energy: total energy of the kept point on the rung of the target.
         diverging: whether that trajectory diverged.
         num_evals: evaluations of the target.
@@ -49,6 +51,7 @@ class LadderInfo(NamedTuple):
 
     accept_prob: jax.Array
     target_accept_prob: jax.Array
+    moved: jax.Array
     energy: jax.Array
     diverging: jax.Array
     num_evals: jax.Array
@@ -70,12 +73,14 @@ class Ladder(NamedTuple):
         averaging: search for the step sizes above the reference, one a rung.
         step_sizes: in use, shape `(rungs,)`.
         num_steps: of every trajectory.
+        move_every: iterations from one trajectory to the next.
         round_sums: of this round: rejections and the two bridge terms, shape `(3, pairs)`.
         round_count: iterations of this round.
         kept: sums over iterations after the warm-up.
         walker_log_evidence: what the last leg of walkers found before.
         hidden_share: mass of a mode that descents found and walkers had not.
-        components: Gaussians of the fitted reference; 0 where it is the broad one, -1 for the product.
+        components: Gaussians of the fitted reference; 0 where it is the broad one, -1 for the product, -2 for
+            the chain.
     """
 
     iteration: jax.Array
@@ -90,6 +95,7 @@ class Ladder(NamedTuple):
     averaging: DualAveraging
     step_sizes: jax.Array
     num_steps: jax.Array
+    move_every: jax.Array
     round_sums: jax.Array
     round_count: jax.Array
     kept: KeptSums
@@ -98,13 +104,15 @@ class Ladder(NamedTuple):
     components: jax.Array
 
 
-def _steps(step_sizes: jax.Array, local_scales: jax.Array, max_steps: int, swaps: ArrayLike) -> jax.Array:
-    """For all rungs above the reference alike; two rungs that swap well live on fresh draws."""
+def _steps(
+    step_sizes: jax.Array, local_scales: jax.Array, max_steps: int, swaps: ArrayLike
+) -> tuple[jax.Array, jax.Array]:
+    """For all rungs above the reference, and how often: two that swap well live on fresh draws."""
     typical = step_sizes * jnp.where(local_scales > 0, local_scales, 1)
-    steps = steps_for(jnp.exp(jnp.mean(jnp.log(typical))), jnp.zeros(()), max_steps)
-    if step_sizes.size > 1:
-        return steps
-    return jnp.where(jnp.asarray(swaps) >= _FRESH, 1, jnp.minimum(steps, _BETWEEN_FRESH))
+    most = min(max_steps, _MOST_STEPS)
+    steps = steps_for(jnp.exp(jnp.mean(jnp.log(typical))), jnp.zeros(()), most)
+    fresh = (step_sizes.size == 1) & (jnp.asarray(swaps) >= _FRESH)
+    return jnp.where(fresh, 1, steps), jnp.where(fresh, _NOW_AND_THEN, 1)
 
 
 def start_ladder(
@@ -148,6 +156,7 @@ def start_ladder(
     step_sizes = jnp.full((rungs,), walkers.step_size, dtype)
     log_z = log_normalisers_at(walkers, path, fractions)
     centres = jnp.diff(log_z)
+    num_steps, move_every = _steps(step_sizes[1:], local_scales[1:], max_steps, 0.0)
     log_evidence = jax.nn.logsumexp(target_log_weights(walkers, path)) - jnp.log(walkers.used * per_stage)
     return Ladder(
         iteration=jnp.zeros((), int),
@@ -161,7 +170,8 @@ def start_ladder(
         local_scales=local_scales,
         averaging=jax.vmap(start_averaging)(step_sizes[1:]),
         step_sizes=step_sizes,
-        num_steps=_steps(step_sizes[1:], local_scales[1:], max_steps, 0.0),
+        num_steps=num_steps,
+        move_every=move_every,
         round_sums=jnp.zeros((3, rungs - 1), dtype),
         round_count=jnp.zeros((), int),
         kept=empty_sums(rungs),
@@ -193,6 +203,8 @@ def ladder_step(
     warming = ladder.iteration < ladder.num_warmup
     # Two rungs are one pair, which need not wait for its turn.
     parity = ladder.iteration % 2 if rungs > 2 else jnp.zeros((), int)
+    moves = ladder.iteration % ladder.move_every == 0
+    num_steps = jnp.where(moves, ladder.num_steps, 0)
     replicas, source, seen, moved = sweep(
         key,
         ladder.replicas,
@@ -202,7 +214,7 @@ def ladder_step(
         ladder.fractions,
         ladder.metrics,
         ladder.step_sizes,
-        ladder.num_steps,
+        num_steps,
         ladder.local_scales,
         parity,
     )
@@ -212,6 +224,7 @@ def ladder_step(
     averaging = jax.vmap(update_averaging, in_axes=(0, 0, None))(
         ladder.averaging, moved.accept_prob, target_accept_prob
     )
+    averaging = jax.tree.map(lambda a, b: jnp.where(moves, a, b), averaging, ladder.averaging)
     terms = jnp.stack(
         [
             1 - seen.accept_prob,
@@ -237,10 +250,11 @@ def ladder_step(
     new = jax.tree.map(lambda a, b: jnp.where(warming, a, b), adapted, sampled)
     replicas = jax.vmap(at_rung)(replicas, jax.vmap(path.coefficients)(new.fractions))
     new = new._replace(iteration=ladder.iteration + 1, replicas=replicas, directions=directions)
-    evals = ((rungs - 1) * ladder.num_steps + 1) * path.slices
+    evals = ((rungs - 1) * num_steps + 1) * path.slices
     info = LadderInfo(
         accept_prob=jnp.mean(moved.accept_prob),
         target_accept_prob=moved.accept_prob[-1],
+        moved=moves,
         energy=moved.energy[-1],
         diverging=moved.diverging[-1],
         num_evals=evals,
@@ -256,12 +270,15 @@ def _end_round(ladder: Ladder, last: jax.Array, max_steps: int) -> Ladder:
     increments = ladder.centres + jnp.log(jnp.maximum(up, _LEAST_TERM) / jnp.maximum(down, _LEAST_TERM))
     log_z = jnp.concatenate([jnp.zeros(1, increments.dtype), jnp.cumsum(increments)])
     step_sizes = jnp.exp(ladder.averaging.log_average)
+    swaps = 1 - jnp.mean(rejections)
+    num_steps, move_every = _steps(step_sizes, ladder.local_scales[1:], max_steps, swaps)
     return ladder._replace(
         fractions=fractions,
         centres=jnp.diff(jnp.interp(fractions, ladder.fractions, log_z)),
         averaging=jax.vmap(start_averaging)(step_sizes),
         step_sizes=ladder.step_sizes.at[1:].set(step_sizes),
-        num_steps=_steps(step_sizes, ladder.local_scales[1:], max_steps, 1 - jnp.mean(rejections)),
+        num_steps=num_steps,
+        move_every=move_every,
         round_sums=jnp.zeros_like(ladder.round_sums),
         round_count=jnp.zeros_like(ladder.round_count),
     )

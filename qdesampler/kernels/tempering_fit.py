@@ -2,9 +2,9 @@ r"""The reference that walkers leave behind: their Gaussian ground states, and w
 
 All populations fit together: a mode that one of them lost is in another. Three of four (half of the walkers,
 where there is one) fit, the others choose between the broad reference, one Gaussian (by the walkers' scatter,
-or by their scores, which tell it from few), mixtures of Gaussians and the product of one-dimensional mixtures
-by the mean `log q`. A mode that descents found and the walkers overlooked becomes a component of the
-reference. A broad leg stays in the mixture.
+or by their scores, which tell it from few), a chain, mixtures of Gaussians and the product of one-dimensional
+mixtures by the mean `log q`. Walkers that are covered too thinly get components of their own, and a mode that
+descents found and the walkers overlooked becomes one. A broad leg stays in the mixture.
 """
 
 from typing import NamedTuple
@@ -13,14 +13,17 @@ import jax
 import jax.numpy as jnp
 
 from qdesampler.kernels import tempering_reference as references
+from qdesampler.kernels.tempering_chain import fit_chain
 from qdesampler.kernels.tempering_descents import descend_from, starts_of_descents
 from qdesampler.kernels.tempering_mixture import fit_mixture, fit_product
 from qdesampler.kernels.tempering_path import Evaluate, TemperingPath
-from qdesampler.kernels.tempering_reference import DENSE_DIMENSIONS, Reference, broad
+from qdesampler.kernels.tempering_reference import CHAIN_DIMENSIONS, DENSE_DIMENSIONS, Reference, broad
+from qdesampler.kernels.tempering_tails import TAILS, cover_tails
 from qdesampler.kernels.tempering_walkers import Walkers, resample, target_log_weights
 from qdesampler.solvers.metric import dense_matrix, fit_metric, identity_metric
 
 __all__ = [
+    "CHAIN",
     "PRODUCT",
     "FittedReference",
     "fit_reference",
@@ -30,12 +33,12 @@ __all__ = [
     "with_reference",
 ]
 
-PRODUCT = -1  # the kind of a reference that is a product
+PRODUCT, CHAIN = -1, -2  # the kinds of a reference that is a product, or a chain
 _FEW, _MIXTURE, _RICH = 4, 16, 64  # Gaussians of a mixture: in many dimensions, always, in few dimensions
 _RICH_DIMENSIONS = 16
 _DRAWS = 4  # walkers per population's size that a fit sees
-_SPARE = 2  # the overlooked mode, and the broad leg: their places from the end are
-_PEAK, _BROAD = 2, 1
+# Tails, the overlooked mode and the broad leg: their places from the end.
+_TAILS, _PEAK, _BROAD = TAILS + 2, 2, 1
 BROAD_SHARE = 0.05
 COVERAGE = 6.0  # of the squared distance from a Gaussian's centre, in its own standard deviations
 
@@ -45,7 +48,8 @@ class FittedReference(NamedTuple):
 
     Attributes:
         reference: the mixture.
-        components: Gaussians chosen, 0 where the broad reference stays, `PRODUCT` for the product.
+        components: Gaussians chosen, 0 where the broad reference stays, `PRODUCT` for the product, `CHAIN`
+            for the chain.
         uncovered: share of held-out walkers that lie outside all of them.
         hidden_share: mass, by Laplace, of a mode that descents found and walkers had not; 0 for none.
         alone: whether all descents ended in one mode.
@@ -62,7 +66,7 @@ class FittedReference(NamedTuple):
 
 def room_for(dim: int) -> int:
     """Components that a reference in `dim` dimensions has room for."""
-    return (_RICH if dim <= _RICH_DIMENSIONS else _MIXTURE) + _SPARE
+    return (_RICH if dim <= _RICH_DIMENSIONS else _MIXTURE) + _TAILS
 
 
 def with_reference(walkers: Walkers, reference: Reference, path: TemperingPath) -> Walkers:
@@ -136,16 +140,16 @@ def _candidates(
 
     found = [wide, padded(_by_scores(draws, scores))]
     found += [padded(fit_mixture(k, draws, size)) for k, size in zip(keys[1:], sizes, strict=True)]
-    if not rich:
-        return found, [0, 1, *sizes]
-    found.append(
-        wide._replace(
-            log_weights=jnp.full_like(wide.log_weights, -jnp.inf),
-            product_log_weight=jnp.zeros_like(wide.product_log_weight),
-            product=fit_product(keys[0], draws),
-        )
-    )
-    return found, [0, 1, *sizes, PRODUCT]
+    kinds = [0, 1, *sizes]
+    off = jnp.full_like(references.log_weights_of(wide), -jnp.inf)
+    if dim <= CHAIN_DIMENSIONS:
+        found.append(references.with_log_weights(wide, off.at[-1].set(0))._replace(chain=fit_chain(draws)))
+        kinds.append(CHAIN)
+    if rich:
+        alone = references.with_log_weights(wide, off.at[-2].set(0))
+        found.append(alone._replace(product=fit_product(keys[0], draws)))
+        kinds.append(PRODUCT)
+    return found, kinds
 
 
 def fit_reference(
@@ -171,6 +175,7 @@ def fit_reference(
     key_draws, key_fit = jax.random.split(key)
     dim = wide.means.shape[1]
     points, scores, weights, log_z = _pooled(walkers, path, dim)
+    log_densities = walkers.replicas.features[:, :, 1].reshape(-1)
     populations = walkers.used.size
     per_population = weights.size // populations
     count = _DRAWS * per_population // walkers.fractions.shape[1] * min(populations, 2)
@@ -180,15 +185,15 @@ def fit_reference(
 
     def drawn(key, mask):
         chosen = resample(key, jnp.where(mask, weights, -jnp.inf), count)
-        return points[chosen], scores[chosen]
+        return points[chosen], scores[chosen], log_densities[chosen]
 
     keys = jax.random.split(key_draws, 3)
-    (judging, _), every = drawn(keys[0], judges), drawn(keys[1], jnp.ones_like(judges))
+    (judging, *_), every = drawn(keys[0], judges), drawn(keys[1], jnp.ones_like(judges))
     # To be judged, and to be used: one program for both.
     both = jax.tree.map(lambda *leaves: jnp.stack(leaves), drawn(keys[2], ~judges), every)
     kinds: list[int] = []
 
-    def fitted(draws, scores):
+    def fitted(draws, scores, _):
         found, names = _candidates(key_fit, draws, scores, wide, rich)
         kinds[:] = names
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
@@ -208,6 +213,10 @@ def fit_reference(
     components = jnp.where(sound, jnp.asarray(kinds)[best], 0)
     share, alone, evals = jnp.zeros(()), jnp.zeros((), bool), jnp.zeros((), int)
     room = wide.log_weights.size
+    if rich and dim <= DENSE_DIMENSIONS and path.slices == 1:
+        widened, evals = cover_tails(chosen, room - _TAILS, every[0], every[2], log_z, evaluate)
+        taken = components != 0
+        chosen = jax.tree.map(lambda a, b: jnp.where(taken, a, b), widened, chosen)
     if dim <= DENSE_DIMENSIONS:
         starts = starts_of_descents(points.reshape(populations, per_population, dim), every[0])
 
@@ -217,7 +226,8 @@ def fit_reference(
         def nothing():
             return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(looked))
 
-        mean, whitener, share, alone, evals = jax.lax.cond(look, looked, nothing)
+        mean, whitener, share, alone, spent = jax.lax.cond(look, looked, nothing)
+        evals += spent
         whitener = jnp.where(look, whitener, wide.whiteners[0])
         chosen = references.add_component(chosen, room - _PEAK, mean, whitener, share)
     broad_share = jnp.where(components == 0, 0, BROAD_SHARE)
@@ -230,9 +240,8 @@ def fit_reference(
 def peak_reference(fit: FittedReference, wide: Reference) -> Reference:
     """The Gaussian at the top of the mode that descents found, and the broad leg."""
     room = wide.log_weights.size
-    top = jnp.full_like(wide.log_weights, -jnp.inf).at[room - _PEAK].set(0)
-    none = jnp.full_like(wide.product_log_weight, -jnp.inf)
-    peak = fit.reference._replace(log_weights=top, product_log_weight=none)
+    top = jnp.full_like(references.log_weights_of(wide), -jnp.inf).at[room - _PEAK].set(0)
+    peak = references.with_log_weights(fit.reference, top)
     return references.add_component(
         peak, room - _BROAD, wide.means[0], wide.whiteners[0], jnp.asarray(BROAD_SHARE)
     )

@@ -2,9 +2,9 @@ r"""References: the normalised densities that a ladder starts from.
 
 A reference can be drawn from exactly, so that the lowest rung forgets everything at every iteration, and its
 log density and score cost no evaluation of the target. A broad one, a single Gaussian, knows nothing of the
-target. A fitted one is made of the ground states that walkers have found: a mixture of Gaussians, or a
-product of one-dimensional states as Hartree's (`k^dim` modes for the price of `k dim` bumps), kept wide by a
-broad leg: a component that covers what no walker saw.
+target. A fitted one is made of the ground states that walkers have found: a mixture of Gaussians, a product
+of one-dimensional states as Hartree's (`k^dim` modes for the price of `k dim` bumps), or a chain whose widths
+depend on the place (funnels), kept wide by a broad leg: a component that covers what no walker saw.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from qdesampler.kernels.tempering_chain import (
+    Chain,
+    blank_chain,
+    chain_distance,
+    chain_draw,
+    chain_log_density,
+)
+
 __all__ = [
+    "CHAIN_DIMENSIONS",
     "DENSE_DIMENSIONS",
     "AxisMixtures",
     "Reference",
@@ -20,12 +29,16 @@ __all__ = [
     "broad",
     "draw",
     "gaussian_log_densities",
+    "log_densities",
     "log_density",
+    "log_weights_of",
     "squared_distances",
     "value_and_score",
+    "with_log_weights",
 ]
 
 DENSE_DIMENSIONS = 64  # full covariances up to here, diagonal ones beyond
+CHAIN_DIMENSIONS = 32  # most that a chain is fitted in
 AXIS_BUMPS = 6  # Gaussians on each axis of the product
 
 
@@ -44,7 +57,7 @@ class AxisMixtures(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """`q(x) = sum_k w_k N(x; m_k, (P_k' P_k)^-1) + w prod_i r_i(x_i)`, normalised.
+    """`q(x) = sum_k w_k N(x; m_k, (P_k' P_k)^-1) + w prod_i r_i(x_i) + w' c(x)`, normalised.
 
     Attributes:
         log_weights: shape `(components,)`, `-inf` for components that are not used.
@@ -53,6 +66,8 @@ class Reference(NamedTuple):
             shape `(components, dim)`.
         product_log_weight: `log w` of the product, `-inf` where it is not used.
         product: the `r_i`.
+        chain_log_weight: `log w'` of the chain, `-inf` where it is not used.
+        chain: `c`.
     """
 
     log_weights: jax.Array
@@ -60,6 +75,8 @@ class Reference(NamedTuple):
     whiteners: jax.Array
     product_log_weight: jax.Array
     product: AxisMixtures
+    chain_log_weight: jax.Array
+    chain: Chain
 
 
 def _is_dense(whiteners: jax.Array) -> bool:
@@ -83,20 +100,23 @@ def broad(centre: jax.Array, scale: jax.Array, components: int) -> Reference:
         jnp.broadcast_to(whitener, (components, *whitener.shape)),
         jnp.asarray(-jnp.inf, dtype),
         product,
+        jnp.asarray(-jnp.inf, dtype),
+        blank_chain(centre, scale, dim if dim <= CHAIN_DIMENSIONS else 0),
     )
 
 
 def squared_distances(reference: Reference, x: jax.Array) -> jax.Array:
-    """Of `x` to every Gaussian and to the product, in their standard deviations; infinite where not used.
+    """Of `x` to every Gaussian, the product and the chain, in their deviations; infinite where not used.
 
-    `|P_k (x - m_k)|^2`, and for the product the sum over axes of the squared distance to the nearest bump;
-    shape `(components + 1,)`.
+    `|P_k (x - m_k)|^2`, for the product the sum over axes of the squared distance to the nearest bump, for
+    the chain in the widths of the place; shape `(components + 2,)`.
     """
     gaussians = jnp.where(reference.log_weights > -jnp.inf, _distances(reference, x), jnp.inf)
     offsets = (x[:, None] - reference.product.means) / reference.product.scales
     product = jnp.sum(jnp.min(offsets**2, axis=1))
     product = jnp.where(reference.product_log_weight > -jnp.inf, product, jnp.inf)
-    return jnp.concatenate([gaussians, product[None]])
+    chain = jnp.where(reference.chain_log_weight > -jnp.inf, chain_distance(reference.chain, x), jnp.inf)
+    return jnp.concatenate([gaussians, product[None], chain[None]])
 
 
 def _distances(reference: Reference, x: jax.Array) -> jax.Array:
@@ -123,9 +143,26 @@ def _product_log_density(product: AxisMixtures, x: jax.Array) -> jax.Array:
 
 def log_density(reference: Reference, x: jax.Array) -> jax.Array:
     """`log q(x)`, a scalar."""
-    gaussians = reference.log_weights + gaussian_log_densities(reference, x)
-    product = reference.product_log_weight + _product_log_density(reference.product, x)
-    return jax.nn.logsumexp(jnp.append(gaussians, product))
+    return jax.nn.logsumexp(log_weights_of(reference) + log_densities(reference, x))
+
+
+def log_weights_of(reference: Reference) -> jax.Array:
+    """Of all parts, shape `(components + 2,)`: the Gaussians, the product, the chain."""
+    rest = jnp.stack([reference.product_log_weight, reference.chain_log_weight])
+    return jnp.concatenate([reference.log_weights, rest])
+
+
+def with_log_weights(reference: Reference, log_weights: jax.Array) -> Reference:
+    """The same parts with other weights, in the order of `log_weights_of`."""
+    return reference._replace(
+        log_weights=log_weights[:-2], product_log_weight=log_weights[-2], chain_log_weight=log_weights[-1]
+    )
+
+
+def log_densities(reference: Reference, x: jax.Array) -> jax.Array:
+    """Of `x` under each part, normalised; shape `(components + 2,)`."""
+    rest = [_product_log_density(reference.product, x), chain_log_density(reference.chain, x)]
+    return jnp.concatenate([gaussian_log_densities(reference, x), jnp.stack(rest)])
 
 
 def value_and_score(reference: Reference, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -136,7 +173,7 @@ def value_and_score(reference: Reference, x: jax.Array) -> tuple[jax.Array, jax.
 def draw(reference: Reference, key: jax.Array) -> jax.Array:
     """One exact draw, shape `(dim,)`."""
     key_component, key_bumps, key_noise = jax.random.split(key, 3)
-    k = jax.random.categorical(key_component, jnp.append(reference.log_weights, reference.product_log_weight))
+    k = jax.random.categorical(key_component, log_weights_of(reference))
     noise = jax.random.normal(key_noise, reference.means.shape[1:], reference.means.dtype)
     last = reference.log_weights.size - 1
     whitener, mean = reference.whiteners[jnp.minimum(k, last)], reference.means[jnp.minimum(k, last)]
@@ -147,7 +184,8 @@ def draw(reference: Reference, key: jax.Array) -> jax.Array:
     product = reference.product
     bumps = jax.random.categorical(key_bumps, product.log_weights, axis=1)[:, None]
     means, scales = (jnp.take_along_axis(leaf, bumps, 1)[:, 0] for leaf in (product.means, product.scales))
-    return jnp.where(k > last, means + scales * noise, gaussian)
+    rest = jnp.where(k == last + 1, means + scales * noise, chain_draw(reference.chain, noise))
+    return jnp.where(k > last, rest, gaussian)
 
 
 def add_component(
@@ -157,12 +195,10 @@ def add_component(
 
     The others keep their proportions; a share of zero switches the slot off.
     """
-    others = jnp.append(reference.log_weights.at[slot].set(-jnp.inf), reference.product_log_weight)
+    others = log_weights_of(reference).at[slot].set(-jnp.inf)
     others = others - jax.nn.logsumexp(others) + jnp.log1p(-share)
     log_share = jnp.where(share > 0, jnp.log(jnp.where(share > 0, share, 1)), -jnp.inf)
-    return reference._replace(
-        log_weights=others[:-1].at[slot].set(log_share),
-        means=reference.means.at[slot].set(mean),
-        whiteners=reference.whiteners.at[slot].set(whitener),
-        product_log_weight=others[-1],
+    reference = reference._replace(
+        means=reference.means.at[slot].set(mean), whiteners=reference.whiteners.at[slot].set(whitener)
     )
+    return with_log_weights(reference, others.at[slot].set(log_share))

@@ -76,7 +76,7 @@ def trail():
             walkers = one._replace(log_mixture=one.log_mixture - shift)
             fit = FittedReference(
                 wide._replace(means=wide.means + centre),
-                jnp.asarray(components),
+                jnp.asarray(components[number] if isinstance(components, list) else components),
                 jnp.zeros(()),
                 jnp.asarray(hidden if number == 0 else 0.0),
                 jnp.asarray(alone),
@@ -140,6 +140,20 @@ def test_a_pilot_goes_on_from_the_only_top_that_descents_found(trail):
         evidences = [(other.pop("first", -40),) * 2] + [(0, 0.1)] * 12
         found_by(*make(evidences, components=1, direct=0.9, hidden=0.9, **other), pilot=True)
         assert asked[-1][:2] == (256, True)
+
+
+def test_a_pilot_whose_second_leg_went_astray_walks_it_once_more_and_looks_elsewhere(trail):
+    make, asked, _ = trail
+    astray = [1, 16, 1] + [16] * 9
+    found = found_by(*make([(0, 0.1)] * 12, components=astray, direct=0.9), pilot=True)
+    assert asked == [(64, False, True)] + [(64, False, False)] * 2
+    assert np.all(np.asarray(found.num_evals) == 30)
+    # twice astray, or not all of what the first leg saw is in what comes of it
+    for components, centre in (([1] + [16] * 11, 0.0), (astray, 100.0)):
+        asked.clear()
+        evidences = [(0, 0.1)] * 12
+        found_by(*make(evidences, components=components, direct=0.9, centre=centre), pilot=True)
+        assert [walkers for walkers, _, _ in asked[:4]] == [64, 64, 64, 256]
 
 
 def test_with_one_top_alone_a_settled_pilot_needs_less_acceptance(trail):
