@@ -46,12 +46,12 @@ class AnnealedQDE(TargetKernel):
     the product of all rungs invariant, and its draws are those of the posterior's rung.
 
     Before the warm-up a population of persistent walkers is annealed from a broad Gaussian: it fills the
-    modes and gives the first rungs, metrics and evidence. From the walkers a reference is fitted (mixtures of
-    Gaussians, or a chain whose widths depend on the place); where it covers them it replaces the broad Gaussian as the reference: walkers set out again from there,
-    until the evidence has settled (`qdesampler.infer.annealed_search`), then the ladder, of two rungs where
-    fresh draws of the reference are accepted. The warm-up places the rungs at equal shares of the measured
-    barrier and tunes step sizes, which follow the score where that is far from linear
-    (`qdesampler.kernels.local_step`); then all is frozen.
+    modes and gives the first rungs, metrics and evidence. From the walkers a reference is fitted: mixtures of
+    Gaussians, or a chain whose widths depend on the place. Where it covers them it replaces the broad
+    Gaussian: walkers set out again from there, until the evidence has settled
+    (`qdesampler.infer.annealed_search`), then the ladder, of two rungs where fresh draws of the reference are
+    accepted. The warm-up places the rungs at equal shares of the measured barrier and tunes step sizes, which
+    follow the score where that is far from linear (`qdesampler.kernels.local_step`); then all is frozen.
 
     After `run`, `log_evidence(mcmc)` gives `log Z = log int exp(-U(z)) dz` *of the potential as given*: for a
     model that is the marginal likelihood, as its priors are normalised; constants missing from a
@@ -71,7 +71,7 @@ class AnnealedQDE(TargetKernel):
         num_walkers: of the population of each chain, at least 16. None: 256, after a pilot of 128 over all
             chains (32 a chain at least), which is all where it sees one Gaussian whose draws are accepted, at
             once or from the top in which all descents ended.
-        max_steps: most leapfrog steps of a walker's trajectory; between swaps of a ladder four at most.
+        max_steps: most leapfrog steps of a walker's trajectory; between two swaps there are at most four.
         target_accept_prob: what step sizes aim at.
         init_strategy: NumPyro's per-site start, used for the structure of a model's sites.
         forward_mode_differentiation: differentiate forwards.
