@@ -27,7 +27,7 @@ from qdesampler.backends import AnnealingBackend, IsingProblem, SimulatedAnneali
 from qdesampler.equation.validation import as_positive_int, as_positive_scalar, check_key
 from qdesampler.infer.annealed_reference import prior_moments
 from qdesampler.infer.target import Target
-from qdesampler.solvers.descent import advance, next_point, start_descent
+from qdesampler.solvers.descent import descend
 
 __all__ = ["Modes", "find_modes"]
 
@@ -244,15 +244,5 @@ def _descent(potential: Callable, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         value, gradient = jax.value_and_grad(potential)(x)
         return -value, -gradient
 
-    def going(carry):
-        descent, spent = carry
-        return ~descent.arrived & (spent < _DESCENT_EVALUATIONS)
-
-    def move(carry):
-        descent, spent = carry
-        tried = next_point(descent)
-        return advance(descent, tried, *climbed(tried)), spent + 1
-
-    begun = start_descent(x, *climbed(x), min(x.size + 2, 16))
-    descent, spent = jax.lax.while_loop(going, move, (begun, jnp.ones((), int)))
+    descent, spent = descend(x, climbed, min(x.size + 2, 16), _DESCENT_EVALUATIONS)
     return descent.position, spent

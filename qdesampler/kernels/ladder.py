@@ -32,8 +32,9 @@ __all__ = ["Ladder", "LadderInfo", "SHORTEST_WARMUP", "ladder_step", "start_ladd
 SHORTEST_WARMUP = 32
 _ROUNDS = (8, 4, 2, 1)  # the warm-up over each of these is where a round ends
 _LEAST_TERM = 1e-6
-_FRESH = 0.85  # acceptance of swaps between two rungs above which single steps do, now and then
-_NOW_AND_THEN = 4  # iterations from one to the next: fresh draws do the rest
+# Acceptance of swaps between two rungs above which trajectories do now and then, and single steps do.
+_OFTEN, _FRESH = 0.7, 0.85
+_NOW_AND_THEN = 4  # iterations from one trajectory to the next: fresh draws do the rest
 _MOST_STEPS = 4  # of a trajectory between two swaps: longer ones do not mix a ladder faster
 
 
@@ -111,8 +112,10 @@ def _steps(
     typical = step_sizes * jnp.where(local_scales > 0, local_scales, 1)
     most = min(max_steps, _MOST_STEPS)
     steps = steps_for(jnp.exp(jnp.mean(jnp.log(typical))), jnp.zeros(()), most)
-    fresh = (step_sizes.size == 1) & (jnp.asarray(swaps) >= _FRESH)
-    return jnp.where(fresh, 1, steps), jnp.where(fresh, _NOW_AND_THEN, 1)
+    if step_sizes.size > 1:
+        return steps, jnp.ones((), int)
+    swaps = jnp.asarray(swaps)
+    return jnp.where(swaps >= _FRESH, 1, steps), jnp.where(swaps >= _OFTEN, _NOW_AND_THEN, 1)
 
 
 def start_ladder(

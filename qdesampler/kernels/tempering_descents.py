@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from qdesampler.kernels.tempering_path import Evaluate
-from qdesampler.solvers.descent import advance, next_point, start_descent
+from qdesampler.solvers.descent import descend
 
 __all__ = ["Descended", "descend_from", "starts_of_descents"]
 
 _DESCENTS, _MOST_POPULATIONS = 4, 4  # of each population, and of its beginnings; of at most so many
-_MEMORY, _MOST_STEPS = 16, 200
+_MEMORY, _MOST_EVALUATIONS = 16, 201
 _LEAST_SHARE, _MOST_SHARE = 0.02, 0.9
 _SEEN = 0.25  # of its predicted mass that walkers must show for a mode to count as seen
 _NOTHING = 1e-3  # of the mass of the highest mode, below which another does not matter
@@ -76,21 +76,8 @@ def descend_from(
         value, score = evaluate(y * scale)
         return value, score * scale
 
-    def begin(x):
-        y = x / scale
-        return start_descent(y, *scaled(y), min(_MEMORY, dim + 2))
-
-    def going(carry):
-        descent, steps = carry
-        return ~descent.arrived & (steps < _MOST_STEPS)
-
-    def move(carry):
-        descent, steps = carry
-        y = next_point(descent)
-        return advance(descent, y, *scaled(y)), steps + 1
-
-    def descend(x):
-        descent, steps = jax.lax.while_loop(going, move, (begin(x), jnp.zeros((), int)))
+    def end_of(x):
+        descent, spent = descend(x / scale, scaled, min(_MEMORY, dim + 2), _MOST_EVALUATIONS)
         curvature = jax.jacfwd(lambda y: -scaled(y)[1])(descent.position)
         curvature = 0.5 * (curvature + curvature.T)
         factor = jnp.linalg.cholesky(curvature)  # H = F F', NaN unless positive definite
@@ -108,11 +95,11 @@ def descend_from(
             descent.position * scale,
             factor,
             jnp.where(sound, log_mass, -jnp.inf),
-            steps + 1 + dim,
+            spent + dim,
             descent.log_density,
         )
 
-    means, factors, masses, evals, tops = jax.vmap(descend)(starts)
+    means, factors, masses, evals, tops = jax.vmap(end_of)(starts)
     shares = jax.nn.sigmoid(masses - log_z)
     probability = jax.nn.softmax(weights)
 

@@ -8,12 +8,13 @@ one of them is counted. The pairs of displacements and score changes that it lea
 Hessian, from which the first metric is fitted.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-__all__ = ["Descent", "advance", "next_point", "secants", "start_descent"]
+__all__ = ["Descent", "advance", "descend", "next_point", "secants", "start_descent"]
 
 ENOUGH = 0.1  # gain in log density that the quadratic model still predicts when a descent has arrived
 _SUFFICIENT = 1e-4  # Armijo's constant
@@ -151,6 +152,34 @@ def advance(descent: Descent, point: jax.Array, log_density: jax.Array, score: j
     stuck = (new.rejected >= _STALLS) | ~jnp.isfinite(left)
     new = new._replace(arrived=(taken & faithful & ~flat & calm & small) | stuck)
     return jax.tree.map(lambda a, b: jnp.where(descent.arrived, b, a), new, descent)
+
+
+def descend(
+    position: jax.Array,
+    evaluate: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
+    memory: int,
+    most_evaluations: int,
+) -> tuple[Descent, jax.Array]:
+    """A whole descent at once: its end, arrived or not, and the evaluations it took.
+
+    Args:
+        position: where it starts, shape `(dim,)`.
+        evaluate: `x -> (log p, grad log p)`.
+        memory: pairs to remember.
+        most_evaluations: after which it ends wherever it is.
+    """
+
+    def going(carry):
+        descent, spent = carry
+        return ~descent.arrived & (spent < most_evaluations)
+
+    def move(carry):
+        descent, spent = carry
+        point = next_point(descent)
+        return advance(descent, point, *evaluate(point)), spent + 1
+
+    begun = start_descent(position, *evaluate(position), memory)
+    return jax.lax.while_loop(going, move, (begun, jnp.ones((), int)))
 
 
 def secants(descent: Descent) -> tuple[jax.Array, jax.Array, jax.Array]:
