@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-__all__ = ["Chain", "blank_chain", "chain_distance", "chain_draw", "chain_log_density", "fit_chain"]
+__all__ = ["WIDER", "Chain", "blank_chain", "chain_distance", "chain_draw", "chain_log_density", "fit_chain"]
 
 _ROUNDS, _SCORINGS = 4, 3  # of the fit: means and scales in turn, steps of Fisher scoring in each
 _RIDGE = 1.0  # prior precision of slopes in standardised units
@@ -22,7 +22,7 @@ _SMALL = 1e-3  # least residual whose logarithm begins the fit, standardised
 _MEAN_LOG = 0.635  # -E log|z| of a standard normal z
 _MOST_EXCESS = 9.0  # squared standardised residual that one step of scoring believes
 _FARTHEST = 4.0  # standard deviations from where on a coordinate does not change the widths of others
-_WIDER = 1.2  # times its width gets a coordinate that tells others' widths: in its tails walkers are too few
+WIDER = 1.2  # times its width gets a coordinate that tells others' widths: in its tails walkers are too few
 _SURE = 4.0  # standard errors that a slope has to be away from 0
 
 
@@ -150,5 +150,5 @@ def fit_chain(draws: jax.Array) -> Chain:
 
     slopes, log_slopes = jax.vmap(fit, in_axes=(1, 0))(y, used)
     tells = jnp.any(log_slopes[:, 1:] != 0, axis=0)
-    log_widths = log_slopes[:, 0] + jnp.where(tells, jnp.log(_WIDER), 0)
+    log_widths = log_slopes[:, 0] + jnp.where(tells, jnp.log(WIDER), 0)
     return Chain(order, centre, scale, slopes[:, 0], slopes[:, 1:], log_widths, log_slopes[:, 1:])
