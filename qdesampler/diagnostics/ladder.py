@@ -33,7 +33,7 @@ class LadderSummary(NamedTuple):
         step_sizes: shape `(chains, rungs)`.
         num_steps: of a trajectory, shape `(chains,)`.
         components: Gaussians of the fitted reference, 0 for the broad one, -1 for a product of mixtures on
-            the axes, -2 for a chain whose widths depend on the place, shape `(chains,)`.
+            the axes, -2 for an autoregressive Gaussian, shape `(chains,)`.
         hidden_share: mass of a mode that descents found and walkers had not, shape `(chains,)`.
         iterations: kept, of a chain.
     """

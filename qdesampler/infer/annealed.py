@@ -47,7 +47,7 @@ class AnnealedQDE(TargetKernel):
 
     Before the warm-up a population of persistent walkers is annealed from a broad Gaussian: it fills the
     modes and gives the first rungs, metrics and evidence. From the walkers a reference is fitted: mixtures of
-    Gaussians, or a chain whose widths depend on the place. Where it covers them it replaces the broad
+    Gaussians, or one whose widths depend on the place. Where it covers them it replaces the broad
     Gaussian: walkers set out again from there, until the evidence has settled
     (`qdesampler.infer.annealed_search`), then the ladder, of two rungs where fresh draws of the reference are
     accepted. The warm-up places the rungs at equal shares of the measured barrier and tunes step sizes, which
@@ -69,8 +69,8 @@ class AnnealedQDE(TargetKernel):
         num_rungs: of the ladder, at least 2 (the reference counts); None: from the barrier.
         max_rungs: most rungs that None may choose.
         num_walkers: of the population of each chain, at least 16. None: 256, after a pilot of 128 over all
-            chains (32 a chain at least), which is all where it sees one Gaussian whose draws are accepted, at
-            once or from the top in which all descents ended.
+            chains (32 a chain at least), which is all where it sees one Gaussian, autoregressive or not,
+            whose draws are accepted, at once or from the top in which all descents ended.
         max_steps: most leapfrog steps of a walker's trajectory; between two swaps there are at most four.
         target_accept_prob: what step sizes aim at.
         init_strategy: NumPyro's per-site start, used for the structure of a model's sites.

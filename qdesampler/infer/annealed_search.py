@@ -13,7 +13,7 @@ import numpy as np
 
 from qdesampler.infer.annealed_start import MOST_UNCOVERED, Start
 from qdesampler.infer.evidence import error_of_populations
-from qdesampler.kernels.tempering_fit import CHAIN, outside, peak_reference
+from qdesampler.kernels.tempering_fit import AUTOREGRESSIVE, outside, peak_reference
 from qdesampler.kernels.tempering_path import TemperingPath
 from qdesampler.kernels.tempering_reference import Reference
 from qdesampler.kernels.tempering_walkers import WalkerSettings, target_log_weights
@@ -138,8 +138,8 @@ def _evidence(found: Start, path: TemperingPath) -> tuple[float, float]:
 
 
 def _is_plain(found: Start, least: float) -> bool:
-    """All walkers arrived, one Gaussian covers them, and its draws are accepted."""
+    """All walkers arrived, one Gaussian (autoregressive or not) covers them, and its draws are accepted."""
     fit, walkers = found.fit, found.walkers
     last = jnp.take_along_axis(walkers.fractions, walkers.used[:, None] - 1, axis=1)
-    plain = ((fit.components == 1) | (fit.components == CHAIN)) & (fit.uncovered <= MOST_UNCOVERED)
+    plain = ((fit.components == 1) | (fit.components == AUTOREGRESSIVE)) & (fit.uncovered <= MOST_UNCOVERED)
     return bool(plain & jnp.all(last >= 1) & (jnp.mean(found.direct) >= least))

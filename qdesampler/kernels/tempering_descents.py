@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from qdesampler.kernels.tempering_path import Evaluate
+from qdesampler.kernels.tempering_reference import lower_whitener
 from qdesampler.solvers.descent import descend
 
 __all__ = ["Descended", "descend_from", "starts_of_descents"]
@@ -120,9 +121,7 @@ def descend_from(
     alone = sound & jnp.all(near | nothing)
     unseen = jnp.argmax(jnp.where(hidden, masses, -jnp.inf))
     best = jnp.where(jnp.any(hidden) & ~alone, unseen, highest)
-    # A lower triangular P with P'P = F F': the reversed Cholesky factor.
     precision = jnp.where(sound, factors[best] @ factors[best].T, jnp.eye(dim, dtype=points.dtype))
-    reverse = jnp.linalg.cholesky(precision[::-1, ::-1])[::-1, ::-1]
     share = jnp.where(jnp.any(hidden), jnp.minimum(shares[unseen], _MOST_SHARE), 0)
     mean = jnp.where(sound, means[best], 0)
-    return Descended(mean, reverse.T / scale, share, alone, jnp.sum(evals))
+    return Descended(mean, lower_whitener(precision) / scale, share, alone, jnp.sum(evals))

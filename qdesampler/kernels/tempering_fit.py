@@ -2,9 +2,9 @@ r"""The reference that walkers leave behind: their Gaussian ground states, and w
 
 All populations fit together: a mode that one of them lost is in another. Three of four (half of the walkers,
 where there is one) fit, the others choose between the broad reference, one Gaussian (by the walkers' scatter,
-or by their scores, which tell it from few), a chain, mixtures of Gaussians and the product of one-dimensional
-mixtures by the mean `log q`. Walkers that are covered too thinly get components of their own, and a mode that
-descents found and the walkers overlooked becomes one. A broad leg stays in the mixture.
+or by their scores, which tell it from few), an autoregressive one, mixtures of Gaussians and the product of
+one-dimensional mixtures by the mean `log q`. Walkers that are covered too thinly get components of their own,
+and a mode that descents found and the walkers overlooked becomes one. A broad leg stays in the mixture.
 """
 
 from typing import NamedTuple
@@ -13,17 +13,22 @@ import jax
 import jax.numpy as jnp
 
 from qdesampler.kernels import tempering_reference as references
-from qdesampler.kernels.tempering_chain import fit_chain
+from qdesampler.kernels.tempering_autoregressive import fit_autoregressive
 from qdesampler.kernels.tempering_descents import descend_from, starts_of_descents
 from qdesampler.kernels.tempering_mixture import fit_mixture, fit_product
 from qdesampler.kernels.tempering_path import Evaluate, TemperingPath
-from qdesampler.kernels.tempering_reference import CHAIN_DIMENSIONS, DENSE_DIMENSIONS, Reference, broad
+from qdesampler.kernels.tempering_reference import (
+    AUTOREGRESSIVE_DIMENSIONS,
+    DENSE_DIMENSIONS,
+    Reference,
+    broad,
+)
 from qdesampler.kernels.tempering_tails import TAILS, cover_tails
 from qdesampler.kernels.tempering_walkers import Walkers, resample, target_log_weights
 from qdesampler.solvers.metric import dense_matrix, fit_metric, identity_metric
 
 __all__ = [
-    "CHAIN",
+    "AUTOREGRESSIVE",
     "PRODUCT",
     "FittedReference",
     "fit_reference",
@@ -33,7 +38,7 @@ __all__ = [
     "with_reference",
 ]
 
-PRODUCT, CHAIN = -1, -2  # the kinds of a reference that is a product, or a chain
+PRODUCT, AUTOREGRESSIVE = -1, -2  # kinds of references that are no mixtures
 _FEW, _MIXTURE, _RICH = 4, 16, 64  # Gaussians of a mixture: in many dimensions, always, in few dimensions
 _RICH_DIMENSIONS = 16
 _DRAWS = 4  # walkers per population's size that a fit sees
@@ -48,8 +53,8 @@ class FittedReference(NamedTuple):
 
     Attributes:
         reference: the mixture.
-        components: Gaussians chosen, 0 where the broad reference stays, `PRODUCT` for the product, `CHAIN`
-            for the chain.
+        components: Gaussians chosen, 0 where the broad reference stays, or `PRODUCT` or
+            `AUTOREGRESSIVE`.
         uncovered: share of held-out walkers that lie outside all of them.
         hidden_share: mass, by Laplace, of a mode that descents found and walkers had not; 0 for none.
         alone: whether all descents ended in one mode.
@@ -142,9 +147,13 @@ def _candidates(
     found += [padded(fit_mixture(k, draws, size)) for k, size in zip(keys[1:], sizes, strict=True)]
     kinds = [0, 1, *sizes]
     off = jnp.full_like(references.log_weights_of(wide), -jnp.inf)
-    if dim <= CHAIN_DIMENSIONS:
-        found.append(references.with_log_weights(wide, off.at[-1].set(0))._replace(chain=fit_chain(draws)))
-        kinds.append(CHAIN)
+    if dim <= AUTOREGRESSIVE_DIMENSIONS:
+        found.append(
+            references.with_log_weights(wide, off.at[-1].set(0))._replace(
+                autoregressive=fit_autoregressive(draws)
+            )
+        )
+        kinds.append(AUTOREGRESSIVE)
     if rich:
         alone = references.with_log_weights(wide, off.at[-2].set(0))
         found.append(alone._replace(product=fit_product(keys[0], draws)))
@@ -214,9 +223,12 @@ def fit_reference(
     share, alone, evals = jnp.zeros(()), jnp.zeros((), bool), jnp.zeros((), int)
     room = wide.log_weights.size
     if rich and dim <= DENSE_DIMENSIONS and path.slices == 1:
-        widened, evals = cover_tails(chosen, room - _TAILS, every[0], every[2], log_z, evaluate)
-        taken = components != 0
-        chosen = jax.tree.map(lambda a, b: jnp.where(taken, a, b), widened, chosen)
+        chosen, evals = jax.lax.cond(
+            components != 0,
+            lambda thin: cover_tails(thin, room - _TAILS, every[0], every[2], log_z, evaluate),
+            lambda thin: (thin, evals),
+            chosen,
+        )
     if dim <= DENSE_DIMENSIONS:
         starts = starts_of_descents(points.reshape(populations, per_population, dim), every[0])
 

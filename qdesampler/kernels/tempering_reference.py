@@ -3,8 +3,9 @@ r"""References: the normalised densities that a ladder starts from.
 A reference can be drawn from exactly, so that the lowest rung forgets everything at every iteration, and its
 log density and score cost no evaluation of the target. A broad one, a single Gaussian, knows nothing of the
 target. A fitted one is made of the ground states that walkers have found: a mixture of Gaussians, a product
-of one-dimensional states as Hartree's (`k^dim` modes for the price of `k dim` bumps), or a chain whose widths
-depend on the place (funnels), kept wide by a broad leg: a component that covers what no walker saw.
+of one-dimensional states as Hartree's (`k^dim` modes for the price of `k dim` bumps), or an autoregressive
+Gaussian whose widths depend on the place (funnels), kept wide by a broad leg: a component that covers what no
+walker saw.
 """
 
 from typing import NamedTuple
@@ -12,16 +13,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from qdesampler.kernels.tempering_chain import (
-    Chain,
-    blank_chain,
-    chain_distance,
-    chain_draw,
-    chain_log_density,
+from qdesampler.kernels.tempering_autoregressive import (
+    Autoregressive,
+    autoregressive_distance,
+    autoregressive_draw,
+    autoregressive_log_density,
+    blank_autoregressive,
 )
 
 __all__ = [
-    "CHAIN_DIMENSIONS",
+    "AUTOREGRESSIVE_DIMENSIONS",
     "DENSE_DIMENSIONS",
     "AxisMixtures",
     "Reference",
@@ -32,13 +33,14 @@ __all__ = [
     "log_densities",
     "log_density",
     "log_weights_of",
+    "lower_whitener",
     "squared_distances",
     "value_and_score",
     "with_log_weights",
 ]
 
 DENSE_DIMENSIONS = 64  # full covariances up to here, diagonal ones beyond
-CHAIN_DIMENSIONS = 32  # most that a chain is fitted in
+AUTOREGRESSIVE_DIMENSIONS = 32  # most that an autoregressive Gaussian is fitted in
 AXIS_BUMPS = 6  # Gaussians on each axis of the product
 
 
@@ -66,8 +68,8 @@ class Reference(NamedTuple):
             shape `(components, dim)`.
         product_log_weight: `log w` of the product, `-inf` where it is not used.
         product: the `r_i`.
-        chain_log_weight: `log w'` of the chain, `-inf` where it is not used.
-        chain: `c`.
+        autoregressive_log_weight: `log w'` of the autoregressive Gaussian, `-inf` where it is not used.
+        autoregressive: `c`.
     """
 
     log_weights: jax.Array
@@ -75,8 +77,8 @@ class Reference(NamedTuple):
     whiteners: jax.Array
     product_log_weight: jax.Array
     product: AxisMixtures
-    chain_log_weight: jax.Array
-    chain: Chain
+    autoregressive_log_weight: jax.Array
+    autoregressive: Autoregressive
 
 
 def _is_dense(whiteners: jax.Array) -> bool:
@@ -101,22 +103,26 @@ def broad(centre: jax.Array, scale: jax.Array, components: int) -> Reference:
         jnp.asarray(-jnp.inf, dtype),
         product,
         jnp.asarray(-jnp.inf, dtype),
-        blank_chain(centre, scale, dim if dim <= CHAIN_DIMENSIONS else 0),
+        blank_autoregressive(centre, scale, dim if dim <= AUTOREGRESSIVE_DIMENSIONS else 0),
     )
 
 
 def squared_distances(reference: Reference, x: jax.Array) -> jax.Array:
-    """Of `x` to every Gaussian, the product and the chain, in their deviations; infinite where not used.
+    """Of `x` to every part, in its standard deviations; infinite where it is not used.
 
     `|P_k (x - m_k)|^2`, for the product the sum over axes of the squared distance to the nearest bump, for
-    the chain in the widths of the place; shape `(components + 2,)`.
+    the autoregressive Gaussian in the widths of the place; shape `(components + 2,)`.
     """
     gaussians = jnp.where(reference.log_weights > -jnp.inf, _distances(reference, x), jnp.inf)
     offsets = (x[:, None] - reference.product.means) / reference.product.scales
     product = jnp.sum(jnp.min(offsets**2, axis=1))
     product = jnp.where(reference.product_log_weight > -jnp.inf, product, jnp.inf)
-    chain = jnp.where(reference.chain_log_weight > -jnp.inf, chain_distance(reference.chain, x), jnp.inf)
-    return jnp.concatenate([gaussians, product[None], chain[None]])
+    autoregressive = jnp.where(
+        reference.autoregressive_log_weight > -jnp.inf,
+        autoregressive_distance(reference.autoregressive, x),
+        jnp.inf,
+    )
+    return jnp.concatenate([gaussians, product[None], autoregressive[None]])
 
 
 def _distances(reference: Reference, x: jax.Array) -> jax.Array:
@@ -147,22 +153,32 @@ def log_density(reference: Reference, x: jax.Array) -> jax.Array:
 
 
 def log_weights_of(reference: Reference) -> jax.Array:
-    """Of all parts, shape `(components + 2,)`: the Gaussians, the product, the chain."""
-    rest = jnp.stack([reference.product_log_weight, reference.chain_log_weight])
+    """Of all parts, shape `(components + 2,)`: the Gaussians, the product, the autoregressive one."""
+    rest = jnp.stack([reference.product_log_weight, reference.autoregressive_log_weight])
     return jnp.concatenate([reference.log_weights, rest])
 
 
 def with_log_weights(reference: Reference, log_weights: jax.Array) -> Reference:
     """The same parts with other weights, in the order of `log_weights_of`."""
     return reference._replace(
-        log_weights=log_weights[:-2], product_log_weight=log_weights[-2], chain_log_weight=log_weights[-1]
+        log_weights=log_weights[:-2],
+        product_log_weight=log_weights[-2],
+        autoregressive_log_weight=log_weights[-1],
     )
 
 
 def log_densities(reference: Reference, x: jax.Array) -> jax.Array:
     """Of `x` under each part, normalised; shape `(components + 2,)`."""
-    rest = [_product_log_density(reference.product, x), chain_log_density(reference.chain, x)]
+    rest = [
+        _product_log_density(reference.product, x),
+        autoregressive_log_density(reference.autoregressive, x),
+    ]
     return jnp.concatenate([gaussian_log_densities(reference, x), jnp.stack(rest)])
+
+
+def lower_whitener(precision: jax.Array) -> jax.Array:
+    """The lower triangular `P` with `P'P` the given precision: its reversed Cholesky factor."""
+    return jnp.linalg.cholesky(precision[::-1, ::-1])[::-1, ::-1].T
 
 
 def value_and_score(reference: Reference, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -184,7 +200,9 @@ def draw(reference: Reference, key: jax.Array) -> jax.Array:
     product = reference.product
     bumps = jax.random.categorical(key_bumps, product.log_weights, axis=1)[:, None]
     means, scales = (jnp.take_along_axis(leaf, bumps, 1)[:, 0] for leaf in (product.means, product.scales))
-    rest = jnp.where(k == last + 1, means + scales * noise, chain_draw(reference.chain, noise))
+    rest = jnp.where(
+        k == last + 1, means + scales * noise, autoregressive_draw(reference.autoregressive, noise)
+    )
     return jnp.where(k > last, rest, gaussian)
 
 

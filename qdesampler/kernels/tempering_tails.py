@@ -1,15 +1,15 @@
 r"""Components where walkers show that a reference is too thin: local ground states, one at a time.
 
 A replica stays long where `p/q` is large, and there it cannot come back from the reference. So the walker of
-largest `log p/q` gets a component of its own: the Gaussian that shares score and curvature of `log p`
+largest `log p/q` gets a component of its own: the Gaussian that shares the score and the curvature of `log p`
 there (its harmonic ground state),
 
     H = -grad grad log p(x),    m = x + H^-1 grad log p(x),
 
 all weights are fitted anew (expectation-maximisation), and the search goes on with the new `q` (in the manner
 of incremental mixture importance sampling, Raftery and Bao 2010, whose components are neighbours' scatter
-instead). Where `H` is not positive its eigenvalues are
-replaced by their size, and none may be wider than a few standard deviations of the walkers.
+instead). Where `H` is not positive its eigenvalues are replaced by their size, and none may be wider than a
+few standard deviations of the walkers.
 """
 
 import jax
@@ -24,9 +24,7 @@ __all__ = ["TAILS", "cover_tails"]
 TAILS = 16  # components, at most
 _THIN = 1.5  # nats of log p/q from where a walker is worth a component
 _WIDEST = 3.0  # standard deviations of the walkers in any direction
-_FARTHEST = (
-    2.0  # standard deviations, for each square root of a dimension, that a mean may lie from its walker
-)
+_FARTHEST = 2.0  # standard deviations that a mean may lie from its walker, times the root of the dimension
 _FIRST_SHARE, _SWEEPS = 0.02, 5  # of a new component, before so many sweeps over all weights
 
 
@@ -68,9 +66,7 @@ def cover_tails(
         distance = jnp.sqrt(jnp.sum(offset * along))
         offset *= jnp.minimum(1, _FARTHEST * jnp.sqrt(dim) / jnp.maximum(distance, 1e-6))
         precision = (vectors * values) @ vectors.T
-        # A lower triangular P with P'P = H: the reversed Cholesky factor.
-        whitener = jnp.linalg.cholesky(precision[::-1, ::-1])[::-1, ::-1].T / scale
-        return x + scale * (vectors @ offset), whitener
+        return x + scale * (vectors @ offset), references.lower_whitener(precision) / scale
 
     def going(carry):
         _, _, _, used, thinness = carry

@@ -1,4 +1,4 @@
-r"""A Gaussian whose widths depend on the place: the ground state of a funnel, and of hierarchical posteriors.
+r"""An autoregressive Gaussian, whose widths depend on the place: the ground state of a funnel.
 
 One coordinate after another, standardised and in an order in which those come first that tell how wide the
 others are,
@@ -14,7 +14,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-__all__ = ["WIDER", "Chain", "blank_chain", "chain_distance", "chain_draw", "chain_log_density", "fit_chain"]
+__all__ = [
+    "WIDER",
+    "Autoregressive",
+    "blank_autoregressive",
+    "autoregressive_distance",
+    "autoregressive_draw",
+    "autoregressive_log_density",
+    "fit_autoregressive",
+]
 
 _ROUNDS, _SCORINGS = 4, 3  # of the fit: means and scales in turn, steps of Fisher scoring in each
 _RIDGE = 1.0  # prior precision of slopes in standardised units
@@ -26,14 +34,14 @@ WIDER = 1.2  # times its width gets a coordinate that tells others' widths: in i
 _SURE = 4.0  # standard errors that a slope has to be away from 0
 
 
-class Chain(NamedTuple):
+class Autoregressive(NamedTuple):
     """The parameters above; `columns` is `dim`, or 0 where widths and means depend on nothing.
 
     Attributes:
         order: coordinate that comes `i`-th, shape `(dim,)`.
         centre: of each coordinate, likewise (in the order of `x`).
         scale: of each coordinate, likewise.
-        means: `a`, shape `(dim,)`, in the order of the chain from here on.
+        means: `a`, shape `(dim,)`, in that order from here on.
         slopes: `B`, strictly lower triangular, shape `(dim, columns)`.
         log_widths: `c`, shape `(dim,)`.
         log_slopes: `D`, shape `(dim, columns)`.
@@ -48,48 +56,48 @@ class Chain(NamedTuple):
     log_slopes: jax.Array
 
 
-def blank_chain(centre: jax.Array, scale: jax.Array, columns: int) -> Chain:
+def blank_autoregressive(centre: jax.Array, scale: jax.Array, columns: int) -> Autoregressive:
     """A Gaussian of independent coordinates, with room for slopes."""
     dim, dtype = centre.size, centre.dtype
     zeros, none = jnp.zeros((dim,), dtype), jnp.zeros((dim, columns), dtype)
-    return Chain(jnp.arange(dim), centre, scale, zeros, none, zeros, none)
+    return Autoregressive(jnp.arange(dim), centre, scale, zeros, none, zeros, none)
 
 
 def _bounded(y: jax.Array) -> jax.Array:
     return jnp.clip(y, -_FARTHEST, _FARTHEST)
 
 
-def _standardised(chain: Chain, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Residuals in standard deviations, and log widths, both in the chain's order."""
-    y = ((x - chain.centre) / chain.scale)[chain.order]
-    before = y[: chain.slopes.shape[1]]
-    log_width = chain.log_widths + chain.log_slopes @ _bounded(before)
-    return (y - chain.means - chain.slopes @ before) * jnp.exp(-log_width), log_width
+def _standardised(law: Autoregressive, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Residuals in standard deviations, and log widths, both in its own order."""
+    y = ((x - law.centre) / law.scale)[law.order]
+    before = y[: law.slopes.shape[1]]
+    log_width = law.log_widths + law.log_slopes @ _bounded(before)
+    return (y - law.means - law.slopes @ before) * jnp.exp(-log_width), log_width
 
 
-def chain_distance(chain: Chain, x: jax.Array) -> jax.Array:
+def autoregressive_distance(law: Autoregressive, x: jax.Array) -> jax.Array:
     """Squared distance of `x` from the centre, in standard deviations of the place."""
-    return jnp.sum(_standardised(chain, x)[0] ** 2)
+    return jnp.sum(_standardised(law, x)[0] ** 2)
 
 
-def chain_log_density(chain: Chain, x: jax.Array) -> jax.Array:
+def autoregressive_log_density(law: Autoregressive, x: jax.Array) -> jax.Array:
     """`log q(x)`, a scalar."""
-    z, log_width = _standardised(chain, x)
+    z, log_width = _standardised(law, x)
     constant = 0.5 * x.size * jnp.log(2 * jnp.asarray(jnp.pi, x.dtype))
-    return -0.5 * jnp.sum(z**2) - jnp.sum(log_width) - jnp.sum(jnp.log(chain.scale)) - constant
+    return -0.5 * jnp.sum(z**2) - jnp.sum(log_width) - jnp.sum(jnp.log(law.scale)) - constant
 
 
-def chain_draw(chain: Chain, noise: jax.Array) -> jax.Array:
+def autoregressive_draw(law: Autoregressive, noise: jax.Array) -> jax.Array:
     """The draw that standard normal `noise`, shape `(dim,)`, makes."""
-    columns = chain.slopes.shape[1]
+    columns = law.slopes.shape[1]
 
     def place(i, y):
         before = y[:columns]
-        log_width = chain.log_widths[i] + chain.log_slopes[i] @ _bounded(before)
-        return y.at[i].set(chain.means[i] + chain.slopes[i] @ before + jnp.exp(log_width) * noise[i])
+        log_width = law.log_widths[i] + law.log_slopes[i] @ _bounded(before)
+        return y.at[i].set(law.means[i] + law.slopes[i] @ before + jnp.exp(log_width) * noise[i])
 
     y = jax.lax.fori_loop(0, noise.size, place, jnp.zeros_like(noise))
-    return chain.centre + chain.scale * jnp.zeros_like(y).at[chain.order].set(y)
+    return law.centre + law.scale * jnp.zeros_like(y).at[law.order].set(y)
 
 
 def _order(y: jax.Array) -> jax.Array:
@@ -100,8 +108,8 @@ def _order(y: jax.Array) -> jax.Array:
     return jnp.argsort(-jnp.sum(told - jnp.diag(jnp.diagonal(told)), 1))
 
 
-def fit_chain(draws: jax.Array) -> Chain:
-    """A chain fitted to draws, shape `(n, dim)`, by maximum likelihood with a ridge on the slopes."""
+def fit_autoregressive(draws: jax.Array) -> Autoregressive:
+    """Fitted to draws, shape `(n, dim)`, by maximum likelihood with a ridge on the slopes."""
     n, dim = draws.shape
     centre = jnp.mean(draws, 0)
     scale = jnp.maximum(jnp.std(draws, 0), 1e-6 * (1 + jnp.abs(centre)))
@@ -151,4 +159,4 @@ def fit_chain(draws: jax.Array) -> Chain:
     slopes, log_slopes = jax.vmap(fit, in_axes=(1, 0))(y, used)
     tells = jnp.any(log_slopes[:, 1:] != 0, axis=0)
     log_widths = log_slopes[:, 0] + jnp.where(tells, jnp.log(WIDER), 0)
-    return Chain(order, centre, scale, slopes[:, 0], slopes[:, 1:], log_widths, log_slopes[:, 1:])
+    return Autoregressive(order, centre, scale, slopes[:, 0], slopes[:, 1:], log_widths, log_slopes[:, 1:])
