@@ -9,11 +9,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from qdesampler.kernels import tempering_reference as references
 from qdesampler.kernels.tempering_path import Evaluate
-from qdesampler.kernels.tempering_reference import lower_whitener
+from qdesampler.kernels.tempering_reference import Reference, lower_whitener
 from qdesampler.solvers.descent import descend
 
-__all__ = ["Descended", "descend_from", "starts_of_descents"]
+__all__ = ["Descended", "descend_from", "starts_of_descents", "starts_where_thin"]
 
 _DESCENTS, _MOST_POPULATIONS = 4, 4  # of each population, and of its beginnings; of at most so many
 _MEMORY, _MOST_EVALUATIONS = 16, 201
@@ -21,6 +22,7 @@ _LEAST_SHARE, _MOST_SHARE = 0.02, 0.9
 _SEEN = 0.25  # of its predicted mass that walkers must show for a mode to count as seen
 _NOTHING = 1e-3  # of the mass of the highest mode, below which another does not matter
 _WIDER = 5.0  # nats in each dimension by which what is no Gaussian peak may be wider than one
+_THIN_STARTS = 8  # descents from where walkers point to a top that the reference does not have
 _RADIUS = 3.0  # of the squared distance from a top, in its own standard deviations
 
 
@@ -50,6 +52,60 @@ def starts_of_descents(points: jax.Array, draws: jax.Array) -> jax.Array:
     few = min(points.shape[0], _MOST_POPULATIONS)
     first = points[:few, :_DESCENTS].reshape(-1, points.shape[-1])
     return jnp.concatenate([draws[: _DESCENTS * few], first])
+
+
+def starts_where_thin(
+    reference: Reference,
+    points: jax.Array,
+    log_densities: jax.Array,
+    scores: jax.Array,
+    log_z: jax.Array,
+) -> jax.Array:
+    r"""Walkers whose score points to a top where the reference is thinnest, shape `(starts, dim)`.
+
+    A walker on the flank of a mode that its population lost weighs nothing, but its score `a` tells where the
+    top is, and how high, if the mode is as narrow as a Gaussian of the reference, `S = (P'P)^-1`:
+
+        m = x + S a,    log p(m) = log p(x) + a'Sa / 2.
+
+    The Gaussian of least rise counts for each walker. The one of largest `log p(m) / q(m)` is chosen; with
+    that Gaussian in `q` the next one is.
+
+    Args:
+        reference: a mixture; those of its Gaussians that have no weight are left out.
+        points: of walkers, of any weight, shape `(points, dim)`.
+        log_densities: `log p` there, unnormalised.
+        scores: `grad log p` there.
+        log_z: log evidence.
+    """
+    used = references.log_weights_of(reference)[: reference.means.shape[0]] > -jnp.inf
+    sound = jnp.isfinite(log_densities) & jnp.all(jnp.isfinite(scores), 1)
+    scores = jnp.where(sound[:, None], scores, 0)
+
+    def halfway(whitener):
+        return jax.scipy.linalg.solve_triangular(whitener, scores.T, trans=1, lower=True).T
+
+    def rise(whitener):
+        return 0.5 * jnp.sum(halfway(whitener) ** 2, 1)
+
+    rises = jnp.where(used[:, None], jax.lax.map(rise, reference.whiteners), jnp.inf)
+    nearest = jnp.argmin(rises, 0)
+
+    def top_of(x, score, k):
+        half = jax.scipy.linalg.solve_triangular(reference.whiteners[k], score, trans=1, lower=True)
+        return x + jax.scipy.linalg.solve_triangular(reference.whiteners[k], half, lower=True)
+
+    tops = jax.vmap(top_of)(points, scores, nearest)
+    heights = jnp.where(sound, log_densities + jnp.min(rises, 0) - log_z, -jnp.inf)
+
+    def choose(log_q, _):
+        thinness = heights - log_q
+        worst = jnp.argmax(jnp.where(jnp.isfinite(thinness), thinness, -jnp.inf))
+        offset = (tops - tops[worst]) @ reference.whiteners[nearest[worst]].T
+        return jnp.logaddexp(log_q, heights[worst] - 0.5 * jnp.sum(offset**2, 1)), points[worst]
+
+    log_q = jax.vmap(lambda x: references.log_density(reference, x))(tops)
+    return jax.lax.scan(choose, log_q, None, length=_THIN_STARTS)[1]
 
 
 def descend_from(

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from qdesampler.kernels import tempering_reference as references
 from qdesampler.kernels.tempering_autoregressive import fit_autoregressive
-from qdesampler.kernels.tempering_descents import descend_from, starts_of_descents
+from qdesampler.kernels.tempering_descents import descend_from, starts_of_descents, starts_where_thin
 from qdesampler.kernels.tempering_mixture import fit_mixture, fit_product
 from qdesampler.kernels.tempering_path import Evaluate, TemperingPath
 from qdesampler.kernels.tempering_reference import (
@@ -41,6 +41,7 @@ __all__ = [
 PRODUCT, AUTOREGRESSIVE = -1, -2  # kinds of references that are no mixtures
 _FEW, _MIXTURE, _RICH = 4, 16, 64  # Gaussians of a mixture: in many dimensions, always, in few dimensions
 _RICH_DIMENSIONS = 16
+_FLANKS = 4096  # walkers of any weight, of all stages, among which starts of descents are chosen
 _DRAWS = 4  # walkers per population's size that a fit sees
 # Tails, the overlooked mode and the broad leg: their places from the end.
 _TAILS, _PEAK, _BROAD = TAILS + 2, 2, 1
@@ -181,7 +182,7 @@ def fit_reference(
         rich: try mixtures and the product; else single Gaussians only.
         look: for overlooked modes, by descents.
     """
-    key_draws, key_fit = jax.random.split(key)
+    key_draws, key_fit, key_flanks = jax.random.split(key, 3)
     dim = wide.means.shape[1]
     points, scores, weights, log_z = _pooled(walkers, path, dim)
     log_densities = walkers.replicas.features[:, :, 1].reshape(-1)
@@ -231,6 +232,14 @@ def fit_reference(
         )
     if dim <= DENSE_DIMENSIONS:
         starts = starts_of_descents(points.reshape(populations, per_population, dim), every[0])
+        if rich and path.slices == 1:
+            anywhere = jnp.where(jnp.isfinite(weights), 0.0, -jnp.inf)
+            flanks = resample(key_flanks, anywhere, min(_FLANKS, weights.size))
+            widened = references.add_component(
+                chosen, room - _BROAD, wide.means[0], wide.whiteners[0], jnp.asarray(BROAD_SHARE)
+            )
+            thin = starts_where_thin(widened, points[flanks], log_densities[flanks], scores[flanks], log_z)
+            starts = jnp.concatenate([starts, thin])
 
         def looked():
             return descend_from(starts, points, weights, log_z, every[0], evaluate)

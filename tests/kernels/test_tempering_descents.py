@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qdesampler.kernels import tempering_reference as references
-from qdesampler.kernels.tempering_descents import descend_from
+from qdesampler.kernels.tempering_descents import descend_from, starts_where_thin
 from qdesampler.kernels.tempering_fit import outside
 from qdesampler.kernels.tempering_path import GeometricPath
 from qdesampler.kernels.tempering_walkers import WalkerSettings, run_walkers
@@ -66,6 +66,28 @@ def test_the_top_and_its_curvature_are_those_of_the_unseen_mode(found):
     assert np.allclose(ends.mean, -3, atol=0.3)
     assert np.allclose(ends.whitener.T @ ends.whitener, np.eye(DIM) / 0.25, atol=0.1)
     assert np.allclose(ends.share, 0.7 / 1.7, atol=0.02)  # log Z is given as 0: sigmoid(log 0.7)
+
+
+def test_descents_start_on_the_flanks_of_the_modes_that_the_reference_lacks():
+    # 5 to 7 standard deviations from two tops, where a walker weighs nothing; one mode is known.
+    evaluate = jax.value_and_grad(together((3.0, 0.5, 0.3), (-3.0, 0.5, 0.5), (12.0, 0.5, 0.2)))
+    away = jax.random.normal(jax.random.key(0), (200, DIM))
+    away /= jnp.linalg.norm(away, axis=1, keepdims=True)
+    known = -3 + 0.5 * jnp.linspace(0, 2, 200)[:, None] * away
+    off = 0.5 * jnp.linspace(5, 7, 5)[:, None] * away[:5]
+    flanks = jnp.stack([3 + off, 12 + off])
+    points = jnp.concatenate([known, *flanks])
+    densities, scores = jax.vmap(evaluate)(points)
+    wide = references.broad(jnp.zeros(DIM), jnp.full(DIM, 6.0), 2)
+    known_one = references.broad(jnp.full(DIM, -3.0), jnp.full(DIM, 0.5), 2)
+    reference = references.add_component(known_one, 1, wide.means[0], wide.whiteners[0], jnp.asarray(0.05))
+    covered = jax.vmap(lambda x: references.log_density(reference, x))(flanks[0])
+    assert jnp.all(densities[200:205] < covered)  # by the density alone not even thin there
+    starts = starts_where_thin(reference, points, densities, scores, jnp.zeros(()))
+    # One start for each of them: the Gaussian that the first one predicts covers the other four.
+    first, second = (jnp.any(jnp.all(flanks == start, -1), 1) for start in starts[:2])
+    assert first.sum() == second.sum() == 1
+    assert jnp.all(first != second)
 
 
 def test_mass_outside_a_reference_is_what_walkers_found_there():
