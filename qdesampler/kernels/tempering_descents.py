@@ -1,7 +1,8 @@
 r"""Descents (`D -> 0`) that look for what walkers overlooked, and tell whether there is one mode alone.
 
 Behind a first-order transition (a narrow spike in a wide slab) no thermal path finds a mode that carries most
-of the mass; the descent of `U` does. What a mode weighs is Laplace's approximation at its top.
+of the mass; the descent of `U` does. And where populations lost a mode on their way, walkers of early stages
+still stand on its flank. What a mode weighs is Laplace's approximation at its top.
 """
 
 from typing import NamedTuple

@@ -231,17 +231,19 @@ def fit_reference(
             chosen,
         )
     if dim <= DENSE_DIMENSIONS:
-        starts = starts_of_descents(points.reshape(populations, per_population, dim), every[0])
-        if rich and path.slices == 1:
-            anywhere = jnp.where(jnp.isfinite(weights), 0.0, -jnp.inf)
-            flanks = resample(key_flanks, anywhere, min(_FLANKS, weights.size))
-            widened = references.add_component(
-                chosen, room - _BROAD, wide.means[0], wide.whiteners[0], jnp.asarray(BROAD_SHARE)
-            )
-            thin = starts_where_thin(widened, points[flanks], log_densities[flanks], scores[flanks], log_z)
-            starts = jnp.concatenate([starts, thin])
 
         def looked():
+            starts = starts_of_descents(points.reshape(populations, per_population, dim), every[0])
+            if rich and path.slices == 1:
+                anywhere = jnp.where(jnp.isfinite(weights), 0.0, -jnp.inf)
+                flanks = resample(key_flanks, anywhere, min(_FLANKS, weights.size))
+                widened = references.add_component(
+                    chosen, room - _BROAD, wide.means[0], wide.whiteners[0], jnp.asarray(BROAD_SHARE)
+                )
+                thin = starts_where_thin(
+                    widened, points[flanks], log_densities[flanks], scores[flanks], log_z
+                )
+                starts = jnp.concatenate([starts, thin])
             return descend_from(starts, points, weights, log_z, every[0], evaluate)
 
         def nothing():
