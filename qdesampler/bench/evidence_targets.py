@@ -15,7 +15,7 @@ from qdesampler.infer import load_model, model_hamiltonian
 
 IONOSPHERE = GERMAN_CREDIT.parent / "ionosphere"
 
-__all__ = ["EVIDENCE_TARGETS", "EvidenceTarget"]
+__all__ = ["EVIDENCE_TARGETS", "EvidenceTarget", "mixture_40", "mixture_40_means"]
 
 
 class EvidenceTarget(NamedTuple):
@@ -66,9 +66,14 @@ def many_wells() -> EvidenceTarget:
     return EvidenceTarget(lambda x: -jnp.sum((x**2 - 4) ** 2), 5, 3.0, -0.541055513, _left, 0.5)
 
 
+def mixture_40_means() -> np.ndarray:
+    """Tops of `mixture_40`, uniform on [-40, 40]^2 (fixed seed), shape `(40, 2)`."""
+    return np.random.default_rng(0).uniform(-40, 40, (40, 2))
+
+
 def mixture_40() -> EvidenceTarget:
-    """Forty unit Gaussians with means uniform on [-40, 40]^2 (fixed seed), of equal weight."""
-    means = np.random.default_rng(0).uniform(-40, 40, (40, 2))
+    """Forty unit Gaussians of equal weight, at `mixture_40_means`."""
+    means = mixture_40_means()
 
     def log_density(x):
         return jax.nn.logsumexp(-0.5 * jnp.sum((x - means) ** 2, 1)) - jnp.log(80 * jnp.pi)

@@ -21,6 +21,7 @@ from qdesampler.infer.annealed_start import (
 )
 from qdesampler.infer.annealed_state import AnnealedAdaptState, AnnealedState
 from qdesampler.infer.arguments import Arguments
+from qdesampler.infer.kept_programs import KeptPrograms
 from qdesampler.infer.target import Target, is_batched
 from qdesampler.infer.target_kernel import TargetKernel
 from qdesampler.kernels.ladder import SHORTEST_WARMUP, ladder_step, start_ladder
@@ -137,12 +138,13 @@ class AnnealedQDE(TargetKernel):
         )
         # Sequential chains must have states of one shape: what the first one chose, and for which arguments.
         self._chosen: tuple[Arguments, int, bool] | None = None
+        self._programs = KeptPrograms()
 
     # ---- NumPyro's contract --------------------------------------------------------------------------------
 
     def __getstate__(self) -> dict:
         """State for copies and pickles, without what belongs to one run."""
-        return {**self.__dict__, "_chosen": None}
+        return {**self.__dict__, "_chosen": None, "_programs": KeptPrograms()}
 
     def init(
         self,
@@ -179,8 +181,13 @@ class AnnealedQDE(TargetKernel):
             raise ValueError("The model has no continuous latent site: there is nothing to anneal.")
         evaluate = self._evaluation(unravel, model_args, model_kwargs)
         centre, scale = self._broad(keys[0, 4], flat.size, prototype, model_args, model_kwargs)
+        shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(prototype))
+        structure = (jax.tree.structure(prototype), shapes)
 
-        found = self._found(keys[:, 1], evaluate, broad(centre, scale, room_for(flat.size)))
+        def kept(name, make):
+            return self._programs.get((*name, structure), make, model_args, model_kwargs, (keys, init_params))
+
+        found = self._found(keys[:, 1], evaluate, broad(centre, scale, room_for(flat.size)), kept)
         rungs, fitted = self._agreed(found, batched, model_args, model_kwargs)
 
         def built(keys, found, fitted):
@@ -201,7 +208,8 @@ class AnnealedQDE(TargetKernel):
 
             return jax.vmap(build)(keys, found.walkers, found.probes, found.rejections(fitted))
 
-        ladder = jax.jit(built)(keys[:, 2], found, fitted)
+        build_all = kept(("ladder", rungs, num_warmup), lambda: jax.jit(built))
+        ladder = build_all(keys[:, 2], found, fitted)
         spent = found.num_evals + start.num_evals
         rng_key = keys[:, 3]
         if not batched:
@@ -305,13 +313,13 @@ class AnnealedQDE(TargetKernel):
             return broad_gaussian(DEFAULT_SCALE, dim)
         return prior_moments(rng_key, self.model, model_args, model_kwargs, prototype)
 
-    def _found(self, keys, evaluate, wide) -> Start:
+    def _found(self, keys, evaluate, wide, kept) -> Start:
         """What the walkers found; under a transform one leg, as the number of legs depends on the data."""
 
         def one(keys, begin, wide, look, settings, rich):
             return walk(keys, evaluate, begin, wide, self._path, settings, rich, look)
 
-        program = jax.jit(one, static_argnums=(4, 5))
+        program = kept(("walk",), lambda: jax.jit(one, static_argnums=(4, 5)))
 
         def leg(keys, begin, settings, rich, look):
             return program(keys, begin, wide, look, settings, rich)

@@ -15,7 +15,7 @@ from qdesampler.kernels.tempering_path import Evaluate
 from qdesampler.kernels.tempering_reference import Reference, lower_whitener
 from qdesampler.solvers.descent import descend
 
-__all__ = ["Descended", "descend_from", "starts_of_descents", "starts_where_thin"]
+__all__ = ["PEAKS", "Descended", "descend_from", "starts_of_descents", "starts_where_thin"]
 
 _DESCENTS, _MOST_POPULATIONS = 4, 4  # of each population, and of its beginnings; of at most so many
 _MEMORY, _MOST_EVALUATIONS = 16, 201
@@ -24,6 +24,7 @@ _SEEN = 0.25  # of its predicted mass that walkers must show for a mode to count
 _NOTHING = 1e-3  # of the mass of the highest mode, below which another does not matter
 _WIDER = 5.0  # nats in each dimension by which what is no Gaussian peak may be wider than one
 _THIN_STARTS = 8  # descents from where walkers point to a top that the reference does not have
+PEAKS = 4  # overlooked modes that become components at once
 _RADIUS = 3.0  # of the squared distance from a top, in its own standard deviations
 
 
@@ -31,18 +32,24 @@ class Descended(NamedTuple):
     """What descents found.
 
     Attributes:
-        mean: top of the mode with most unseen mass, or the highest where all were seen or there is one.
-        whitener: lower triangular `P` with `P'P` the curvature there.
-        share: of the mass, by Laplace, if walkers had not seen it; else 0.
+        means: tops of the modes with most unseen mass, most first, shape `(PEAKS, dim)`; the first is the
+            highest top where all were seen or there is one.
+        whiteners: lower triangular `P` with `P'P` the curvature there, shape `(PEAKS, dim, dim)`.
+        shares: of the mass, by Laplace, of those that walkers had not seen; else 0, shape `(PEAKS,)`.
         alone: whether every descent ended at that top, or where next to nothing is.
         num_evals: evaluations spent.
     """
 
-    mean: jax.Array
-    whitener: jax.Array
-    share: jax.Array
+    means: jax.Array
+    whiteners: jax.Array
+    shares: jax.Array
     alone: jax.Array
     num_evals: jax.Array
+
+    @property
+    def share(self) -> jax.Array:
+        """Of all unseen modes together, as components that are added one after the other share it."""
+        return 1 - jnp.prod(1 - self.shares)
 
 
 def starts_of_descents(points: jax.Array, draws: jax.Array) -> jax.Array:
@@ -160,25 +167,38 @@ def descend_from(
     means, factors, masses, evals, tops = jax.vmap(end_of)(starts)
     shares = jax.nn.sigmoid(masses - log_z)
     probability = jax.nn.softmax(weights)
+    radius = dim + _RADIUS * jnp.sqrt(2.0 * dim)
 
     def distances(mean, factor, places):
         return jnp.sum(((places - mean) / scale @ factor) ** 2, 1)
 
     def seen(mean, factor):
-        near = distances(mean, factor, points) < dim + _RADIUS * jnp.sqrt(2.0 * dim)
-        return jnp.sum(jnp.where(near, probability, 0))
+        return jnp.sum(jnp.where(distances(mean, factor, points) < radius, probability, 0))
 
     hidden = jax.vmap(seen)(means, factors) < _SEEN * shares
     hidden &= shares > _LEAST_SHARE
+
+    def choose(left, _):
+        best = jnp.argmax(jnp.where(left, masses, -jnp.inf))
+        share = jnp.where(jnp.any(left), jnp.minimum(shares[best], _MOST_SHARE), 0)
+        again = distances(means[best], factors[best], means) < radius
+        return left & ~again & (jnp.arange(masses.size) != best), (best, share)
+
+    _, (chosen, unseen) = jax.lax.scan(choose, hidden, None, length=PEAKS)
     highest = jnp.argmax(jnp.where(masses > -jnp.inf, tops, -jnp.inf))
     sound = masses[highest] > -jnp.inf
     most = jnp.where(masses > -jnp.inf, masses, tops - tops[highest] + masses[highest] + _WIDER * dim)
     nothing = most < masses[highest] + jnp.log(_NOTHING)
-    near = distances(means[highest], factors[highest], means) < dim + _RADIUS * jnp.sqrt(2.0 * dim)
+    near = distances(means[highest], factors[highest], means) < radius
     alone = sound & jnp.all(near | nothing)
-    unseen = jnp.argmax(jnp.where(hidden, masses, -jnp.inf))
-    best = jnp.where(jnp.any(hidden) & ~alone, unseen, highest)
-    precision = jnp.where(sound, factors[best] @ factors[best].T, jnp.eye(dim, dtype=points.dtype))
-    share = jnp.where(jnp.any(hidden), jnp.minimum(shares[unseen], _MOST_SHARE), 0)
-    mean = jnp.where(sound, means[best], 0)
-    return Descended(mean, lower_whitener(precision) / scale, share, alone, jnp.sum(evals))
+    chosen = chosen.at[0].set(jnp.where((unseen[0] > 0) & ~alone, chosen[0], highest))
+    known = (unseen > 0) | ((jnp.arange(PEAKS) == 0) & sound)
+    squares = jax.vmap(lambda factor: factor @ factor.T)(factors[chosen])
+    precisions = jnp.where(known[:, None, None], squares, jnp.eye(dim, dtype=points.dtype))
+    return Descended(
+        jnp.where(known[:, None], means[chosen], 0),
+        jax.vmap(lower_whitener)(precisions) / scale,
+        unseen,
+        alone,
+        jnp.sum(evals),
+    )

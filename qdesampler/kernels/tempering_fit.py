@@ -4,7 +4,7 @@ All populations fit together: a mode that one of them lost is in another. Three 
 where there is one) fit, the others choose between the broad reference, one Gaussian (by the walkers' scatter,
 or by their scores, which tell it from few), an autoregressive one, mixtures of Gaussians and the product of
 one-dimensional mixtures by the mean `log q`. Walkers that are covered too thinly get components of their own,
-and a mode that descents found and the walkers overlooked becomes one. A broad leg stays in the mixture.
+and modes that descents found and the walkers overlooked become some. A broad leg stays in the mixture.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,12 @@ import jax.numpy as jnp
 
 from qdesampler.kernels import tempering_reference as references
 from qdesampler.kernels.tempering_autoregressive import fit_autoregressive
-from qdesampler.kernels.tempering_descents import descend_from, starts_of_descents, starts_where_thin
+from qdesampler.kernels.tempering_descents import (
+    PEAKS,
+    descend_from,
+    starts_of_descents,
+    starts_where_thin,
+)
 from qdesampler.kernels.tempering_mixture import fit_mixture, fit_product
 from qdesampler.kernels.tempering_path import Evaluate, TemperingPath
 from qdesampler.kernels.tempering_reference import (
@@ -43,8 +48,8 @@ _FEW, _MIXTURE, _RICH = 4, 16, 64  # Gaussians of a mixture: in many dimensions,
 _RICH_DIMENSIONS = 16
 _FLANKS = 4096  # walkers of any weight, of all stages, among which starts of descents are chosen
 _DRAWS = 4  # walkers per population's size that a fit sees
-# Tails, the overlooked mode and the broad leg: their places from the end.
-_TAILS, _PEAK, _BROAD = TAILS + 2, 2, 1
+# Tails, overlooked modes and the broad leg: their (first) places from the end.
+_TAILS, _PEAK, _BROAD = TAILS + PEAKS + 1, PEAKS + 1, 1
 BROAD_SHARE = 0.05
 COVERAGE = 6.0  # of the squared distance from a Gaussian's centre, in its own standard deviations
 
@@ -57,7 +62,7 @@ class FittedReference(NamedTuple):
         components: Gaussians chosen, 0 where the broad reference stays, or `PRODUCT` or
             `AUTOREGRESSIVE`.
         uncovered: share of held-out walkers that lie outside all of them.
-        hidden_share: mass, by Laplace, of a mode that descents found and walkers had not; 0 for none.
+        hidden_share: mass, by Laplace, of modes that descents found and walkers had not; 0 for none.
         alone: whether all descents ended in one mode.
         num_evals: evaluations spent.
     """
@@ -249,10 +254,13 @@ def fit_reference(
         def nothing():
             return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(looked))
 
-        mean, whitener, share, alone, spent = jax.lax.cond(look, looked, nothing)
-        evals += spent
-        whitener = jnp.where(look, whitener, wide.whiteners[0])
-        chosen = references.add_component(chosen, room - _PEAK, mean, whitener, share)
+        ends = jax.lax.cond(look, looked, nothing)
+        evals, share, alone = evals + ends.num_evals, ends.share, ends.alone
+        for k in range(PEAKS):
+            whitener = jnp.where(look, ends.whiteners[k], wide.whiteners[0])
+            chosen = references.add_component(
+                chosen, room - _PEAK + k, ends.means[k], whitener, ends.shares[k]
+            )
     broad_share = jnp.where(components == 0, 0, BROAD_SHARE)
     keep = (components != 0) | (share > 0)
     broad_share = jnp.where(keep, jnp.maximum(broad_share, BROAD_SHARE), 0)

@@ -63,9 +63,25 @@ def test_one_top_or_several_and_what_is_unseen(found, name, walkers, scale, alon
 
 def test_the_top_and_its_curvature_are_those_of_the_unseen_mode(found):
     ends = found("two", 3.0, 0.5)
-    assert np.allclose(ends.mean, -3, atol=0.3)
-    assert np.allclose(ends.whitener.T @ ends.whitener, np.eye(DIM) / 0.25, atol=0.1)
+    assert np.allclose(ends.means[0], -3, atol=0.3)
+    assert np.allclose(ends.whiteners[0].T @ ends.whiteners[0], np.eye(DIM) / 0.25, atol=0.1)
     assert np.allclose(ends.share, 0.7 / 1.7, atol=0.02)  # log Z is given as 0: sigmoid(log 0.7)
+
+
+def test_every_unseen_mode_is_told_of_once():
+    parts = [(-3.0, 0.5, 0.5), (3.0, 0.5, 0.3), (12.0, 0.5, 0.2)]
+    evaluate = jax.value_and_grad(together(*parts))
+    points = -3 + 0.5 * jax.random.normal(jax.random.key(0), (256, DIM))
+    starts = jnp.array([-3.0, 3, 12, 12, 3, 12])[:, None] + 0.1 * jnp.arange(6)[:, None] * jnp.ones(DIM)
+    log_z = jnp.log(0.5)  # of what walkers saw
+    ends = jax.jit(lambda: descend_from(starts, points, jnp.zeros(256), log_z, points, evaluate))()
+    assert np.allclose(ends.means[:2, 0], [3, 12], atol=0.05)  # the larger one first
+    assert np.allclose(ends.shares, [0.3 / 0.8, 0.2 / 0.7, 0, 0], atol=0.01)
+    assert np.allclose(ends.share, 1 - (1 - 0.3 / 0.8) * (1 - 0.2 / 0.7), atol=0.01)
+    # slots that are off hold numbers too
+    assert np.all(np.isfinite(ends.means))
+    assert np.all(np.isfinite(ends.whiteners))
+    assert not bool(ends.alone)
 
 
 def test_descents_start_on_the_flanks_of_the_modes_that_the_reference_lacks():

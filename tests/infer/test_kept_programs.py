@@ -1,0 +1,77 @@
+"""Programs of a start: kept for the same arguments, made anew for others, never kept with a trace inside."""
+
+import copy
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro.infer.gibbs import GIBBS_SITES_KWARG
+
+from qdesampler.infer import annealed
+from qdesampler.infer.annealed import AnnealedQDE
+from qdesampler.infer.annealed_start import walk
+from qdesampler.infer.kept_programs import KeptPrograms
+
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+DATA = jnp.array([1.0, 2.0, 0.5])
+
+
+@pytest.fixture
+def counted():
+    made = []
+
+    def make():
+        made.append(object())
+        return made[-1]
+
+    return KeptPrograms(), make, made
+
+
+def test_a_program_is_made_once_for_the_same_arguments(counted):
+    programs, make, made = counted
+    first = programs.get("walk", make, (DATA,), {"degree": 2})
+    assert programs.get("walk", make, (DATA,), {"degree": 2}) is first
+    assert programs.get(("walk", 3), make, (DATA,), {"degree": 2}) is not first
+    assert programs.get("walk", make, (DATA,), {"degree": 2}) is first
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"), [((DATA + 0,), {"degree": 2}), ((DATA,), {"degree": 3}), ((DATA,), {})]
+)
+def test_other_arguments_are_never_served_by_an_old_program(counted, args, kwargs):
+    programs, make, _ = counted
+    first = programs.get("walk", make, (DATA,), {"degree": 2})
+    assert programs.get("walk", make, args, kwargs) is not first
+    assert (
+        programs.get("walk", make, (DATA,), {"degree": 2}) is not first
+    )  # only the last arguments' are kept
+
+
+def test_nothing_is_kept_from_a_trace_or_of_a_gibbs_block(counted):
+    programs, make, made = counted
+    jax.jit(lambda y: [programs.get("walk", make, (y,), {}), y][1])(DATA)
+    jax.jit(lambda key: [programs.get("walk", make, (DATA,), {}, key), key][1])(DATA)
+    for value in (1, 2):
+        programs.get("walk", make, (DATA,), {GIBBS_SITES_KWARG: {"k": value}})
+    assert len(made) == 4
+    assert programs.get("walk", make, (DATA,), {}) is made[4]
+
+
+def test_a_second_start_compiles_nothing_and_a_copy_starts_afresh(monkeypatch):
+    def model(y=None):
+        mu = numpyro.sample("mu", dist.Normal(0, 2))
+        numpyro.sample("y", dist.Normal(mu, 1).expand([3]).to_event(1), obs=y)
+
+    traced = []
+    monkeypatch.setattr(annealed, "walk", lambda *arguments: traced.append(None) or walk(*arguments))
+    kernel = AnnealedQDE(model, num_walkers=16, num_rungs=3, leg="broad", reference=2.0)
+    found = [
+        float(kernel.init(jax.random.key(key), 32, model_kwargs={"y": DATA}).adapt_state.ladder.centres[0])
+        for key in (0, 1, 0)
+    ]
+    assert len(traced) == 1
+    assert found[0] == found[2] != found[1]
+    assert copy.copy(kernel)._programs is not kernel._programs
