@@ -7,7 +7,7 @@ where the reference is more than 4 nats too thin, as draws then hardly come ther
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -34,27 +34,33 @@ class Lost(NamedTuple):
     num_evals: int
 
 
-def lost_modes(seed: int, walkers: int | None) -> Lost:
-    """Anneal the populations of four chains and look at the reference that they leave."""
+def lost_modes(seeds: Sequence[int], walkers: int | None) -> Iterator[Lost]:
+    """Anneal the populations of four chains for each seed, and look at the reference that they leave.
+
+    Args:
+        seeds: of the keys.
+        walkers: of a chain; None for what AnnealedQDE takes by itself.
+    """
     target = mixture_40()
     kernel = AnnealedQDE(
         potential_fn=lambda x: -target.log_density(x),
         reference=(0.0, target.reference),
         num_walkers=walkers,
     )
-    keys = jax.random.split(jax.random.key(seed), CHAINS)
-    state = kernel.init(keys, WARMUP, init_params=jnp.full((CHAINS, target.dim), 0.1))
-    ladder = state.adapt_state.ladder
-    reference = jax.tree.map(lambda leaf: leaf[0], ladder.reference)  # the chains have one in common
     tops = jnp.asarray(mixture_40_means(), float)
-    log_q = jax.vmap(lambda x: references.log_density(reference, x))(tops)
-    thin = np.asarray(jax.vmap(target.log_density)(tops) - target.log_evidence - log_q)
-    return Lost(
-        int(np.sum(thin > LOST)),
-        float(thin.max()),
-        float(jnp.max(ladder.hidden_share)),
-        int(np.sum(np.asarray(state.pending_evals), dtype=np.int64)),
-    )
+    log_p = jax.vmap(target.log_density)(tops) - target.log_evidence
+    for seed in seeds:
+        keys = jax.random.split(jax.random.key(seed), CHAINS)
+        state = kernel.init(keys, WARMUP, init_params=jnp.full((CHAINS, target.dim), 0.1))
+        ladder = state.adapt_state.ladder
+        reference = jax.tree.map(lambda leaf: leaf[0], ladder.reference)  # the chains have one in common
+        thin = np.asarray(log_p - jax.vmap(lambda x, q=reference: references.log_density(q, x))(tops))
+        yield Lost(
+            int(np.sum(thin > LOST)),
+            float(thin.max()),
+            float(jnp.max(ladder.hidden_share)),
+            int(np.sum(np.asarray(state.pending_evals), dtype=np.int64)),
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,9 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     for size in sizes:
         found = []
-        for seed in range(options.first, options.first + options.keys):
-            found.append(lost_modes(seed, None if size == "default" else int(size)))
-            one = found[-1]
+        seeds = range(options.first, options.first + options.keys)
+        runs = lost_modes(seeds, None if size == "default" else int(size))
+        for seed, one in zip(seeds, runs, strict=True):
+            found.append(one)
             print(
                 f"  walkers {size}, key {seed}: {one.count} lost, worst {one.worst:.1f} nats, told of "
                 f"{one.hidden_share:.3f}, {one.num_evals:,} evaluations",

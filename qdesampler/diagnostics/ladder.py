@@ -32,9 +32,10 @@ class LadderSummary(NamedTuple):
             reference, shape `(chains, rungs - 1)`.
         step_sizes: shape `(chains, rungs)`.
         num_steps: of a trajectory, shape `(chains,)`.
+        move_every: iterations from one trajectory to the next, shape `(chains,)`.
         components: Gaussians of the fitted reference, 0 for the broad one, -1 for a product of mixtures on
             the axes, -2 for an autoregressive Gaussian, shape `(chains,)`.
-        hidden_share: mass of a mode that descents found and walkers had not, shape `(chains,)`.
+        hidden_share: mass of modes that descents found and walkers had not, shape `(chains,)`.
         iterations: kept, of a chain.
     """
 
@@ -47,6 +48,7 @@ class LadderSummary(NamedTuple):
     specific_heat: np.ndarray
     step_sizes: np.ndarray
     num_steps: np.ndarray
+    move_every: np.ndarray
     components: np.ndarray
     hidden_share: np.ndarray
     iterations: int
@@ -83,6 +85,7 @@ def ladder_summary(run: Any) -> LadderSummary:
         specific_heat=heat,
         step_sizes=ladder.step_sizes,
         num_steps=ladder.num_steps,
+        move_every=ladder.move_every,
         components=ladder.components,
         hidden_share=ladder.hidden_share,
         iterations=int(counts.min()),
@@ -152,12 +155,12 @@ def _hidden(summary: LadderSummary) -> Finding | None:
     if share <= (_LARGE if held else _HIDDEN):
         return None
     if held:
-        place = "It is part of the reference of every chain, so that draws visit it."
+        place = "It is part of the reference of every chain, so that draws come there."
     else:
         place = "It is not part of every chain's reference: draws may leave it out."
     return Finding(
         "hidden_mode",
-        f"Descents found a mode of mass {share:.2g} (by Laplace's approximation) of which walkers showed "
+        f"Descents found a mass of {share:.2g} (by Laplace's approximation) in modes of which walkers showed "
         f"less than a quarter: the thermal path does not lead there. {place}",
         "Believe the evidence only if chains and seeds agree; there may be more such modes.",
     )

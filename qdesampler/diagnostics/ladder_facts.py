@@ -15,7 +15,7 @@ def evidence_facts(run: Any) -> dict[str, float | int]:
 
     `log_evidence` (of the potential given) and `log_evidence_error`, `log_evidence_lower` and
     `log_evidence_upper` (stepping stones upwards and downwards), `walker_log_evidence`, `rungs`, `barrier`
-    (mean over chains), `round_trips` (of all chains) and `hidden_mass` (of a mode that descents found and
+    (mean over chains), `round_trips` (of all chains) and `hidden_mass` (of modes that descents found and
     walkers had not, the largest over chains).
 
     Args:

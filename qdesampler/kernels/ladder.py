@@ -79,7 +79,7 @@ class Ladder(NamedTuple):
         round_count: iterations of this round.
         kept: sums over iterations after the warm-up.
         walker_log_evidence: what the last leg of walkers found before.
-        hidden_share: mass of a mode that descents found and walkers had not.
+        hidden_share: mass of modes that descents found and walkers had not.
         components: Gaussians of the fitted reference; 0 where it is the broad one, -1 for the product, -2
             for the autoregressive Gaussian.
     """
