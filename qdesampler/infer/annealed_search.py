@@ -106,14 +106,12 @@ def _pilot(leg, keys, wide, path, settings) -> tuple[Start, bool]:
 
 def _legs(leg, keys, found, begin, path, settings, rich, again) -> tuple[Start, bool]:
     """Legs after the first until the evidence has settled, and whether it has."""
-    look = rich and float(found.fit.hidden_share) > 0
+    look = rich and float(found.fit.hidden_share) > 0  # once more: there may be other overlooked modes
     for _ in range(1, MOST_LEGS):
         last, before = found, _evidence(found, path)[0]
         keys_leg, keys = _split(keys)
         found = leg(keys_leg, begin, settings, rich, look)
-        # Where descents found overlooked modes there may be more.
-        look = look and float(found.fit.hidden_share) > 0
-        begin = found.fit.reference
+        look, begin = False, found.fit.reference
         hidden = jnp.maximum(last.fit.hidden_share, found.fit.hidden_share)
         found = found._replace(
             fit=found.fit._replace(hidden_share=hidden), num_evals=found.num_evals + last.num_evals
