@@ -4,23 +4,25 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.core import Tracer
-from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 
-from qdesampler.infer.arguments import Arguments
+from qdesampler.infer.fingerprint import data_lines
 
 __all__ = ["KeptPrograms"]
+
+_TOLD = (bool, int, float, complex, str, np.generic, np.ndarray, jax.Array)  # apart by what they hold
 
 
 class KeptPrograms:
     """A start takes seconds to run and far longer to compile: programs of the last arguments are kept.
 
-    A program has the arguments of the model inside, so that none is kept where these are traced, or where
-    a Gibbs block conditions on other values at each call.
+    A program has the arguments of the model inside. Arrays are told apart by their numbers, so that one
+    edited in place is another one; nothing is kept where arguments are traced, or objects of other kinds.
     """
 
     def __init__(self):
-        self._arguments: Arguments | None = None
+        self._described: Hashable = None
         self._programs: dict[Hashable, Callable] = {}
 
     def get(
@@ -40,11 +42,13 @@ class KeptPrograms:
             model_kwargs: its keyword arguments.
             inputs: of the call to come; where they are traced nothing is kept.
         """
-        leaves = jax.tree.leaves((tuple(model_args), model_kwargs, inputs))
-        if GIBBS_SITES_KWARG in model_kwargs or any(isinstance(leaf, Tracer) for leaf in leaves):
+        arguments, structure = jax.tree.flatten((tuple(model_args), model_kwargs))
+        traced = any(isinstance(leaf, Tracer) for leaf in (*arguments, *jax.tree.leaves(inputs)))
+        if traced or not all(isinstance(leaf, _TOLD) for leaf in arguments):
             return make()
-        if self._arguments is None or not self._arguments.are(model_args, model_kwargs):
-            self._arguments, self._programs = Arguments(model_args, model_kwargs), {}
+        described = (structure, tuple(data_lines(model_args, model_kwargs).items()))
+        if described != self._described:
+            self._described, self._programs = described, {}
         if name not in self._programs:
             self._programs[name] = make()
         return self._programs[name]

@@ -4,6 +4,7 @@ import copy
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
@@ -39,25 +40,36 @@ def test_a_program_is_made_once_for_the_same_arguments(counted):
 
 
 @pytest.mark.parametrize(
-    ("args", "kwargs"), [((DATA + 0,), {"degree": 2}), ((DATA,), {"degree": 3}), ((DATA,), {})]
+    ("args", "kwargs"), [((DATA + 1,), {"degree": 2}), ((DATA,), {"degree": 3}), ((DATA,), {})]
 )
 def test_other_arguments_are_never_served_by_an_old_program(counted, args, kwargs):
     programs, make, _ = counted
     first = programs.get("walk", make, (DATA,), {"degree": 2})
     assert programs.get("walk", make, args, kwargs) is not first
-    assert (
-        programs.get("walk", make, (DATA,), {"degree": 2}) is not first
-    )  # only the last arguments' are kept
+    # only those of the last arguments are kept
+    assert programs.get("walk", make, (DATA,), {"degree": 2}) is not first
 
 
-def test_nothing_is_kept_from_a_trace_or_of_a_gibbs_block(counted):
+def test_an_array_edited_in_place_is_another_one(counted):
+    programs, make, _ = counted
+    data = np.zeros(3)
+    first = programs.get("walk", make, (data,), {})
+    assert programs.get("walk", make, (np.zeros(3),), {}) is first  # the same numbers
+    data[1] = 1
+    assert programs.get("walk", make, (data,), {}) is not first
+
+
+def test_nothing_is_kept_from_a_trace_of_other_objects_or_of_other_conditions(counted):
     programs, make, made = counted
     jax.jit(lambda y: [programs.get("walk", make, (y,), {}), y][1])(DATA)
     jax.jit(lambda key: [programs.get("walk", make, (DATA,), {}, key), key][1])(DATA)
-    for value in (1, 2):
+    opaque = object()
+    for _ in range(2):
+        programs.get("walk", make, (opaque,), {})
+    for value in (1, 2):  # of a Gibbs block
         programs.get("walk", make, (DATA,), {GIBBS_SITES_KWARG: {"k": value}})
-    assert len(made) == 4
-    assert programs.get("walk", make, (DATA,), {}) is made[4]
+    assert len(made) == 6
+    assert programs.get("walk", make, (DATA,), {}) is made[6]
 
 
 def test_a_second_start_compiles_nothing_and_a_copy_starts_afresh(monkeypatch):
