@@ -23,8 +23,8 @@ from numpyro.infer import MCMC
 
 from qdesampler import QDE, load_model
 from qdesampler.equation import two_level_occupation
-from qdesampler.kernels.discrete import init_discrete
-from qdesampler.kernels.discrete_states import imaginary_time_states_move
+from qdesampler.kernels.discrete.categorical import imaginary_time_states_move
+from qdesampler.kernels.discrete.outcomes import init_discrete
 
 MODEL = Path(__file__).parents[1] / "models" / "wells_interaction"
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0)

@@ -25,8 +25,8 @@ from matplotlib.figure import Figure
 
 from qdesampler import Hamiltonian
 from qdesampler.equation import boltzmann_occupation, drift, log_ground_state, occupation_hamiltonian
-from qdesampler.kernels.discrete import init_discrete
-from qdesampler.kernels.discrete_states import imaginary_time_states_move
+from qdesampler.kernels.discrete.categorical import imaginary_time_states_move
+from qdesampler.kernels.discrete.outcomes import init_discrete
 
 ENERGIES = jnp.array([0.0, 0.1, 0.35, 0.8, 2.0])
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0)

@@ -200,29 +200,32 @@ def test_every_file_keeps_the_form():
 # --------------------------------------------------------------------------- the checker itself
 
 GOOD = {
-    "__init__.py": "from qdesampler.equation import heat\nfrom qdesampler.infer.qde import QDE\n",
+    "__init__.py": "from qdesampler.equation import heat\nfrom qdesampler.infer.qde.kernel import QDE\n",
     "equation/__init__.py": "from qdesampler.equation.heat import kernel as heat\n",
     "equation/heat.py": "import math\nimport jax.numpy as jnp\n\ndef kernel(x):\n    return x\n",
     "infer/__init__.py": "",
-    "infer/qde.py": "import numpyro\nfrom ..equation import heat\n\ndef QDE():\n    import funsor\n",
+    "infer/qde/kernel.py": "import numpyro\nfrom ..equation import heat\n\ndef QDE():\n    import funsor\n",
     "diagnostics/__init__.py": "import arviz_base\nimport xarray as xr\nfrom qdesampler.infer import qde\n",
     "cli.py": "import argparse\nfrom qdesampler.diagnostics import qde\n",
 }
 
 BROKEN = {
-    "room order": ({"equation/heat.py": "from qdesampler.infer.qde import QDE\n"}, "equation may not import"),
+    "room order": (
+        {"equation/heat.py": "from qdesampler.infer.qde.kernel import QDE\n"},
+        "equation may not import",
+    ),
     "relative": (
         {"equation/heat.py": "from ..infer import qde\n"},
-        "equation may not import qdesampler.infer.qde",
+        "equation may not import qdesampler.infer.qde.kernel",
     ),
     "siblings": (
         {"solvers/__init__.py": "import qdesampler.backends\n", "backends/__init__.py": ""},
         "solvers may not import qdesampler.backends",
     ),
-    "face": ({"infer/qde.py": "from qdesampler import heat\n"}, "infer may not import qdesampler"),
+    "face": ({"infer/qde/kernel.py": "from qdesampler import heat\n"}, "infer may not import qdesampler"),
     "circle through the face": (
-        {"infer/qde.py": "import qdesampler\n"},
-        "import circle: qdesampler - qdesampler.infer.qde",
+        {"infer/qde/kernel.py": "import qdesampler\n"},
+        "import circle: qdesampler - qdesampler.infer.qde.kernel",
     ),
     "circle in a room": (
         {"equation/a.py": "from . import b\n", "equation/b.py": "import qdesampler.equation.a\n"},
@@ -239,7 +242,7 @@ BROKEN = {
         "numpyro may be imported only in",
     ),
     "arviz": (
-        {"infer/qde.py": "from arviz_stats import ess\n"},
+        {"infer/qde/kernel.py": "from arviz_stats import ess\n"},
         "arviz_stats may be imported only in bench, diagnostics",
     ),
     "matplotlib": (

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qdesampler import cli
-from qdesampler.bench.outcome import Outcome
+from qdesampler.bench.harness.outcome import Outcome
 from qdesampler.cli import compare
 from qdesampler.cli.common import InputError, Progress
 from qdesampler.cli.expression import parse_expression

@@ -19,7 +19,7 @@ import numpy as np
 from numpyro.infer import MCMC
 
 from qdesampler import QDE
-from qdesampler.kernels.trajectory import trajectory
+from qdesampler.kernels.mcmc.trajectory import trajectory
 
 QUICK = "--quick" in sys.argv
 DRAWS = 300 if QUICK else 2000

@@ -25,7 +25,7 @@ from qdesampler.backends.checks import check_call, refuse
 from qdesampler.backends.problem import IsingProblem
 from qdesampler.backends.protocol import Capabilities, LocalBackend, Samples
 from qdesampler.backends.sweeps import SweepPlan, from_blocks, make_plan
-from qdesampler.equation.validation import as_positive_int, as_positive_scalar
+from qdesampler.validation import as_positive_int, as_positive_scalar
 
 __all__ = ["SimulatedBifurcation"]
 

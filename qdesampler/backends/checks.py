@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from qdesampler.backends.problem import IsingProblem, check_problem
 from qdesampler.backends.protocol import ProblemTooLargeError
 from qdesampler.equation.schedule import Schedule, schedule_table
-from qdesampler.equation.validation import as_positive_int, as_positive_scalar, check_key, is_traced
+from qdesampler.validation import as_positive_int, as_positive_scalar, check_key, is_traced
 
 __all__ = ["annealing_table", "check_call", "refuse"]
 

@@ -23,7 +23,7 @@ from jax.typing import ArrayLike
 from qdesampler.backends.checks import check_call, refuse
 from qdesampler.backends.problem import IsingProblem, check_states
 from qdesampler.backends.protocol import BackendError, Capabilities, Samples
-from qdesampler.equation.validation import as_positive_int, is_traced
+from qdesampler.validation import as_positive_int, is_traced
 
 __all__ = ["BackendRetryWarning", "DimodBackend", "from_bqm", "load_dimod", "seed_from_key", "to_bqm"]
 

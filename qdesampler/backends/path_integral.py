@@ -30,7 +30,7 @@ from qdesampler.backends.problem import IsingProblem, check_states
 from qdesampler.backends.protocol import Capabilities, LocalBackend, Samples
 from qdesampler.backends.sweeps import SweepPlan, from_blocks, make_plan, sweep, to_blocks
 from qdesampler.equation.schedule import Schedule
-from qdesampler.equation.validation import as_positive_int
+from qdesampler.validation import as_positive_int
 
 __all__ = ["PathIntegralAnnealing"]
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from qdesampler.equation.validation import as_float_array, is_traced
+from qdesampler.validation import as_float_array, is_traced
 
 __all__ = ["IsingProblem", "bits_to_spins", "check_problem", "check_states", "spins_to_bits"]
 

@@ -26,7 +26,7 @@ from qdesampler.backends.problem import IsingProblem, check_states
 from qdesampler.backends.protocol import BackendError, Capabilities, LocalBackend, Samples
 from qdesampler.backends.state_vector import evolve_real_time, relax_imaginary_time
 from qdesampler.equation.schedule import Schedule
-from qdesampler.equation.validation import as_positive_int, as_positive_scalar, is_traced
+from qdesampler.validation import as_positive_int, as_positive_scalar, is_traced
 
 __all__ = ["QuantumDynamics", "TransverseGroundState"]
 

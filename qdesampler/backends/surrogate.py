@@ -29,7 +29,7 @@ from jax.typing import ArrayLike
 
 from qdesampler.backends.encoding import StateEncoding
 from qdesampler.backends.problem import IsingProblem, bits_to_spins
-from qdesampler.equation.validation import is_traced
+from qdesampler.validation import is_traced
 
 __all__ = [
     "Surrogate",

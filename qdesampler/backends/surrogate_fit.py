@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from qdesampler.backends.encoding import StateEncoding
 from qdesampler.backends.surrogate import Surrogate, quadratic_problem
-from qdesampler.equation.validation import as_positive_int
+from qdesampler.validation import as_positive_int
 
 __all__ = ["MOST_FEATURES", "least_squares_surrogate", "pseudo_likelihood_surrogate"]
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qdesampler.backends.problem import IsingProblem
-from qdesampler.equation.validation import is_traced
+from qdesampler.validation import is_traced
 
 __all__ = ["SweepPlan", "color_graph", "from_blocks", "make_plan", "sweep", "to_blocks"]
 

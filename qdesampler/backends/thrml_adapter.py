@@ -17,7 +17,7 @@ from qdesampler.backends.checks import check_call, refuse
 from qdesampler.backends.problem import IsingProblem, bits_to_spins, check_states
 from qdesampler.backends.protocol import Capabilities, LocalBackend, Samples
 from qdesampler.backends.sweeps import color_graph
-from qdesampler.equation.validation import as_positive_int, is_traced
+from qdesampler.validation import as_positive_int, is_traced
 
 __all__ = ["ThrmlBackend"]
 

@@ -13,7 +13,7 @@ from qdesampler.backends.checks import check_call, refuse
 from qdesampler.backends.dimod_adapter import seed_from_key, to_bqm
 from qdesampler.backends.problem import IsingProblem
 from qdesampler.backends.protocol import BackendError, Capabilities, Samples
-from qdesampler.equation.validation import is_traced
+from qdesampler.validation import is_traced
 
 __all__ = ["TreeDecomposition", "ocean_sampler"]
 

@@ -8,13 +8,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from qdesampler.bench.hard_targets import HARD_TARGETS
-from qdesampler.bench.kernels import ABLATIONS
-from qdesampler.bench.measure import measure
-from qdesampler.bench.peers import RUNNERS, missing_packages
-from qdesampler.bench.record import Record, Settings
-from qdesampler.bench.table import SUFFIXES, header, to_markdown, write
-from qdesampler.bench.targets import TARGETS
+from qdesampler.bench.harness.record import Record, Settings
+from qdesampler.bench.harness.table import SUFFIXES, header, to_markdown, write
+from qdesampler.bench.measurement import measure
+from qdesampler.bench.peers.numpyro import ABLATIONS
+from qdesampler.bench.peers.registry import RUNNERS, missing_packages
+from qdesampler.bench.targets.closed_form import TARGETS
+from qdesampler.bench.targets.hard import HARD_TARGETS
 from qdesampler.infer import ModelCase, ModelLoadError, list_models, load_model
 
 SHORT_MODELS = ["eight_schools", "banana", "gaussian-20"]

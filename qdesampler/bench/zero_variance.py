@@ -20,8 +20,8 @@ import jax
 import numpy as np
 from numpyro.infer import MCMC
 
-from qdesampler.bench.record import Settings
-from qdesampler.bench.table import header
+from qdesampler.bench.harness.record import Settings
+from qdesampler.bench.harness.table import header
 from qdesampler.diagnostics import zero_variance
 from qdesampler.infer import QDE, ModelCase, load_model
 

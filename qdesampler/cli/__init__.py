@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import jax
 
-from qdesampler.bench.kernels import CountedNUTS
+from qdesampler.bench.peers.numpyro import CountedNUTS
 from qdesampler.cli.common import (
     BAD_INPUT,
     BAD_VERDICT,

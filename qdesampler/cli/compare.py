@@ -3,11 +3,11 @@
 import argparse
 from pathlib import Path
 
-from qdesampler.bench.kernels import numpyro_runner
-from qdesampler.bench.measure import measure
-from qdesampler.bench.peers import RUNNERS, missing_packages
-from qdesampler.bench.record import Record, Settings
-from qdesampler.bench.table import header, write
+from qdesampler.bench.harness.record import Record, Settings
+from qdesampler.bench.harness.table import header, write
+from qdesampler.bench.measurement import measure
+from qdesampler.bench.peers.numpyro import numpyro_runner
+from qdesampler.bench.peers.registry import RUNNERS, missing_packages
 from qdesampler.cli.common import (
     BAD_VERDICT,
     OK,

@@ -11,7 +11,7 @@ from qdesampler.cli.expression import FUNCTIONS, parse_expression
 from qdesampler.diagnostics import draw_png, plot_ground_state, write_atomically
 from qdesampler.equation import Hamiltonian
 from qdesampler.solvers import GroundState, SpectralGrid, ground_state
-from qdesampler.solvers.spectral import GridWarning
+from qdesampler.solvers.grid.spectral import GridWarning
 
 __all__ = ["add_ground_state"]
 

@@ -25,7 +25,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from qdesampler.equation.hamiltonian import Hamiltonian
-from qdesampler.equation.validation import as_float_array, as_point, as_positive_int, as_positive_scalar
+from qdesampler.validation import as_float_array, as_point, as_positive_int, as_positive_scalar
 
 
 def log_heat_kernel(x: ArrayLike, y: ArrayLike, tau: ArrayLike, diffusion: ArrayLike) -> jax.Array:

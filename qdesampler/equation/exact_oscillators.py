@@ -16,7 +16,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from qdesampler.equation.exact import ExactSystem
-from qdesampler.equation.validation import as_point, as_positive_int, as_positive_scalar
+from qdesampler.validation import as_point, as_positive_int, as_positive_scalar
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -43,7 +43,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from qdesampler.equation.laplacian import ScalarFunction, gradient_and_laplacian
-from qdesampler.equation.validation import as_positive_scalar
+from qdesampler.validation import as_positive_scalar
 
 VectorFunction = Callable[[jax.Array], jax.Array]
 

@@ -30,7 +30,7 @@ from qdesampler.equation.laplacian import (
     estimate_gradient_and_laplacian,
     gradient_and_laplacian,
 )
-from qdesampler.equation.validation import (
+from qdesampler.validation import (
     as_point,
     as_positive_int,
     as_positive_scalar,

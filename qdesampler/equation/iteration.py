@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 
 from qdesampler.equation.laplacian import ScalarFunction
 from qdesampler.equation.taylor import as_center, expand
-from qdesampler.equation.validation import as_float_array, as_positive_scalar, is_traced
+from qdesampler.validation import as_float_array, as_positive_scalar, is_traced
 
 
 class IterationPath(NamedTuple):

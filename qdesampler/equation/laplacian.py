@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qdesampler.equation.validation import as_positive_int
+from qdesampler.validation import as_positive_int
 
 ScalarFunction = Callable[[jax.Array], jax.Array]
 

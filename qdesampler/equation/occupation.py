@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from qdesampler.equation.validation import as_float_array, as_positive_scalar, is_traced
+from qdesampler.validation import as_float_array, as_positive_scalar, is_traced
 
 
 def boltzmann_occupation(energies: ArrayLike, beta: ArrayLike = 1.0) -> jax.Array:

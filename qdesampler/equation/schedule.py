@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from qdesampler.equation.validation import as_float_array, as_positive_int, is_traced
+from qdesampler.validation import as_float_array, as_positive_int, is_traced
 
 Interpolation = Literal["linear", "geometric"]
 Direction = Literal["constant", "increasing", "decreasing", "mixed"]

@@ -43,7 +43,7 @@ from jax.typing import ArrayLike
 
 from qdesampler.equation import oscillator_functions
 from qdesampler.equation.laplacian import ScalarFunction
-from qdesampler.equation.validation import (
+from qdesampler.validation import (
     as_float_array,
     as_point,
     as_positive_scalar,

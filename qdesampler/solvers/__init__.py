@@ -1,16 +1,16 @@
 """Imaginary-time solvers; each returns a `GroundState`."""
 
-from qdesampler.solvers.annealing import AnnealedMinimum, anneal
-from qdesampler.solvers.evolution import ImaginaryTimePath, evolve
-from qdesampler.solvers.flow import FlowTrial, FlowTrialWarning
-from qdesampler.solvers.flow_state import FlowWavefunction
-from qdesampler.solvers.gaussian import GaussianTrial, GaussianTrialWarning
-from qdesampler.solvers.gaussian_state import GaussianWavefunction, NoGroundStateError
-from qdesampler.solvers.ground_state import GroundState, Solver, Wavefunction, ground_state
-from qdesampler.solvers.imaginary_time import ImaginaryTimeTrajectory, propagate
-from qdesampler.solvers.real_time import RealTimeTrajectory, propagate_real_time
-from qdesampler.solvers.spectral import GridWarning, SpectralGrid
-from qdesampler.solvers.walkers import PopulationError, Walkers, WalkersWarning
+from qdesampler.solvers.annealing.minimise import AnnealedMinimum, anneal
+from qdesampler.solvers.annealing.path import ImaginaryTimePath, evolve
+from qdesampler.solvers.dmc.solver import PopulationError, Walkers, WalkersWarning
+from qdesampler.solvers.flow.solver import FlowTrial, FlowTrialWarning
+from qdesampler.solvers.flow.wavefunction import FlowWavefunction
+from qdesampler.solvers.gaussian.solver import GaussianTrial, GaussianTrialWarning
+from qdesampler.solvers.gaussian.wavefunction import GaussianWavefunction, NoGroundStateError
+from qdesampler.solvers.grid.imaginary_time import ImaginaryTimeTrajectory, propagate
+from qdesampler.solvers.grid.real_time import RealTimeTrajectory, propagate_real_time
+from qdesampler.solvers.grid.spectral import GridWarning, SpectralGrid
+from qdesampler.solvers.protocol import GroundState, Solver, Wavefunction, ground_state
 
 __all__ = [
     "AnnealedMinimum",

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from qdesampler.bench import startup
 from qdesampler.bench.__main__ import main
-from qdesampler.bench.record import Settings
+from qdesampler.bench.driver import startup
+from qdesampler.bench.harness.record import Settings
 
 MODELS = Path(__file__).parents[2] / "models"
 

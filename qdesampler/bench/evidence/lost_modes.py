@@ -1,0 +1,112 @@
+"""How often the start of AnnealedQDE loses a mode.
+
+    python -m qdesampler.bench.evidence.lost_modes --keys 20
+
+Forty Gaussians of equal weight in the plane. For every key the populations are annealed, and the reference
+that the ladder would start from is compared with the target at each of the forty tops: a mode counts as lost
+where the reference is more than 4 nats too thin, as draws then hardly come there. No draws are made.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qdesampler.bench.harness.record import Settings
+from qdesampler.bench.harness.table import header
+from qdesampler.bench.targets.evidence import mixture_40, mixture_40_means
+from qdesampler.infer import AnnealedQDE
+from qdesampler.kernels.references import reference as references
+
+__all__ = ["Lost", "lost_modes", "main"]
+
+CHAINS, WARMUP, LOST = 4, 300, 4.0
+
+
+class Lost(NamedTuple):
+    """Of one key: modes lost, nats by which the worst top is too thin, mass told of, evaluations."""
+
+    count: int
+    worst: float
+    hidden_share: float
+    num_evals: int
+
+
+def lost_modes(seeds: Sequence[int], walkers: int | None) -> Iterator[Lost]:
+    """Anneal the populations of four chains for each seed, and look at the reference that they leave.
+
+    Args:
+        seeds: of the keys.
+        walkers: of a chain; None for what AnnealedQDE takes by itself.
+    """
+    target = mixture_40()
+    kernel = AnnealedQDE(
+        potential_fn=lambda x: -target.log_density(x),
+        reference=(0.0, target.reference),
+        num_walkers=walkers,
+    )
+    tops = jnp.asarray(mixture_40_means(), float)
+    log_p = jax.vmap(target.log_density)(tops) - target.log_evidence
+    for seed in seeds:
+        keys = jax.random.split(jax.random.key(seed), CHAINS)
+        state = kernel.init(keys, WARMUP, init_params=jnp.full((CHAINS, target.dim), 0.1))
+        ladder = state.adapt_state.ladder
+        reference = jax.tree.map(lambda leaf: leaf[0], ladder.reference)  # the chains have one in common
+        thin = np.asarray(log_p - jax.vmap(lambda x, q=reference: references.log_density(q, x))(tops))
+        yield Lost(
+            int(np.sum(thin > LOST)),
+            float(thin.max()),
+            float(jnp.max(ladder.hidden_share)),
+            int(np.sum(np.asarray(state.pending_evals), dtype=np.int64)),
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print one line a key, and a table over the keys."""
+    parser = argparse.ArgumentParser(
+        prog="python -m qdesampler.bench.evidence.lost_modes", description=__doc__
+    )
+    parser.add_argument("--keys", type=int, default=20, help="how many")
+    parser.add_argument("--first", type=int, default=100, help="the first key")
+    parser.add_argument(
+        "--walkers", default="default", help="a chain, separated by commas; or default, as AnnealedQDE has it"
+    )
+    options = parser.parse_args(arguments)
+    sizes = options.walkers.split(",")
+    if not all(size == "default" or (size.isdecimal() and int(size) >= 16) for size in sizes):
+        parser.error(f"--walkers {options.walkers}: expected default, or integers of at least 16")
+    if options.keys < 1 or options.first < 0:
+        parser.error(f"--keys {options.keys} --first {options.first}: expected at least 1, and at least 0")
+    print("\n".join(f"- {name}: {value}" for name, value in header(Settings(CHAINS, WARMUP, 0)).items()))
+    print(f"- keys {options.first} to {options.first + options.keys - 1}\n")
+    lines = [
+        "| walkers | keys with a mode lost | modes lost | keys told of one | worst, nats | evaluations |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for size in sizes:
+        found = []
+        seeds = range(options.first, options.first + options.keys)
+        runs = lost_modes(seeds, None if size == "default" else int(size))
+        for seed, one in zip(seeds, runs, strict=True):
+            found.append(one)
+            print(
+                f"  walkers {size}, key {seed}: {one.count} lost, worst {one.worst:.1f} nats, told of "
+                f"{one.hidden_share:.3f}, {one.num_evals:,} evaluations",
+                flush=True,
+            )
+        lines.append(
+            f"| {size} | {sum(one.count > 0 for one in found)} of {len(found)} | "
+            f"{sum(one.count for one in found)} of {40 * len(found)} | "
+            f"{sum(one.hidden_share > 0 for one in found)} | {max(one.worst for one in found):.1f} | "
+            f"{np.mean([one.num_evals for one in found]):,.0f} |"
+        )
+    print("\n" + "\n".join(lines))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,328 @@
+"""Ways to an evidence, for several seeds: AnnealedQDE, plain tempering, walkers, SMC, nested sampling."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.infer import NUTS
+
+from qdesampler.bench.peers.blackjax import _blackjax
+from qdesampler.bench.targets.evidence import EvidenceTarget
+from qdesampler.diagnostics.checks.ladder import ladder_findings, ladder_summary
+from qdesampler.driver.mcmc import MCMC
+from qdesampler.infer.annealed.evidence import evidence_report
+from qdesampler.infer.annealed.kernel import AnnealedQDE
+from qdesampler.infer.annealed.walkers import anneal_walkers
+from qdesampler.kernels.mcmc.dual_averaging import start_averaging
+from qdesampler.kernels.paths.path import GeometricPath
+from qdesampler.kernels.references import reference as references
+from qdesampler.kernels.tempering.evidence_sums import empty_sums
+from qdesampler.kernels.tempering.ladder import Ladder, ladder_step
+from qdesampler.kernels.tempering.schedule import rungs_for
+from qdesampler.kernels.tempering.swaps import place
+from qdesampler.numerics.metric import identity_metric
+
+__all__ = ["METHODS", "Result", "Sizes"]
+
+CHAINS = 4
+_TRIAL_RUNGS, _MAX_STEPS, _ACCEPT = 24, 16, 0.8
+
+
+class Sizes(NamedTuple):
+    """Iterations of warm-up and draws of a chain, and the seeds."""
+
+    warmup: int
+    draws: int
+    seeds: int
+
+
+class Result(NamedTuple):
+    """One seed of one method; `mass` of the mode looked at; evaluations split where draws can be added.
+
+    `round_trips` are those of the kept iterations of all chains.
+    """
+
+    log_evidence: float
+    error: float
+    mass: float
+    warmup_evals: int
+    draw_evals: int
+    alarms: tuple[str, ...] = ()
+    round_trips: float = math.nan
+
+
+def annealed(**options: Any) -> Callable[[EvidenceTarget, Sizes], list[Result]]:
+    """AnnealedQDE, four chains a seed; each seed a run of its own."""
+
+    def run(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
+        kernel = AnnealedQDE(
+            potential_fn=lambda x: -target.log_density(x), reference=(0.0, target.reference), **options
+        )
+        mcmc = MCMC(
+            kernel,
+            num_warmup=sizes.warmup,
+            num_samples=sizes.draws,
+            num_chains=CHAINS,
+            chain_method="vectorized",
+            progress_bar=False,
+        )
+        start = jnp.full((CHAINS, target.dim), 0.1)
+        results = []
+        for seed in range(sizes.seeds):
+            mcmc.run(jax.random.key(17 + seed), init_params=start)
+            draws = jnp.asarray(mcmc.get_samples(group_by_chain=True))
+            evals = np.asarray(mcmc.get_extra_fields(group_by_chain=True)["num_evals"], np.int64).sum(axis=1)
+            results += _by_seed(target, mcmc.last_state, draws, evals, 1)
+        return results
+
+    return run
+
+
+def _by_seed(target, state, draws, evals, seeds) -> list[Result]:
+    inside = np.asarray(jax.vmap(jax.vmap(target.in_mode))(draws), float).mean(axis=1)
+    results = []
+    for seed in range(seeds):
+        rows = slice(CHAINS * seed, CHAINS * (seed + 1))
+        part = state._replace(adapt_state=jax.tree.map(lambda leaf, rows=rows: leaf[rows], state.adapt_state))
+        report = evidence_report(part)
+        results.append(
+            Result(
+                report.value,
+                report.standard_error,
+                float(inside[rows].mean()),
+                int(np.sum(np.asarray(state.warmup_evals[rows]), dtype=np.int64)),
+                int(evals[rows].sum()),
+                tuple(finding.code for finding in ladder_findings(part)),
+                float(ladder_summary(part).round_trips.sum()),
+            )
+        )
+    return results
+
+
+class _PeerState(NamedTuple):
+    adapt_state: Any
+    warmup_evals: Any
+
+
+class _PeerAdapt(NamedTuple):
+    ladder: Ladder
+
+
+def plain_tempering(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
+    """Non-reversible tempering from the prior, plainly tuned: the peer.
+
+    Replicas begin as draws from the prior on a uniform ladder; a trial ladder of 24 rungs measures the
+    barrier in half of a warm-up, the ladder proper has `2 Lambda + 2` rungs, rounds that double and step
+    sizes by dual averaging. Identity metric in units of the prior's standard deviations; no walkers, no fit.
+    """
+    path, chains, dim = GeometricPath(), CHAINS * sizes.seeds, target.dim
+    scale = jnp.broadcast_to(jnp.asarray(target.reference, float), (dim,))
+    wide = references.broad(jnp.zeros(dim), scale, 1)
+    evaluate = jax.value_and_grad(target.log_density)
+
+    def begin(key, fractions, num_warmup):
+        rungs = fractions.size
+        coefficients = jax.vmap(path.coefficients)(fractions)
+        starts = jax.vmap(lambda k: references.draw(wide, k))(jax.random.split(key, rungs))
+        replicas = jax.vmap(lambda x, c: place(x, evaluate, wide, path, c))(starts, coefficients)
+        metric = identity_metric(dim, 0)._replace(scale=scale)
+        steps = jnp.full((rungs,), 0.5)
+        return Ladder(
+            iteration=jnp.zeros((), int),
+            num_warmup=jnp.asarray(num_warmup, int),
+            replicas=replicas,
+            directions=jnp.zeros((rungs,), int),
+            reference=wide,
+            fractions=fractions,
+            centres=jnp.zeros(rungs - 1),
+            metrics=jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (rungs, *leaf.shape)), metric),
+            local_scales=jnp.zeros(rungs),
+            averaging=jax.vmap(start_averaging)(steps[1:]),
+            step_sizes=steps,
+            num_steps=jnp.asarray(3, int),
+            move_every=jnp.ones((), int),
+            round_sums=jnp.zeros((3, rungs - 1)),
+            round_count=jnp.zeros((), int),
+            kept=empty_sums(rungs),
+            walker_log_evidence=jnp.full((), jnp.nan),
+            hidden_share=jnp.zeros(()),
+            components=jnp.zeros((), int),
+        )
+
+    def runner(num_warmup, iterations):
+        def body(ladder, key):
+            ladder, info = ladder_step(key, ladder, evaluate, path, _MAX_STEPS, _ACCEPT)
+            return ladder, (ladder.replicas.position[-1], info.num_evals)
+
+        def run(key, fractions):
+            key_start, key_run = jax.random.split(key)
+            ladder = begin(key_start, fractions, num_warmup)
+            return jax.lax.scan(body, ladder, jax.random.split(key_run, iterations))
+
+        return jax.jit(jax.vmap(run, in_axes=(0, None)))
+
+    keys = jax.random.split(jax.random.key(23), chains)
+    half = sizes.warmup // 2
+    trial = jnp.concatenate([jnp.zeros(1), jnp.geomspace(1e-3, 1, _TRIAL_RUNGS - 1)])
+    probe, (_, spent) = runner(half, half + 50)(keys, trial)
+    barrier = float(np.mean(np.sum(np.asarray(probe.kept.rejections), axis=1))) / 50
+    rungs = rungs_for(barrier, 40)
+    at = jnp.linspace(0, _TRIAL_RUNGS - 1, rungs)
+    fractions = jnp.interp(at, jnp.arange(_TRIAL_RUNGS), jnp.mean(probe.fractions, axis=0))
+    ladder, (draws, evals) = runner(sizes.warmup, sizes.warmup + sizes.draws)(keys, fractions)
+    evals = np.asarray(evals, np.int64)
+    warm = evals[:, : sizes.warmup].sum(1) + np.asarray(spent, np.int64).sum(1) + rungs + _TRIAL_RUNGS
+    state = _PeerState(_PeerAdapt(ladder), warm)
+    return _by_seed(target, state, draws[:, sizes.warmup :], evals[:, sizes.warmup :].sum(1), sizes.seeds)
+
+
+def walkers(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
+    """`anneal_walkers`: eight populations of 256 walkers a seed."""
+    results = []
+    for seed in range(sizes.seeds):
+        found = anneal_walkers(
+            potential_fn=lambda x: -target.log_density(x),
+            key=jax.random.key(seed),
+            init_params=jnp.full((target.dim,), 0.1),
+            reference=(0.0, target.reference),
+            num_walkers=256,
+        )
+        inside = np.asarray(jax.vmap(jax.vmap(target.in_mode))(found.samples), float)
+        by_population = np.sum(np.exp(found.log_weights) * inside, axis=1)
+        weight = np.exp(found.by_population - found.by_population.max())
+        mass = float(by_population @ weight / weight.sum())
+        results.append(Result(*found.log_evidence, mass, found.num_evals, 0))
+    return results
+
+
+def tempered_smc(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
+    """BlackJAX's adaptive tempered SMC: 2048 particles, ESS 0.9, five HMC moves of three steps a stage.
+
+    The step size, in units of the particles' standard deviations at each stage, begins at 0.4 and follows the
+    acceptance of the stage before towards 0.8.
+    """
+    blackjax = _blackjax()
+    dim, particles, moves, steps = target.dim, 2048, 5, 3
+    scale = jnp.broadcast_to(jnp.asarray(target.reference, float), (dim,))
+    wide = references.broad(jnp.zeros(dim), scale, 1)
+
+    def log_prior(x):
+        return references.log_density(wide, x)
+
+    def log_likelihood(x):
+        return target.log_density(x) - log_prior(x)
+
+    @jax.jit
+    def stage(key, state, variance, step_size):
+        algorithm = blackjax.adaptive_tempered_smc(
+            log_prior,
+            log_likelihood,
+            blackjax.hmc.build_kernel(),
+            blackjax.hmc.init,
+            {
+                "step_size": step_size[None],
+                "inverse_mass_matrix": variance[None],
+                "num_integration_steps": jnp.full((1,), steps),
+            },
+            blackjax.smc.resampling.systematic,
+            0.9,
+            num_mcmc_steps=moves,
+        )
+        state, info = algorithm.step(key, state)
+        return state, info.log_likelihood_increment, jnp.mean(info.update_info.acceptance_rate)
+
+    results = []
+    for seed in range(sizes.seeds):
+        key = jax.random.key(seed)
+        start = jax.vmap(lambda k: references.draw(wide, k))(jax.random.split(key, particles))
+        state: Any = blackjax.smc.tempered.init(start)
+        log_z, evals, step_size = 0.0, particles, jnp.asarray(0.4)
+        while float(state.tempering_param) < 1 and evals < 20_000_000:
+            key, key_stage = jax.random.split(key)
+            variance = jnp.var(state.particles, axis=0) + 1e-12
+            state, increment, rate = stage(key_stage, state, variance, step_size)
+            log_z += float(increment)
+            step_size = jnp.clip(step_size * jnp.exp(rate - _ACCEPT), 1e-3, 1.0)
+            evals += particles * moves * (steps + 1)
+        mass = float(jnp.mean(jax.vmap(target.in_mode)(state.particles)))
+        results.append(Result(log_z, math.nan, mass, evals, 0))
+    return results
+
+
+def nested(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
+    """Static nested sampling, 500 live points, dynesty's choice of sampler; one seed: it is slow."""
+    dynesty = _dynesty()
+    scale = np.broadcast_to(np.asarray(target.reference, float), (target.dim,))
+    wide = references.broad(jnp.zeros(target.dim), jnp.asarray(scale), 1)
+    ratio = jax.jit(lambda x: target.log_density(x) - references.log_density(wide, x))
+    normal = jax.scipy.special.ndtri
+
+    def transform(unit):
+        return scale * np.asarray(normal(np.clip(unit, 1e-7, 1 - 1e-7)), float)
+
+    results = []
+    for seed in range(min(sizes.seeds, 1)):
+        sampler = dynesty.NestedSampler(
+            lambda x: float(np.nan_to_num(ratio(x), nan=-1e30, neginf=-1e30)),
+            transform,
+            target.dim,
+            nlive=500,
+            rstate=np.random.default_rng(seed),
+        )
+        sampler.run_nested(print_progress=False, maxcall=300_000, dlogz=0.1)
+        found = sampler.results
+        weights = np.exp(found.logwt - found.logz[-1])
+        inside = np.asarray(jax.vmap(target.in_mode)(jnp.asarray(found.samples)), float)
+        mass = float(weights @ inside / weights.sum())
+        evals = int(np.sum(found.ncall))
+        results.append(Result(float(found.logz[-1]), float(found.logzerr[-1]), mass, evals, 0))
+    return results
+
+
+def _dynesty() -> Any:
+    try:
+        import dynesty  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ImportError("dynesty is not installed: pip install dynesty, or leave `nested` out.") from error
+    return dynesty
+
+
+def nuts(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
+    """NumPyro's NUTS at its defaults, four chains from draws of the prior; no evidence."""
+    scale = jnp.broadcast_to(jnp.asarray(target.reference, float), (target.dim,))
+    mcmc = MCMC(
+        NUTS(potential_fn=lambda x: -target.log_density(x)),
+        num_warmup=sizes.warmup,
+        num_samples=sizes.draws,
+        num_chains=CHAINS,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    results = []
+    for seed in range(sizes.seeds):
+        key_start, key_run = jax.random.split(jax.random.key(17 + seed))
+        start = scale * jax.random.normal(key_start, (CHAINS, target.dim))
+        mcmc.warmup(key_run, extra_fields=("num_steps",), init_params=start, collect_warmup=True)
+        warmup = int(np.asarray(mcmc.get_extra_fields()["num_steps"], np.int64).sum())
+        mcmc.run(key_run, extra_fields=("num_steps",))
+        evals = int(np.asarray(mcmc.get_extra_fields()["num_steps"], np.int64).sum())
+        inside = jax.vmap(target.in_mode)(jnp.asarray(mcmc.get_samples()))
+        results.append(Result(math.nan, math.nan, float(jnp.mean(inside)), warmup, evals))
+    return results
+
+
+METHODS: dict[str, Callable[[EvidenceTarget, Sizes], list[Result]]] = {
+    "annealed": annealed(),
+    "annealed-1024": annealed(num_walkers=1024),
+    "annealed-broad": annealed(leg="broad"),
+    "annealed-diffusion": annealed(path="diffusion"),
+    "annealed-slices": annealed(path="path-integral", leg="broad"),
+    "tempering": plain_tempering,
+    "nuts": nuts,
+    "walkers": walkers,
+    "blackjax-smc": tempered_smc,
+    "dynesty": nested,
+}

@@ -1,0 +1,240 @@
+"""Targets on which samplers are hard pressed, in the forms that the sampling literature reports on.
+
+Each says how its moments are known. "Closed form" moments come with the target; the others are stored under
+`truth_data/` by `python -m qdesampler.bench.targets.make_truths`, from long runs of NUTS, with the settings
+of the run. Data that a target needs are made from a fixed key, except the German credit data of `models/german_credit`.
+"""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+
+from qdesampler.bench.targets.closed_form import (
+    banana,
+    closed_form,
+    gaussian_moments,
+    moments,
+    rotated_gaussian,
+)
+from qdesampler.infer import ModelCase, load_model
+
+__all__ = [
+    "HARD_TARGETS",
+    "JUDGED_SITES",
+    "brownian_motion",
+    "cauchy",
+    "data_digest",
+    "funnel",
+    "item_response",
+    "rosenbrock",
+    "sparse_german_credit",
+    "stochastic_volatility",
+]
+
+GERMAN_CREDIT = Path(__file__).parents[3] / "models" / "german_credit"
+
+# Sites to judge draws by where the latent sites have no useful moments.
+JUDGED_SITES: dict[str, tuple[str, ...]] = {"cauchy-100": ("u",), "funnel-20": ("theta", "standard")}
+
+
+def rosenbrock(pairs: int = 18, noise: float = 0.1) -> ModelCase:
+    """Independent pairs `x ~ N(1, 1)`, `y | x ~ N(x^2, noise)` (a variance): narrow and curved.
+
+    Closed form. With E x^2 = 2, E x^4 = 10, E x^8 = 764 and Q the noise: E y = 2, Var y = 6 + Q,
+    E y^2 = 10 + Q, E y^4 = 764 + 60 Q + 3 Q^2. 36 dimensions and Q = 0.1 as in Robnik, De Luca, Silverstein
+    & Seljak, JMLR 24, 2023.
+    """
+
+    def model():
+        with numpyro.plate("pair", pairs):
+            x = numpyro.sample("x", dist.Normal(1, 1))
+            numpyro.sample("y", dist.Normal(x**2, noise**0.5))
+
+    square = 10 + noise
+    fourth = 764 + 60 * noise + 3 * noise**2
+    reference = {f"x[{i + 1}]": moments(1.0, 1.0, 2.0, 6**0.5) for i in range(pairs)}
+    for i in range(pairs):
+        reference[f"y[{i + 1}]"] = moments(2.0, (6 + noise) ** 0.5, square, (fourth - square**2) ** 0.5)
+    return closed_form(f"rosenbrock-{2 * pairs}", model, reference)
+
+
+def funnel(dim: int = 20, scale: float = 3.0) -> ModelCase:
+    """Neal's funnel: `theta ~ N(0, 3)`, `x_i | theta ~ N(0, exp(theta / 2))`, both standard deviations.
+
+    Closed form. Draws are judged by theta and by the standardised `x_i exp(-theta / 2)`, both normal: x_i^2
+    has a variance of order e^18, which no run sees. R. Neal, Annals of Statistics 31(3), 2003, section 8.
+    """
+
+    def model():
+        theta = jnp.asarray(numpyro.sample("theta", dist.Normal(0, scale)))
+        with numpyro.plate("leaf", dim - 1):
+            x = numpyro.sample("x", dist.Normal(0, jnp.exp(theta / 2)))
+        numpyro.deterministic("standard", x * jnp.exp(-0.5 * theta))
+
+    reference = {f"standard[{i + 1}]": gaussian_moments(1.0) for i in range(dim - 1)}
+    return closed_form(f"funnel-{dim}", model, {"theta": gaussian_moments(scale), **reference})
+
+
+def cauchy(dim: int = 100) -> ModelCase:
+    """Independent standard Cauchy coordinates: tails without moments.
+
+    Closed form, for `u = arctan(x) / pi`, which is uniform on (-1/2, 1/2): E u^2 = 1/12, E u^4 = 1/80. Draws
+    are judged by u.
+    """
+
+    def model():
+        with numpyro.plate("coordinate", dim):
+            x = numpyro.sample("x", dist.Cauchy(0, 1))
+        numpyro.deterministic("u", jnp.arctan(x) / jnp.pi)
+
+    entry = moments(0.0, 12**-0.5, 1 / 12, (1 / 80 - 1 / 144) ** 0.5)
+    return closed_form(f"cauchy-{dim}", model, {f"u[{i + 1}]": entry for i in range(dim)})
+
+
+def brownian_motion(steps: int = 30) -> ModelCase:
+    """A random walk seen through noise, both scales unknown, the middle third not observed. 32 dimensions.
+
+        innovation, observation ~ LogNormal(0, 2),   x_1 ~ N(0, innovation),   x_t ~ N(x_t-1, innovation)
+        y_t ~ N(x_t, observation)   for t <= 10 and t > 20
+
+    The model of Inference Gym ("Brownian motion, unknown scales, missing middle observations"). The data are
+    made here, with scales 0.1 and 0.15: figures agree with published ones in size only.
+    """
+
+    def model(y, observed):
+        innovation = numpyro.sample("innovation_noise_scale", dist.LogNormal(0, 2))
+        observation = numpyro.sample("observation_noise_scale", dist.LogNormal(0, 2))
+        walk = dist.GaussianRandomWalk(scale=innovation, num_steps=len(y))
+        x = numpyro.sample("x", walk)
+        with numpyro.plate("time", len(y)), numpyro.handlers.mask(mask=observed):
+            numpyro.sample("y", dist.Normal(x, observation), obs=y)
+
+    rng = _generator(30)
+    x = np.cumsum(0.1 * rng.standard_normal(steps))
+    time = np.arange(steps)
+    observed = (time < steps // 3) | (time >= 2 * steps // 3)
+    y = np.where(observed, x + 0.15 * rng.standard_normal(steps), 0.0)
+    return _case("brownian-32", model, {"y": y, "observed": observed})
+
+
+def sparse_german_credit() -> ModelCase:
+    """German credit with a sparse prior: logistic regression on 24 predictors and a constant. 51 dimensions.
+
+        scale ~ Gamma(1/2, 1/2),   local_k ~ Gamma(1/2, 1/2),   weight_k ~ N(0, 1),   k = 1..25
+        bad_i ~ Bernoulli(logit^-1(sum_k x_ik weight_k local_k scale)),               i = 1..1000
+
+    The model of Inference Gym; predictors have mean 0 and standard deviation 1, the last column is constant.
+
+    Raises:
+        FileNotFoundError: outside a checkout of this repository, whose `models/german_credit` has the data.
+    """
+    if not GERMAN_CREDIT.is_dir():
+        raise FileNotFoundError(f"german-credit-sparse needs the data in {GERMAN_CREDIT}: use a checkout.")
+    data = load_model(GERMAN_CREDIT).data
+    centred = data["X"] - data["X"].mean(axis=0)
+    predictors = np.column_stack([centred / centred.std(axis=0), np.ones(len(centred))])
+
+    def model(X, bad):
+        scale = numpyro.sample("global_scale", dist.Gamma(0.5, 0.5))
+        with numpyro.plate("predictor", X.shape[1]):
+            local = numpyro.sample("local_scale", dist.Gamma(0.5, 0.5))
+            weight = numpyro.sample("weight", dist.Normal(0, 1))
+        with numpyro.plate("credit", X.shape[0]):
+            numpyro.sample("bad", dist.Bernoulli(logits=X @ (weight * local * scale)), obs=bad)
+
+    return _case("german-credit-sparse-51", model, {"X": predictors, "bad": data["bad"]})
+
+
+def item_response(students: int = 400, questions: int = 100, responses: int = 30105) -> ModelCase:
+    """The one-parameter logistic model of item response: who solves which question. 501 dimensions.
+
+        mean ~ N(3/4, 1),   ability_s ~ N(0, 1),   difficulty_q ~ N(0, 1)
+        correct_sq ~ Bernoulli(logit^-1(mean + ability_s - difficulty_q))
+
+    The model and sizes of Inference Gym; data drawn here from the model with mean 3/4, a random choice of
+    pairs observed.
+    """
+
+    def model(student, question, correct):
+        mean = numpyro.sample("mean_ability", dist.Normal(0.75, 1))
+        with numpyro.plate("students", students):
+            ability = numpyro.sample("ability", dist.Normal(0, 1))
+        with numpyro.plate("questions", questions):
+            difficulty = numpyro.sample("difficulty", dist.Normal(0, 1))
+        with numpyro.plate("responses", len(student)):
+            logits = mean + jnp.asarray(ability)[student] - jnp.asarray(difficulty)[question]
+            numpyro.sample("correct", dist.Bernoulli(logits=logits), obs=correct)
+
+    rng = _generator(501)
+    ability, difficulty = rng.standard_normal(students), rng.standard_normal(questions)
+    pairs = np.sort(rng.permutation(students * questions)[:responses])
+    student, question = pairs // questions, pairs % questions
+    logits = 0.75 + ability[student] - difficulty[question]
+    correct = (rng.random(responses) < 1 / (1 + np.exp(-logits))).astype(int)
+    return _case("item-response-501", model, {"student": student, "question": question, "correct": correct})
+
+
+def stochastic_volatility(days: int = 2427) -> ModelCase:
+    """Daily returns whose log volatility walks at random. 2429 dimensions.
+
+        sigma ~ Exponential(50),   nu ~ Exponential(1/10),   s_1 ~ N(0, sigma),   s_t ~ N(s_t-1, sigma)
+        r_t ~ StudentT(nu, 0, exp(s_t))
+
+    Hoffman & Gelman, JMLR 15, 2014, section 4, in the form of NumPyro's example. Their data, returns of the
+    S&P 500, are not redistributed here: returns are drawn from the model with sigma = 0.1, nu = 10 and a walk
+    that is pulled gently towards log 0.01, so that it stays where such returns are.
+    """
+
+    def model(returns):
+        sigma = numpyro.sample("sigma", dist.Exponential(50.0))
+        s = numpyro.sample("s", dist.GaussianRandomWalk(scale=sigma, num_steps=len(returns)))
+        nu = numpyro.sample("nu", dist.Exponential(0.1))
+        with numpyro.plate("day", len(returns)):
+            numpyro.sample("r", dist.StudentT(nu, 0, jnp.exp(s)), obs=returns)
+
+    rng = _generator(2429)
+    steps, s = 0.1 * rng.standard_normal(days), np.empty(days)
+    previous = np.log(0.01)
+    for t in range(days):
+        previous += 0.01 * (np.log(0.01) - previous) + steps[t]
+        s[t] = previous
+    chi_square = (rng.standard_normal((days, 10)) ** 2).sum(axis=1)
+    returns = np.exp(s) * rng.standard_normal(days) / np.sqrt(chi_square / 10)
+    return _case(f"stochastic-volatility-{days + 2}", model, {"returns": returns})
+
+
+HARD_TARGETS: dict[str, Callable[[], ModelCase]] = {
+    "banana": banana,
+    "rotated-gaussian-100-1e3": lambda: rotated_gaussian(condition=1e3, name="rotated-gaussian-100-1e3"),
+    "rosenbrock-36": rosenbrock,
+    "brownian-32": brownian_motion,
+    "german-credit-sparse-51": sparse_german_credit,
+    "item-response-501": item_response,
+    "stochastic-volatility-2429": stochastic_volatility,
+    "funnel-20": funnel,
+    "cauchy-100": cauchy,
+}
+
+
+def data_digest(data: dict[str, Any]) -> str:
+    """A fingerprint of a target's data, 7 significant digits of each number: stored truths carry it."""
+    digest = hashlib.sha256()
+    for field, value in sorted(data.items()):
+        text = " ".join(f"{number:.7g}" for number in np.ravel(np.asarray(value, float)))
+        digest.update(f"{field} {np.shape(value)} {text};".encode())
+    return digest.hexdigest()[:16]
+
+
+def _case(name: str, model: Callable[..., None], data: dict[str, Any]) -> ModelCase:
+    return ModelCase(name=name, model=model, data=data, reference=None, path=Path(__file__))
+
+
+def _generator(seed: int) -> np.random.Generator:
+    """NumPy promises no stream for ever; stored truths carry the digest of the data they belong to."""
+    return np.random.Generator(np.random.PCG64(seed))

@@ -1,0 +1,284 @@
+"""Checks of the draws themselves: finite, moving, mixed, enough, with moments."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from qdesampler.diagnostics.checks.finding import Check, Finding, Judged, listed
+from qdesampler.diagnostics.statistics.array_statistics import MIN_DRAWS as LEAST_DRAWS
+from qdesampler.diagnostics.statistics.array_statistics import nested_r_hat, pareto_k, r_hat
+from qdesampler.diagnostics.statistics.summary import all_labels, blocks
+
+__all__ = ["MAX_R_HAT", "MIN_ESS", "NESTED_CHAINS", "DrawFacts", "draw_checks", "draw_facts", "least_ess"]
+
+MAX_R_HAT = 1.01
+MIN_ESS = 400
+MIN_ESS_PER_CHAIN = 100
+NESTED_CHAINS = 16  # from here on chains are compared by superchains
+MODES_APART, ALONE = 1.1, 1.05  # R-hat of all chains, and of each by itself
+MAX_PARETO_K = 0.7
+_TAIL_DRAWS = 100  # effective, in both tails: fewer tell no index
+
+
+class DrawFacts(NamedTuple):
+    """What one pass over the draws finds; arrays have one entry a scalar.
+
+    Attributes:
+        labels: of the scalars.
+        moving: whether any draw differs from the first.
+        infinite: number of draws that are NaN or infinite.
+        still: chains in which nothing changes that changes elsewhere.
+        nested: nested R-hat where there are chains enough for it, else None.
+        alone: largest R-hat of a single chain, where all of them together disagree widely; else NaN.
+        tail: Pareto k of the heavier tail; NaN where it cannot be told.
+    """
+
+    labels: list[str]
+    moving: np.ndarray
+    infinite: np.ndarray
+    still: list[int]
+    nested: np.ndarray | None
+    alone: np.ndarray
+    tail: np.ndarray
+
+    @property
+    def usable(self) -> np.ndarray:
+        """Scalars that have R-hat and effective sample sizes."""
+        return self.moving & (self.infinite == 0)
+
+
+def least_ess(chains: int) -> int:
+    """The effective sample size below which `diagnose` complains."""
+    return MIN_ESS if chains >= NESTED_CHAINS else max(MIN_ESS, MIN_ESS_PER_CHAIN * chains)
+
+
+def draw_facts(dataset: xr.Dataset, table: Any) -> DrawFacts:
+    """One pass over the draws.
+
+    Args:
+        dataset: of `posterior_dataset`.
+        table: of `summary`, for all of it.
+    """
+    chains = dataset.sizes["chain"]
+    apart = table["r_hat"].to_numpy() > MODES_APART
+    told = table["ess_tail"].to_numpy() >= _TAIL_DRAWS
+    parts, start = [], 0
+    for x in blocks(dataset):
+        where = slice(start, start + len(x))
+        start += len(x)
+        infinite = np.sum(~np.isfinite(x), axis=(1, 2))
+        moving = np.any(x != x[:, :1, :1], axis=(1, 2))
+        still = np.all(x == x[:, :, :1], axis=2)
+        good = moving & (infinite == 0)
+        nested, alone, tail = (np.full(len(x), np.nan) for _ in range(3))
+        if chains >= NESTED_CHAINS and good.any():
+            nested[good] = nested_r_hat(x[good])
+        torn = good & apart[where] & (x.shape[2] >= 2 * LEAST_DRAWS)
+        if torn.any():
+            each = [r_hat(x[torn][:, [chain]]) for chain in range(chains)]
+            alone[torn] = np.max(np.where(np.isnan(each), np.inf, each), axis=0)
+        long = good & told[where] & (chains * x.shape[2] >= _TAIL_DRAWS)
+        if long.any():
+            tail[long] = pareto_k(x[long])
+        parts.append((moving, infinite, still, nested, alone, tail))
+    moving, infinite, still, nested, alone, tail = (np.concatenate(part) for part in zip(*parts, strict=True))
+    stuck = np.flatnonzero(still[moving].all(axis=0))  # all chains where nothing ever moved
+    return DrawFacts(
+        all_labels(dataset),
+        moving,
+        infinite,
+        [int(chain) for chain in stuck],
+        nested if chains >= NESTED_CHAINS else None,
+        alone,
+        tail,
+    )
+
+
+def draw_checks(dataset: xr.Dataset, table: Any, facts: DrawFacts) -> list[Judged]:
+    """Rows and findings, the gravest first."""
+    chains, draws = dataset.sizes["chain"], dataset.sizes["draw"]
+    usable = table[facts.usable]
+    return [
+        _finite(facts, chains * draws),
+        _stuck(facts),
+        _constant(dataset),
+        _modes(usable, facts, chains),
+        _r_hat(usable, facts, chains),
+        *_ess(usable, chains),
+        _errors(usable),
+        _tails(facts),
+    ]
+
+
+def _finite(facts: DrawFacts, size: int) -> Judged:
+    bad = np.flatnonzero(facts.infinite)
+    share = facts.infinite.sum() / (size * len(facts.labels))
+    check = Check(
+        "Draws", "all finite" if not bad.size else f"{share:.2%} not finite", "finite", not bad.size
+    )
+    if not bad.size:
+        return Judged(check)
+    shown = [f"{facts.labels[i]} ({facts.infinite[i]} draws)" for i in bad]
+    return Judged(
+        check,
+        Finding(
+            "non_finite",
+            f"{listed(shown)} {'is' if bad.size == 1 else 'are'} NaN or infinite: their means and errors do "
+            "not exist.",
+            "Look for log or sqrt of a non-positive number, division by zero or overflow in the model; "
+            "try double precision.",
+        ),
+    )
+
+
+def _stuck(facts: DrawFacts) -> Judged:
+    names = listed([str(chain) for chain in facts.still]) if facts.still else "none"
+    check = Check("Chains that never moved", names, "none", not facts.still)
+    if not facts.still:
+        return Judged(check)
+    return Judged(
+        check,
+        Finding(
+            "stuck",
+            f"{'Chain' if len(facts.still) == 1 else 'Chains'} {names} never moved: "
+            "every proposal was rejected.",
+            "Start elsewhere (init_strategy, or another seed), warm up for longer, or rescale the model.",
+        ),
+    )
+
+
+def _constant(dataset: xr.Dataset) -> Judged:
+    """Latent sites of which no entry ever changes."""
+    constant = [
+        str(name)
+        for name, values in dataset.data_vars.items()
+        if values.attrs.get("site_kind") == "latent" and bool((values == values[:1, :1].data).all())
+    ]
+    names = listed(constant) if constant else "none"
+    check = Check("Parameters that never changed", names, "none", not constant)
+    if not constant:
+        return Judged(check)
+    return Judged(
+        check,
+        Finding(
+            "constant",
+            f"{names} {'has' if len(constant) == 1 else 'have'} one value in all draws of all "
+            "chains: the sampler never moved there.",
+            "Check that the log density depends on the site, and start elsewhere.",
+        ),
+    )
+
+
+def _modes(usable: Any, facts: DrawFacts, chains: int) -> Judged:
+    alone = facts.alone[facts.usable]
+    torn = (usable["r_hat"].to_numpy() > MODES_APART) & (alone < ALONE)
+    check = Check(
+        "Chains in different places",
+        f"{int(torn.sum())} scalars" if torn.any() else "none",
+        f"R-hat at most {MODES_APART} where each chain alone has {ALONE}",
+        not torn.any(),
+    )
+    if not torn.any():
+        return Judged(check if chains > 1 else None)
+    which = rows(usable[torn], "r_hat", "{:.2f}", len(usable), largest=True)
+    return Judged(
+        check,
+        Finding(
+            "modes",
+            f"Each chain by itself is at rest, yet together they disagree (R-hat {which}): they sit in "
+            "different modes, and the share of the draws in each is left to chance.",
+            "Use AnnealedQDE, which joins modes and weighs them, or look for parameters that can be "
+            "exchanged (labels of a mixture, signs of factors) and order them.",
+        ),
+    )
+
+
+def _r_hat(usable: Any, facts: DrawFacts, chains: int) -> Judged:
+    name, column = "R-hat, rank-normalised", "r_hat"
+    if facts.nested is not None:
+        name, column = "Nested R-hat, rank-normalised", "nested"
+        usable = usable.assign(nested=facts.nested[facts.usable])
+    if not len(usable):
+        return Judged(Check(name, "not judged: nothing moves and is finite"))
+    values = usable[column]
+    bad = usable[~(values <= MAX_R_HAT)]  # NaN is bad
+    check = Check(name, f"largest {values.max(skipna=False):.3f}", f"at most {MAX_R_HAT}", not len(bad))
+    if not len(bad):
+        return Judged(check)
+    parts = "chains" if chains > 1 else "two halves of the only chain"
+    which = rows(bad, column, "{:.3f}", len(usable), largest=True)
+    return Judged(
+        check,
+        Finding(
+            "r_hat",
+            f"{name.split(',')[0]} is above {MAX_R_HAT} for {which}: the {parts} do not agree on the "
+            "posterior.",
+            "Warm up and draw for longer; if it stays, look for several modes or a ridge in the pair plot.",
+        ),
+    )
+
+
+def _ess(usable: Any, chains: int) -> list[Judged]:
+    least = least_ess(chains)
+    checks = []
+    for column, name in (("ess_bulk", "bulk"), ("ess_tail", "tail")):
+        label = f"Effective sample size, {name}"
+        if not len(usable):
+            checks.append(Judged(Check(label, "not judged: nothing moves and is finite")))
+            continue
+        smallest = usable[column].min(skipna=False)
+        checks.append(
+            Judged(Check(label, f"smallest {smallest:.0f}", f"at least {least}", bool(smallest >= least)))
+        )
+    smaller = usable[["ess_bulk", "ess_tail"]].min(axis=1, skipna=False).to_frame("ess")
+    bad = smaller[~(smaller["ess"] >= least)]
+    if not len(bad):
+        return checks
+    which = rows(bad, "ess", "{:.0f}", len(usable), largest=False)
+    finding = Finding(
+        "ess",
+        f"The effective sample size is below {least} for {which}: means, quantiles and these diagnostics "
+        "themselves are uncertain.",
+        "Draw more; if that is too slow, change the parametrisation.",
+    )
+    return [*checks, Judged(None, finding)]
+
+
+def _errors(usable: Any) -> Judged:
+    """A fact: what follows from it is said by the effective sample size."""
+    if not len(usable):
+        return Judged()
+    share = usable["mcse_mean"] / usable["sd"]
+    worst = f" ({share.idxmax()})" if len(share) > 1 and share.notna().any() else ""
+    return Judged(Check("Monte Carlo error of means", f"at most {share.max():.1%} of an sd{worst}"))
+
+
+def _tails(facts: DrawFacts) -> Judged:
+    name, limit = "Tails, Pareto k", f"at most {MAX_PARETO_K}"
+    if np.all(np.isnan(facts.tail)):
+        return Judged(Check(name, "not judged: too few draws in the tails", limit))
+    worst = int(np.nanargmax(facts.tail))
+    heavy = np.flatnonzero(facts.tail > MAX_PARETO_K)
+    check = Check(name, f"largest {facts.tail[worst]:.2f} ({facts.labels[worst]})", limit, not heavy.size)
+    if not heavy.size:
+        return Judged(check)
+    order = heavy[np.argsort(-facts.tail[heavy])]
+    shown = listed([f"{facts.labels[i]} ({facts.tail[i]:.2f})" for i in order])
+    return Judged(
+        check,
+        Finding(
+            "heavy_tail",
+            f"The tails of {shown} are heavy (Pareto k above {MAX_PARETO_K}): the mean or its error does not "
+            "exist, or converges too slowly to be of use.",
+            "Report quantiles (median, intervals) in place of mean and sd, or give lighter-tailed priors.",
+        ),
+    )
+
+
+def rows(bad: Any, column: str, form: str, total: int, *, largest: bool) -> str:
+    """The worst rows of a table in words."""
+    worst = bad.sort_values(column, ascending=not largest, na_position="first")
+    shown: Sequence[str] = [f"{label} ({form.format(v)})" for label, v in worst[column].head(3).items()]
+    return f"{len(bad)} of {total} scalars, worst {', '.join(shown)}" if len(bad) > 3 else listed(shown)

@@ -1,0 +1,243 @@
+"""Checks of what the kernel reported: the solve, divergences, energies, acceptance, thinning, funnels."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from scipy import stats
+
+from qdesampler.diagnostics.checks.draws import least_ess
+from qdesampler.diagnostics.checks.finding import Check, Finding, Judged, listed
+from qdesampler.diagnostics.statistics.summary import all_labels, blocks
+from qdesampler.kernels.adaptation.imaginary_time import MIDDLING, OUTCOMES, SOLVED, UNBOUNDED
+
+__all__ = ["funnel_check", "kernel_checks"]
+
+MIN_BFMI = 0.3  # Betancourt, arXiv:1604.00695: below it momenta move the energy too slowly
+MIN_ACCEPTANCE = 0.05
+WASTEFUL = 0.5  # effective share of the kept draws from which thinning has thrown good ones away
+FUNNEL = 0.3  # rank correlation of one coordinate with the spread of another
+_MOST_COORDINATES = 200
+_MOST_DRAWS = 4000
+
+
+def kernel_checks(tree: xr.DataTree, table: Any) -> list[Judged]:
+    """Rows and findings of what `sample_stats` and the attributes hold."""
+    return [
+        _no_ground_state(tree),
+        _descents(tree),
+        _divergences(tree),
+        _bfmi(tree),
+        _acceptance(tree),
+        _global_moves(tree),
+        _thinning(tree, table),
+    ]
+
+
+def _statistic(tree: xr.DataTree, name: str) -> np.ndarray | None:
+    if "sample_stats" not in tree.children or name not in tree["sample_stats"]:
+        return None
+    return np.asarray(tree["sample_stats"][name])
+
+
+def _no_ground_state(tree: xr.DataTree) -> Judged:
+    outcome = tree.attrs.get("solve_outcome")
+    if outcome is None:
+        return Judged()
+    if outcome != OUTCOMES[UNBOUNDED]:
+        return Judged(Check("Imaginary-time solve", str(outcome)))
+    return Judged(
+        Check("Imaginary-time solve", str(outcome), "a ground state", False),
+        Finding(
+            "no_ground_state",
+            "The solve found no normalisable ground state: the log density rises, or stays level, without "
+            "end.",
+            "Look for a flat prior that the data do not bound, a scale that can shrink to zero, or a sign; "
+            "give proper priors.",
+        ),
+    )
+
+
+def _descents(tree: xr.DataTree) -> Judged:
+    outliers = int(tree.attrs.get("solve_outliers", 0))
+    far = tree.attrs.get("solve_outcome") in (OUTCOMES[SOLVED], OUTCOMES[MIDDLING])
+    if not far:
+        return Judged()
+    chains = tree["posterior"].sizes["chain"]
+    check = Check("Descents outside the trial", f"{outliers} of {chains}", "none", not outliers)
+    if not outliers:
+        return Judged(check)
+    return Judged(
+        check,
+        Finding(
+            "modes",
+            f"{outliers} of {chains} descents ended far outside the trial from which global moves are made: "
+            "the posterior may have other modes, which these draws leave out.",
+            "Run again with other seeds and compare, start at the suspected modes (init_strategy), or use "
+            "AnnealedQDE.",
+        ),
+    )
+
+
+def _divergences(tree: xr.DataTree) -> Judged:
+    diverging = _statistic(tree, "diverging")
+    if diverging is None:
+        return Judged()
+    count = int(np.sum(diverging))
+    check = Check("Divergences", f"{count} of {diverging.size}", "none", not count)
+    if not count:
+        return Judged(check)
+    return Judged(
+        check,
+        Finding(
+            "divergences",
+            f"{count} of {diverging.size} draws diverged: the integrator lost the energy there, so that a "
+            "part of the posterior may be left out.",
+            "Raise target_accept_prob (0.95, 0.99), or change the parametrisation (non-centred hierarchies).",
+        ),
+    )
+
+
+def _bfmi(tree: xr.DataTree) -> Judged:
+    energy = _statistic(tree, "energy")
+    if energy is None or energy.ndim != 2 or energy.shape[1] < 8 or not np.isfinite(energy).all():
+        return Judged()
+    spread = energy.astype(float).var(1, ddof=1)
+    if np.any(spread == 0):
+        return Judged()
+    values = np.square(np.diff(energy.astype(float), axis=1)).mean(1) / spread
+    worst = float(values.min())
+    check = Check("Energy, BFMI", f"smallest {worst:.2f}", f"at least {MIN_BFMI}", worst >= MIN_BFMI)
+    if check.passed:
+        return Judged(check)
+    chains = listed([str(chain) for chain in np.flatnonzero(values < MIN_BFMI)])
+    return Judged(
+        check,
+        Finding(
+            "bfmi",
+            f"The energy changes slowly from draw to draw (BFMI {worst:.2f}, chains {chains}): the tails, or "
+            "the neck of a funnel, are explored at random-walk speed.",
+            "Change the parametrisation (non-centred hierarchies), give scales lighter tails, draw more.",
+        ),
+    )
+
+
+def _acceptance(tree: xr.DataTree) -> Judged:
+    accepted = _statistic(tree, "acceptance_rate")
+    if accepted is None or accepted.ndim != 2 or not np.isfinite(accepted).all():
+        return Judged()
+    by_chain = accepted.astype(float).mean(1)
+    worst = float(by_chain.min())
+    check = Check(
+        "Acceptance",
+        f"mean {by_chain.mean():.2f}, smallest chain {worst:.2f}",
+        f"at least {MIN_ACCEPTANCE}",
+        worst >= MIN_ACCEPTANCE,
+    )
+    if check.passed:
+        return Judged(check)
+    return Judged(
+        check,
+        Finding(
+            "acceptance",
+            f"Chain {int(by_chain.argmin())} accepted {worst:.1%} of its proposals: it hardly moved.",
+            "Warm up for longer so that the step size can adapt, or start elsewhere.",
+        ),
+    )
+
+
+def _global_moves(tree: xr.DataTree) -> Judged:
+    """A fact: their share is chosen by their acceptance."""
+    if "solve_acceptance" not in tree.attrs:
+        return Judged()
+    acceptance, share = float(tree.attrs["solve_acceptance"]), float(tree.attrs.get("global_share", 0))
+    return Judged(Check("Global moves", f"acceptance {acceptance:.2f}, {share:.0%} of the draws"))
+
+
+def _thinning(tree: xr.DataTree, table: Any) -> Judged:
+    thinning = int(tree.attrs.get("thinning", 1))
+    if thinning <= 1 or not len(table):
+        return Judged()
+    size = tree["posterior"].sizes
+    kept = size["chain"] * size["draw"]
+    smallest = table["ess_bulk"].min()
+    share = float(smallest / kept)
+    check = Check(
+        "Thinning",
+        f"every {thinning}th draw kept, {share:.0%} of them effective",
+        f"at most {WASTEFUL:.0%}: else too much was dropped",
+        not share > WASTEFUL,
+    )
+    if check.passed:
+        return Judged(check)
+    short = smallest < least_ess(size["chain"])
+    return Judged(
+        check,
+        Finding(
+            "thinning",
+            f"Thinning kept one draw in {thinning}, and the kept ones are nearly independent "
+            f"({share:.0%} effective): draws that were paid for and would lower every error are gone.",
+            "Keep all draws (thinning=1) unless memory forbids it; thin, if at all, by less than the "
+            "autocorrelation time.",
+            grave=bool(short),
+        ),
+    )
+
+
+def funnel_check(tree: xr.DataTree, dataset: xr.Dataset, table: Any, others: Sequence[Finding]) -> Judged:
+    """Does the spread of one coordinate hang on another? Asked where divergences or energies are bad.
+
+    Positive latent sites are taken by their logarithm; each coordinate is compared with the distance of every
+    other from its median, by Spearman's rank correlation.
+    """
+    if not any(finding.code in ("divergences", "bfmi") for finding in others):
+        return Judged()
+    kinds = {str(name): values.attrs.get("site_kind", "latent") for name, values in dataset.data_vars.items()}
+    latent = dataset[[name for name, kind in kinds.items() if kind == "latent"]]
+    if not latent.data_vars:
+        return Judged()
+    sizes = [int(np.prod(values.shape[2:])) for values in dataset.data_vars.values()]
+    among = np.repeat([kind == "latent" for kind in kinds.values()], sizes)
+    order = np.argsort(table["ess_bulk"].to_numpy()[among], kind="stable")
+    chosen = set(order[:_MOST_COORDINATES].tolist())
+    labels = all_labels(latent)
+    columns, names, start = [], [], 0
+    for x in blocks(latent):
+        flat = x.reshape(len(x), -1)
+        flat = flat[:, :: max(1, flat.shape[1] // _MOST_DRAWS)]
+        for i, values in enumerate(flat, start):
+            if i in chosen and np.isfinite(values).all() and np.ptp(values) > 0:
+                columns.append(np.log(values) if values.min() > 0 else values)
+                names.append(labels[i])
+        start += len(x)
+    if len(columns) < 2:
+        return Judged()
+    z = np.stack(columns)
+    ranks = stats.rankdata(z, axis=1)
+    spreads = stats.rankdata(np.abs(z - np.median(z, axis=1, keepdims=True)), axis=1)
+    centred, far = (r - r.mean(1, keepdims=True) for r in (ranks, spreads))
+    size = np.sqrt(np.outer((centred**2).sum(1), (far**2).sum(1)))
+    found = centred @ far.T / np.maximum(size, 1e-300)
+    np.fill_diagonal(found, 0)
+    i, j = np.unravel_index(np.argmax(np.abs(found)), found.shape)
+    check = Check(
+        "Funnel: spread of one against another",
+        f"rank correlation {found[i, j]:+.2f} ({names[j]} against {names[i]})",
+        f"within {FUNNEL}",
+        bool(abs(found[i, j]) <= FUNNEL),
+    )
+    if check.passed:
+        return Judged(check)
+    count = int(np.sum(np.abs(found[i]) > FUNNEL))
+    return Judged(
+        check,
+        Finding(
+            "funnel",
+            f"A funnel: the spread of {names[j]} {f'and {count - 1} others ' if count > 1 else ''}"
+            f"{'grows' if found[i, j] > 0 else 'shrinks'} with {names[i]} (rank correlation "
+            f"{found[i, j]:+.2f}), so that no one step size fits everywhere, and the neck is left out.",
+            f"Write the sites whose scale is {names[i]} non-centred (x = mean + scale * z, z normal; "
+            "numpyro.infer.reparam.LocScaleReparam does it), or give the scale a prior that keeps off zero.",
+        ),
+    )

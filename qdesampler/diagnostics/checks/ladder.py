@@ -1,0 +1,206 @@
+"""Does the ladder join reference and posterior? Numbers and findings of an AnnealedQDE run."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from qdesampler.diagnostics.checks.finding import Finding
+from qdesampler.infer.annealed.evidence import evidence_report, ladder_of
+
+__all__ = ["LadderSummary", "ladder_findings", "ladder_summary"]
+
+FEW_ROUND_TRIPS = 5.0  # a chain: fewer leave the masses of modes to chance
+LEAST_SWAP = 0.05  # acceptance of a pair below which the ladder is as good as cut
+PEAK = 20.0  # specific heat of a rung over the median of all that counts as a peak
+SIGMAS = 3.0
+_WIDE_SANDWICH = 0.5  # nats by which a sandwich may be wide without a word
+_HIDDEN, _LARGE = 0.02, 0.2  # mass of an overlooked mode: left out of the reference, or part of it
+
+
+class LadderSummary(NamedTuple):
+    """Numbers of a ladder, over the kept iterations; arrays have the chains on the leading axis.
+
+    Attributes:
+        fractions: of the path at each rung, shape `(chains, rungs)`.
+        swap_rates: mean acceptance of each pair, shape `(chains, rungs - 1)`.
+        barrier: sum of the rejection rates, shape `(chains,)`.
+        round_trips: from the reference to the posterior and back, shape `(chains,)`.
+        expected_round_trips: what the swap rates promise where local moves forget, shape `(chains,)`.
+        flow: share of replicas on each rung that came from the reference, from 1 down to 0,
+            shape `(chains, rungs)`.
+        specific_heat: variance of the work from the rung below over the squared step, at each rung above the
+            reference, shape `(chains, rungs - 1)`.
+        step_sizes: shape `(chains, rungs)`.
+        num_steps: of a trajectory, shape `(chains,)`.
+        move_every: iterations from one trajectory to the next, shape `(chains,)`.
+        components: Gaussians of the fitted reference, 0 for the broad one, -1 for a product of mixtures on
+            the axes, -2 for an autoregressive Gaussian, shape `(chains,)`.
+        hidden_share: mass of modes that descents found and walkers had not, shape `(chains,)`.
+        iterations: kept, of a chain.
+    """
+
+    fractions: np.ndarray
+    swap_rates: np.ndarray
+    barrier: np.ndarray
+    round_trips: np.ndarray
+    expected_round_trips: np.ndarray
+    flow: np.ndarray
+    specific_heat: np.ndarray
+    step_sizes: np.ndarray
+    num_steps: np.ndarray
+    move_every: np.ndarray
+    components: np.ndarray
+    hidden_share: np.ndarray
+    iterations: int
+
+
+def ladder_summary(run: Any) -> LadderSummary:
+    """Barrier, round trips, swap rates, flow and specific heat of a run.
+
+    Args:
+        run: a `numpyro.infer.MCMC` with AnnealedQDE after `run`, or its last state.
+
+    Raises:
+        ValueError: another kernel, or nothing was kept.
+    """
+    ladder = ladder_of(run)
+    kept = ladder.kept
+    counts = kept.counts.sum(axis=1).astype(float)
+    if counts.min() < 1:
+        raise ValueError("No iteration was kept: run the sampler first, with mcmc.run(key, ...).")
+    rejections = kept.rejections / counts[:, None]
+    mean, square = kept.work[:, 0] / counts[:, None], kept.work[:, 1] / counts[:, None]
+    steps = np.diff(ladder.fractions.astype(float), axis=1)
+    heat = np.maximum(square - mean**2, 0) / np.maximum(steps, 1e-12) ** 2
+    odds = np.sum(rejections / np.maximum(1 - rejections, 1e-6), axis=1)
+    settled = np.maximum(kept.settled, 1)
+    return LadderSummary(
+        fractions=ladder.fractions,
+        swap_rates=1 - rejections,
+        barrier=rejections.sum(axis=1),
+        round_trips=kept.round_trips,
+        # A pair has its turn in every second iteration, but where there is one pair only in each.
+        expected_round_trips=counts / (2 + 2 * odds) * (2 if rejections.shape[1] == 1 else 1),
+        flow=kept.upward / settled,
+        specific_heat=heat,
+        step_sizes=ladder.step_sizes,
+        num_steps=ladder.num_steps,
+        move_every=ladder.move_every,
+        components=ladder.components,
+        hidden_share=ladder.hidden_share,
+        iterations=int(counts.min()),
+    )
+
+
+def ladder_findings(run: Any) -> list[Finding]:
+    """What speaks against the modes and the evidence of a run; an empty list says that nothing does.
+
+    Codes: "no_round_trips" (too few, so that masses of modes are left to chance), "first_order" (a pair of
+    rungs that hardly swaps, or a peak of the specific heat: the posterior is reached by a jump),
+    "hidden_mode" (descents found a mode where walkers have none), "legs_disagree" (the ladder and the walkers
+    find different evidence), "chains_disagree" (chains find different evidence), "sandwich" (stepping stones
+    upwards and downwards lie farther apart than the error).
+
+    Args:
+        run: as for `ladder_summary`.
+    """
+    summary, report = ladder_summary(run), evidence_report(run)
+    checks = (
+        _round_trips(summary),
+        _first_order(summary),
+        _hidden(summary),
+        _legs(report, summary),
+        _chains(report),
+        _sandwich(report),
+    )
+    return [finding for finding in checks if finding is not None]
+
+
+def _round_trips(summary: LadderSummary) -> Finding | None:
+    least = summary.round_trips.min()
+    if least >= FEW_ROUND_TRIPS:
+        return None
+    return Finding(
+        "no_round_trips",
+        f"Replicas made {summary.round_trips.tolist()} round trips in {summary.iterations} iterations of "
+        "each chain: masses of modes and the evidence rest on where walkers began.",
+        "Draw for longer, raise num_rungs or max_steps, or give a reference closer to the posterior.",
+    )
+
+
+def _first_order(summary: LadderSummary) -> Finding | None:
+    worst = summary.swap_rates.min()
+    pair = int(np.argmin(summary.swap_rates.min(axis=0)))
+    # Local barriers are about equal after tuning; heat that is concentrated on a tiny step is a transition.
+    heat = summary.specific_heat * np.diff(summary.fractions, axis=1) ** 2
+    typical = np.median(heat, axis=1, keepdims=True)
+    peak = float(np.max(heat / np.maximum(typical, 1e-12))) if heat.shape[1] > 3 else 0.0
+    hot = peak > PEAK and float(heat.max()) > PEAK
+    if worst >= LEAST_SWAP and not hot:
+        return None
+    where = summary.fractions[:, pair].mean()
+    return Finding(
+        "first_order",
+        f"The path has a jump (a first-order transition): the pair of rungs at fraction {where:.3g} swaps "
+        f"with rate {worst:.2g}, and the largest variance of its work is {float(heat.max()):.3g}. Phases "
+        "on either side hardly mix, and a narrow one may be missing.",
+        "Start at suspected modes, give a closer reference, raise num_rungs, or check with nested sampling.",
+    )
+
+
+def _hidden(summary: LadderSummary) -> Finding | None:
+    share = float(summary.hidden_share.max())
+    # A first leg of few walkers misses a small mode now and then; draws visit one that the reference holds.
+    held = np.all((summary.components != 0) & (summary.hidden_share > 0))
+    if share <= (_LARGE if held else _HIDDEN):
+        return None
+    if held:
+        place = "It is part of the reference of every chain, so that draws come there."
+    else:
+        place = "It is not part of every chain's reference: draws may leave it out."
+    return Finding(
+        "hidden_mode",
+        f"Descents found a mass of {share:.2g} (by Laplace's approximation) in modes of which walkers showed "
+        f"less than a quarter: the thermal path does not lead there. {place}",
+        "Believe the evidence only if chains and seeds agree; there may be more such modes.",
+    )
+
+
+def _legs(report: Any, summary: LadderSummary) -> Finding | None:
+    error = np.hypot(report.standard_error, report.walkers_error)
+    gap = report.value - report.walkers
+    if not np.isfinite(error) or abs(gap) <= SIGMAS * error + 0.1:
+        return None
+    lower = "The walkers missed what the ladder has" if gap > 0 else "The ladder lacks what the walkers had"
+    return Finding(
+        "legs_disagree",
+        f"The ladder's log evidence {report.value:.3f} and the walkers' {report.walkers:.3f} differ by "
+        f"{abs(gap):.2g}, more than their errors ({error:.2g}): one of them sees a mode that the other does "
+        f"not. {lower}, or few walkers lost a mode on the way.",
+        "Raise num_walkers and compare seeds; with a fitted reference try leg='broad'.",
+    )
+
+
+def _chains(report: Any) -> Finding | None:
+    values = report.by_chain
+    if values.size > 1 and np.all(np.isfinite(values)) and values.std(ddof=1) < 0.5:
+        return None
+    if values.size == 1 and np.isfinite(values[0]):
+        return None
+    return Finding(
+        "chains_disagree",
+        f"The chains' log evidences are {np.round(values, 2).tolist()}: they do not see the same posterior.",
+        "Warm up and draw for longer, raise num_walkers.",
+    )
+
+
+def _sandwich(report: Any) -> Finding | None:
+    width = report.upper - report.lower
+    if width <= max(SIGMAS * report.standard_error, _WIDE_SANDWICH):
+        return None
+    return Finding(
+        "sandwich",
+        f"Stepping stones upwards give {report.lower:.3f} and downwards {report.upper:.3f}: {width:.2g} "
+        f"apart, more than the error {report.standard_error:.2g} allows.",
+        "Draw for longer or raise num_rungs.",
+    )

@@ -1,0 +1,251 @@
+r"""What the target itself says about a run: its virial, its gradient, where it is undefined.
+
+For draws of a density `p` on unconstrained space, and whatever its shape, integration by parts gives
+
+    E[ d_j log p ] = 0,        E[ (x_i - m_i) d_j log p ] = -delta_ij,
+
+the virial theorem of the Hamiltonian whose ground state is `sqrt(p)`, and Stein's identity of statistics.
+Draws that leave out a part of `p`, that come from another density, or scores that are not its gradient,
+break it. Two probes evaluate the target: finite differences against the gradient, and points half a standard
+deviation around the draws, where a log density has no reason not to exist.
+
+References:
+    Gorham and Mackey, "Measuring sample quality with Stein's method", NeurIPS 2015.
+"""
+
+import textwrap
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from scipy import stats
+
+from qdesampler.diagnostics.checks.finding import Check, Finding, Judged, listed
+from qdesampler.infer.model.scores import RunScores, potential_values, run_scores
+
+__all__ = ["Virial", "target_checks", "virial"]
+
+_VIRIAL = "Virial, E[x_i d_j log p] = -delta_ij"
+_BATCHES = 32  # of draws, all chains together, for errors that autocorrelation does not fool
+_LEVEL = 1e-3  # of a false alarm, over all identities of a run
+_MATERIAL = 0.1  # of the identity's size: less is no matter, however sure
+_ALL_PAIRS = 24  # coordinates up to which all pairs are judged
+_MOST_WHITENED = 200  # beyond it coordinates are only scaled
+_PROBES, _SLOPES = 256, 32
+_RADIUS = 0.5  # standard deviations around draws
+_STEP = 0.05  # of a finite difference, likewise
+_DRAWS_A_COORDINATE = 4  # draws that a covariance needs to whiten by
+
+
+class Virial(NamedTuple):
+    """Identities of a run, in coordinates whitened by its first half.
+
+    Attributes:
+        deviation: of `E[y_i d_j log p]` from `-delta_ij`, and of `E[d_j log p]` from 0; shape `(n,)`.
+        error: standard errors, from means of batches; same shape.
+        labels: which identity.
+        limit: standard errors that the largest of so many may have.
+    """
+
+    deviation: np.ndarray
+    error: np.ndarray
+    labels: list[str]
+    limit: float
+
+    @property
+    def worst(self) -> int:
+        """Index of the identity that fails most surely."""
+        return int(np.argmax(np.where(np.abs(self.deviation) > _MATERIAL, self.sigmas, -1.0)))
+
+    @property
+    def sigmas(self) -> np.ndarray:
+        """Deviations in standard errors."""
+        return np.abs(self.deviation) / np.maximum(self.error, 1e-12)
+
+    @property
+    def passed(self) -> bool:
+        """Whether none fails both surely and materially."""
+        return not bool(np.any((self.sigmas > self.limit) & (np.abs(self.deviation) > _MATERIAL)))
+
+
+def virial(run: RunScores) -> Virial:
+    """Judge the identities of this module on the later half of the draws.
+
+    The first half gives the coordinates: axes fitted to the very draws that are judged would break the
+    identities of good ones.
+
+    Args:
+        run: finite positions and scores of at least 8 draws a chain.
+    """
+    chains, draws, dim = run.positions.shape
+    centre, scale, turn = _whitening(run.positions[:, : draws // 2])
+    y, b = run.positions[:, draws // 2 :] - centre, run.scores[:, draws // 2 :]
+    draws = y.shape[1]
+    y, b = (y / scale).reshape(-1, dim), (b * scale).reshape(-1, dim)
+    names = list(run.labels)
+    if turn is not None:
+        vectors, root = turn
+        y, b = y @ (vectors / root), b @ (vectors * root)
+        names = [names[i] for i in np.argmax(np.abs(vectors), axis=0)]
+    i, j = np.arange(dim), np.arange(dim)
+    if dim <= _ALL_PAIRS:
+        i, j = (index.ravel() for index in np.indices((dim, dim)))
+    length = max(1, draws // max(2, -(-_BATCHES // chains)))
+    count = draws // length
+    kept = np.arange(chains * draws).reshape(chains, draws)[:, : count * length].reshape(-1, length)
+    batches = np.concatenate(
+        [_batch_means(y[:, p] * b[:, q] + (p == q), kept) for p, q in zip(i, j, strict=True)]
+        + [_batch_means(column, kept) for column in b.T],
+    ).reshape(-1, len(kept))
+    labels = [
+        f"of {names[p]}" if p == q else f"between {names[p]} and {names[q]}"
+        for p, q in zip(i, j, strict=True)
+    ] + [f"of the force on {name}" for name in names]
+    error = batches.std(1, ddof=1) / np.sqrt(len(kept))
+    limit = float(stats.t.isf(_LEVEL / 2 / len(batches), len(kept) - 1))
+    return Virial(batches.mean(1), error, labels, limit)
+
+
+def _whitening(
+    positions: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
+    """Centre and scale of some draws, and where there are enough their principal axes and their lengths."""
+    dim = positions.shape[-1]
+    flat = positions.reshape(-1, dim)
+    centre = flat.mean(0)
+    scale = np.maximum(flat.std(0), 1e-300)
+    if dim > min(_MOST_WHITENED, len(flat) // _DRAWS_A_COORDINATE):
+        return centre, scale, None
+    z = (flat - centre) / scale
+    values, vectors = np.linalg.eigh(z.T @ z / len(z))
+    return centre, scale, (vectors, np.sqrt(np.maximum(values, 1e-10 * values[-1])))
+
+
+def _batch_means(values: np.ndarray, batches: np.ndarray) -> np.ndarray:
+    return values[batches].mean(1)
+
+
+def target_checks(mcmc: Any) -> list[Judged]:
+    """Rows and findings from the target of a run; one row that says why where it cannot be evaluated.
+
+    Args:
+        mcmc: a `numpyro.infer.MCMC` after `run`.
+    """
+    try:
+        scores = run_scores(mcmc, require_finite=False)
+    except (ValueError, AttributeError, NotImplementedError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        return [Judged(Check(_VIRIAL, f"not judged: {textwrap.shorten(reason, 90, placeholder=' ...')}"))]
+    undefined = _undefined_gradients(scores)
+    if undefined is not None:
+        return [undefined]
+    moving = np.ptp(scores.positions, axis=(0, 1)) > 0
+    if not moving.any() or scores.positions.shape[1] < 8:
+        return []
+    judged = [_gradient(mcmc, scores), _undefined(mcmc, scores)]
+    gradient_is_wrong = judged[0].finding is not None
+    names = tuple(name for name, moves in zip(scores.labels, moving, strict=True) if moves)
+    return [*judged, _virial(scores, moving, names, gradient_is_wrong)]
+
+
+def _virial(scores: RunScores, moving: np.ndarray, names: tuple[str, ...], wrong: bool) -> Judged:
+    found = virial(
+        scores._replace(
+            positions=scores.positions[..., moving], scores=scores.scores[..., moving], labels=names
+        )
+    )
+    worst = found.worst
+    text = (
+        f"off by {found.deviation[worst]:+.2g} \N{PLUS-MINUS SIGN} {found.error[worst]:.2g} at worst, "
+        f"{found.labels[worst]}"
+    )
+    limit = f"within {found.limit:.1f} errors, or {_MATERIAL:g}"
+    check = Check(_VIRIAL, text, limit, found.passed)
+    if found.passed:
+        return Judged(check)
+    why = "as the wrong gradient would have it" if wrong else "or its gradient is wrong"
+    return Judged(
+        check,
+        Finding(
+            "virial",
+            f"The virial identity E[x_i d_j log p] = -delta_ij fails: {text}, more than {found.limit:.1f} "
+            f"standard errors. The draws are not draws of this density, {why}.",
+            "Look for regions that the chains do not enter (funnels, edges, other modes) and for custom "
+            "gradients; draw for longer.",
+        ),
+    )
+
+
+def _undefined_gradients(scores: RunScores) -> Judged | None:
+    finite = np.all(np.isfinite(scores.positions) & np.isfinite(scores.scores), axis=2)
+    if finite.all():
+        return None
+    share = 1 - finite.mean()
+    bad = np.asarray(scores.labels)[~np.isfinite(scores.scores).all(axis=(0, 1))]
+    where = f" (coordinates {listed(list(bad))})" if bad.size else ""
+    return Judged(
+        Check("Gradients at the draws", f"{share:.2%} not finite", "all finite", False),
+        Finding(
+            "undefined",
+            f"The gradient of the log density is NaN or infinite at {share:.2%} of the draws{where}: what "
+            "the sampler did there is not determined by the model.",
+            "Look for log, sqrt or a division at the edge of what they take, also in branches of jnp.where "
+            "that are not taken; try double precision.",
+        ),
+    )
+
+
+def _spread(scores: RunScores, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Some draws, and for each a direction of unit size in units of the draws' standard deviations."""
+    rng = np.random.default_rng(seed)
+    flat = scores.positions.reshape(-1, scores.positions.shape[-1])
+    rows = rng.integers(len(flat), size=count)
+    other = flat[rng.integers(len(flat), size=count)] - flat[rng.integers(len(flat), size=count)]
+    return flat[rows], other / np.sqrt(2), rows  # differences of draws have the shape of the posterior
+
+
+def _gradient(mcmc: Any, scores: RunScores) -> Judged:
+    points, directions, rows = _spread(scores, _SLOPES, 0)
+    steps = _STEP * directions
+    both = np.concatenate([points + steps, points - steps])
+    values = potential_values(mcmc, both).reshape(2, -1)
+    slopes = -np.sum(scores.scores.reshape(-1, scores.positions.shape[-1])[rows] * steps, axis=1) * 2
+    found = values[0] - values[1]
+    noise = 16 * np.finfo(jnp.result_type(float)).eps * (1 + np.abs(values).max(0))
+    usable = np.isfinite(found)
+    if usable.sum() < _SLOPES // 4:
+        return Judged(
+            Check("Gradient against differences", "not judged: the log density is not finite nearby")
+        )
+    off = np.abs(found - slopes) > 0.1 * (np.abs(found) + np.abs(slopes)) + noise + 2 * _STEP**2
+    share = float(off[usable].mean())
+    check = Check(
+        "Gradient against differences", f"{share:.0%} of probes differ", "at most 25%", share <= 0.25
+    )
+    if check.passed:
+        return Judged(check)
+    finding = Finding(
+        "gradient",
+        f"The gradient is not the slope of the log density: at {share:.0%} of {int(usable.sum())} draws it "
+        "differs from finite differences.",
+        "Look for a wrong custom_jvp or custom_vjp, stop_gradient, rounding (argmax, floor, integers) or a "
+        "discontinuity in the model; try double precision.",
+    )
+    return Judged(check, finding)
+
+
+def _undefined(mcmc: Any, scores: RunScores) -> Judged:
+    points, directions, _ = _spread(scores, _PROBES, 1)
+    values = potential_values(mcmc, points + _RADIUS * directions)
+    bad = float(np.mean(np.isnan(values) | (values == -np.inf)))
+    check = Check("Log density around the draws", f"{bad:.1%} of probes undefined", "none", bad == 0)
+    if check.passed:
+        return Judged(check)
+    finding = Finding(
+        "undefined",
+        f"The log density is NaN or +infinite at {bad:.1%} of points about half a standard deviation from "
+        "the draws: the sampler takes such a region for forbidden, and the draws stop at its edge.",
+        "Look for log, sqrt or division of what can become negative or zero, and for overflow; write a "
+        "support into the prior, or -inf where the density is truly zero.",
+    )
+    return Judged(check, finding)

@@ -1,0 +1,348 @@
+"""The standard plots of a run, drawn by `arviz_plots` on matplotlib and kept as PNG images.
+
+Nothing of matplotlib's or ArviZ's global state changes: style, backend and the list of open figures are as
+before when a function here returns.
+"""
+
+import io
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import arviz_plots
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from arviz_base import rc_context
+from matplotlib.figure import Figure
+
+from qdesampler.diagnostics.checks.diagnose import MIN_DRAWS
+from qdesampler.diagnostics.datatree.dims import SAMPLE_DIMS
+from qdesampler.diagnostics.plots.gain import plot_zero_variance
+from qdesampler.diagnostics.plots.ladder import plot_ladder
+from qdesampler.diagnostics.plots.physics import plot_trial
+from qdesampler.diagnostics.reporting.files import write_atomically
+from qdesampler.diagnostics.statistics.summary import as_tree, blocks, posterior_dataset, scalars, summary
+from qdesampler.infer.annealed.kernel import AnnealedQDE
+
+MAX_POINTS = 4000  # in a scatter plot: more cannot be told apart
+MAX_TRACED = 8000  # draws of a trace and its density
+MAX_POOLED = 100_000  # draws behind an interval
+MAX_IN_A_ROW = 20_000  # draws in a row of each chain, where thinning would change what is shown
+MAX_RANKED = 2000  # draws in a rank plot: its test takes time in proportion to their square
+MAX_LINES = 8  # chains drawn as lines
+MAX_BARS = 100  # integers within this range are drawn as bars, others as a density
+
+
+class Plot(NamedTuple):
+    """One finished plot: file stem, heading, what it shows (and what it leaves out), PNG bytes."""
+
+    name: str
+    title: str
+    caption: str
+    png: bytes
+
+
+class _Kind(NamedTuple):
+    """How to draw one kind of plot, how many scalars it can hold, and what it needs at least."""
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[xr.DataTree], Any]
+    least: int = 1
+    most: int = 1
+    chains: int = 1
+
+
+def draw_plots(run: Any, *, table: Any = None, tree: xr.DataTree | None = None) -> Iterator[Plot]:
+    """Draw the standard plots one after the other.
+
+    Each shows at most as many scalars as it can hold, those with the smallest bulk effective sample size, and
+    its caption says so; scalars that never change or are not finite are left out. The energy plot needs the
+    energy in `sample_stats`. After them, where there is something to show: the gain of zero-variance means
+    (a table that has them), the trial of a QDE run against its draws, the ladder of an AnnealedQDE run.
+
+    Args:
+        run: a `numpyro.infer.MCMC` after `run`, or a tree with a posterior.
+        table: the full table of `summary`, if it is at hand.
+        tree: the tree of the run, if it is at hand.
+
+    Yields:
+        Plots, in the order of a report.
+
+    Warns:
+        RuntimeWarning: a plot could not be drawn and is left out.
+
+    Raises:
+        ValueError: there are no draws.
+    """
+    tree = as_tree(run if tree is None else tree)
+    dataset = posterior_dataset(tree)
+    table = summary(run, tree=tree) if table is None else table
+    varied = [
+        bool(np.any(x != x[:1, :1]) and np.isfinite(x).all()) for block in blocks(dataset) for x in block
+    ]
+    fit = np.flatnonzero(varied)
+    worst_first = fit[np.argsort(table["ess_bulk"].to_numpy()[fit], kind="stable")]
+    most = max(kind.most for kind in _KINDS)
+    entries = _entries(dataset, sorted(worst_first[:most].tolist()))
+    chains = dataset.sizes["chain"]
+    for kind in _KINDS:
+        shown = sorted(worst_first[: kind.most].tolist())
+        if (
+            len(shown) < kind.least
+            or chains < kind.chains
+            or (kind.name == "energy" and not _has_energy(tree))
+        ):
+            continue
+        flat = _flat(tree, [entries[i] for i in shown])
+        png = _drawn(kind.name, lambda kind=kind, flat=flat: kind.draw(flat))
+        if png is not None:
+            limits = _limits(kind, len(shown), fit.size, len(varied), dataset.sizes)
+            yield Plot(kind.name, kind.title, f"{kind.caption}{limits}", png)
+    for extra in _extras(run, table):
+        png = _drawn(extra.name, lambda extra=extra: extra.draw(tree))
+        if png is not None:
+            yield Plot(extra.name, extra.title, extra.caption, png)
+
+
+def draw_png(draw: Callable[[], Any]) -> bytes:
+    """The matplotlib figure or PlotCollection that `draw` makes, as PNG; nothing is left open."""
+    with _isolated():
+        return _png(draw())
+
+
+def _drawn(name: str, draw: Callable[[], Any]) -> bytes | None:
+    """The image, or None and a warning: a plot that fails must not cost the run its report."""
+    try:
+        return draw_png(draw)
+    except Exception as error:
+        warnings.warn(f"The plot {name!r} could not be drawn: {error!r}", RuntimeWarning, stacklevel=3)
+        return None
+
+
+def _entries(dataset: xr.Dataset, wanted: Sequence[int]) -> dict[int, tuple[str, np.ndarray]]:
+    """Label and draws of some scalars by their position."""
+    chosen = set(wanted)
+    return {i: entry for i, entry in enumerate(scalars(dataset)) if i in chosen}
+
+
+def _extras(run: Any, table: Any) -> Iterator[_Kind]:
+    """Plots that need more than a tree, where there is something to show."""
+    if "zv_gain" in table and bool((table["zv_gain"] > 1).any()):
+        yield _Kind("gain", *_GAIN, lambda tree: plot_zero_variance(table, backend="matplotlib"))
+    state = getattr(run, "last_state", None)
+    shared = getattr(getattr(state, "adapt_state", None), "shared", None)
+    fractions = np.asarray(getattr(shared, "fractions", ()))
+    share = np.mean(np.asarray(getattr(shared, "share", 0.0)))
+    if 0 < fractions.size <= _MOST_TRIAL_DIM and share > 0 and np.any(fractions == 1):
+        yield _Kind("trial", *_TRIAL, lambda tree: plot_trial(run, backend="matplotlib"))
+    if isinstance(getattr(run, "sampler", None), AnnealedQDE):
+        yield _Kind("ladder", *_LADDER, lambda tree: plot_ladder(run))
+
+
+def save_plots(run: Any, folder: str | os.PathLike[str], *, table: Any = None) -> list[Path]:
+    """Write the standard plots as `<name>.png`, each under a temporary name first.
+
+    Args:
+        run: a `numpyro.infer.MCMC` after `run`, or a tree with a posterior.
+        folder: where to; made if it does not exist.
+        table: the full table of `summary`, if it is at hand.
+
+    Returns:
+        The paths written.
+
+    Raises:
+        ValueError: there are no draws.
+        OSError: the folder cannot be written.
+    """
+    return write_plots(draw_plots(run, table=table), folder)
+
+
+def write_plots(finished: Iterator[Plot] | Sequence[Plot], folder: str | os.PathLike[str]) -> list[Path]:
+    """Write finished plots; see `save_plots`."""
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for plot in finished:
+        paths.append(target / f"{plot.name}.png")
+        write_atomically(paths[-1], plot.png)
+    return paths
+
+
+@contextmanager
+def _isolated() -> Iterator[None]:
+    """Style, backend and figures for the time of one plot."""
+    backend = matplotlib.get_backend()
+    before = set(plt.get_fignums())
+    with matplotlib.rc_context(), rc_context({"plot.backend": "matplotlib", "plot.max_subplots": 100}):
+        try:
+            plt.switch_backend("agg")
+            plt.style.use("arviz-variat")
+            yield
+        finally:
+            for number in set(plt.get_fignums()) - before:
+                plt.close(number)
+            matplotlib.use(backend, force=False)  # sets an rcParam of its own, so inside rc_context
+
+
+def _png(collection: Any) -> bytes:
+    figure = collection if isinstance(collection, Figure) else collection.viz["figure"].item()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight", facecolor="white")
+    return buffer.getvalue()
+
+
+def _flat(tree: xr.DataTree, entries: Sequence[tuple[str, np.ndarray]]) -> xr.DataTree:
+    """A tree whose variables are the given scalars; equal labels are told apart by a number."""
+    variables: dict[str, Any] = {}
+    for label, values in entries:
+        label = label.replace("/", "\N{DIVISION SLASH}")  # DataTree keeps '/' for paths
+        name, count = label, 1
+        while name in variables:
+            count += 1
+            name = f"{label} #{count}"
+        discrete = bool(np.all(values == np.round(values)) and np.ptp(values) <= MAX_BARS)
+        variables[name] = (SAMPLE_DIMS, values.astype(np.int64) if discrete else values)
+    posterior = xr.Dataset(
+        variables,
+        coords={dim: np.arange(n) for dim, n in zip(SAMPLE_DIMS, entries[0][1].shape, strict=True)},
+    )
+    groups = {"posterior": posterior}
+    if "sample_stats" in tree.children:
+        wanted = [name for name in ("diverging", "energy") if name in tree["sample_stats"]]
+        groups["sample_stats"] = tree["sample_stats"].to_dataset()[wanted]
+    return xr.DataTree.from_dict(groups)
+
+
+def _has_energy(tree: xr.DataTree) -> bool:
+    if "sample_stats" not in tree.children or "energy" not in tree["sample_stats"]:
+        return False
+    energy = np.asarray(tree["sample_stats"]["energy"])
+    return bool(np.isfinite(energy).all() and np.any(energy != energy.flat[0]))
+
+
+def _limits(kind: _Kind, shown: int, fit: int, entries: int, sizes: Mapping[Any, int]) -> str:
+    """What a plot leaves out, in words."""
+    chains, draws = sizes["chain"], sizes["draw"]
+    text = ""
+    if kind.name in ("energy", "autocorrelation", "ess") and draws > MAX_IN_A_ROW:
+        text += f" Of each chain's {draws:,} draws the first {MAX_IN_A_ROW:,} are used."
+    if kind.name == "energy":
+        return text
+    if shown < fit:
+        text += f" Shown are {shown} of {fit} scalars, those with the smallest effective sample size."
+    if fit < entries:
+        text += f" {entries - fit} scalars that never change or are not finite are left out."
+    if chains > MAX_LINES and kind.name in ("trace", "autocorrelation"):
+        text += f" Shown are the first {MAX_LINES} of {chains} chains."
+    return text
+
+
+def _thinned(tree: xr.DataTree, most: int) -> xr.DataTree:
+    """Every k-th draw, so that all chains together have about `most`."""
+    size = tree["posterior"].sizes
+    step = max(1, round(size["chain"] * size["draw"] / most))
+    return tree.isel(draw=slice(None, None, step))
+
+
+def _first(tree: xr.DataTree) -> xr.DataTree:
+    """The first draws of each chain, in a row."""
+    return tree.isel(draw=slice(MAX_IN_A_ROW))
+
+
+def _grid(tree: xr.DataTree) -> dict[str, Any]:
+    """Panels in rows of at most three, with room for their titles."""
+    count = len(tree["posterior"].data_vars)
+    columns = min(count, 3)
+    size = (4.2 * columns, 2.6 * -(-count // columns))
+    return {"col_wrap": columns, "figure_kwargs": {"figsize": size, "figsize_units": "inches"}}
+
+
+def _trace(tree: xr.DataTree) -> Any:
+    tree = _thinned(tree.isel(chain=slice(MAX_LINES)), MAX_TRACED)
+    varies = tree["posterior"].to_dataset().std("draw") > 0
+    kind = "kde" if all(varies[name].all() for name in varies) else "ecdf"  # a constant chain has no density
+    return arviz_plots.plot_trace_dist(tree, compact=False, kind=kind, backend="matplotlib")
+
+
+def _rank(tree: xr.DataTree) -> Any:
+    # `thin` goes by the effective sample size: the test behind the black marks wants independent draws
+    few = _thinned(tree, MAX_RANKED)
+    thin = few["posterior"].sizes["draw"] >= MIN_DRAWS
+    return arviz_plots.plot_rank(few, thin=thin, backend="matplotlib", **_grid(tree))
+
+
+def _forest(tree: xr.DataTree) -> Any:
+    collection = arviz_plots.plot_forest(_thinned(tree, MAX_POOLED), combined=True, backend="matplotlib")
+    collection.viz["figure"].item().axes[0].axis("off")  # the column of labels needs no axis
+    return collection
+
+
+def _energy(tree: xr.DataTree) -> Any:
+    return arviz_plots.plot_energy(_first(tree), backend="matplotlib")
+
+
+def _pair(tree: xr.DataTree) -> Any:
+    marked = "sample_stats" in tree.children and "diverging" in tree["sample_stats"]
+    return arviz_plots.plot_pair(
+        _thinned(tree, MAX_POINTS), backend="matplotlib", visuals={"divergence": marked}
+    )
+
+
+def _autocorrelation(tree: xr.DataTree) -> Any:
+    return arviz_plots.plot_autocorr(
+        _first(tree.isel(chain=slice(MAX_LINES))), backend="matplotlib", **_grid(tree)
+    )
+
+
+def _ess(tree: xr.DataTree) -> Any:
+    return arviz_plots.plot_ess_evolution(_first(tree), backend="matplotlib", **_grid(tree))
+
+
+_KINDS = (
+    _Kind("trace", "Distribution and trace", "Chains should lie on top of each other.", _trace, most=10),
+    _Kind(
+        "rank",
+        "Ranks",
+        "How each chain's ranks differ from uniform, draws thinned to be independent; black marks chains "
+        "that stand out at level 0.01.",
+        _rank,
+        most=12,
+        chains=2,
+    ),
+    _Kind(
+        "forest", "Intervals", "Mean, central half and 89% interval of the pooled chains.", _forest, most=30
+    ),
+    _Kind("energy", "Energy", "The energy's own distribution and its changes should be alike.", _energy),
+    _Kind("pair", "Pairs", "Joint distributions; divergent draws are marked.", _pair, least=2, most=5),
+    _Kind("autocorrelation", "Autocorrelation", "It should fall to zero quickly.", _autocorrelation, most=12),
+    _Kind(
+        "ess",
+        "Effective sample size",
+        "Bulk (blue) and tail (red) should grow in proportion to the draws; the broken line is 400.",
+        _ess,
+        most=12,
+    ),
+)
+_GAIN = (
+    "Zero-variance gain",
+    "Standard errors of the means, plain and with control variates; the gain is their squared ratio.",
+)
+_TRIAL = (
+    "Trial against draws",
+    "Marginal densities of the trial state, from which global moves are proposed, and of the draws, in "
+    "unconstrained space.",
+)
+_LADDER = (
+    "Ladder",
+    "Swap rates should be even, the flow straight, and the chains' evidences within the error.",
+)
+_MOST_TRIAL_DIM = 1000
+PLOT_NAMES = tuple(kind.name for kind in _KINDS)
+EXTRA_PLOT_NAMES = ("gain", "trial", "ladder")

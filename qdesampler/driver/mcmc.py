@@ -1,0 +1,367 @@
+"""`MCMC`: NumPyro's face, and a loop of our own behind it, for runs that last."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from numpyro.infer.mcmc import MCMCKernel
+
+from qdesampler.driver.arguments import (
+    as_callbacks,
+    as_folder,
+    check_field_names,
+    check_positive,
+    check_sampler,
+)
+from qdesampler.driver.checkpoint import CheckpointError
+from qdesampler.driver.draw_buffer import DrawBuffer
+from qdesampler.driver.draw_store import DrawStore, StoredFields, refuse_if_there, require_zarr
+from qdesampler.driver.files import RunFiles, restored
+from qdesampler.driver.groups import ChainGroups, key_text, keys_of_text, mesh_of
+from qdesampler.driver.loop import Position, Run, RunLoop, memory_told
+from qdesampler.driver.program import ChainProgram, fresh_copy
+from qdesampler.driver.program_cache import ProgramCache
+from qdesampler.driver.progress import Progress, ProgressBar, RunReport
+from qdesampler.driver.results import RunResults
+from qdesampler.driver.run_warnings import warn_of_run
+from qdesampler.driver.stopping import Until
+from qdesampler.infer.model.fingerprint import (
+    data_lines,
+    describe,
+    differences,
+    kernel_lines,
+    run_name,
+    version_lines,
+)
+
+__all__ = ["MCMC"]
+
+_FEW = 2000  # scalars that are looked at for the progress bar alone
+
+
+class MCMC(RunResults):
+    """Runs any NumPyro kernel, in the place of `numpyro.infer.MCMC`, of which it is a subclass.
+
+    The programs are compiled once and kept: a second run of the same shapes compiles nothing. Draws go to the
+    host as they come; the device holds one chunk. A run can be checkpointed and resumed bit for bit, also in
+    the warm-up; end when every parameter has enough effective draws; tell its progress; and be interrupted
+    without loss. Keys are split as NumPyro's loop splits them: up to rounding, and to what chaos makes of it,
+    the draws are the same.
+
+    Draws are NumPy arrays. `num_samples` is what is drawn at most; after a run that ended before, it is what
+    was drawn, until the next run.
+
+    Args:
+        sampler: a NumPyro kernel.
+        num_warmup: iterations before the first draw of each chain.
+        num_samples: iterations after them, at most.
+        num_chains: how many chains.
+        thinning: every so many iterations a draw is kept.
+        postprocess_fn: maps one position to what is kept, instead of the kernel's own.
+        chain_method: "vectorized" (the kernel takes a batch of keys: QDE, AnnealedQDE, NUTS, HMC, ...),
+            "sequential", "parallel" (a device for each chain), or a transform like `jax.vmap`.
+        progress_bar: one bar for all chains.
+        progress_rate: accepted and not used: the bar follows the clock.
+        jit_model_args: arrays among the model's arguments are arguments of the programs: new data of the same
+            shapes compile nothing. The model must then not compute Python numbers from them.
+        chain_batch: vectorized chains at a time, where memory holds no more; each batch adapts by itself, and
+            `num_chains` is a multiple of it.
+        devices: spread vectorized chains over these devices, over the first so many, or over "all"; what
+            the kernel pools over chains, it pools over all of them. Devices of several processes
+            (`jax.distributed`): each process keeps the draws of its own (of each batch a share); `gathered`
+            puts them together.
+        checkpoint: a folder for checkpoints.
+        every: iterations between them.
+        store: a zarr store for the draws (extra `store`), so that memory holds a chunk or two of them, not
+            all; `xarray.open_datatree(store, engine="zarr", consolidated=False)` is ArviZ's tree of them, and
+            its `to_netcdf("draws.nc", engine="h5netcdf")` a netCDF file. `get_samples` reads them all.
+        until: what ends a run before `num_samples`: an `Until`, or a dictionary with some of `ess`, `rhat`,
+            `max_time`, `max_evals`.
+        callbacks: each called with a `Progress` after every chunk (about half a second); one that returns
+            True ends the run. With checkpoints, draws reported at a multiple of `every` iterations are on the
+            disk.
+
+    Raises:
+        ValueError: a number out of its range, or arguments that exclude one another.
+        TypeError: an argument of another kind.
+        ImportError: `store` without zarr.
+    """
+
+    def __init__(
+        self,
+        sampler: MCMCKernel,
+        *,
+        num_warmup: int,
+        num_samples: int,
+        num_chains: int = 1,
+        thinning: int = 1,
+        postprocess_fn: Callable | None = None,
+        chain_method: str | Callable = "vectorized",
+        progress_bar: bool = True,
+        progress_rate: int | None = None,
+        jit_model_args: bool = False,
+        chain_batch: int | None = None,
+        devices: int | str | Sequence[Any] | None = None,
+        checkpoint: str | Path | None = None,
+        every: int = 500,
+        store: str | Path | None = None,
+        until: Until | Mapping[str, Any] | None = None,
+        callbacks: Sequence[Callable[[Progress], Any]] = (),
+    ):
+        check_sampler(sampler)
+        check_positive(num_chains=num_chains, every=every)
+        super().__init__(
+            sampler,
+            num_warmup=num_warmup,
+            num_samples=num_samples,
+            num_chains=num_chains,
+            thinning=thinning,
+            postprocess_fn=postprocess_fn,
+            chain_method=chain_method,  # pyright: ignore[reportArgumentType]: callables are allowed there
+            progress_bar=False,
+            progress_rate=progress_rate,
+            jit_model_args=jit_model_args,
+        )
+        self.progress_bar = progress_bar and not {"CI", "PYTEST_XDIST_WORKER"} & set(os.environ)
+        if chain_batch is not None:
+            check_positive(chain_batch=chain_batch)
+            if self.chain_method != "vectorized" or num_chains % chain_batch:
+                raise ValueError(
+                    f"chain_batch={chain_batch} with num_chains={num_chains}, "
+                    f"chain_method={chain_method!r}; expected a divisor of the number of vectorized chains."
+                )
+        self.chain_batch = chain_batch
+        mesh = mesh_of(devices, chain_batch or num_chains, self.chain_method)
+        self._groups = ChainGroups(num_chains, self.chain_method, chain_batch, mesh)
+        self._files = None if checkpoint is None else self._run_files(checkpoint)
+        self._every = every
+        self._store = None if store is None else self._groups.processes.own_folder(as_folder("store", store))
+        if store is not None:
+            require_zarr()
+        self._until = Until.of(until)
+        self._callbacks = as_callbacks(callbacks)
+        self._pristine = fresh_copy(sampler)
+        self._kernel_lines = kernel_lines(self._pristine)
+        self._most = num_samples
+        self._programs = ProgramCache(
+            sampler,
+            self._pristine,
+            self._groups,
+            method=self.chain_method,
+            num_warmup=num_warmup,
+            postprocess=postprocess_fn,
+            trace_args=jit_model_args,
+        )
+        self._own_chains = num_chains // self._groups.processes.count
+        self._last_groups: list | None = None
+        self._collected: tuple[str, ...] = ()
+
+    def run(self, rng_key, *args, extra_fields=(), init_params=None, **kwargs):
+        """Warm up and draw.
+
+        Args:
+            rng_key: one key, or one for each chain.
+            *args: the model's arguments.
+            extra_fields: fields of the state to collect beside the kernel's `default_fields`; "~z.site"
+                leaves a site out.
+            init_params: unconstrained start, with a leading axis of `num_chains` for several chains.
+            **kwargs: the model's keyword arguments.
+
+        Raises:
+            ValueError: what the kernel says of its arguments; a bad `init_params`.
+            RuntimeError: no valid start.
+            CheckpointError: the folder holds a run already, or cannot be written; what was drawn is kept.
+            StoreError: the same of the store.
+            MemoryError: the device has too little memory; a smaller batch is proposed.
+            LostProcessError: another process of the run is gone.
+            KeyboardInterrupt: in the warm-up; later Ctrl-C ends the run after the chunk and keeps its draws
+                (a second one ends it at once).
+        """
+        self.num_samples = self._most
+        if self._files is not None:
+            self._files.refuse_if_used()
+        if self._store is not None:
+            refuse_if_there(self._store)
+        self._args, self._kwargs = args, kwargs
+        fields, removed = self._fields(extra_fields)
+        groups = self._groups
+        keys, starts = groups.keys(rng_key), groups.starts(init_params)
+        program = self._program(fields, removed)
+        if self._warmup_state is None:
+            states = []
+            for chains in groups.slices:
+                with memory_told(chains):
+                    share = groups.part(keys, chains), groups.part(starts, chains)
+                    states.append(program.init(*share, args, kwargs))
+        else:
+            self._set_collection_params(0, self.num_samples, self.num_samples, "sample")
+            states = self._continued(program, keys, starts)
+        header = {"run": self._lines(fields, removed), "fields": [fields, removed], "key": key_text(keys)}
+        self._finish(program, states, fields, header, Position(), ())
+
+    def resume(self, checkpoint: str | Path, *args, init_params=None, **kwargs):
+        """Continue a run from its checkpoints, as if it had never stopped: bit for bit the same draws.
+
+        Build the object as the run was built; `num_samples` may be larger, `until`, `callbacks` and `every`
+        may differ. The checkpoints go on in the same folder; a store is written anew from their draws.
+
+        Args:
+            checkpoint: the run's folder.
+            *args: the model's arguments, as in `run`.
+            init_params: as in `run`; needed for a kernel of a potential (only the structure counts).
+            **kwargs: the model's keyword arguments, as in `run`.
+
+        Raises:
+            CheckpointError: there is nothing to resume, it is damaged, or it is of another model, data,
+                kernel, setting or version; every difference is listed.
+            StoreError: the store holds something else than this run's draws.
+        """
+        self.num_samples = self._most
+        files = self._run_files(checkpoint)
+        header, arrays = files.latest()
+        self._args, self._kwargs = args, kwargs
+        fields, removed = (tuple(names) for names in header["fields"])
+        differ = differences(header["run"], self._lines(fields, removed))
+        if differ:
+            raise CheckpointError(f"{checkpoint} is of another run: " + "; ".join(differ) + ".")
+        program, groups = self._program(fields, removed), self._groups
+        keys, starts = keys_of_text(header["key"]), groups.starts(init_params)
+        states = []
+        for index, chains in enumerate(groups.slices):
+            like = program.like(groups.part(keys, chains), groups.part(starts, chains), args, kwargs)
+            prefix = f"{index}|"
+            own = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
+            states.append(groups.placed(restored(like, own)))
+        position = Position(**header.pop("position"))
+        if self._store is not None:
+            refuse_if_there(self._store, run_name(header))
+        self._files = files
+        self._finish(program, states, fields, header, position, files.draws(position.draws))
+
+    # ---- what a run is ----------------------------------------------------------------------------------
+
+    def _run_files(self, checkpoint) -> RunFiles:
+        return RunFiles(as_folder("checkpoint", checkpoint), self._groups.processes)
+
+    def _fields(self, extra_fields) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What is collected, the sample first, and the sites left out of it."""
+        check_field_names(extra_fields)
+        without = f"~{self._sample_field}."
+        names = dict.fromkeys((self._sample_field, *self._default_fields, *extra_fields))
+        removed = tuple(name.removeprefix(without) for name in names if name.startswith(without))
+        return tuple(name for name in names if not name.startswith(without)), removed
+
+    def _program(self, fields, removed) -> ChainProgram:
+        return self._programs.get(
+            self._args, self._kwargs, fields, removed, max(1, self._most // self.thinning)
+        )
+
+    def _lines(self, fields, removed) -> dict[str, str]:
+        """All that must be the same for a resumed run to draw the same."""
+        names = ("num_warmup", "num_chains", "thinning", "chain_batch", "postprocess_fn")
+        settings = {name: getattr(self, name) for name in names}
+        settings |= {"fields": fields, "sites left out": removed}
+        settings["skipped iterations"] = self.num_samples % self.thinning
+        if self._groups.processes.count > 1:
+            settings["processes"] = self._groups.processes.count
+        lines = {name: describe(value) for name, value in settings.items()}
+        method = self.chain_method if isinstance(self.chain_method, str) else describe(self.chain_method)
+        data = data_lines(self._args, self._kwargs)
+        return {**self._kernel_lines, **data, **lines, "chain_method": method, **version_lines()}
+
+    def _continued(self, program, keys, starts) -> list:
+        """The states of `post_warmup_state`, with the new keys."""
+        groups = self._groups
+        if self._warmup_state is self._last_state and self._last_groups is not None:
+            states = self._last_groups
+        else:
+            states = groups.parted(self._warmup_state)
+        program.prepare(
+            groups.part(keys, groups.slices[0]),
+            groups.part(starts, groups.slices[0]),
+            self._args,
+            self._kwargs,
+        )
+        ensemble = self.sampler.is_ensemble_kernel
+        return [
+            state._replace(rng_key=keys[0] if ensemble else groups.placed(groups.part(keys, chains)))
+            for state, chains in zip(states, groups.slices, strict=True)
+        ]
+
+    # ---- one run -------------------------------------------------------------------------------------------
+
+    def _finish(self, program, states, fields, header, position, pieces):
+        lower, upper = self._collection_params["lower"], self._collection_params["upper"]
+        draws, skip = divmod(upper - lower, self.thinning)
+        run = Run(
+            program,
+            self._args,
+            self._kwargs,
+            states,
+            self._groups.slices,
+            lower,
+            skip,
+            self.thinning,
+            draws,
+            self._buffer(program, states[0], fields, header, max(draws, position.draws)),
+            self._groups.processes,
+            position,
+        )
+        like = program.fields_like(states[0], self._args, self._kwargs) if position.draws else None
+        for first, arrays in pieces:
+            run.buffer.put_named(first, arrays, like)
+        bar = ProgressBar(run.iterations) if self.progress_bar and run.processes.index == 0 else None
+        loop = RunLoop(
+            run,
+            until=self._until,
+            callbacks=(*self._callbacks, *([bar] if bar else [])),
+            look=self.progress_bar and program.scalars(states[0], self._args, self._kwargs) <= _FEW,
+            files=self._files,
+            header=header,
+            every=self._every,
+        )
+        ended_by = "error"
+        try:
+            ended_by = loop.go()
+        finally:
+            if bar:
+                bar.close()
+            self._keep(run, fields, together=ended_by != "error" and not loop.at_once)
+            at = run.position
+            self._report = RunReport(
+                ended_by, at.draws, at.evaluations, at.divergences, at.seconds + loop.seconds, loop.check
+            )
+            self._set_collection_params(upper=self.num_warmup + self._most)
+            run.buffer.close()
+        warn_of_run(run, loop, self._until, ended_by)
+
+    def _buffer(self, program, state, fields, header, draws):
+        if self._store is None or self._collection_params["phase"] == "warmup":
+            return DrawBuffer(self._own_chains, draws)
+        facts = {name: getattr(self, name) for name in ("num_warmup", "num_chains", "thinning")}
+        facts |= {"run": run_name(header), "version": version("qdesampler")}
+        rows = program.capacity(state, self._args, self._kwargs)
+        return DrawStore(self._store, self._own_chains, rows, fields, facts)
+
+    def _keep(self, run, fields, together):
+        if isinstance(run.buffer, DrawStore) and run.buffer.filled:
+            self._states = StoredFields(run.buffer, fields)
+        else:
+            collected = run.buffer.fields()
+            if collected is None:
+                collected = jax.tree.map(
+                    lambda leaf: np.empty((self._own_chains, 0, *leaf.shape[2:]), leaf.dtype),
+                    run.program.fields_like(run.states[0], self._args, self._kwargs),
+                )
+            self._states = dict(zip(fields, collected, strict=True))
+        self._states_flat = None
+        self._last_groups = run.states
+        # to join batches the processes have to talk, and not all of them may have come here
+        alone = run.processes.count == 1 or len(run.states) == 1
+        self._last_state = self._groups.joined(run.states) if alone or together else None
+        if run.position.draws and self._collection_params["phase"] != "warmup":
+            self.num_samples = run.position.draws * self.thinning

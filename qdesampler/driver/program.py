@@ -1,0 +1,355 @@
+"""The compiled programs of a run: start a group of chains, and take it any number of iterations further.
+
+One program serves warm-up and draws and every chunk length, since the numbers of rows and of iterations
+between them are arguments: how a run is cut into chunks changes nothing in what it draws.
+"""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from numpyro.infer import HMC, NUTS
+from numpyro.infer.mcmc import MCMCKernel
+from numpyro.util import nested_attrgetter
+
+from qdesampler.driver.groups import ChainGroups
+from qdesampler.infer.model.fingerprint import is_typed_key
+
+__all__ = ["ChainProgram", "ChunkCounts", "fresh_copy", "over_devices"]
+
+_MOST_ROWS = 1024
+_MOST_BYTES = 64 * 2**20
+
+
+class ChunkCounts(NamedTuple):
+    """What a chunk did, one number for each chain of the group (or one for the group).
+
+    Attributes:
+        evaluations: log-density evaluations: the kernel's `num_evals`, or the leapfrog steps of NumPyro's
+            HMC; zeros where a kernel counts neither.
+        accept: sum of the acceptance probabilities, zeros where the kernel reports none.
+        diverging: iterations that the kernel marked as divergent.
+    """
+
+    evaluations: jax.Array
+    accept: jax.Array
+    diverging: jax.Array
+
+
+class ChainProgram:
+    """Programs for groups of chains of one kernel, for one set of model arguments.
+
+    Args:
+        kernel: the kernel, which this program initialises and uses.
+        pristine: a copy of it that was never initialised.
+        num_warmup: iterations before the first draw.
+        args: the model's arguments.
+        kwargs: its keyword arguments.
+        fields: the state's fields to collect; the first is the kernel's `sample_field`.
+        removed: sites left out of the first.
+        postprocess: maps one position to what is kept of it, or None for the kernel's own.
+        transform: maps the single-chain programs over the leading axis (`jax.vmap`, `over_devices(...)`), or
+            None.
+        trace_args: arrays and floats among the arguments are arguments of the programs (new data of the same
+            shapes compile nothing), not constants in them.
+        most_rows: no chunk needs more rows.
+        groups: the groups; chunks of all of them are on the host together.
+    """
+
+    def __init__(
+        self,
+        kernel: MCMCKernel,
+        pristine: MCMCKernel,
+        *,
+        num_warmup: int,
+        args: Sequence,
+        kwargs: Mapping[str, Any],
+        fields: Sequence[str],
+        removed: Sequence[str],
+        postprocess: Callable | None,
+        transform: Callable | None,
+        trace_args: bool,
+        most_rows: int,
+        groups: ChainGroups,
+    ):
+        self._pristine = pristine
+        self._kernel = kernel
+        self._ready = False
+        self._num_warmup = num_warmup
+        self._fields = tuple(fields)
+        self._removed = tuple(removed)
+        self._postprocess = postprocess
+        self._chains = groups.batch_size  # None where the kernel takes a single key
+        self._groups = groups
+        self._transform = transform
+        # HMC over chains is `vmap` of one chain. Begun with one key it searches its start operation by
+        # operation; with many it compiles the search, and JAX keeps that program, data and all, for good.
+        self._mapped = self._chains is not None and type(kernel) in (HMC, NUTS)
+        self._one_prepares = self._mapped or (
+            self._chains is not None and bool(getattr(kernel, "one_chain_prepares", False))
+        )
+        # under a transform such a kernel traces its start as well as it can, or refuses
+        self._on_host = transform is None and bool(getattr(kernel, "init_on_host", False))
+        self._split = _Arguments(args, kwargs, trace_args)
+        self._most_rows = most_rows
+        self._most_bytes = _MOST_BYTES // len(groups.slices)
+        self._init = jax.jit(self._traced_init)
+        self._advance = jax.jit(self._traced_advance, static_argnames="capacity")
+        self._capacity: int | None = None
+
+    def init(self, keys: jax.Array, init_params: Any, args: Sequence, kwargs: Mapping[str, Any]) -> Any:
+        """The state of a group before its first iteration.
+
+        Raises:
+            RuntimeError: a chain has no start with a finite density; or what the kernel's `init` raises.
+        """
+        if self._on_host:
+            return self._start_on_host(keys, init_params, args, kwargs)
+        values = self._split.values(args, kwargs)
+        state = self._init(*self._groups.placed((keys, init_params)), values)
+        self.prepare(keys, init_params, args, kwargs)
+        told = [getattr(state, "potential_energy", 0.0)]
+        if init_params is None:  # found by the kernel, which asks for a finite gradient too
+            told.append(getattr(state, "z_grad", None))
+        if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(told)):
+            # outside a trace the kernel tells what is wrong in its own words
+            self._start(fresh_copy(self._pristine), keys, init_params, args, kwargs)
+            raise RuntimeError(
+                "A chain starts where the density or its gradient is not finite. Give `init_params` inside "
+                "the support, or a kernel with another `init_strategy`."
+            )
+        return state
+
+    def like(self, keys: jax.Array, init_params: Any, args: Sequence, kwargs: Mapping[str, Any]) -> Any:
+        """Shapes and types of `init`'s result."""
+        if self._on_host:  # the shapes depend on what `init` finds
+            return self.init(keys, init_params, args, kwargs)
+        state = jax.eval_shape(self._traced_init, keys, init_params, self._split.values(args, kwargs))
+        self.prepare(keys, init_params, args, kwargs)
+        return state
+
+    def advance(
+        self, state: Any, rows: int, stride: int, args: Sequence, kwargs: Mapping[str, Any]
+    ) -> tuple[Any, ChunkCounts, tuple]:
+        """`rows * stride` iterations, of which every `stride`-th is kept.
+
+        Returns:
+            The new state, what was counted, and the fields with `capacity` rows of which the first `rows` are
+            filled.
+        """
+        values = self._split.values(args, kwargs)
+        return self._advance(state, rows, stride, values, capacity=self.capacity(state, args, kwargs))
+
+    def capacity(self, state: Any, args: Sequence, kwargs: Mapping[str, Any]) -> int:
+        """How many rows a chunk can hold: at most 1024, and 64 MiB for all groups together."""
+        if self._capacity is None:
+            fields = self._fields_like(state, args, kwargs)
+            size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(fields))
+            self._capacity = int(max(1, min(_MOST_ROWS, self._most_bytes // max(size, 1), self._most_rows)))
+        return self._capacity
+
+    def fields_like(self, state: Any, args: Sequence, kwargs: Mapping[str, Any]) -> tuple:
+        """Shapes and types of what is collected, with axes (chain, row, ...)."""
+        return jax.eval_shape(
+            lambda fields: jax.tree.map(self.by_chain, fields), self._fields_like(state, args, kwargs)
+        )
+
+    def scalars(self, state: Any, args: Sequence, kwargs: Mapping[str, Any]) -> int:
+        """How many numbers a draw of one chain's sample has."""
+        leaves = jax.tree.leaves(self.fields_like(state, args, kwargs)[0])
+        return sum(leaf.size // leaf.shape[0] for leaf in leaves)
+
+    def _fields_like(self, state, args, kwargs):
+        call = partial(self._traced_advance, capacity=1)
+        return jax.eval_shape(call, state, 1, 1, self._split.values(args, kwargs))[2]
+
+    def by_chain(self, leaf: Any) -> Any:
+        """A collected array with axes (chain, row, ...)."""
+        if self._chains is not None:
+            return leaf.swapaxes(0, 1)
+        return leaf[None] if self._transform is None else leaf
+
+    def prepare(self, keys: jax.Array, init_params: Any, args: Sequence, kwargs: Mapping[str, Any]) -> None:
+        """Let a kernel whose `init` makes what its `sample` uses do so, with concrete values.
+
+        Under a transformation such functions could keep tracers. NumPyro's driver tells these kernels by the
+        same attribute.
+        """
+        if not self._ready and getattr(self._kernel, "_sample_fn", None) is None:
+            if self._one_prepares:
+                keys, init_params = jax.tree.map(lambda leaf: leaf[0], (keys, init_params))
+            self._start(self._kernel, keys, init_params, args, kwargs)
+        self._ready = True
+
+    def _start(self, kernel, keys, init_params, args, kwargs):
+        if self._transform is not None:
+            keys, init_params = jax.tree.map(lambda leaf: leaf[0], (keys, init_params))
+        kernel.init(keys, self._num_warmup, init_params, model_args=tuple(args), model_kwargs=dict(kwargs))
+
+    def _start_on_host(self, keys, init_params, args, kwargs):
+        """The state of a kernel whose `init` reads what it computes.
+
+        A process cannot read what lies on the devices of another one: of several each starts all chains by
+        itself, and then they share them out.
+        """
+        self._ready = True
+        processes, groups = self._groups.processes, self._groups
+        state = self._kernel.init(
+            keys if processes.count > 1 else groups.placed(keys),
+            self._num_warmup,
+            init_params,
+            model_args=tuple(args),
+            model_kwargs=dict(kwargs),
+        )
+        state = jax.tree.map(_strong, state)
+        if processes.count == 1:
+            return state
+        processes.check_same(state, f"The start of {type(self._kernel).__name__}")
+        return groups.placed(state)
+
+    def _traced_init(self, keys, init_params, values):
+        args, kwargs = self._split.arguments(values)
+
+        def start(keys_and_params):
+            key, params = keys_and_params
+            kernel = fresh_copy(self._pristine)  # what a traced `init` leaves in a kernel must not be used
+            state = kernel.init(key, self._num_warmup, params, model_args=args, model_kwargs=kwargs)
+            return jax.tree.map(_strong, state)
+
+        return self._groups.constrained((self._transform or _as_it_is)(start)((keys, init_params)))
+
+    def _traced_advance(self, state, rows, stride, values, *, capacity):
+        args, kwargs = self._split.arguments(values)
+
+        def chunk(state):
+            return self._chunk(state, rows, stride, capacity, args, kwargs)
+
+        state, counts, fields = (self._transform or _as_it_is)(chunk)(state)
+        if self._groups.mesh is not None:
+            everywhere = NamedSharding(self._groups.mesh, PartitionSpec())
+            counts = jax.lax.with_sharding_constraint(counts, everywhere)
+        return self._groups.constrained(state), counts, self._groups.constrained(fields, axis=1)
+
+    def _chunk(self, state, rows, stride, capacity, args, kwargs):
+        kernel = self._kernel
+        like = jax.eval_shape(lambda state: self._collect(kernel, state, args, kwargs), state)
+        buffers = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), like)
+        counts = jax.tree.map(jnp.zeros_like, _count(state))
+
+        def sample(state):
+            return kernel.sample(state, args, kwargs)
+
+        def step(_, carry):
+            state, counts = carry
+            state = (jax.vmap(sample) if self._mapped else sample)(state)
+            return state, jax.tree.map(jnp.add, counts, _count(state))
+
+        def row(index, carry):
+            state, counts, buffers = carry
+            state, counts = jax.lax.fori_loop(0, stride, step, (state, counts))
+            kept = self._collect(kernel, state, args, kwargs)
+            buffers = jax.tree.map(lambda buffer, leaf: buffer.at[index].set(leaf), buffers, kept)
+            return state, counts, buffers
+
+        return jax.lax.fori_loop(0, rows, row, (state, counts, buffers))
+
+    def _collect(self, kernel, state, args, kwargs):
+        try:
+            fields = nested_attrgetter(*self._fields)(state)
+        except (AttributeError, KeyError, IndexError, TypeError) as error:
+            raise ValueError(
+                f"{', '.join(self._fields[1:])}: not all are fields of {type(kernel).__name__}'s state, "
+                f"which has {', '.join(getattr(state, '_fields', ()))}. Mend `extra_fields`."
+            ) from error
+        first, *others = (fields,) if len(self._fields) == 1 else fields
+        keep = self._postprocess or kernel.postprocess_fn(args, kwargs)
+        if self._chains is None:
+            first = keep(first)
+        elif jax.tree.leaves(first):
+            first = jax.vmap(keep)(first)
+        else:  # a model without latent sites
+            first = jax.tree.map(
+                lambda leaf: jnp.broadcast_to(leaf, (self._chains, *jnp.shape(leaf))), keep(first)
+            )
+        if self._removed:
+            first = {name: value for name, value in first.items() if name not in self._removed}
+        return (first, *others)
+
+
+def fresh_copy(kernel: MCMCKernel) -> MCMCKernel:
+    """A copy, also of the kernels that it holds, without what NumPyro's kernels leave out of a pickle."""
+
+    def renewed(value):
+        if isinstance(value, MCMCKernel):
+            return fresh_copy(value)
+        if type(value) in (list, tuple):
+            return type(value)(map(renewed, value))
+        return value
+
+    twin = copy.copy(kernel)
+    for name, value in list(vars(twin).items()):
+        if isinstance(value, (MCMCKernel, list, tuple)):
+            setattr(twin, name, renewed(value))
+    return twin
+
+
+def over_devices(mesh: Mesh) -> Callable:
+    """A transform that gives each device of a one-dimensional mesh one entry of the leading axis."""
+    spec = PartitionSpec(mesh.axis_names[0])
+
+    def transform(function: Callable) -> Callable:
+        def each(batch):
+            outcome = function(jax.tree.map(lambda leaf: leaf[0], batch))
+            return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], outcome)
+
+        return jax.shard_map(each, mesh=mesh, in_specs=(spec,), out_specs=spec, check_vma=False)
+
+    return transform
+
+
+def _strong(leaf: Any) -> jax.Array:
+    """The same numbers, no longer weakly typed: a state just made and one that was read are of one type."""
+    leaf = jnp.asarray(leaf)
+    if is_typed_key(leaf):
+        return leaf
+    return jax.lax.convert_element_type(leaf, leaf.dtype)
+
+
+def _as_it_is(function: Callable) -> Callable:
+    return function
+
+
+class _Arguments:
+    """The model's arguments, parted into arrays that a program takes and what is constant in it."""
+
+    def __init__(self, args: Sequence, kwargs: Mapping[str, Any], trace: bool):
+        leaves, self._structure = jax.tree.flatten((tuple(args), dict(kwargs)))
+        self._traced = [trace and isinstance(leaf, (np.ndarray, jax.Array, float)) for leaf in leaves]
+        self._constants = [
+            None if traced else leaf for traced, leaf in zip(self._traced, leaves, strict=True)
+        ]
+
+    def values(self, args: Sequence, kwargs: Mapping[str, Any]) -> list:
+        leaves = jax.tree.leaves((tuple(args), dict(kwargs)))
+        return [leaf for traced, leaf in zip(self._traced, leaves, strict=True) if traced]
+
+    def arguments(self, values: Sequence) -> tuple[tuple, dict]:
+        given = iter(values)
+        leaves = [
+            next(given) if traced else constant
+            for traced, constant in zip(self._traced, self._constants, strict=True)
+        ]
+        return jax.tree.unflatten(self._structure, leaves)
+
+
+def _count(state: Any) -> ChunkCounts:
+    """The counts of one iteration, read from the fields that the state has."""
+    evaluations = getattr(state, "num_evals", getattr(state, "num_steps", jnp.zeros((), int)))
+    accept = getattr(state, "accept_prob", jnp.zeros(()))
+    diverging = getattr(state, "diverging", jnp.zeros((), bool))
+    return ChunkCounts(jnp.asarray(evaluations), jnp.asarray(accept), jnp.asarray(diverging, int))

@@ -1,0 +1,105 @@
+"""The compiled programs of a driver, kept for its later runs."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from numpyro.infer.mcmc import MCMCKernel
+
+from qdesampler.driver.groups import ChainGroups
+from qdesampler.driver.program import ChainProgram, fresh_copy, over_devices
+from qdesampler.infer.model.fingerprint import data_lines
+
+__all__ = ["ProgramCache"]
+
+_MOST_PROGRAMS = 4  # data that are constants of a program make a new one each time: memory has to end
+
+
+class ProgramCache:
+    """Makes programs, once for each set of arguments; the last four are kept.
+
+    Args:
+        kernel: the user's kernel; the first program initialises and uses it, later ones a copy of their own.
+        pristine: a copy of it that was never initialised.
+        groups: the chains.
+        method: `chain_method` of the driver.
+        num_warmup: iterations before the first draw.
+        postprocess: maps one position to what is kept of it, or None for the kernel's own.
+        trace_args: arrays among the model's arguments are arguments of the programs.
+    """
+
+    def __init__(
+        self,
+        kernel: MCMCKernel,
+        pristine: MCMCKernel,
+        groups: ChainGroups,
+        *,
+        method: str | Callable,
+        num_warmup: int,
+        postprocess: Callable | None,
+        trace_args: bool,
+    ):
+        self._kernel = kernel
+        self._pristine = pristine
+        self._groups = groups
+        self._method = method
+        self._num_warmup = num_warmup
+        self._postprocess = postprocess
+        self._trace_args = trace_args
+        self._made = False
+        self._programs: OrderedDict[tuple, ChainProgram] = OrderedDict()
+
+    def get(
+        self,
+        args: Sequence,
+        kwargs: Mapping[str, Any],
+        fields: Sequence[str],
+        removed: Sequence[str],
+        most: int,
+    ) -> ChainProgram:
+        """The programs for these arguments of the model and collected fields; no chunk needs `most` rows."""
+        described = data_lines(args, kwargs)
+        if self._trace_args:  # of arrays, only shape and type are in the program
+            described = {name: line.split("]")[0] for name, line in described.items()}
+        structure = jax.tree.structure((tuple(args), dict(kwargs)))
+        name = (
+            tuple(fields),
+            tuple(removed),
+            structure,
+            tuple(described.items()),
+            jax.config.jax_enable_x64,
+            most,
+        )
+        if name in self._programs:
+            self._programs.move_to_end(name)
+        else:
+            while len(self._programs) >= _MOST_PROGRAMS:
+                self._programs.popitem(last=False)
+            used = self._made or getattr(self._kernel, "_sample_fn", None) is not None
+            self._made = True
+            self._programs[name] = ChainProgram(
+                fresh_copy(self._pristine) if used else self._kernel,
+                self._pristine,
+                num_warmup=self._num_warmup,
+                args=args,
+                kwargs=kwargs,
+                fields=fields,
+                removed=removed,
+                postprocess=self._postprocess,
+                transform=self._transform(),
+                trace_args=self._trace_args,
+                most_rows=most,
+                groups=self._groups,
+            )
+        return self._programs[name]
+
+    def _transform(self) -> Callable | None:
+        if not self._groups.transformed:
+            return None
+        if callable(self._method):
+            return self._method
+        devices = jax.devices()[: self._groups.chains]
+        return over_devices(Mesh(np.array(devices), ("chains",)))

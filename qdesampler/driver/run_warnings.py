@@ -1,0 +1,42 @@
+"""What a finished run is warned of."""
+
+import warnings
+
+from qdesampler.driver.loop import Run, RunLoop
+from qdesampler.driver.stopping import Until, check_draws
+
+__all__ = ["warn_of_run"]
+
+
+def warn_of_run(run: Run, loop: RunLoop, until: Until | None, ended_by: str) -> None:
+    """Warn of draws that are not finite, of an interrupt, and of an end before `until` held.
+
+    Args:
+        run: what was done.
+        loop: what did it.
+        until: what was to end it.
+        ended_by: what ended it.
+    """
+    if run.buffer.not_finite:
+        warnings.warn(
+            f"Draws of {sorted(run.buffer.not_finite)} are not finite in places. Look at `diverging` and "
+            "at the model's support there; no estimate from these draws can be trusted.",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+    if ended_by == "interrupt":
+        warnings.warn(
+            f"Interrupted: {run.position.draws} draws of each chain are kept.",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+    if until is not None and until.looks_at_draws and ended_by != "until":
+        check = loop.check
+        if ended_by == "num_samples":
+            check = check_draws(run.buffer.sample(), run.position.draws, run.processes.gathered)
+        if check is None or not until.is_met(check):
+            warnings.warn(
+                f"The run ended by {ended_by} before {until} held; the last look: {check}.",
+                RuntimeWarning,
+                stacklevel=4,
+            )

@@ -1,0 +1,246 @@
+r"""The evidence of an AnnealedQDE run, its error, and what it rests on.
+
+    log Z = sum_k log Z_k+1 / Z_k,
+
+each ratio by the bridge between neighbours (`qdesampler.kernels.tempering.evidence_sums`), all of it from
+iterations after the warm-up. It is the evidence *of the potential as given*: for a model, whose priors are
+normalised, the marginal likelihood of its observed sites; constants missing from a `potential_fn` are missing
+from it.
+
+The error comes from the bridge's influence on each batch of iterations, `sum_k (u_k / E u_k - v_k / E v_k)`
+with `u, v` the two terms of each pair: its batch means are a time series whose variance, autocorrelation
+included, is the estimate's; where chains disagree by more than that, their spread is taken instead.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from qdesampler.kernels.tempering.ladder import Ladder
+
+__all__ = [
+    "EvidenceReport",
+    "error_of_populations",
+    "LogEvidence",
+    "compare_evidence",
+    "evidence_report",
+    "ladder_of",
+    "log_evidence",
+]
+
+_LEAST_BATCHES = 8
+# 97.5% points of Student's t over the normal 1.96, so that two errors cover 95% from few chains:
+# 1 to 8 degrees
+_STUDENT = (6.48, 2.20, 1.62, 1.42, 1.31, 1.25, 1.21, 1.18)
+
+
+class LogEvidence(NamedTuple):
+    """`log Z` and its standard error, both in nats."""
+
+    value: float
+    standard_error: float
+
+
+class EvidenceReport(NamedTuple):
+    """The evidence with what it rests on.
+
+    Attributes:
+        value: `log Z` of the potential given.
+        standard_error: of it.
+        lower: stepping stones upwards, below `log Z` in expectation.
+        upper: stepping stones downwards, above it in expectation.
+        by_chain: bridge estimate of each chain, shape `(chains,)`.
+        walkers: what the last leg of walkers found before the warm-up, log of the mean over chains.
+        walkers_error: its standard error, from the spread over chains; NaN for one chain.
+        iterations: kept, of each chain.
+    """
+
+    value: float
+    standard_error: float
+    lower: float
+    upper: float
+    by_chain: np.ndarray
+    walkers: float
+    walkers_error: float
+    iterations: int
+
+
+def ladder_of(run: Any) -> Any:
+    """The `Ladder` of a run or of its last state, in NumPy arrays with the chains on the leading axis.
+
+    Raises:
+        ValueError: it was not made by AnnealedQDE.
+    """
+    state = getattr(run, "last_state", run)
+    ladder = getattr(getattr(state, "adapt_state", None), "ladder", None)
+    if not isinstance(ladder, Ladder):
+        raise ValueError(
+            f"The evidence needs a run of AnnealedQDE, or its last state; got {type(run).__name__} of "
+            f"{type(getattr(run, 'sampler', None)).__name__}. Other kernels (and blocks of Gibbs) have none."
+        )
+    ladder = jax.tree.map(np.asarray, jax.device_get(ladder))
+    if ladder.iteration.ndim == 0:
+        ladder = jax.tree.map(lambda leaf: leaf[None], ladder)
+    return ladder
+
+
+def log_evidence(run: Any) -> LogEvidence:
+    """`(log Z, standard error)` of the potential given.
+
+    `Z = int exp(-U(z)) dz` over unconstrained positions with `U` as the kernel was given it: for a model the
+    marginal likelihood; for a `potential_fn` without its constants, an evidence without them.
+
+    Args:
+        run: a `numpyro.infer.MCMC` with AnnealedQDE after `run`, or its last state.
+
+    Raises:
+        ValueError: another kernel, or too few iterations were kept.
+    """
+    report = evidence_report(run)
+    return LogEvidence(report.value, report.standard_error)
+
+
+def evidence_report(run: Any) -> EvidenceReport:
+    """The evidence, the sandwich of stepping stones, and what each chain and the walkers say.
+
+    Args:
+        run: as for `log_evidence`.
+
+    Raises:
+        ValueError: another kernel, or too few iterations were kept.
+    """
+    ladder = ladder_of(run)
+    kept = ladder.kept
+    counts = kept.counts.astype(float)
+    iterations = int(counts.sum(axis=1).min())
+    if iterations < _LEAST_BATCHES:
+        raise ValueError(
+            f"{iterations} iterations were kept; an evidence needs at least {_LEAST_BATCHES}: run the "
+            "sampler first, with mcmc.run(key, ...)."
+        )
+    centres = ladder.centres.astype(float)
+    totals = kept.bridge.astype(float).sum(axis=1)
+    with np.errstate(divide="ignore"):
+        ratios = centres + np.log(totals[:, 0]) - np.log(totals[:, 1])
+        by_chain = ratios.sum(axis=1)
+        stones = (
+            np.logaddexp.reduce(kept.stones.astype(float), axis=1) - np.log(counts.sum(axis=1))[:, None, None]
+        )
+    error = _standard_error(kept.bridge.astype(float), counts, by_chain)
+    walkers = ladder.walker_log_evidence.astype(float)
+    mean, spread = error_of_populations(walkers)
+    return EvidenceReport(
+        value=float(by_chain.mean()),
+        standard_error=float(error),
+        lower=float(stones[:, 0].sum(axis=1).mean()),
+        upper=float(-stones[:, 1].sum(axis=1).mean()),
+        by_chain=by_chain,
+        walkers=mean,
+        walkers_error=spread,
+        iterations=iterations,
+    )
+
+
+def error_of_populations(log_values: np.ndarray) -> tuple[float, float]:
+    """Log of the mean evidence of independent populations, and its standard error by their spread.
+
+    The mean is of the evidence, which walkers estimate without bias, not of its logarithm. The error is
+    widened so that two of them cover 95% from few populations; it is NaN for a single one.
+    """
+    count = log_values.size
+    if np.any(np.isnan(log_values)):
+        return float("nan"), float("nan")
+    mean = float(np.logaddexp.reduce(log_values) - np.log(count))
+    if count == 1:
+        return mean, float("nan")
+    spread = np.exp(log_values - mean).std(ddof=1)
+    return mean, float(_small(count - 1) * spread / np.sqrt(count))
+
+
+def _small(degrees: int) -> float:
+    """Widening of a standard error known from few values."""
+    return _STUDENT[degrees - 1] if degrees <= len(_STUDENT) else 1 + 1.3 / degrees
+
+
+def _standard_error(bridge: np.ndarray, counts: np.ndarray, by_chain: np.ndarray) -> float:
+    """Error of the mean over chains; NaN where some pair of rungs never met."""
+    chains = by_chain.size
+    if not np.all(np.isfinite(by_chain)):
+        return float("nan")
+    variances = []
+    for sums, n in zip(bridge, counts, strict=True):
+        full = n == n.max()
+        means = sums.sum(axis=0) / n.sum()  # (2, pairs)
+        series = (sums[full] / n[full][:, None, None] / means * np.array([1.0, -1.0])[:, None]).sum(
+            axis=(1, 2)
+        )
+        variances.append(_variance_of_mean(series) * full.sum() * n.max() / n.sum())
+    within = np.sum(variances) / chains**2
+    if chains == 1:
+        return float(np.sqrt(within))
+    between = by_chain.var(ddof=1) / chains
+    return float(np.sqrt(max(within, between)))
+
+
+def _variance_of_mean(series: np.ndarray) -> float:
+    """Variance of the mean of correlated batch means: the largest over merged batches that are enough."""
+    largest = 0.0
+    while series.size >= _LEAST_BATCHES:
+        degrees = series.size - 1
+        largest = max(largest, series.var(ddof=1) / series.size * (1 + 1.0 / degrees))
+        half = series.size // 2
+        series = series[: 2 * half].reshape(half, 2).mean(axis=1)
+    return largest
+
+
+def compare_evidence(runs: Mapping[str, Any]) -> list[dict[str, float | str]]:
+    """Bayes factors: one row a model, the best first.
+
+    The runs have to be of the same data, and their potentials normalised alike (models are).
+
+    Args:
+        runs: name to a run of AnnealedQDE, or to `(log evidence, standard error)`.
+
+    Returns:
+        Rows with `model`, `log_evidence`, `standard_error`, `log_bayes_factor` against the best (zero or
+        less), its `log_bayes_factor_error`, and the posterior `probability` under equal prior odds.
+
+    Raises:
+        TypeError: `runs` is no mapping.
+        ValueError: nothing to compare, or an entry without a finite evidence and its error.
+    """
+    if not isinstance(runs, Mapping):
+        raise TypeError(f"runs is a {type(runs).__name__}; expected {{name: run of AnnealedQDE}}.")
+    if not runs:
+        raise ValueError("There is nothing to compare: give {name: run of AnnealedQDE}.")
+    found = {name: LogEvidence(*run) if _is_pair(run) else log_evidence(run) for name, run in runs.items()}
+    bad = [name for name, evidence in found.items() if not np.isfinite(evidence.value)]
+    if bad:
+        raise ValueError(f"The evidence of {bad} is not finite: it cannot be compared.")
+    bad = [name for name, evidence in found.items() if not evidence.standard_error >= 0]
+    if bad:
+        raise ValueError(f"The standard error of {bad} is not a number of at least 0.")
+    values = np.array([evidence.value for evidence in found.values()])
+    total = np.logaddexp.reduce(values)
+    best = max(found.values(), key=lambda evidence: evidence.value)
+    rows: list[dict[str, float | str]] = []
+    for name, evidence in sorted(found.items(), key=lambda item: -item[1].value):
+        rows.append(
+            {
+                "model": name,
+                "log_evidence": float(evidence.value),
+                "standard_error": float(evidence.standard_error),
+                "log_bayes_factor": float(evidence.value - best.value),
+                "log_bayes_factor_error": 0.0
+                if evidence is best
+                else float(np.hypot(evidence.standard_error, best.standard_error)),
+                "probability": float(np.exp(evidence.value - total)),
+            }
+        )
+    return rows
+
+
+def _is_pair(run: Any) -> bool:
+    return isinstance(run, tuple) and len(run) == 2 and not hasattr(run, "adapt_state")

@@ -1,0 +1,248 @@
+r"""A search for modes by an annealer: starts for chains, never draws from the posterior.
+
+About an anchor `c` the coordinates are written with `b` bits each, as spins,
+
+    x = c + A s,        A_i,(i,k) = w_i 2^k / (2^b - 1),        s in {-1, +1}^(d b),
+
+a box of half widths `w`. The second-order expansion of `U = -log p` there is an Ising problem,
+
+    E(s) = U(c) + g.A s + s' A' H A s / 2,        g = grad U(c),  H = hess U(c),
+
+whatever the signs of the curvature. Reads are judged by `U` itself; the lowest becomes the next anchor. Where
+none is lower the box is halved, for the expansion holds near the anchor only: a trust region whose step an
+annealer takes. Descents end it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from numpyro.infer.initialization import init_to_uniform
+
+from qdesampler.backends import AnnealingBackend, IsingProblem, SimulatedAnnealing
+from qdesampler.infer.annealed.broad_reference import prior_moments
+from qdesampler.infer.model.target import Target
+from qdesampler.numerics.lbfgs import descend
+from qdesampler.validation import as_positive_int, as_positive_scalar, check_key
+
+__all__ = ["Modes", "find_modes"]
+
+_SMALLEST_BOX = 2.0**-8  # of the first one, below which an anchor rests
+_DESCENT_EVALUATIONS = 320
+_SAME = 0.25  # squared distance, by the curvature of the higher one, within which two ends are one mode
+
+
+class Modes(NamedTuple):
+    """Modes found, the one of largest mass first. A search: what was not found is not known to be absent.
+
+    Attributes:
+        z: unconstrained sites, leaves `(modes, *shape)`.
+        sites: constrained and deterministic sites, leaves `(modes, *shape)`.
+        log_densities: `log p` in unconstrained coordinates, shape `(modes,)`.
+        log_masses: `log p + (d/2) log 2 pi - (1/2) log det H`, of the normal law at the mode; infinite where
+            `H` is not positive definite, shape `(modes,)`.
+        num_evals: evaluations of the log density; a product with its Hessian counts as one.
+        num_reads: reads of the annealer.
+    """
+
+    z: Any
+    sites: Any
+    log_densities: np.ndarray
+    log_masses: np.ndarray
+    num_evals: int
+    num_reads: int
+
+    def init_params(self, num_chains: int) -> Any:
+        """Starts for `MCMC.run(..., init_params=...)`, the modes in turn; leaves `(num_chains, *shape)`.
+
+        Raises:
+            ValueError: `num_chains` is not a positive integer.
+        """
+        turn = np.arange(as_positive_int("num_chains", num_chains)) % len(self.log_densities)
+        return jax.tree.map(lambda leaf: leaf[0] if num_chains == 1 else leaf[turn], self.z)
+
+
+def find_modes(
+    model: Callable | None = None,
+    potential_fn: Callable | None = None,
+    *,
+    key: jax.Array,
+    backend: AnnealingBackend | None = None,
+    model_args: Sequence = (),
+    model_kwargs: Mapping[str, Any] | None = None,
+    init_params: Any = None,
+    scale: float | None = None,
+    num_starts: int = 8,
+    num_rounds: int = 12,
+    num_bits: int = 3,
+    num_reads: int = 16,
+) -> Modes:
+    r"""Search for modes of a continuous posterior with an annealer.
+
+    Args:
+        model: NumPyro model with continuous latent sites. Exactly one of `model`, `potential_fn` is given.
+        potential_fn: `z -> U(z)`, scalar, over any pytree; `init_params` is then required.
+        key: JAX key.
+        backend: any annealer, of any law; None for `SimulatedAnnealing()`.
+        model_args: arguments of the model.
+        model_kwargs: its keyword arguments.
+        init_params: one unconstrained position of the structure that the potential takes.
+        scale: first half width of the boxes and spread of the anchors, unconstrained units; None for the
+            prior's standard deviations (of a potential: 2).
+        num_starts: anchors.
+        num_rounds: most boxes of each anchor.
+        num_bits: bits of a coordinate.
+        num_reads: reads of a box.
+
+    Raises:
+        TypeError: `backend` is not an annealing backend, or `key` no JAX key.
+        ValueError: a number out of range, or no continuous latent site.
+        RuntimeError: no anchor has a finite density and curvature, or every search ran away.
+    """
+    backend = SimulatedAnnealing() if backend is None else backend
+    if not isinstance(backend, AnnealingBackend):
+        raise TypeError(f"backend must be an annealing backend, got {type(backend).__name__}.")
+    numbers = {
+        "num_starts": num_starts,
+        "num_rounds": num_rounds,
+        "num_bits": num_bits,
+        "num_reads": num_reads,
+    }
+    for name, value in numbers.items():
+        as_positive_int(name, value)
+    check_key("key", key)
+    arguments, keywords = tuple(model_args), dict(model_kwargs or {})
+    target = Target(model, potential_fn, None, init_strategy=init_to_uniform, forward_mode=False)
+    key_start, key_prior, key_anchors, key_reads = jax.random.split(key, 4)
+    start = target.start(key_start, init_params, arguments, keywords)
+    flat, unravel = ravel_pytree(start.z)
+    if flat.size == 0:
+        raise ValueError("The model has no continuous latent site: see AnnealerGibbs for discrete ones.")
+    potential = target.potential(arguments, keywords)
+    centre, width = _box(key_prior, model, arguments, keywords, start.z, scale)
+    search = _Search(lambda x: potential(unravel(x)), width, num_bits)
+    offsets = jax.random.uniform(key_anchors, (num_starts, flat.size), width.dtype, -1, 1)
+    anchors = (centre + 2 * width * offsets).at[0].set(flat)
+    evals, reads, ends = start.num_evals, 0, []
+    for index, anchor in enumerate(anchors):
+        end, spent, read = search.walk(
+            backend, anchor, jax.random.fold_in(key_reads, index), num_rounds, num_reads
+        )
+        evals, reads = evals + spent, reads + read
+        ends += [] if end is None else [end]
+    if not ends:
+        raise RuntimeError(
+            f"none of {num_starts} anchors has a finite density, gradient and curvature; give a smaller "
+            "scale, or init_params where they are finite."
+        )
+    points, spent = search.descend(jnp.stack(ends))
+    evals += spent
+    heights, masses, kept = search.distinct(points)
+    if not kept:
+        raise RuntimeError(
+            "every descent ran away: the posterior has no mode (see QDE's solve), or no bound."
+        )
+    evals += len(ends) * (flat.size + 1)
+    order = sorted(kept, key=lambda i: -np.nan_to_num(masses[i], posinf=heights[i]))
+    found = points[np.array(order)]
+    postprocess = target.postprocess(arguments, keywords)
+    sites = jax.tree.map(np.asarray, jax.jit(jax.vmap(lambda x: postprocess(unravel(x))))(found))
+    z = jax.tree.map(np.asarray, jax.vmap(unravel)(found))
+    return Modes(z, sites, heights[order], masses[order], int(evals), int(reads))
+
+
+def _box(key, model, arguments, keywords, z, scale) -> tuple[jax.Array, jax.Array]:
+    """Middle and half widths of the region that is searched first."""
+    flat, _ = ravel_pytree(z)
+    if scale is None and model is not None:
+        centre, width = prior_moments(key, model, arguments, keywords, z)
+        return jnp.asarray(centre, flat.dtype), jnp.broadcast_to(jnp.asarray(width, flat.dtype), flat.shape)
+    width = as_positive_scalar("scale", 2.0 if scale is None else scale)
+    return jnp.zeros_like(flat), jnp.full(flat.shape, width, flat.dtype)
+
+
+class _Search:
+    """The functions of one posterior, compiled once."""
+
+    def __init__(self, potential: Callable, width: jax.Array, num_bits: int):
+        dim = width.size
+        powers = 2.0 ** np.arange(num_bits) / (2.0**num_bits - 1)
+        self._spins = jnp.kron(jnp.diag(width), jnp.asarray(powers, width.dtype))  # A of the first box
+        self._dim = dim
+        self._values = jax.jit(jax.vmap(potential))
+        self._expand = jax.jit(
+            lambda x: (*jax.value_and_grad(potential)(x), jax.hessian(potential)(x)),
+        )
+        self._fall = jax.jit(jax.vmap(partial(_descent, potential)))
+
+    def walk(self, backend, anchor, key, num_rounds: int, num_reads: int):
+        """Where boxes lead from an anchor, or None if it has no finite expansion; evaluations and reads."""
+        share, evals, reads = 1.0, 0, 0
+        expansion, best = None, None
+        for round_ in range(num_rounds):
+            if expansion is None:
+                expansion = self._expand(anchor)
+                evals += self._dim + 1
+                if not all(np.all(np.isfinite(np.asarray(part))) for part in expansion):
+                    return best, evals, reads
+                best = anchor
+            value, gradient, hessian = expansion
+            A = share * self._spins
+            coupling = A.T @ hessian @ A
+            problem = IsingProblem.from_dense(
+                A.T @ gradient, jnp.triu(coupling, 1), value + jnp.trace(coupling) / 2
+            )
+            found = backend.sample(problem, key=jax.random.fold_in(key, round_), num_reads=num_reads)
+            points = anchor + found.states.astype(A.dtype) @ A.T
+            values = np.asarray(self._values(points))
+            evals, reads = evals + num_reads, reads + num_reads
+            lowest = int(np.argmin(np.where(np.isfinite(values), values, np.inf)))
+            if values[lowest] < float(value):
+                anchor, expansion = points[lowest], None
+            else:
+                share /= 2
+                if share < _SMALLEST_BOX:
+                    break
+        return best, evals, reads
+
+    def descend(self, points: jax.Array) -> tuple[jax.Array, int]:
+        """Ends of descents, shape `(points, dim)`, and their evaluations."""
+        ends, spent = self._fall(points)
+        return ends, int(np.sum(np.asarray(spent)))
+
+    def distinct(self, points: jax.Array) -> tuple[np.ndarray, np.ndarray, list[int]]:
+        """Heights and log masses of all ends, and the indices of one end for each mode."""
+        expansions = [self._expand(x) for x in points]
+        heights = -np.array([float(value) for value, _, _ in expansions])
+        curvatures = [np.asarray(hessian, float) for _, _, hessian in expansions]
+        masses = np.array([h + _log_volume(H) for h, H in zip(heights, curvatures, strict=True)])
+        usable = np.isfinite(heights) & np.all(np.abs(np.asarray(points)) < 1e12, axis=1)
+        kept: list[int] = []
+        for i in sorted(np.flatnonzero(usable).tolist(), key=lambda i: -heights[i]):
+            moves = [np.asarray(points[i] - points[j], float) for j in kept]
+            near = [move @ curvatures[j] @ move < _SAME for j, move in zip(kept, moves, strict=True)]
+            if not any(near):
+                kept.append(i)
+        return heights, masses, kept
+
+
+def _log_volume(H: np.ndarray) -> float:
+    """Log volume of a normal law of precision `H`; infinite where `H` is not positive definite."""
+    if not np.all(np.isfinite(H)) or np.linalg.eigvalsh(H)[0] <= 0:
+        return np.inf
+    return 0.5 * (len(H) * np.log(2 * np.pi) - np.linalg.slogdet(H)[1])
+
+
+def _descent(potential: Callable, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The end of one descent of `U` and its evaluations."""
+
+    def climbed(x):
+        value, gradient = jax.value_and_grad(potential)(x)
+        return -value, -gradient
+
+    descent, spent = descend(x, climbed, min(x.size + 2, 16), _DESCENT_EVALUATIONS)
+    return descent.position, spent

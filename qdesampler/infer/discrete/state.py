@@ -1,0 +1,74 @@
+"""The state of an `AnnealerGibbs` chain."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from qdesampler.backends.problem import IsingProblem
+from qdesampler.kernels.discrete.bernoulli_mixture import BernoulliMixture
+
+__all__ = ["AnnealerAdaptState", "AnnealerState", "Bill"]
+
+
+class AnnealerAdaptState(NamedTuple):
+    """What the moves know of the posterior; it changes in `init` and `renew_pools` only.
+
+    One for all chains of a vectorized batch.
+
+    Attributes:
+        pool: reads as positions, shape `(R, n)`; None for moves without a pool.
+        problem: the surrogate on the bits of positions, its edges left out; None where nothing needs it.
+        density: a density fitted to the pool, for the move "fitted"; else None.
+    """
+
+    pool: jax.Array | None
+    problem: IsingProblem | None
+    density: BernoulliMixture | None
+
+
+class Bill(NamedTuple):
+    """What was spent: log-density evaluations, reads of the annealer, calls to it."""
+
+    evals: Any = 0
+    reads: Any = 0
+    calls: Any = 0
+
+    def __add__(self, other: "Bill") -> "Bill":  # pyright: ignore[reportIncompatibleMethodOverride]
+        return Bill(self.evals + other.evals, self.reads + other.reads, self.calls + other.calls)
+
+
+class AnnealerState(NamedTuple):
+    """State of a chain, or of vectorized chains with the chains on the leading axis.
+
+    Attributes:
+        i: iterations done.
+        z: values of the discrete sites, a dictionary.
+        potential_energy: `-log p(z)` up to a constant, given the other sites.
+        num_evals: log-density evaluations of this draw.
+        num_reads: reads of the annealer for this draw.
+        num_calls: calls to the annealer for this draw.
+        num_invalid: evaluations of this draw that were NaN or infinitely probable; never entered.
+        warmup_evals: `num_evals` summed over the warm-up, the fit of the surrogate included.
+        pending: what was spent outside of `sample`, the fit and the pool, charged to the next draw; chains of
+            a batch share it.
+        accept_prob: mean probability of this draw's collective moves to change the position.
+        mean_accept_prob: its running mean, restarted after the warm-up.
+        adapt_state: pool, surrogate and fitted density.
+        num_warmup: iterations of the warm-up.
+        rng_key: JAX key, one for each chain.
+    """
+
+    i: jax.Array
+    z: dict[str, jax.Array]
+    potential_energy: jax.Array
+    num_evals: jax.Array
+    num_reads: jax.Array
+    num_calls: jax.Array
+    num_invalid: jax.Array
+    warmup_evals: jax.Array
+    pending: Bill
+    accept_prob: jax.Array
+    mean_accept_prob: jax.Array
+    adapt_state: AnnealerAdaptState
+    num_warmup: jax.Array
+    rng_key: jax.Array

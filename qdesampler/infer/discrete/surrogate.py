@@ -1,0 +1,168 @@
+"""What `AnnealerGibbs` learns before it moves: a surrogate of the log density, and a pool of reads of it."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qdesampler.backends import BackendError, IsingProblem, spins_to_bits
+from qdesampler.backends.encoding import StateEncoding
+from qdesampler.backends.problem import check_problem
+from qdesampler.backends.surrogate import (
+    Surrogate,
+    finite_difference_surrogate,
+    taylor_surrogate,
+    third_difference,
+)
+from qdesampler.infer.discrete.moves import MoveSettings
+from qdesampler.infer.discrete.state import AnnealerAdaptState, Bill
+from qdesampler.kernels.discrete.bernoulli_mixture import fit_bernoulli_mixture
+from qdesampler.kernels.discrete.outcomes import LogDensity
+from qdesampler.kernels.discrete.surrogate import learn_surrogate, sweep_surrogate
+from qdesampler.validation import is_traced
+
+__all__ = ["SURROGATES", "learn"]
+
+SURROGATES = ("auto", "finite_differences", "taylor", "least_squares", "pseudo_likelihood")
+_QUADRATIC = 100.0  # third differences below this many units of rounding are none
+_TRIALS = 16
+_WALKERS = 8
+_READS = 64
+MOST_PAIRS = 4096  # evaluations that finite differences may take unasked
+MOST_COEFFICIENTS = 2100  # of least squares unasked: 64 bits
+
+
+def learn(
+    settings: MoveSettings,
+    surrogate: str | IsingProblem,
+    pool: Any,
+    pool_size: int,
+    log_density: LogDensity,
+    starts: jax.Array,
+    encoding: StateEncoding,
+    key: jax.Array,
+) -> tuple[AnnealerAdaptState, Bill]:
+    """Return what the moves need: surrogate, pool, fitted density; and what they cost.
+
+    Args:
+        settings: the moves.
+        surrogate: see `AnnealerGibbs`.
+        pool: reads as positions; None to ask the backend for `pool_size` of them.
+        pool_size: see `pool`.
+        log_density: `f` of one position.
+        starts: where chains are, shape `(C, n)`.
+        encoding: the sites.
+        key: JAX key.
+    """
+    key_fit, key_pool, key_density = jax.random.split(key, 3)
+    bill, problem, reads, density = Bill(), None, None, None
+    if settings.needs_problem or (settings.needs_pool and pool is None):
+        found = fit_surrogate(surrogate, log_density, starts, encoding, key_fit)
+        problem, bill = found.problem, Bill(found.num_evals)
+    if settings.needs_pool and pool is not None:
+        reads = check_pool_values(pool, encoding)
+    elif problem is not None and settings.needs_pool:
+        reads = fill_pool(settings, problem, encoding, key=key_pool, size=pool_size)
+        bill = bill + Bill(0, pool_size, 1)
+    if settings.move == "fitted" and reads is not None:
+        reads, density = None, fit_bernoulli_mixture(encoding.encode(reads), key=key_density)
+    kept = problem._replace(edges=None) if problem is not None and settings.needs_problem else None
+    return AnnealerAdaptState(reads, kept, density), bill
+
+
+def fit_surrogate(
+    kind: str | IsingProblem,
+    log_density: LogDensity,
+    starts: jax.Array,
+    encoding: StateEncoding,
+    key: jax.Array,
+) -> Surrogate:
+    """Return an Ising problem for the moves and the evaluations that it took.
+
+    "auto" takes finite differences where the log density is quadratic, which is then exact; else least
+    squares up to 64 bits, else pseudo-likelihood. While JAX is tracing it cannot look, and leaves the first
+    out.
+
+    Args:
+        kind: one of `SURROGATES`, or the problem itself.
+        log_density: `f` of one position.
+        starts: where chains are, shape `(C, n)`.
+        encoding: the sites.
+        key: JAX key.
+
+    Raises:
+        ValueError: a problem of another size, or a kind that these sites do not allow.
+    """
+    key_test, key_fit = jax.random.split(key)
+    bits, pairs = encoding.num_bits, encoding.pairs[0].size
+    if not isinstance(kind, str):
+        problem = check_problem(kind)
+        if problem.num_variables != bits:
+            raise ValueError(f"the surrogate has {problem.num_variables} spins, the sites take {bits} bits.")
+        return Surrogate(problem, 0)
+    anchor, spent = starts[0], 0
+    if kind == "auto":
+        kind = "least_squares" if 1 + bits + pairs <= MOST_COEFFICIENTS else "pseudo_likelihood"
+        if not is_traced(starts) and 1 + bits + pairs <= MOST_PAIRS:
+            look = jax.jit(lambda x, key: third_difference(log_density, x, encoding, key=key, trials=_TRIALS))
+            rough = look(anchor, key_test)
+            spent = 8 * _TRIALS
+            kind = kind if is_traced(rough) or rough > _QUADRATIC else "finite_differences"
+    if kind == "finite_differences":
+        found = finite_difference_surrogate(log_density, anchor, encoding)
+    elif kind == "taylor":
+        found = taylor_surrogate(log_density, anchor, encoding)
+    else:
+        walkers = jnp.resize(starts, (max(_WALKERS, min(starts.shape[0], 2 * _WALKERS)), starts.shape[1]))
+        if kind == "least_squares":
+            rounds = -(-max(6 * _READS, (1 + bits + pairs) // 2) // _READS)
+            found = learn_surrogate(
+                log_density, walkers, encoding, key=key_fit, num_rounds=rounds, num_reads=_READS
+            )
+        else:
+            found = sweep_surrogate(log_density, walkers, encoding, key=key_fit)
+    return found._replace(num_evals=found.num_evals + spent)
+
+
+def fill_pool(
+    settings: MoveSettings, problem: IsingProblem, encoding: StateEncoding, *, key: jax.Array, size: int
+) -> jax.Array:
+    """Return `size` reads of a backend as positions, int32, shape `(size, n)`; one call.
+
+    Raises:
+        TypeError: a backend on the host while JAX is tracing.
+        BackendError: fewer reads than asked for, or of another width.
+    """
+    backend = settings.backend
+    if not backend.capabilities.jittable and (is_traced(key) or is_traced(problem.h)):
+        raise TypeError(
+            f"{type(backend).__name__} runs on the host and cannot be called while JAX traces the start of "
+            "the chains (chain_method='parallel' or a callable): give the kernel its reads, "
+            "AnnealerGibbs(model, pool=...), or use chain_method='vectorized' or 'sequential'."
+        )
+    samples = backend.sample(problem, key=key, num_reads=size, beta=settings.beta, schedule=settings.schedule)
+    states = samples.states
+    if states.shape != (size, encoding.num_bits):
+        raise BackendError(
+            f"{type(backend).__name__} was asked for {size} reads of {encoding.num_bits} variables and "
+            f"returned {states.shape}."
+        )
+    return encoding.decode(spins_to_bits(states)).astype(jnp.int32)
+
+
+def check_pool_values(pool: Any, encoding: StateEncoding) -> jax.Array:
+    """Return a pool that the user gave as positions, int32.
+
+    Raises:
+        ValueError: another shape, or entries that are not states.
+    """
+    given = jnp.asarray(pool)
+    sizes = np.asarray(encoding.num_states)
+    if given.ndim != 2 or given.shape[0] < 1 or given.shape[1] != sizes.size:
+        raise ValueError(f"pool must hold reads as rows, (R, {sizes.size}) with R >= 1, got {given.shape}.")
+    if not is_traced(given):
+        numbers = np.asarray(given)
+        if np.any((numbers < 0) | (numbers >= sizes) | (numbers != np.floor(numbers))):
+            raise ValueError("pool must hold states 0, ..., q - 1 of every site; spins_to_bits turns spins.")
+    return given.astype(jnp.int32)

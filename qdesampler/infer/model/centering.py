@@ -1,0 +1,220 @@
+r"""Partial non-centring of a model's location-scale sites, found by itself and undone by itself.
+
+A hierarchical site `theta ~ LocScale(loc(h), scale(h))` makes a funnel of `(h, theta)` where data are few
+("centred"), and its standardised form makes one where data are many ("non-centred"). Between them,
+
+    theta = loc + scale^(1 - c) (y - c loc),        log |d theta / d y| = (1 - c) log scale,
+
+with one fraction `c` in [0, 1] an element: `c = 1` is the model as written, `c = 0` its standardised form.
+The moves live in `y`; the user sees `z`, the unconstrained sites of the model as written. (Papaspiliopoulos,
+Roberts and Skold 2007, section 4; Gorinova, Moore and Hoffman 2020, "Automatic reparameterisation of
+probabilistic programs".)
+
+The fraction is read off draws. If the rest of the density has curvature `k_j = -d^2 log p(rest) / d
+theta_j^2`, then the law of `y_j` given `h` has a width that does not change with `scale` to first order at
+
+    c_j = k_j scale^2 / (1 + k_j scale^2),
+
+and `k_j` is the slope of the score of the rest, `score_theta + (theta - loc) / scale^2`, on `theta`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax.flatten_util import ravel_pytree
+from numpyro.handlers import block, seed, substitute, trace
+from numpyro.ops.provenance import eval_provenance
+
+from qdesampler.infer.model.supports import latent_sites
+
+__all__ = ["Centering", "find_centering"]
+
+_ROUNDING = 0.01  # most that the way to the sites and back may change a coordinate
+_FAMILIES = (dist.Normal, dist.StudentT, dist.Cauchy, dist.Laplace, dist.Logistic)
+
+
+def _location_scale(fn: Any) -> Any | None:
+    """The distribution of the unconstrained site that has `loc` and `scale`, or None."""
+    shape = fn.shape()
+    while isinstance(fn, dist.Independent | dist.ExpandedDistribution):
+        fn = fn.base_dist
+    if type(fn) is dist.LogNormal:
+        fn = fn.base_dist
+        while isinstance(fn, dist.Independent | dist.ExpandedDistribution):
+            fn = fn.base_dist
+    return _Family(fn.loc, fn.scale, shape) if type(fn) in _FAMILIES else None
+
+
+class _Family:
+    """Location and scale of a site, broadcast to its shape."""
+
+    def __init__(self, loc: Any, scale: Any, shape: tuple[int, ...]):
+        self.raw_scale = scale
+        self.loc = jnp.broadcast_to(loc, shape)
+        self.scale = jnp.broadcast_to(scale, shape)
+
+
+class Centering:
+    """The location-scale sites of a model whose scale depends on other sites.
+
+    Args:
+        model: NumPyro model, with its parameters and random numbers fixed.
+        sites: names of the sites.
+        parents: names of the sites that their scales depend on.
+    """
+
+    def __init__(self, model: Callable, sites: Sequence[str], parents: Sequence[str]):
+        self._model = model
+        self.sites = tuple(sites)
+        self.parents = tuple(parents)
+
+    def mask(self, prototype: dict, sites: Sequence[str] | None = None) -> np.ndarray:
+        """Raveled coordinates that belong to these sites (those re-centred if left out), shape `(dim,)`."""
+        chosen = self.sites if sites is None else sites
+        marked = {name: np.full(np.shape(leaf), name in chosen) for name, leaf in prototype.items()}
+        return np.concatenate([marked[name].ravel() for name in sorted(marked)])
+
+    def _run(self, args, kwargs, given: dict, convert: Callable) -> tuple[dict, dict, dict]:
+        """Run the model; `convert(name, family, value)` gives an unconstrained site as the model has it."""
+        z, locs, scales = dict(given), {}, {}
+
+        def fill(site):
+            name = site["name"]
+            if site["type"] != "sample" or name not in given or site["is_observed"]:
+                return None
+            if name in self.sites:
+                family = _location_scale(site["fn"])
+                assert family is not None, name
+                locs[name], scales[name] = family.loc, family.scale
+                z[name] = convert(name, family, given[name])
+            support = site["fn"].support
+            return dist.biject_to(support)(z[name])
+
+        # Blocked: the handlers of whoever calls must not see this second run.
+        with block():
+            substitute(self._model, substitute_fn=fill)(*args, **kwargs)
+        return z, locs, scales
+
+    def to_sites(self, args: Sequence, kwargs: dict, y: jax.Array, c: jax.Array, unravel: Callable) -> tuple:
+        """From the moves' coordinates to the model's: `(z, log |dz / dy|)`, raveled and scalar.
+
+        The second is `-inf`, no density, where floating point numbers cannot tell the sites apart.
+
+        Args:
+            args: the model's arguments.
+            kwargs: its keyword arguments.
+            y: the moves' coordinates, shape `(dim,)`.
+            c: fractions, shape `(dim,)`; 1 where no site is re-centred.
+            unravel: `(dim,) -> z`.
+        """
+        fraction = unravel(c)
+
+        kept = []
+
+        def convert(name, family, value):
+            f, loc, scale = fraction[name], family.loc, family.scale
+            site = loc + scale ** (1 - f) * (value - f * loc)
+            back = f * loc + scale ** (f - 1) * (site - loc)
+            kept.append(jnp.all(jnp.abs(back - value) <= _ROUNDING * (1 + jnp.abs(value))))
+            return site
+
+        z, _, scales = self._run(args, kwargs, unravel(y), convert)
+        change = sum(jnp.sum((1 - fraction[name]) * jnp.log(scales[name])) for name in self.sites)
+        # A scale below the rounding of its location: the site would forget `y`, and its density with it.
+        return ravel_pytree(z)[0], jnp.where(jnp.all(jnp.stack(kept)), change, -jnp.inf)
+
+    def from_sites(self, args: Sequence, kwargs: dict, z: jax.Array, c: jax.Array, unravel: Callable) -> Any:
+        """The inverse: `(y, log |dz / dy|, loc, scale)`, raveled; `loc = 0`, `scale = 1` elsewhere."""
+        values, fraction = unravel(z), unravel(c)
+        _, locs, scales = self._run(args, kwargs, values, lambda name, family, value: value)
+        y = dict(values)
+        change = jnp.zeros((), z.dtype)
+        for name in self.sites:
+            f, loc, scale = fraction[name], locs[name], scales[name]
+            y[name] = f * loc + scale ** (f - 1) * (values[name] - loc)
+            change = change + jnp.sum((1 - f) * jnp.log(scale))
+        loc = {**jax.tree.map(jnp.zeros_like, values), **locs}
+        scale = {**jax.tree.map(jnp.ones_like, values), **scales}
+        return (ravel_pytree(y)[0], change, ravel_pytree(loc)[0], ravel_pytree(scale)[0])
+
+    def recentre(
+        self,
+        args: Sequence,
+        kwargs: dict,
+        unravel: Callable,
+        c: jax.Array,
+        draws: jax.Array,
+        scores: jax.Array,
+        weights: jax.Array,
+    ) -> jax.Array:
+        """The fractions that these draws ask for, shape `(dim,)`.
+
+        Args:
+            args: the model's arguments.
+            kwargs: its keyword arguments.
+            unravel: `(dim,) -> z`.
+            c: fractions in use, shape `(dim,)`.
+            draws: positions in the moves' coordinates, shape `(n, dim)`.
+            scores: gradients of the log density in these coordinates, same shape.
+            weights: non-negative, shape `(n,)`.
+        """
+
+        def read(y, score):
+            z = self.to_sites(args, kwargs, y, c, unravel)[0]
+            _, _, loc, scale = self.from_sites(args, kwargs, z, c, unravel)
+            return z, (score * scale ** (c - 1) + (z - loc) / scale**2), scale
+
+        z, rest, scale = jax.vmap(read)(draws, scores)
+        usable = (weights > 0)[:, None] & jnp.isfinite(z) & jnp.isfinite(rest) & jnp.isfinite(scale)
+        w = jnp.where(usable, weights[:, None], 0)
+        z, rest, scale = (jnp.where(usable, value, 1) for value in (z, rest, scale))
+        total = jnp.maximum(jnp.sum(w, 0), jnp.finfo(z.dtype).tiny)
+
+        def mean(value):
+            return jnp.sum(w * value, 0) / total
+
+        deviation = z - mean(z)
+        variance = mean(deviation**2)
+        slope = mean(deviation * (rest - mean(rest))) / jnp.where(variance > 0, variance, 1)
+        informed = jnp.maximum(-slope, 0) * scale**2
+        fraction = mean(informed / (1 + informed))
+        return jnp.where(self.mask(unravel(c)) & jnp.isfinite(fraction), jnp.clip(fraction, 0, 1), c)
+
+
+def find_centering(
+    model: Callable, model_trace: dict, args: Sequence, kwargs: dict, params: dict
+) -> Centering | None:
+    """The location-scale sites whose scale moves with other latent sites of a model; None if none does.
+
+    Args:
+        model: NumPyro model.
+        model_trace: its trace.
+        args: its arguments.
+        kwargs: its keyword arguments.
+        params: values of its parameters.
+    """
+    latent = latent_sites(model_trace)
+    candidates = []
+    for name, site in latent.items():
+        if site.get("_control_flow_done"):  # inside a scan or cond, whose body is out of reach
+            continue
+        family = _location_scale(site["fn"])
+        # Plain numbers and NumPy arrays come from the data, never from another site.
+        if family is not None and isinstance(family.raw_scale, jax.Array):
+            candidates.append(name)
+    if not candidates:
+        return None
+    run = substitute(seed(model, jax.random.key(0)), data=params)
+
+    def scales(**values):
+        sites = trace(substitute(run, data=values)).get_trace(*args, **kwargs)
+        return {name: _location_scale(sites[name]["fn"]).scale for name in candidates}  # pyright: ignore
+
+    reached = eval_provenance(scales, **{name: site["value"] for name, site in latent.items()})
+    sites = [name for name in candidates if reached[name]]
+    parents = frozenset().union(*(reached[name] for name in sites))
+    return Centering(run, sites, sorted(parents)) if sites else None

@@ -1,0 +1,259 @@
+"""The draws of a run in unconstrained space, with the gradients of their log density."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from numpyro.handlers import seed
+from numpyro.infer.util import get_transforms, potential_energy
+
+__all__ = ["RunScores", "log_densities", "moved_draws", "potential_values", "run_scores"]
+
+_AT_ONCE = 512  # draws evaluated in one batch
+_SAME = 1e-3  # relative error within which a value is its own image there and back
+_KEY = "qdesampler.infer.model.scores"  # in the run's own cache, which NumPyro drops when a run is pickled
+
+
+class RunScores(NamedTuple):
+    """Where a run has been, and the slope of its target there; NumPy arrays in float64.
+
+    Attributes:
+        positions: unconstrained and flat, shape `(chains, draws, dim)`.
+        scores: `grad log p` there, same shape.
+        evaluations: log-density evaluations that this took: none where the run had collected its gradients.
+        labels: names of the flat coordinates, such as "theta[2]".
+    """
+
+    positions: np.ndarray
+    scores: np.ndarray
+    evaluations: int
+    labels: tuple[str, ...]
+
+
+class _Functions(NamedTuple):
+    """Compiled once for the draws of a run, never for the next run: its data may be others, same arrays."""
+
+    draws: Any
+    flat: Callable
+    slopes: Callable
+    values: Callable
+    densities: Callable
+    labels: tuple[str, ...]
+
+
+class _Kept(NamedTuple):
+    """The scores of these very draws."""
+
+    draws: Any
+    collected: Any
+    found: RunScores
+
+
+def run_scores(mcmc: Any, *, require_finite: bool = True) -> RunScores:
+    """Unconstrained draws and scores of a run with any gradient-based NumPyro kernel.
+
+    Gradients that the run has collected (`extra_fields=("z_grad",)`) are used; else they are computed again,
+    one evaluation a draw. Compiled functions and scores are kept with the run until it runs again.
+
+    Args:
+        mcmc: a `numpyro.infer.MCMC` after `run`.
+        require_finite: refuse scores that are not finite.
+
+    Raises:
+        ValueError: nothing was sampled yet; a site that was moved is not among the draws; the target has no
+            continuous coordinate; the scores are not finite at every draw.
+    """
+    functions = _functions(mcmc)
+    draws, collected = moved_draws(mcmc), mcmc.get_extra_fields(group_by_chain=True).get("z_grad")
+    cache = _cache(mcmc)
+    kept = cache.get((_KEY, "scores"))
+    if kept is None or not (_same(kept.draws, draws) and _same(kept.collected, collected)):
+        kept = _Kept(draws, collected, _compute(functions, draws, collected))
+        cache[(_KEY, "scores")] = kept
+    found = kept.found
+    bad = ~np.all(np.isfinite(found.positions) & np.isfinite(found.scores), axis=(0, 1))
+    if require_finite and np.any(bad):
+        names = ", ".join(np.asarray(found.labels)[bad][:5])
+        raise ValueError(
+            f"Position or gradient is not finite at some draws of {names} ({int(bad.sum())} of {bad.size} "
+            "coordinates): zero-variance estimates need finite gradients. Look at diagnose(mcmc)."
+        )
+    return found
+
+
+def potential_values(mcmc: Any, positions: np.ndarray) -> np.ndarray:
+    """`U = -log p` of a run's target at points of unconstrained space.
+
+    Args:
+        mcmc: a `numpyro.infer.MCMC` after `run`.
+        positions: flat, as in `RunScores`, shape `(n, dim)`.
+
+    Returns:
+        Shape `(n,)`, float64; whatever the target returns, NaN included.
+
+    Raises:
+        ValueError: as `run_scores`.
+    """
+    values = _functions(mcmc).values(jnp.asarray(positions, jnp.result_type(float)))
+    return np.asarray(values, np.float64)
+
+
+def log_densities(mcmc: Any, draws: Any) -> np.ndarray:
+    """Log density of a run's target at values of its sites, with respect to these values.
+
+    That is `-U(z) - log |dx / dz|` with `z` the unconstrained image of the values `x`: free of Jacobians, so
+    that it is symmetric wherever the model is.
+
+    Args:
+        mcmc: a `numpyro.infer.MCMC` after `run`.
+        draws: the sites that were moved, as `moved_draws` gives them, one leading axis of size `n`.
+
+    Returns:
+        Shape `(n,)`, float64, up to a constant; `-inf` outside the support.
+
+    Raises:
+        ValueError: as `run_scores`.
+    """
+    values = _functions(mcmc).densities(jax.tree.map(jnp.asarray, draws))
+    return np.asarray(values, np.float64)
+
+
+def _cache(mcmc: Any) -> dict:
+    return getattr(mcmc, "_cache", {})
+
+
+def _same(first: Any, second: Any) -> bool:
+    one, other = jax.tree.leaves(first), jax.tree.leaves(second)
+    return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
+
+
+def moved_draws(mcmc: Any) -> Any:
+    """Draws of the sites that the kernel moved, in the model's own values; leaves `(chains, draws, ...)`.
+
+    Raises:
+        ValueError: nothing was sampled yet, or a site that was moved is not among the draws.
+    """
+    if mcmc.last_state is None:
+        raise ValueError("There are no draws: run the sampler first, with mcmc.run(key, ...).")
+    draws = mcmc.get_samples(group_by_chain=True)
+    if getattr(mcmc.sampler, "model", None) is None:
+        return draws
+    moved = getattr(mcmc.last_state, mcmc.sampler.sample_field)
+    missing = [name for name in moved if name not in draws]
+    if missing:
+        raise ValueError(f"The draws lack the sites {', '.join(missing)}, which the kernel moved.")
+    return {name: draws[name] for name in moved}
+
+
+def _compute(functions: _Functions, draws: Any, collected: Any) -> RunScores:
+    chains, number = jax.tree.leaves(draws)[0].shape[:2]
+
+    def rows(tree):
+        return jax.tree.map(lambda leaf: leaf.reshape(chains * number, *leaf.shape[2:]), tree)
+
+    positions = functions.flat(rows(draws))
+    if positions.shape[1] == 0:
+        raise ValueError("The target has no continuous coordinate: there are no scores.")
+    evaluations = 0
+    if collected is None:
+        slopes = functions.slopes(positions)
+        evaluations = chains * number
+    else:
+        slopes = jax.vmap(lambda z: ravel_pytree(z)[0])(rows(collected))
+    shape = (chains, number, -1)
+    return RunScores(
+        np.asarray(positions, np.float64).reshape(shape),
+        -np.asarray(slopes, np.float64).reshape(shape),
+        evaluations,
+        functions.labels,
+    )
+
+
+def _functions(mcmc: Any) -> _Functions:
+    draws = moved_draws(mcmc)
+    kernel, args, kwargs = mcmc.sampler, mcmc._args, mcmc._kwargs
+    cache = _cache(mcmc)
+    kept = cache.get((_KEY, "functions"))
+    if kept is not None and _same(kept.draws, draws):
+        return kept
+    one = getattr(mcmc.last_state, kernel.sample_field)
+    one = one if mcmc.num_chains == 1 else jax.tree.map(lambda leaf: leaf[0], one)
+    model = getattr(kernel, "model", None)
+    unconstrain = (lambda draw: draw) if model is None else _bijection(model, args, kwargs, one, draws)
+    if hasattr(kernel, "get_potential_fn"):
+        potential = kernel.get_potential_fn(args, kwargs)
+    elif model is not None:
+
+        def potential(z):
+            return potential_energy(model, args, kwargs, z)
+
+    else:
+        raise ValueError(f"{type(kernel).__name__} shows no potential: there are no scores to be had.")
+    _, unravel = ravel_pytree(one)
+    volume = (lambda draw, z: 0.0) if model is None else _volume(model, args, kwargs)
+
+    def density(draw):
+        z = unconstrain(draw)
+        value = -potential(z) - volume(draw, z)
+        return jnp.where(jnp.isnan(value), -jnp.inf, value)
+
+    def mapped(function):
+        return jax.jit(lambda rows: jax.lax.map(function, rows, batch_size=_AT_ONCE))
+
+    found = _Functions(
+        draws,
+        mapped(lambda draw: ravel_pytree(unconstrain(draw))[0]),
+        mapped(jax.grad(lambda x: potential(unravel(x)))),
+        mapped(lambda x: potential(unravel(x))),
+        mapped(density),
+        _labels(one),
+    )
+    cache[(_KEY, "functions")] = found
+    return found
+
+
+def _labels(one: Any) -> tuple[str, ...]:
+    names = []
+    for path, leaf in jax.tree_util.tree_flatten_with_path(one)[0]:
+        stem = jax.tree_util.keystr(path, simple=True, separator=".") or "z"
+        indices = np.ndindex(jnp.shape(leaf))
+        names += [f"{stem}[{', '.join(map(str, index))}]" if index else stem for index in indices]
+    return tuple(names)
+
+
+def _bijection(
+    model: Callable, args: tuple, kwargs: dict, one: dict[str, Any], draws: dict[str, Any]
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """From the sites of one draw to unconstrained space."""
+    filled = seed(model, jax.random.key(0))
+    known = get_transforms(filled, args, kwargs, {name: draws[name][0, 0] for name in one})
+    absent = [name for name in one if name not in known]
+    if absent:
+        raise ValueError(f"The model has no continuous latent site {', '.join(absent)}.")
+
+    def unconstrain(draw):
+        # a support may depend on other sites: bijections are found anew for every draw
+        transforms = get_transforms(filled, args, kwargs, draw)
+        return {name: transforms[name].inv(value) for name, value in draw.items()}
+
+    return unconstrain
+
+
+def _volume(model: Callable, args: tuple, kwargs: dict) -> Callable:
+    """`(draw, z) -> log |dx / dz|`; infinite where `z` is not the image of the draw: outside the support."""
+    filled = seed(model, jax.random.key(0))
+
+    def volume(draw, z):
+        total = jnp.zeros((), jnp.result_type(float))
+        transforms = get_transforms(filled, args, kwargs, draw)
+        for name, transform in ((name, transforms[name]) for name in draw):
+            back = transform(z[name])
+            total += jnp.sum(transform.log_abs_det_jacobian(z[name], back))
+            off = jnp.abs(back - draw[name]) > _SAME * (1 + jnp.abs(draw[name]))
+            total = jnp.where(jnp.any(off), jnp.inf, total)
+        return total
+
+    return volume

@@ -1,0 +1,319 @@
+"""What a kernel samples: a NumPyro model, a potential, or a solved ground state, behind one face.
+
+All three give a potential energy over an unconstrained pytree `z`, a start, and a map to what the user asked
+for. The potential of a model is rebuilt from the arguments of every call, so that new data are never ignored.
+"""
+
+import copy
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from numpyro.infer.gibbs import GIBBS_SITES_KWARG
+from numpyro.infer.util import ParamInfo, initialize_model
+from numpyro.util import is_prng_key
+
+from qdesampler.infer.model.start_checks import check_plates, check_scalar, check_structure, finite_chains
+from qdesampler.infer.model.supports import depends_on_siblings, latent_sites
+from qdesampler.infer.model.traced_model import SeenModel
+
+__all__ = ["GROUND_STATE_SITE", "Start", "Target", "is_batched", "value_and_gradient"]
+
+GROUND_STATE_SITE = "x"
+
+
+class Start(NamedTuple):
+    """Where chains begin: `z`, its potential energy and gradient, and the evaluations it took (per chain)."""
+
+    z: Any
+    potential_energy: jax.Array
+    gradient: Any
+    num_evals: int
+
+
+def value_and_gradient(potential: Callable, forward_mode: bool) -> Callable:
+    """`z -> (U(z), grad U(z))`, by reverse or forward differentiation, traced once.
+
+    The energy has JAX's default float type whatever the model computes in; NaN counts as no density at all,
+    `U = inf`.
+    """
+
+    def as_default(energy):
+        energy = jnp.asarray(energy, jnp.result_type(float))
+        return jnp.where(jnp.isnan(energy), jnp.inf, energy)
+
+    def twice(z):
+        value = potential(z)
+        return value, value
+
+    def forward(z):
+        gradient, value = jax.jacfwd(twice, has_aux=True)(z)
+        return as_default(value), gradient
+
+    def reverse(z):
+        value, gradient = jax.value_and_grad(potential)(z)
+        return as_default(value), gradient
+
+    return forward if forward_mode else reverse
+
+
+def is_batched(rng_key: jax.Array) -> bool:
+    """Whether this is one key for each of several vectorized chains."""
+    return not is_prng_key(rng_key)
+
+
+class Target:
+    """The potential energy of one of the three sources.
+
+    Args:
+        model: NumPyro model.
+        potential_fn: `z -> U(z)`, a scalar, for any pytree `z`.
+        ground_state: an object with `dim`, `log_prob(x)` and `sample(key)`; sampled as the site "x".
+        init_strategy: NumPyro's per-site initialisation, for models.
+        forward_mode: differentiate forwards.
+
+    Raises:
+        ValueError: unless exactly one source is given, and of the right kind.
+    """
+
+    def __init__(
+        self,
+        model: Callable | None,
+        potential_fn: Callable | None,
+        ground_state: Any | None,
+        *,
+        init_strategy: Callable,
+        forward_mode: bool,
+    ):
+        sources = {"model": model, "potential_fn": potential_fn, "ground_state": ground_state}
+        given = [name for name, value in sources.items() if value is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"Only one of `model`, `potential_fn` or `ground_state` must be specified; "
+                f"got {given or 'none'}."
+            )
+        for name in ("model", "potential_fn"):
+            if sources[name] is not None and not callable(sources[name]):
+                raise ValueError(f"`{name}` must be callable; got {type(sources[name]).__name__}.")
+        if not callable(init_strategy):
+            raise ValueError(f"`init_strategy` must be callable; got {type(init_strategy).__name__}.")
+        if ground_state is not None:
+            missing = [name for name in ("dim", "log_prob", "sample") if not hasattr(ground_state, name)]
+            if missing:
+                raise ValueError(
+                    f"`ground_state` must be a solved GroundState; got {type(ground_state).__name__}, "
+                    f"without {missing}. Solve first: ground_state(hamiltonian, solver)."
+                )
+        self.model = model
+        self.potential_fn = potential_fn
+        self.ground_state = ground_state
+        self.init_strategy = init_strategy
+        self.forward_mode = forward_mode
+        self._seen: SeenModel | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the potential can be built; a model has to be traced once before, by `start`."""
+        return self.model is None or self._seen is not None
+
+    def rebound(self, model: Callable) -> "Target":
+        """A copy for another model, which has not been traced."""
+        target = copy.copy(self)
+        target.model = model
+        return target
+
+    def __getstate__(self) -> dict:
+        """State for copies and pickles, without what a trace of the model rebuilds."""
+        return {**self.__dict__, "_seen": None}
+
+    # ---- potential and constraints -------------------------------------------------------------------------
+
+    def _seen_model(self) -> SeenModel:
+        if self._seen is None:
+            raise RuntimeError("The kernel has not seen the model yet: call `init` (or run MCMC) first.")
+        return self._seen
+
+    def potential(self, model_args: Sequence = (), model_kwargs: dict | None = None) -> Callable:
+        """`z -> U(z)` for these model arguments.
+
+        Raises:
+            RuntimeError: for a model before `start` has seen it.
+        """
+        if self.potential_fn is not None:
+            return self.potential_fn
+        if self.ground_state is not None:
+            log_prob = self.ground_state.log_prob
+            return lambda z: -log_prob(z[GROUND_STATE_SITE])
+        return self._seen_model().potential(model_args, model_kwargs or {})
+
+    def postprocess(self, model_args: Sequence, model_kwargs: dict | None) -> Callable:
+        """`z -> constrained values and deterministic sites`; identity where there is no model.
+
+        Raises:
+            RuntimeError: for a model before `start` has seen it.
+        """
+        if self.model is None:
+            return lambda z: z
+        return self._seen_model().postprocess(model_args, model_kwargs or {})
+
+    def constrain(
+        self, model_args: Sequence, model_kwargs: dict | None, return_deterministic: bool
+    ) -> Callable:
+        """`z -> constrained values`; replays the model only for deterministic sites or moving supports.
+
+        Raises:
+            RuntimeError: for a model before `start` has seen it.
+        """
+        if self.model is None or return_deterministic:
+            return self.postprocess(model_args, model_kwargs)
+        return self._seen_model().constrain(model_args, model_kwargs or {})
+
+    def centering(self, model_kwargs: dict | None) -> Any:
+        """The model's location-scale sites that moves may re-centre, or None; never inside `Gibbs`."""
+        if self._seen is None or GIBBS_SITES_KWARG in (model_kwargs or {}):
+            return None
+        return self._seen.centering
+
+    # ---- start ---------------------------------------------------------------------------------------------
+
+    def start(
+        self, rng_key: jax.Array, init_params: Any, model_args: Sequence, model_kwargs: dict | None
+    ) -> Start:
+        """A valid start for one chain, or for each of a batch of keys.
+
+        Inside NumPyro's `Gibbs` the values given are draws from the prior unless the user chose them, and
+        constrained; where they have no finite density, the start found by `init_strategy` takes their place,
+        with a warning.
+
+        Args:
+            rng_key: one key, or one for each vectorized chain.
+            init_params: unconstrained start (constrained inside NumPyro's `Gibbs`), or None.
+            model_args: arguments of the model.
+            model_kwargs: keyword arguments of the model.
+
+        Raises:
+            ValueError: `init_params` is missing for a potential, or has the wrong sites, shapes or chain
+                axis, or the potential energy there is not finite (when it can be known before compilation),
+                or the potential is no scalar; or a plate of the model is subsampled.
+            RuntimeError: the model has discrete sites that cannot be enumerated, or no valid start was found.
+        """
+        model_kwargs = model_kwargs or {}
+        if isinstance(init_params, ParamInfo):
+            init_params = init_params.z
+        if self.model is not None:
+            found = self._start_of_model(self.model, rng_key, model_args, model_kwargs)
+            if init_params is None:
+                return found
+            if GIBBS_SITES_KWARG in model_kwargs:
+                return self._start_in_gibbs(rng_key, found, init_params, model_args, model_kwargs)
+            prototype, spent = found.z, found.num_evals
+        elif self.ground_state is not None:
+            prototype, spent = self._draw_ground_state(rng_key), 0
+        else:
+            prototype, spent = None, 0
+        if init_params is None:
+            if prototype is None:
+                raise ValueError(
+                    "Valid value of `init_params` must be provided with `potential_fn`: pass "
+                    "mcmc.run(key, init_params=...) a start of the pytree that the potential "
+                    "takes (with a leading axis of num_chains when there are several chains)."
+                )
+            init_params = prototype
+        z = _as_floats(init_params)
+        check_structure(z, prototype, rng_key.shape[0] if is_batched(rng_key) else None)
+        start = self._evaluate(rng_key, z, model_args, model_kwargs, spent + 1)
+        finite = finite_chains(start.potential_energy, start.gradient)
+        if finite is not None and not np.all(finite):
+            where = f"chains {np.flatnonzero(~finite).tolist()}" if is_batched(rng_key) else "the start"
+            raise ValueError(
+                f"The potential energy or its gradient is not finite at `init_params` of {where} (energy "
+                f"{np.asarray(start.potential_energy)}). Start inside the support, and check the model for "
+                "NaN there."
+            )
+        return start
+
+    def _start_of_model(self, model, rng_key, model_args, model_kwargs) -> Start:
+        try:
+            info = initialize_model(
+                rng_key,
+                model,
+                init_strategy=self.init_strategy,
+                dynamic_args=True,
+                model_args=tuple(model_args),
+                model_kwargs=model_kwargs,
+                forward_mode_differentiation=self.forward_mode,
+            )
+        except RuntimeError as error:
+            if "discrete sites" not in str(error):
+                raise
+            raise RuntimeError(
+                f"{error} QDE moves continuous sites only: update the discrete ones in a block of their "
+                "own, as in numpyro.infer.Gibbs([(DiscreteGibbs(model), ['site']), (QDE(model), None)])."
+            ) from error
+        check_plates(model, info.model_trace, model_args, model_kwargs)
+        seen = SeenModel(model, info, model_args, model_kwargs)
+        sites = latent_sites(info.model_trace)
+        if GIBBS_SITES_KWARG in model_kwargs and not seen.supports.is_static:
+            values = {name: site["value"] for name, site in sites.items()}
+            if depends_on_siblings(model, model_args, model_kwargs, values, list(sites)):
+                raise ValueError(
+                    f"The support of one of the sites {sorted(sites)} depends on a site of another block; "
+                    "put both into one block of Gibbs, or write the model with fixed supports."
+                )
+        self._seen = seen
+        found = info.param_info
+        z = _as_floats(found.z)
+        if jax.tree.map(jnp.result_type, z) != jax.tree.map(jnp.result_type, found.z):
+            return self._evaluate(rng_key, z, model_args, model_kwargs, 2)
+        return Start(z, _as_floats(found.potential_energy), _as_floats(found.z_grad), 1)
+
+    def _start_in_gibbs(self, rng_key, found, values, model_args, model_kwargs) -> Start:
+        unknown = sorted(set(values) - set(found.z))
+        if unknown:
+            raise ValueError(
+                f"QDE cannot move the sites {unknown} (discrete, or not in the model): give them to a block "
+                "of their own, such as DiscreteGibbs."
+            )
+        z = self._seen_model().unconstrain(values, model_args, model_kwargs)
+        z = _as_floats(z)
+        check_structure(z, found.z, None)
+        given = self._evaluate(rng_key, z, model_args, model_kwargs, 1)
+        finite = (
+            jnp.isfinite(given.potential_energy)
+            & jnp.array(
+                [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves((given.z, given.gradient))], bool
+            ).all()
+        )
+        if not isinstance(finite, Tracer) and not finite:
+            warnings.warn(
+                f"The start of the sites {sorted(values)} has no finite density (energy "
+                f"{given.potential_energy}); QDE starts where its init_strategy found one.",
+                stacklevel=2,
+            )
+        z, energy, gradient = jax.tree.map(lambda a, b: jnp.where(finite, a, b), given[:3], found[:3])
+        return Start(z, energy, gradient, given.num_evals + found.num_evals)
+
+    def _draw_ground_state(self, rng_key):
+        draw = self.ground_state.sample  # pyright: ignore[reportOptionalMemberAccess]
+        return {GROUND_STATE_SITE: jax.vmap(draw)(rng_key) if is_batched(rng_key) else draw(rng_key)}
+
+    def _evaluate(self, rng_key, z, model_args, model_kwargs, num_evals) -> Start:
+        potential = self.potential(model_args, model_kwargs)
+        batched = is_batched(rng_key)
+        if not jax.tree.leaves(z):
+            shape = rng_key.shape[:1] if batched else ()
+            return Start(z, jnp.zeros(shape), z, 0)
+        if self.potential_fn is not None:
+            check_scalar(potential, jax.tree.map(lambda leaf: leaf[0], z) if batched else z)
+        evaluate = value_and_gradient(potential, self.forward_mode)
+        energy, gradient = (jax.vmap(evaluate) if batched else evaluate)(z)
+        return Start(z, energy, gradient, num_evals)
+
+
+def _as_floats(z: Any) -> Any:
+    """Every leaf in JAX's default float type, so that all iterations have one type."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(float)), z)

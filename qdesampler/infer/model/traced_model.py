@@ -1,0 +1,66 @@
+"""What a kernel knows of a model once it has traced it: potential and constraints for any arguments."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from numpyro.handlers import seed, substitute
+from numpyro.infer.util import ModelInfo, constrain_fn, unconstrain_fn
+
+from qdesampler.infer.model.arguments import Arguments
+from qdesampler.infer.model.centering import find_centering
+from qdesampler.infer.model.supports import read_supports
+
+__all__ = ["SeenModel"]
+
+
+class SeenModel:
+    """A model after one trace; nothing in it depends on the values of array arguments.
+
+    Args:
+        model: NumPyro model.
+        info: what `initialize_model(..., dynamic_args=True)` returned for it.
+        model_args: the arguments it was traced with.
+        model_kwargs: the keyword arguments.
+    """
+
+    def __init__(self, model: Callable, info: ModelInfo, model_args: Sequence, model_kwargs: dict):
+        self.supports = read_supports(info.model_trace)
+        self._model = model
+        self._potential = info.potential_fn
+        self._postprocess = info.postprocess_fn
+        self._arguments = Arguments(model_args, model_kwargs)
+        # values of `numpyro.param` and of modules stay as they were initialised
+        self._params = {
+            name: site["value"]
+            for name, site in info.model_trace.items()
+            if site["type"] in ("param", "mutable")
+        }
+        self.centering = find_centering(model, info.model_trace, model_args, model_kwargs, self._params)
+
+    def potential(self, model_args: Sequence, model_kwargs: dict) -> Callable:
+        """`z -> U(z)` for these arguments."""
+        return self._potential(*model_args, **model_kwargs)
+
+    def postprocess(self, model_args: Sequence, model_kwargs: dict) -> Callable:
+        """`z -> constrained values and deterministic sites`; replays the model where it has to."""
+        if self.supports.has_deterministic or self._transforms_hold(model_args, model_kwargs):
+            return self._postprocess(*model_args, **model_kwargs)
+        run = substitute(seed(self._model, jax.random.key(0)), data=self._params)
+        return lambda z: constrain_fn(run, model_args, model_kwargs, z)
+
+    def constrain(self, model_args: Sequence, model_kwargs: dict) -> Callable:
+        """`z -> constrained values`, by transforms alone where the supports are fixed."""
+        if self._transforms_hold(model_args, model_kwargs):
+            return self.supports.constrain
+        return self.postprocess(model_args, model_kwargs)
+
+    def unconstrain(self, values: dict, model_args: Sequence, model_kwargs: dict) -> dict[str, Any]:
+        """`z` of constrained values."""
+        if self._transforms_hold(model_args, model_kwargs):
+            return self.supports.unconstrain(values)
+        return unconstrain_fn(self._model, tuple(model_args), model_kwargs, values)
+
+    def _transforms_hold(self, model_args, model_kwargs) -> bool:
+        """Whether the supports that were read are those of these arguments, at every position."""
+        return self.supports.is_static and self._arguments.are(model_args, model_kwargs)

@@ -1,0 +1,168 @@
+"""The flat coordinates that chains move in, and the way from the user's sites to them and back.
+
+Without location-scale sites they are the raveled unconstrained sites `z`; with them, the sites re-centred by
+fractions `c` (`qdesampler.infer.model.centering`). The state of a chain holds `z` only, its energy and its
+gradient: everything a user sees is in the coordinates of the model as written.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+from jax.flatten_util import ravel_pytree
+
+from qdesampler.infer.model.centering import Centering
+from qdesampler.infer.model.target import value_and_gradient
+from qdesampler.kernels.mcmc.trajectory import TrajectoryState, ValueAndScore
+
+__all__ = ["MoveCoordinates"]
+
+_PARENT_SPREAD, _BULK = 1.6, 2.0
+
+
+class MoveCoordinates:
+    """Coordinates of the moves of one target, for one chain.
+
+    Args:
+        potential: `z -> U(z)`.
+        forward_mode: differentiate forwards.
+        prototype: position of one chain, a pytree.
+        centering: the sites to re-centre, or None.
+        model_args: the model's arguments.
+        model_kwargs: its keyword arguments.
+    """
+
+    def __init__(
+        self,
+        potential: Callable,
+        forward_mode: bool,
+        prototype: Any,
+        centering: Centering | None,
+        model_args: Sequence,
+        model_kwargs: dict | None,
+    ):
+        self._potential = potential
+        self._forward_mode = forward_mode
+        self.unravel = ravel_pytree(prototype)[1]
+        self.centering = centering
+        self._arguments = jax.tree.flatten((tuple(model_args), model_kwargs or {}))
+
+    @property
+    def can_recentre(self) -> bool:
+        """Whether there is anything to re-centre."""
+        return self.centering is not None
+
+    @property
+    def dynamic(self) -> list[jax.Array]:
+        """The model's arguments that are traced: functions that may close over no tracer take them."""
+        return [leaf for leaf in self._arguments[0] if isinstance(leaf, Tracer)]
+
+    def _model_arguments(self, dynamic: list[jax.Array] | None = None) -> tuple:
+        leaves, tree = self._arguments
+        if dynamic is not None:
+            rest = iter(dynamic)
+            leaves = [next(rest) if isinstance(leaf, Tracer) else leaf for leaf in leaves]
+        return jax.tree.unflatten(tree, leaves)
+
+    def start_fractions(self, prototype: Any) -> jax.Array:
+        """Everything re-centred stands fully standardised at first: no funnel has an end to descend into."""
+        flat = ravel_pytree(prototype)[0]
+        if self.centering is None:
+            return jnp.ones_like(flat)
+        return jnp.where(self.centering.mask(prototype), 0, jnp.ones_like(flat))
+
+    def descent_starts(self, positions: jax.Array) -> jax.Array | None:
+        """Starts inside the bulk of standardised sites, shape `(chains, dim)`; None where there are none."""
+        if self.centering is None:
+            return None
+        marked = self.centering.mask(self.unravel(positions[0]))
+        return jnp.where(marked, jnp.clip(positions, -_BULK, _BULK), positions)
+
+    def candidate_spread(self, prototype: Any) -> jax.Array:
+        """Scales of other sites have long tails: candidates reach farther there while a trial is sought."""
+        flat = ravel_pytree(prototype)[0]
+        if self.centering is None:
+            return jnp.ones_like(flat)
+        parents = self.centering.mask(prototype, self.centering.parents)
+        return jnp.where(parents, _PARENT_SPREAD, jnp.ones_like(flat))
+
+    def value_and_score(self, fractions: jax.Array) -> ValueAndScore:
+        """`y -> (log p(y), grad log p(y))` in the coordinates of the moves."""
+
+        def potential(y):
+            if self.centering is None:
+                return self._potential(self.unravel(y))
+            args, kwargs = self._model_arguments()
+            z, change = self.centering.to_sites(args, kwargs, y, fractions, self.unravel)
+            return self._potential(self.unravel(z)) - change
+
+        evaluate = value_and_gradient(potential, self._forward_mode)
+
+        def negated(y):
+            energy, gradient = evaluate(y)
+            return -energy, -gradient
+
+        return negated
+
+    def inside(self, z: Any, energy: jax.Array, gradient: Any, fractions: jax.Array) -> TrajectoryState:
+        """A position of the model with its energy and gradient, in the coordinates of the moves."""
+        flat, score = ravel_pytree(z)[0], -ravel_pytree(gradient)[0]
+        if self.centering is None:
+            return TrajectoryState(flat, -energy, score)
+        centering, (args, kwargs) = self.centering, self._model_arguments()
+        y, change, _, _ = centering.from_sites(args, kwargs, flat, fractions, self.unravel)
+        _, pull = jax.vjp(lambda y: centering.to_sites(args, kwargs, y, fractions, self.unravel), y)
+        return TrajectoryState(y, -energy + change, pull((score, jnp.ones_like(change)))[0])
+
+    def outside(self, state: TrajectoryState, fractions: jax.Array) -> tuple[Any, jax.Array, Any]:
+        """The inverse: `(z, U(z), grad U(z))`."""
+        if self.centering is None:
+            return self.unravel(state.position), -state.log_density, self.unravel(-state.score)
+        centering, (args, kwargs) = self.centering, self._model_arguments()
+        z, change = centering.to_sites(args, kwargs, state.position, fractions, self.unravel)
+
+        def back(z):
+            y, change, _, _ = centering.from_sites(args, kwargs, z, fractions, self.unravel)
+            return y, change
+
+        _, pull = jax.vjp(back, z)
+        score = pull((state.score, -jnp.ones_like(change)))[0]
+        return self.unravel(z), -(state.log_density - change), self.unravel(-score)
+
+    def recentre(
+        self,
+        dynamic: list[jax.Array],
+        fractions: jax.Array,
+        draws: jax.Array,
+        scores: jax.Array,
+        weights: jax.Array,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """New fractions from weighted points, and the points and scores in the new coordinates.
+
+        Args:
+            dynamic: `self.dynamic`.
+            fractions: fractions in use, shape `(dim,)`.
+            draws: points in the coordinates in use, shape `(n, dim)`.
+            scores: their scores, same shape.
+            weights: shape `(n,)`.
+        """
+        if self.centering is None:
+            return fractions, draws, scores
+        centering, (args, kwargs) = self.centering, self._model_arguments(dynamic)
+        new = centering.recentre(args, kwargs, self.unravel, fractions, draws, scores, weights)
+
+        def follow(point, score):
+            z, _ = centering.to_sites(args, kwargs, point, fractions, self.unravel)
+            y = centering.from_sites(args, kwargs, z, new, self.unravel)[0]
+
+            def back(y):
+                z, gained = centering.to_sites(args, kwargs, y, new, self.unravel)
+                old, lost, _, _ = centering.from_sites(args, kwargs, z, fractions, self.unravel)
+                return old, gained - lost
+
+            _, pull = jax.vjp(back, y)
+            return y, pull((score, jnp.ones((), y.dtype)))[0]
+
+        return new, *jax.vmap(follow)(draws, scores)

@@ -1,0 +1,202 @@
+r"""A surrogate learned while the log density is explored: what annealers are given to anneal.
+
+First walkers climb from the chains' starts: at each step all changes of one site are evaluated and one
+outcome, staying included, is drawn in proportion to `pi`. Then rounds of asking and checking: a quadratic
+`f2` is fitted to every value seen so far (`least_squares_surrogate`), annealed reads of it are evaluated, and
+the fit is made anew, so that where `f2` is too high it learns so. Every evaluation is a row of the fit.
+
+Where a quadratic has too many coefficients, walkers make sweeps of Gibbs sampling, and their positions give
+the pairwise law that they seem to be drawn from (`pseudo_likelihood_surrogate`).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qdesampler.backends.encoding import StateEncoding
+from qdesampler.backends.problem import spins_to_bits
+from qdesampler.backends.simulated_annealing import SimulatedAnnealing
+from qdesampler.backends.surrogate import Surrogate
+from qdesampler.backends.surrogate_fit import least_squares_surrogate, pseudo_likelihood_surrogate
+from qdesampler.kernels.discrete.outcomes import LogDensity, finite_or_low
+
+__all__ = ["Explored", "climb", "learn_surrogate", "sweep_surrogate"]
+
+_SWEEPS = 50  # of the annealed reads that are checked; they need not be exact
+
+
+class Explored(NamedTuple):
+    """What was evaluated.
+
+    Attributes:
+        positions: shape `(R, n)`.
+        values: `f` of each, shape `(R,)`; NaN where nothing was evaluated yet.
+    """
+
+    positions: jax.Array
+    values: jax.Array
+
+
+def climb(
+    log_density: LogDensity, starts: jax.Array, encoding: StateEncoding, key: jax.Array, num_steps: int
+) -> Explored:
+    """Let walkers take `num_steps` steps, each to the best of all changes of one site, or nearly.
+
+    `W (1 + num_steps N)` evaluations, `N` the number of bits of the encoding.
+
+    Args:
+        log_density: `f` of one position.
+        starts: one for each walker, shape `(W, n)`.
+        encoding: the sites.
+        key: JAX key.
+        num_steps: of every walker.
+    """
+    sizes = np.asarray(encoding.num_states)
+    shifts = np.zeros((encoding.num_bits, encoding.num_sites), np.int32)
+    shifts[np.arange(encoding.num_bits), encoding.site] = encoding.state
+    evaluate = jax.vmap(log_density)
+
+    def step(carry, key):
+        x, value = carry
+        around = jnp.mod(x + shifts, sizes).astype(x.dtype)
+        found = evaluate(around)
+        choices = jnp.append(finite_or_low(found), jnp.where(jnp.isfinite(value), value, -1e30))
+        row = jax.random.categorical(key, choices)
+        rows = jnp.concatenate([around, x[None]])
+        return (rows[row], jnp.append(found, value)[row]), (around, found)
+
+    def walk(key, start, value):
+        return jax.lax.scan(step, (start, value), jax.random.split(key, num_steps))[1]
+
+    keys = jax.random.split(key, starts.shape[0])
+    first = evaluate(starts)
+    around, found = jax.vmap(walk)(keys, starts, first)
+    n = encoding.num_sites
+    return Explored(
+        jnp.concatenate([starts, around.reshape(-1, n)]),
+        jnp.concatenate([first, found.reshape(-1)]),
+    )
+
+
+def learn_surrogate(
+    log_density: LogDensity,
+    starts: jax.Array,
+    encoding: StateEncoding,
+    *,
+    key: jax.Array,
+    num_steps: int = 8,
+    num_rounds: int = 6,
+    num_reads: int = 64,
+    alpha: float = 0.3,
+) -> Surrogate:
+    """Return the surrogate after climbing and `num_rounds` of annealing, evaluating and fitting.
+
+    `W (1 + num_steps N) + num_rounds num_reads` evaluations.
+
+    Args:
+        log_density: `f` of one position.
+        starts: one for each walker, shape `(W, n)`.
+        encoding: the sites.
+        key: JAX key.
+        num_steps: of every walker.
+        num_rounds: of fitting and checking, after the climb.
+        num_reads: annealed and evaluated in each round.
+        alpha: weight of high values in the fits, see `least_squares_surrogate`.
+
+    Raises:
+        ValueError: too many coefficients for least squares.
+    """
+
+    @jax.jit  # in one piece: step by step it would take seconds
+    def learn(starts, key):
+        key_climb, key_rounds = jax.random.split(key)
+        seen = climb(log_density, starts, encoding, key_climb, num_steps)
+        return _rounds(log_density, seen, encoding, key_rounds, num_rounds, num_reads, alpha)
+
+    spent = starts.shape[0] * (1 + num_steps * encoding.num_bits) + num_rounds * num_reads
+    return Surrogate(learn(starts, key), spent)
+
+
+def _rounds(log_density, seen, encoding, key, num_rounds, num_reads, alpha):
+    count = num_rounds * num_reads
+    positions = jnp.concatenate(
+        [seen.positions, jnp.zeros((count, encoding.num_sites), seen.positions.dtype)]
+    )
+    values = jnp.concatenate([seen.values, jnp.full(count, jnp.nan, seen.values.dtype)])
+    annealer = SimulatedAnnealing(_SWEEPS)
+
+    def fitted(positions, values):
+        return least_squares_surrogate(positions, values, encoding, alpha=alpha).problem
+
+    def one(carry, now):
+        positions, values = carry
+        index, key = now
+        problem = fitted(positions, values)
+        states = annealer.sample(problem, key=key, num_reads=num_reads).states
+        new = encoding.decode(spins_to_bits(states)).astype(positions.dtype)
+        at = seen.values.size + index * num_reads
+        positions = jax.lax.dynamic_update_slice(positions, new, (at, 0))
+        values = jax.lax.dynamic_update_slice(values, jax.vmap(log_density)(new), (at,))
+        return (positions, values), None
+
+    keys = jax.random.split(key, num_rounds)
+    (positions, values), _ = jax.lax.scan(one, (positions, values), (jnp.arange(num_rounds), keys))
+    return fitted(positions, values)
+
+
+def sweep_surrogate(
+    log_density: LogDensity,
+    starts: jax.Array,
+    encoding: StateEncoding,
+    *,
+    key: jax.Array,
+    num_sweeps: int = 30,
+) -> Surrogate:
+    """Return the pairwise law of what walkers saw in the last two thirds of `num_sweeps` sweeps of Gibbs.
+
+    `W (1 + num_sweeps N)` evaluations.
+
+    Args:
+        log_density: `f` of one position.
+        starts: one for each walker, shape `(W, n)`.
+        encoding: the sites.
+        key: JAX key.
+        num_sweeps: of every walker.
+    """
+
+    @jax.jit
+    def learn(starts, key):
+        visited = _sweeps(log_density, starts, encoding, key, num_sweeps)[:, num_sweeps // 3 :]
+        return pseudo_likelihood_surrogate(visited.reshape(-1, encoding.num_sites), encoding).problem
+
+    return Surrogate(learn(starts, key), starts.shape[0] * (1 + num_sweeps * encoding.num_bits))
+
+
+def _sweeps(log_density, starts, encoding, key, num_sweeps):
+    """Where each walker is after every sweep, `(W, num_sweeps, n)`: one change after another, by its odds."""
+    site, sizes = jnp.asarray(encoding.site), jnp.asarray(encoding.num_states)
+    state = jnp.asarray(encoding.state, jnp.int32)
+
+    def change(carry, now):
+        x, value = carry
+        bit, unit = now
+        i = site[bit]
+        proposal = x.at[i].set(jnp.mod(x[i] + state[bit], sizes[i]).astype(x.dtype))
+        new = finite_or_low(log_density(proposal))
+        taken = (unit * (1 + jnp.exp(value - new)) < 1) & (new > -jnp.inf)
+        return (jnp.where(taken, proposal, x), jnp.where(taken, new, value)), None
+
+    def sweep(carry, key):
+        key_order, key_units = jax.random.split(key)
+        order = jax.random.permutation(key_order, encoding.num_bits)
+        units = jax.random.uniform(key_units, (encoding.num_bits,))
+        carry, _ = jax.lax.scan(change, carry, (order, units))
+        return carry, carry[0]
+
+    def walk(key, start):
+        first = (start, finite_or_low(log_density(start)))
+        return jax.lax.scan(sweep, first, jax.random.split(key, num_sweeps))[1]
+
+    return jax.vmap(walk)(jax.random.split(key, starts.shape[0]), starts)

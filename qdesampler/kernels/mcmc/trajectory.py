@@ -1,0 +1,304 @@
+r"""The local move: a trajectory of a given number of steps, accepted or rejected as a whole.
+
+From `(x, v)`, `v` fresh, the integrator runs `num_steps` steps in the coordinates whitened by the metric and
+the end is accepted with probability
+
+    min(1, exp(log p(x') - log p(x) - sum of kinetic energy changes)),
+
+exact for any metric, step size and number of steps that do not depend on the current position (Duane,
+Kennedy, Pendleton and Roweth 1987). Where the score is not finite the force is taken as zero: a deterministic
+function of the position, so reversibility and volume are kept, and a trajectory can leave a bad region;
+ending in one is always rejected.
+
+The shape is BlackJAX's: `init(position, key=None) -> state`, `step(key, state) -> (state, info)`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
+
+from qdesampler.kernels.mcmc.integrators import DYNAMICS, INTEGRATORS, Dynamics, Integrator
+from qdesampler.numerics.metric import Metric, identity_metric, to_position, to_whitened_gradient
+from qdesampler.numerics.random_variates import signed_noise, to_normal, to_unit
+
+__all__ = [
+    "Path",
+    "SamplingAlgorithm",
+    "Scheme",
+    "TrajectoryInfo",
+    "TrajectoryState",
+    "after_evaluation",
+    "draw_num_steps",
+    "finish_path",
+    "next_position",
+    "start_path",
+    "trajectory",
+    "trajectory_move",
+]
+
+DIVERGENCE_THRESHOLD = (
+    1000.0  # energy error above which a trajectory is called divergent, as in Stan and NumPyro
+)
+
+ValueAndScore = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+
+
+class TrajectoryState(NamedTuple):
+    """A point with its log density and score.
+
+    Attributes:
+        position: shape `(dim,)`.
+        log_density: scalar, `log p` up to a constant.
+        score: `grad log p`, shape `(dim,)`.
+    """
+
+    position: jax.Array
+    log_density: jax.Array
+    score: jax.Array
+
+
+class TrajectoryInfo(NamedTuple):
+    """What happened in one move.
+
+    Attributes:
+        accept_prob: acceptance probability of the end point.
+        accepted: whether it was taken.
+        diverging: energy error above 1000, or not finite.
+        energy: total energy of the kept point.
+        num_steps: integrator steps.
+        num_evals: evaluations of the log density and its gradient.
+    """
+
+    accept_prob: jax.Array
+    accepted: jax.Array
+    diverging: jax.Array
+    energy: jax.Array
+    num_steps: jax.Array
+    num_evals: jax.Array
+
+
+class SamplingAlgorithm(NamedTuple):
+    """The pair `init(position, key=None) -> state`, `step(key, state) -> (state, info)`.
+
+    BlackJAX hands every `init` a key; one that draws nothing leaves it alone.
+    """
+
+    init: Callable
+    step: Callable
+
+
+def draw_num_steps(
+    units: jax.Array, step_size: ArrayLike, length: ArrayLike, max_steps: jax.Array | int, spread: float = 0.4
+) -> jax.Array:
+    """A random number of steps of mean about `length / step_size`, at least one.
+
+    The length is uniform on `length * [1 - spread, 1 + spread]`, which breaks the periodic orbits of a fixed
+    one; the quotient is rounded up or down at random in proportion. `units` are two uniform draws on (0, 1).
+    """
+    factor = 1 - spread + 2 * spread * units[0]
+    steps = jnp.floor(length * factor / step_size + units[1])
+    return jnp.clip(steps, 1, max_steps).astype(int)
+
+
+def _finite_force(metric: Metric, score: jax.Array) -> jax.Array:
+    return jnp.where(jnp.all(jnp.isfinite(score)), to_whitened_gradient(metric, score), 0)
+
+
+def trajectory_move(
+    key: jax.Array,
+    state: TrajectoryState,
+    value_and_score: ValueAndScore,
+    metric: Metric,
+    step_size: ArrayLike,
+    num_steps: jax.Array,
+    dynamics: Dynamics = DYNAMICS["canonical"],
+    integrator: Integrator = INTEGRATORS["leapfrog"],
+) -> tuple[TrajectoryState, TrajectoryInfo]:
+    """One exact move of `num_steps` steps from `state`, one chain.
+
+    Args:
+        key: JAX key.
+        state: current point.
+        value_and_score: `x -> (log p(x), grad log p(x))`, traced once.
+        metric: the whitening, frozen or at least independent of the current position.
+        step_size: in whitened units (a standard Gaussian is stable below 2).
+        num_steps: integrator steps, at least 1; a traced integer is fine.
+        dynamics: `canonical` or `isokinetic`.
+        integrator: `leapfrog` (1 gradient a step) or `mn2` (2 gradients).
+
+    Returns:
+        The next state and what happened.
+    """
+    dim = state.position.size
+    noise = signed_noise(key, dim + 1)
+    scheme = Scheme(metric, step_size, num_steps, dynamics, integrator)
+    velocity = dynamics.refresh(to_normal(noise[:dim]))
+    kinetic = dynamics.kinetic(velocity)
+
+    def stage(i, path):
+        position = next_position(scheme, path, i)
+        return after_evaluation(scheme, path, i, TrajectoryState(position, *value_and_score(position)))
+
+    total = num_steps * integrator.stages
+    path = jax.lax.fori_loop(0, total, stage, start_path(scheme, state, velocity))
+    return finish_path(to_unit(noise[dim]), state, path, kinetic, num_steps, total)
+
+
+class Scheme(NamedTuple):
+    """How a trajectory is integrated; arguments as in `trajectory_move`."""
+
+    metric: Metric
+    step_size: ArrayLike
+    num_steps: jax.Array
+    dynamics: Dynamics
+    integrator: Integrator
+
+
+class Path(NamedTuple):
+    """A trajectory on its way: where it is, its velocity, and the sum of its kinetic energy changes."""
+
+    here: TrajectoryState
+    velocity: jax.Array
+    change: jax.Array
+
+
+def start_path(scheme: Scheme, state: TrajectoryState, velocity: jax.Array) -> Path:
+    """The first half kick."""
+    kick = scheme.integrator.kicks[-1] * jnp.asarray(scheme.step_size, velocity.dtype)
+    force = _finite_force(scheme.metric, state.score)
+    return Path(state, *scheme.dynamics.kick(velocity, force, kick))
+
+
+def next_position(scheme: Scheme, path: Path, i: jax.Array) -> jax.Array:
+    """Where stage `i` evaluates the log density, shape `(dim,)`."""
+    drifts = jnp.asarray(scheme.integrator.drifts, path.velocity.dtype)
+    step = scheme.step_size * drifts[i % scheme.integrator.stages]
+    return path.here.position + step * to_position(scheme.metric, path.velocity)
+
+
+def after_evaluation(scheme: Scheme, path: Path, i: jax.Array, here: TrajectoryState) -> Path:
+    """The kick of stage `i`, at the point just evaluated."""
+    integrator, velocity = scheme.integrator, path.velocity
+    # The last kick of a step and the first of the next use the same force: one kick, except at the very end.
+    kicks = jnp.asarray((*integrator.kicks[1:-1], 2 * integrator.kicks[-1]), velocity.dtype)
+    last = i == scheme.num_steps * integrator.stages - 1
+    kick = jnp.asarray(scheme.step_size) * jnp.where(last, integrator.kicks[-1], kicks[i % integrator.stages])
+    velocity, gained = scheme.dynamics.kick(velocity, _finite_force(scheme.metric, here.score), kick)
+    return Path(here, velocity, path.change + gained)
+
+
+def finish_path(
+    unit: jax.Array,
+    state: TrajectoryState,
+    path: Path,
+    kinetic: jax.Array,
+    num_steps: jax.Array,
+    num_evals: jax.Array,
+    log_ratio: ArrayLike = 0.0,
+) -> tuple[TrajectoryState, TrajectoryInfo]:
+    """Accept or reject the end of a path that started at `state`, by a uniform draw on (0, 1).
+
+    `log_ratio` is that of the densities with which the end and the start draw the settings of the path, where
+    these depend on the position (`qdesampler.kernels.mcmc.local_step_size`).
+    """
+    end, change = path.here, path.change
+    # A chain put where there is no density (possible under `jit` and `vmap` only) may leave for any point.
+    start = jnp.where(jnp.isnan(state.log_density), -jnp.inf, state.log_density)
+    error = (start - end.log_density) + change - log_ratio
+    usable = jnp.all(jnp.isfinite(jnp.stack([end.position, end.score]))) & jnp.isfinite(end.log_density)
+    error = jnp.where(usable & ~jnp.isnan(error), error, jnp.inf)
+    accept_prob = jnp.exp(jnp.minimum(-error, 0))
+    accepted = unit < accept_prob
+    kept = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), end, state)
+    energy = kinetic - kept.log_density + jnp.where(accepted, change, 0)
+    diverging = error > DIVERGENCE_THRESHOLD
+    return kept, TrajectoryInfo(accept_prob, accepted, diverging, energy, num_steps, num_evals)
+
+
+def trajectory(
+    logdensity_fn: Callable,
+    step_size: float,
+    length: float = 1.5,
+    *,
+    metric: Metric | None = None,
+    dynamics: str = "canonical",
+    integrator: str = "leapfrog",
+    max_steps: int = 1023,
+) -> SamplingAlgorithm:
+    """The move with fixed parameters as a BlackJAX-shaped algorithm over any pytree position.
+
+    Args:
+        logdensity_fn: `position pytree -> log p`, scalar.
+        step_size: in whitened units, positive.
+        length: mean trajectory length in whitened units, positive.
+        metric: whitening of the raveled position; identity if left out.
+        dynamics: "canonical" or "isokinetic" (the latter needs at least 2 dimensions).
+        integrator: "leapfrog" or "mn2".
+        max_steps: most integrator steps of a move.
+
+    Raises:
+        ValueError: for an unknown name, a non-positive number, or a dimension that the dynamics does not
+            have.
+    """
+    check_move_settings(step_size=step_size, length=length, dynamics=dynamics, integrator=integrator)
+
+    def init(position, rng_key=None):
+        del rng_key  # nothing is drawn
+        flat, unravel = ravel_pytree(position)
+        check_dimension(dynamics, flat.size)
+        value, score = jax.value_and_grad(lambda x: logdensity_fn(unravel(x)))(flat)
+        return TrajectoryState(position, value, unravel(score))
+
+    def step(key, state):
+        flat, unravel = ravel_pytree(state.position)
+        used = identity_metric(flat.size, 0) if metric is None else metric
+        key_steps, key_move = jax.random.split(key)
+        steps = draw_num_steps(jax.random.uniform(key_steps, (2,)), step_size, length, max_steps)
+        flat_state = TrajectoryState(flat, state.log_density, ravel_pytree(state.score)[0])
+        value_and_score = jax.value_and_grad(lambda x: logdensity_fn(unravel(x)))
+        new, info = trajectory_move(
+            key_move,
+            flat_state,
+            value_and_score,
+            used,
+            step_size,
+            steps,
+            DYNAMICS[dynamics],
+            INTEGRATORS[integrator],
+        )
+        return TrajectoryState(unravel(new.position), new.log_density, unravel(new.score)), info
+
+    return SamplingAlgorithm(init, step)
+
+
+def check_move_settings(*, step_size=None, length=None, dynamics: str, integrator: str) -> None:
+    """Refuse unknown names and non-positive numbers before any work starts (traced numbers pass).
+
+    Raises:
+        ValueError: naming the argument, what was given and what is expected.
+    """
+    for name, value in (("step_size", step_size), ("trajectory_length", length)):
+        if value is not None and not isinstance(value, Tracer) and not 0 < value < float("inf"):
+            raise ValueError(f"{name} is {value}; expected a positive finite number.")
+    for name, value, table in (("dynamics", dynamics, DYNAMICS), ("integrator", integrator, INTEGRATORS)):
+        if value not in table:
+            raise ValueError(f"{name} is {value!r}; expected one of {sorted(table)}.")
+
+
+def check_dimension(dynamics: str, dim: int) -> None:
+    """Refuse a dimension below what the dynamics is defined for.
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    smallest = DYNAMICS[dynamics].smallest_dim
+    if 0 < dim < smallest:
+        raise ValueError(
+            f"dynamics={dynamics!r} needs at least {smallest} dimensions and this target has {dim}; "
+            'use dynamics="canonical".'
+        )

@@ -1,0 +1,272 @@
+r"""The Gaussian trial state and what imaginary time does to it.
+
+A trial `psi_T = sqrt(q)` has the energy `E[q] = (D/4) E_q |grad log q - grad log p|^2`. Over Gaussians, one
+closed-form step of its minimisation from points `x_i` with scores `a_i = grad log p(x_i)` is
+
+    Sigma Cov(a) Sigma = Cov(x),        mu = mean x + Sigma mean a,
+
+exact on a Gaussian `p` whatever the points are, and close to the least energy at its fixed point, with points
+drawn from `q` itself (Cai et al. 2024, "Batch and match", in the limit of a full step). The covariance is
+kept as the factor of a `Metric`. Draws have Student-t tails,
+
+    u ~ (1 + |u|^2 / nu)^(-(nu + dim) / 2),     nu = 30,        x = mu + L y,
+
+so that `p / q` stays bounded where a Gaussian's would not. Where draws show that a whitened coordinate is
+skewed or wider than the fit has it (the logarithm of a scale, as a rule), the trial is shaped there by the
+sinh-arcsinh family (Jones and Pewsey 2009),
+
+    y = shift + spread sinh(arcsinh u + skew),          shift = 0, spread = 1, skew = 0: y = u,
+
+with the mean, variance and skewness of the draws (`fit_shape`). A small part of the draws, the *guard*, has
+`nu = 4` and 1.5 times the width: no tail of `p` then finds `q` empty.
+
+Points come with log weights `log p - log q`; they are tempered so far that enough of them count (Koblents and
+Miguez 2015), which moves the fit from the least energy under `q` (no weights) to the moments of `p` (full
+weights) as the trial comes close.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from qdesampler.numerics.metric import (
+    Metric,
+    to_position,
+    to_whitened_gradient,
+    whiten,
+)
+from qdesampler.numerics.random_variates import signed_noise, to_normal, to_unit
+
+__all__ = [
+    "TAIL",
+    "Trial",
+    "draw_trial",
+    "fit_centre",
+    "fit_shape",
+    "gaussian_trial",
+    "independence_time",
+    "log_trial",
+    "noise_size",
+    "tempered_weights",
+    "trial_point",
+]
+
+TAIL = 30.0  # degrees of freedom of the draws
+_GUARD_TAIL, _GUARD_WIDTH = 4.0, 1.5  # degrees of freedom and width of the guard
+
+
+class Trial(NamedTuple):
+    """A trial density.
+
+    Attributes:
+        centre: shape `(dim,)`; the mean while `shift` is 0.
+        metric: factor `L` of its covariance.
+        shift: of each whitened coordinate, shape `(dim,)`.
+        spread: likewise.
+        skew: likewise.
+        guard: part of the draws that has far tails, in [0, 1).
+    """
+
+    centre: jax.Array
+    metric: Metric
+    shift: jax.Array
+    spread: jax.Array
+    skew: jax.Array
+    guard: jax.Array
+
+
+# E sqrt(1 + u^2) and E u^2 sqrt(1 + u^2) for a standard Gaussian u: moments of sinh(arcsinh u + s).
+_ROOT, _SQUARE_ROOT = 1.354530806481, 1.919421653727
+_MOST_SKEW = 1.5
+_SIGNIFICANT = 3.5  # standard errors by which a shape must differ from the Gaussian
+
+
+def _skew_moments(skew: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Mean, standard deviation and skewness of `sinh(arcsinh u + s)`, elementwise."""
+    up, across = jnp.sinh(skew), jnp.cosh(skew)
+    mean = _ROOT * up
+    variance = across**2 + (2 - _ROOT**2) * up**2
+    third = 3 * across**2 * up * _SQUARE_ROOT + up**3 * (_ROOT + _SQUARE_ROOT)
+    central = third - 3 * mean * variance - mean**3
+    return mean, jnp.sqrt(variance), central / variance**1.5
+
+
+def gaussian_trial(centre: jax.Array, metric: Metric) -> Trial:
+    """The trial without skew."""
+    zero = jnp.zeros_like(centre)
+    return Trial(centre, metric, zero, jnp.ones_like(centre), zero, jnp.zeros((), centre.dtype))
+
+
+def _shaped(u: jax.Array, trial: Trial) -> jax.Array:
+    """`y` of `u`, elementwise."""
+    # sinh(arcsinh u + s), written so that s = 0 is the identity to the last digit.
+    bent = u * jnp.cosh(trial.skew) + jnp.sqrt(1 + u**2) * jnp.sinh(trial.skew)
+    return trial.shift + trial.spread * bent
+
+
+def _unshaped(y: jax.Array, trial: Trial) -> tuple[jax.Array, jax.Array]:
+    """`u` of `y` and `log du / dy`, elementwise."""
+    w = (y - trial.shift) / trial.spread
+    root = jnp.sqrt(1 + w**2)
+    u = w * jnp.cosh(trial.skew) - root * jnp.sinh(trial.skew)
+    return u, 0.5 * jnp.log1p(u**2) - jnp.log(root) - jnp.log(trial.spread)
+
+
+def fit_shape(trial: Trial, draws: jax.Array, weights: jax.Array) -> Trial:
+    """The Gaussian trial with the shape that weighted draws show; Gaussian-looking coordinates stay.
+
+    Args:
+        trial: a trial without shape.
+        draws: shape `(n, dim)`.
+        weights: non-negative, shape `(n,)`.
+    """
+    keep = weights > 0
+    y = jax.vmap(lambda x: whiten(trial.metric, x - trial.centre))(
+        jnp.where(keep[:, None], draws, trial.centre)
+    )
+    tiny = jnp.finfo(y.dtype).tiny
+    total = jnp.maximum(jnp.sum(weights), tiny)
+    effective = total**2 / jnp.maximum(jnp.sum(weights**2), tiny)
+    mean = weights @ y / total
+    variance = weights @ (y - mean) ** 2 / total
+    safe = jnp.where(variance > 0, variance, 1)
+    skewness = weights @ (y - mean) ** 3 / total / safe**1.5
+    skewed = jnp.abs(skewness) > _SIGNIFICANT * jnp.sqrt(6 / effective)
+    wide = variance > 1 + _SIGNIFICANT * jnp.sqrt(2 / effective)
+    usable = (skewed | wide) & jnp.isfinite(skewness) & (effective > 1)
+    target = jnp.where(skewed, skewness, 0)
+
+    def halve(_, bounds):
+        least, most = bounds
+        guess = 0.5 * (least + most)
+        less = _skew_moments(guess)[2] < target
+        return jnp.where(less, guess, least), jnp.where(less, most, guess)
+
+    edge = jnp.full_like(skewness, _MOST_SKEW)
+    least, most = jax.lax.fori_loop(0, 12, halve, (-edge, edge))
+    skew = jnp.where(skewed, 0.5 * (least + most), 0)
+    offset, sd, _ = _skew_moments(skew)
+    spread = jnp.clip(jnp.sqrt(safe) / sd, 0.3, 5)
+    return trial._replace(
+        shift=jnp.where(usable, mean - spread * offset, 0),
+        spread=jnp.where(usable, spread, 1),
+        skew=jnp.where(usable, skew, 0),
+    )
+
+
+def noise_size(dim: int) -> int:
+    """Signed uniform numbers that one draw from `q` takes."""
+    return dim + int(TAIL) // 2 + 1
+
+
+def draw_trial(key: jax.Array, trial: Trial) -> jax.Array:
+    """One draw from `q`, shape `(dim,)`."""
+    return trial_point(signed_noise(key, noise_size(trial.centre.size)), trial)
+
+
+def trial_point(noise: jax.Array, trial: Trial) -> jax.Array:
+    """The draw from `q`, shape `(dim,)`, that signed noise of shape `(noise_size(dim),)` makes."""
+    dim = trial.centre.size
+    direction, unit = to_normal(noise[:dim]), to_unit(noise[dim:])
+    # A chi square of even degrees of freedom is minus twice the log of a product of uniforms.
+    logs = -2 * jnp.log(unit[1:])
+    guarding = unit[0] < trial.guard
+    near = TAIL / jnp.sum(logs)
+    far = _GUARD_WIDTH**2 * _GUARD_TAIL / jnp.sum(logs[: int(_GUARD_TAIL) // 2])
+    u = direction * jnp.sqrt(jnp.where(guarding, far, near))
+    return trial.centre + to_position(trial.metric, _shaped(u, trial))
+
+
+def _log_student(square: jax.Array, dim: int, tail: float, width: float) -> jax.Array:
+    """Log density of `width` times a Student-t vector at squared length `square`."""
+    constant = (
+        math.lgamma((tail + dim) / 2)
+        - math.lgamma(tail / 2)
+        - 0.5 * dim * math.log(tail * math.pi)
+        - dim * math.log(width)
+    )
+    return constant - 0.5 * (tail + dim) * jnp.log1p(square / (tail * width**2))
+
+
+def log_trial(trial: Trial, position: jax.Array) -> jax.Array:
+    """`log q(x)`, a scalar, normalised."""
+    dim = trial.centre.size
+    u, stretched = _unshaped(whiten(trial.metric, position - trial.centre), trial)
+    volume = jnp.sum(jnp.log(trial.metric.scale)) + jnp.sum(jnp.log(trial.metric.stretch))
+    square = jnp.sum(u**2)
+    near = jnp.log1p(-trial.guard) + _log_student(square, dim, TAIL, 1.0)
+    far = jnp.log(trial.guard) + _log_student(square, dim, _GUARD_TAIL, _GUARD_WIDTH)
+    return jnp.logaddexp(near, far) + jnp.sum(stretched) - volume
+
+
+def independence_time(log_weights: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Autocorrelation time and acceptance of independence Metropolis with this trial.
+
+    A chain at `x` with weight `w` leaves it at the rate `alpha(w) = E_q min(1, w' / w)`; the time of a
+    function that has nothing to do with the weights is `E_p [2 / alpha - 1]`, one when every candidate is
+    taken (Liu 1996). A function that grows with the weights takes longer, and so do tails that no candidate
+    has seen. Both expectations are taken over the weighted candidates.
+
+    Args:
+        log_weights: `log p - log q` of draws from `q`, up to a constant, shape `(n,)`; `-inf` for a candidate
+            without density.
+        valid: which entries count, shape `(n,)`, boolean.
+
+    Returns:
+        Time (`inf` where no candidate has density) and mean acceptance, scalars.
+    """
+    usable = valid & (log_weights > -jnp.inf)
+    lw = jnp.where(usable, log_weights, -jnp.inf)
+    top = jnp.max(jnp.where(usable, lw, -jnp.inf))
+    weight = jnp.where(usable, jnp.exp(lw - jnp.where(jnp.isfinite(top), top, 0)), 0)
+    ratio = jnp.exp(jnp.minimum(jnp.where(usable, lw, -1e30)[None, :] - jnp.where(usable, lw, 0)[:, None], 0))
+    total = jnp.maximum(jnp.sum(valid), 1)
+    rate = jnp.sum(jnp.where(usable[None, :], ratio, 0), 1) / total
+    share = weight / jnp.maximum(jnp.sum(weight), jnp.finfo(lw.dtype).tiny)
+    safe = jnp.where(usable, rate, 1)
+    time = jnp.sum(share * (2 / safe - 1))
+    some = jnp.any(usable)
+    return jnp.where(some, time, jnp.inf), jnp.where(some, jnp.sum(share * safe), 0)
+
+
+def tempered_weights(log_weights: jax.Array, valid: jax.Array, target: jax.Array) -> jax.Array:
+    """`w^b` with the largest power `b <= 1` that leaves at least `target` effective draws; their mean is one.
+
+    Args:
+        log_weights: shape `(n,)`; entries that are not finite get no weight.
+        valid: which entries count, shape `(n,)`, boolean.
+        target: effective sample size asked for; with fewer valid entries all get the same weight.
+    """
+    usable = valid & jnp.isfinite(log_weights)
+    lw = jnp.where(usable, log_weights, -jnp.inf)
+    top = jnp.max(lw)
+    lw = jnp.where(usable, lw - jnp.where(jnp.isfinite(top), top, 0), 0)
+
+    def weights(power):
+        return jnp.where(usable, jnp.exp(power * lw), 0)
+
+    def enough(power):
+        w = weights(power)
+        return jnp.sum(w) ** 2 >= target * jnp.sum(w**2)
+
+    def halve(_, bounds):
+        low, high = bounds
+        middle = 0.5 * (low + high)
+        good = enough(middle)
+        return jnp.where(good, middle, low), jnp.where(good, high, middle)
+
+    zero, one = jnp.zeros((), lw.dtype), jnp.ones((), lw.dtype)
+    low, _ = jax.lax.fori_loop(0, 12, halve, (zero, one))
+    w = weights(jnp.where(enough(one), one, low))
+    return w * jnp.sum(usable) / jnp.maximum(jnp.sum(w), jnp.finfo(lw.dtype).tiny)
+
+
+def fit_centre(metric: Metric, draws: jax.Array, scores: jax.Array, weights: jax.Array) -> jax.Array:
+    """`mean x + Sigma mean a`: the mean of least energy given the covariance, shape `(dim,)`."""
+    keep = (weights > 0)[:, None]
+    total = jnp.maximum(jnp.sum(weights), jnp.finfo(draws.dtype).tiny)
+    mean = weights @ jnp.where(keep, draws, 0) / total
+    score = weights @ jnp.where(keep, scores, 0) / total
+    return mean + to_position(metric, to_whitened_gradient(metric, score))

@@ -1,0 +1,166 @@
+r"""Minimise an objective by following its ground state while `D` falls: `anneal`.
+
+The two loops of the quantum dynamic equation: at a large diffusion coefficient the ground state of
+
+    H = -D lap + zeta
+
+is broad and feels the objective smoothed over its width; as `D` falls it gathers on the global minimum. The
+state followed here is a Gaussian with independent coordinates (`qdesampler.solvers.annealing.path`), evolved
+by averages of `zeta` over its own draws: no derivatives, and a step that shrinks with the spread of the values,
+so that the scale of the objective does not matter. What is left at the end is polished by a descent.
+
+Where it can fail: the smoothed objective may have its minimum elsewhere (deception), and a `D` that starts
+too low or falls too fast freezes the state in a local minimum. Several keys tell more than one.
+
+References:
+    Wang and Maimaitiniyazi, "Quantum dynamics of machine learning", arXiv:2407.19890 (2024).
+    Finnila et al., "Quantum annealing: a new method for minimizing multidimensional functions", Chem. Phys.
+    Lett. 219 (1994) 343.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from qdesampler.equation.hamiltonian import Hamiltonian
+from qdesampler.equation.schedule import Schedule
+from qdesampler.numerics.lbfgs import advance, next_point, start_descent
+from qdesampler.numerics.metric import identity_metric
+from qdesampler.solvers.annealing.path import (
+    ImaginaryTimePath,
+    Packet,
+    check_finite,
+    check_schedule,
+    evolve_packet,
+)
+from qdesampler.solvers.gaussian.wavefunction import GaussianWavefunction
+from qdesampler.validation import as_positive_int, as_positive_scalar, is_traced
+
+__all__ = ["AnnealedMinimum", "anneal"]
+
+_MEMORY = 16
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class AnnealedMinimum:
+    """What an annealing run found; an immutable JAX pytree.
+
+    Attributes:
+        position: the lowest point found, shape `(dim,)`.
+        value: `zeta` there.
+        path: the state on its way; `path.state` is the last one.
+        evaluations: of `zeta`, all told; a gradient counts one.
+        polished: how much the descents at the end gained over the lowest draw.
+    """
+
+    position: jax.Array
+    value: jax.Array
+    path: ImaginaryTimePath
+    evaluations: int = dataclasses.field(metadata={"static": True})
+    polished: jax.Array
+
+
+def anneal(
+    hamiltonian: Hamiltonian,
+    schedule: Schedule,
+    *,
+    key: jax.Array,
+    centre: ArrayLike = 0.0,
+    width: ArrayLike = 1.0,
+    num_steps: int = 250,
+    num_draws: int = 20,
+    strength: float = 0.1,
+    polish: int = 100,
+) -> AnnealedMinimum:
+    """Minimise the objective of `hamiltonian` by lowering `D` along `schedule`.
+
+    A ground state at `D` in a parabola of curvature `k` has the variance `(D / 2k)^(1/2)`: choose the first
+    `D` so that this is the size of the region to search, the last so that it is the size of one basin.
+
+    Args:
+        hamiltonian: from `Hamiltonian.from_objective`; its own `D` is not used.
+        schedule: `D` over the run, such as `Schedule.geometric(100.0, 0.01)`.
+        key: JAX key; the result is a function of it.
+        centre: where the state starts, a number or shape `(dim,)`.
+        width: its standard deviation, likewise: half of the region to search.
+        num_steps: steps of imaginary time.
+        num_draws: evaluations a step, an even number.
+        strength: a step is `strength / sd(zeta)` long, `sd` over the draws: smaller follows more closely.
+        polish: most evaluations of each of two descents at the end, from the lowest draw and from the mean
+            of the state; 0: none.
+
+    Raises:
+        TypeError: an argument is not of these kinds.
+        ValueError: a Boltzmann Hamiltonian; a schedule that reaches 0; a number out of range; an objective
+            that is not finite where the state is; the call is traced.
+    """
+    if not isinstance(hamiltonian, Hamiltonian) or not isinstance(schedule, Schedule):
+        raise TypeError(
+            "anneal takes a Hamiltonian and a Schedule, got "
+            f"{type(hamiltonian).__name__} and {type(schedule).__name__}."
+        )
+    if hamiltonian.kind != "objective":
+        raise ValueError(
+            "the ground state of a Boltzmann Hamiltonian is the same for every D: there is nothing to "
+            "anneal; use Hamiltonian.from_objective(-log_p) to find a mode."
+        )
+    check_schedule(hamiltonian, schedule)
+    if is_traced(key):
+        raise ValueError("anneal reports on the host: call it outside of jit, vmap and grad.")
+    num_steps, dim = as_positive_int("num_steps", num_steps), hamiltonian.dim
+    strength = float(as_positive_scalar("strength", strength))
+    if as_positive_int("num_draws", num_draws) % 2 or num_draws < 4:
+        raise ValueError(f"num_draws must be even and at least 4, got {num_draws}.")
+    if polish < 0:
+        raise ValueError(f"polish must not be negative, got {polish}.")
+    dtype = jnp.result_type(float)
+    start = []
+    for name, value in (("centre", centre), ("width", width)):
+        value = jnp.asarray(value, dtype)
+        if value.shape not in ((), (dim,)) or not bool(jnp.all(jnp.isfinite(value))):
+            raise ValueError(f"{name} must be a finite number or of shape ({dim},), got shape {value.shape}.")
+        start.append(jnp.broadcast_to(value, (dim,)))
+    if not bool(jnp.all(start[1] > 0)):
+        raise ValueError(f"width must be positive, got {width}.")
+    packet = Packet(start[0], start[1] ** 2, start[0], jnp.asarray(jnp.inf, dtype))
+    packet, seen = evolve_packet(
+        hamiltonian, packet, schedule.table(num_steps + 1), key, num_draws, strength=strength
+    )
+    check_finite(seen["energy"])
+    metric = identity_metric(dim, 0)._replace(scale=jnp.sqrt(packet.variance))
+    spent = num_draws * (num_steps + 1)
+    path = ImaginaryTimePath(state=GaussianWavefunction(packet.mean, metric), evaluations=spent, **seen)
+    position, value = packet.best, packet.best_value
+    if polish:
+        ends, values, used = _descend(hamiltonian, jnp.stack([packet.best, packet.mean]), polish)
+        spent += int(used)
+        lowest = jnp.argmin(values)
+        lower = values[lowest] < value
+        position = jnp.where(lower, ends[lowest], position)
+        value = jnp.where(lower, values[lowest], value)
+    return AnnealedMinimum(position, value, path, spent, packet.best_value - value)
+
+
+@jax.jit
+def _descend(hamiltonian: Hamiltonian, points: jax.Array, most: jax.Array | int):
+    """Ends of descents from `points`, `zeta` there, and the evaluations they took together."""
+    evaluate = jax.vmap(jax.value_and_grad(lambda x: -hamiltonian.function(x)))
+    memory = min(hamiltonian.dim + 2, _MEMORY)
+    begun = jax.vmap(lambda x, v, s: start_descent(x, v, s, memory))(points, *evaluate(points))
+
+    def going(carry):
+        return jnp.any(~carry[0].arrived) & (carry[2] < most)
+
+    def move(carry):
+        descents, spent, step = carry
+        tried = jax.vmap(next_point)(descents)
+        spent = spent + jnp.sum(~descents.arrived)
+        return jax.vmap(advance)(descents, tried, *evaluate(tried)), spent, step + 1
+
+    one = jnp.ones((), int)
+    descents, spent, _ = jax.lax.while_loop(going, move, (begun, points.shape[0] * one, one))
+    values = jnp.where(jnp.isfinite(descents.log_density), -descents.log_density, jnp.inf)
+    return descents.position, values, spent

@@ -1,0 +1,128 @@
+r"""One closed-form step of imaginary time for a Gaussian, in the coordinates that it whitens.
+
+Points `x = mu + L y` with scores `a` are seen as `y` and `L^T a`, where the fit of `metric.fit_metric` is
+near the identity whatever the conditioning of `p`, so that float32 suffices; the step is then put behind
+`L`.
+
+A low-rank factor is not closed under this, and candidates of a Gaussian do not show by themselves where `p`
+is wider than they are. Its directions are those of the residual `L^T a + y`, which vanishes where the trial
+is right and has the size of 1 where it is too narrow: the leading ones join those already there, the
+diagonal is fitted outside their span and the rest inside it.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from qdesampler.numerics.metric import (
+    Metric,
+    diagonal_scale,
+    fit_metric,
+    identity_metric,
+    to_position,
+    to_whitened_gradient,
+    whiten,
+)
+from qdesampler.numerics.trial import fit_centre
+from qdesampler.solvers.gaussian.wavefunction import precision_factor
+
+__all__ = ["GROWTH", "canonical", "step"]
+
+GROWTH = 1e3  # of a width whose scores say nothing, so that a flat direction is seen to run away
+_TURNS = 3  # of the subspace iteration
+
+
+def canonical(factor: jax.Array, scale: jax.Array | None = None) -> Metric:
+    """The metric with `Sigma = factor factor^T`, shape `(dim, dim)`."""
+    scale = jnp.sqrt(jnp.sum(factor**2, 1)) if scale is None else scale
+    basis, stretch, _ = jnp.linalg.svd(factor / scale[:, None], full_matrices=False)
+    return Metric(scale, basis, stretch)
+
+
+def _whole(dim: int) -> tuple[tuple[int, ...], ...]:
+    return (tuple(range(dim)),)
+
+
+def _columns(metric: Metric, matrix: jax.Array) -> jax.Array:
+    return jax.vmap(lambda column: to_position(metric, column), in_axes=1, out_axes=1)(matrix)
+
+
+def _fit_dense(y: jax.Array, a: jax.Array, weights: jax.Array, fallback: float) -> jax.Array:
+    """Factor of the covariance of least energy in the coordinates given, shape `(dim, dim)`."""
+    dim = y.shape[1]
+    fitted = fit_metric(y, a, weights, identity_metric(dim, dim, fallback), _whole(dim), dim)[2]
+    return _columns(fitted, jnp.eye(dim, dtype=y.dtype))
+
+
+def _leading(rows: jax.Array, count: int) -> jax.Array:
+    """Leading right singular vectors of `rows`, shape `(dim, count)`, by subspace iteration."""
+    size = jnp.maximum(jnp.max(jnp.abs(rows)), jnp.finfo(rows.dtype).tiny)
+    rows = rows / size  # squares of stiff directions stay in range
+    frame = jax.random.normal(jax.random.key(0), (rows.shape[1], count), rows.dtype)
+    for _ in range(_TURNS):
+        frame = jnp.linalg.qr(rows.T @ (rows @ frame))[0]
+    return frame
+
+
+def _centred(rows: jax.Array, weights: jax.Array) -> jax.Array:
+    total = jnp.maximum(jnp.sum(weights), jnp.finfo(rows.dtype).tiny)
+    return rows - weights @ rows / total
+
+
+def _fit_low_rank(metric: Metric, y: jax.Array, a: jax.Array, weights: jax.Array, fallback: float) -> Metric:
+    dim, rank = metric.basis.shape
+    middle = metric._replace(scale=jnp.ones_like(metric.scale))  # L without its diagonal
+    y, a = _centred(y, weights), _centred(a, weights)
+    found = _columns(middle, _leading(jnp.sqrt(weights)[:, None] * (y + a), rank))
+    found = found / jnp.maximum(jnp.linalg.norm(found, axis=0), jnp.finfo(y.dtype).tiny)
+    frame = jnp.linalg.qr(jnp.concatenate([metric.basis, found], 1))[0]
+    x = jax.vmap(lambda v: to_position(middle, v))(y)
+    a = jax.vmap(lambda v: precision_factor(middle, v))(a)
+
+    def outside(rows):
+        return rows - (rows @ frame) @ frame.T
+
+    scale = jnp.ones((dim,), y.dtype)
+    if frame.shape[1] < dim:
+        scale = diagonal_scale(outside(x), outside(a), weights, fallback * scale)
+        frame = jnp.linalg.qr(frame / scale[:, None])[0]
+    factor = _fit_dense((x / scale) @ frame, (a * scale) @ frame, weights, fallback)
+    inside = canonical(factor, jnp.ones((frame.shape[1],), y.dtype))
+    strongest = jnp.argsort(-jnp.abs(jnp.log(inside.stretch)))[:rank]
+    return Metric(metric.scale * scale, frame @ inside.basis[:, strongest], inside.stretch[strongest])
+
+
+def step(
+    centre: jax.Array,
+    metric: Metric,
+    positions: jax.Array,
+    scores: jax.Array,
+    weights: jax.Array,
+    fallback: float = GROWTH,
+) -> tuple[jax.Array, Metric]:
+    """Centre and metric of least energy from weighted points; rank as that of `metric`.
+
+    Args:
+        centre: of the present trial, shape `(dim,)`.
+        metric: of the present trial; rank 0 stays diagonal, rank `dim` is dense.
+        positions: shape `(n, dim)`; rows without weight may hold anything.
+        scores: `grad log p` there.
+        weights: non-negative, shape `(n,)`.
+        fallback: growth of a width whose scores say nothing; the default lets a flat direction run away.
+    """
+    dim, rank = metric.basis.shape
+    keep = (weights > 0)[:, None]
+    y = jax.vmap(lambda x: whiten(metric, x - centre))(jnp.where(keep, positions, centre))
+    a = jax.vmap(lambda g: to_whitened_gradient(metric, g))(jnp.where(keep, scores, 0))
+    if rank == 0:
+        ratio = diagonal_scale(y, a, weights, jnp.full_like(centre, fallback))
+        inner, new = (
+            identity_metric(dim, 0)._replace(scale=ratio),
+            metric._replace(scale=metric.scale * ratio),
+        )
+    elif rank == dim:
+        factor = _fit_dense(y, a, weights, fallback)
+        inner, new = canonical(factor), canonical(_columns(metric, factor))
+    else:
+        new = _fit_low_rank(metric, y, a, weights, fallback)
+        return fit_centre(new, jnp.where(keep, positions, centre), scores, weights), new
+    return centre + to_position(metric, fit_centre(inner, y, a, weights)), new

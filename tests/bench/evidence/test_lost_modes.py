@@ -1,0 +1,35 @@
+"""The count of modes that starts lose: what the target holds at its tops, one start, bad arguments."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from qdesampler.bench.evidence.lost_modes import lost_modes, main
+from qdesampler.bench.targets.evidence import mixture_40, mixture_40_means
+
+
+def test_the_tops_are_those_of_the_target():
+    tops = jnp.asarray(mixture_40_means(), float)
+    log_p = jax.vmap(mixture_40().log_density)(tops)
+    alone = -jnp.log(80 * jnp.pi)  # of one Gaussian; a neighbour may add to it
+    assert np.all(log_p >= alone - 1e-4)
+    assert np.median(log_p - alone) < 0.05
+
+
+@pytest.mark.slow
+def test_a_start_of_few_walkers_is_seen_to_lose_modes_and_one_of_many_is_not():
+    (few,) = lost_modes([102], 16)
+    (many,) = lost_modes([102], 512)
+    assert few.count > 3
+    assert few.worst > 4
+    assert many.count == 0
+    assert many.worst < 3
+    assert many.num_evals > 4 * few.num_evals
+
+
+def test_bad_arguments_are_refused(capsys):
+    for arguments in (["--keys", "0"], ["--walkers", "many"], ["--walkers", "default,3"], ["--first", "-1"]):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert "expected" in capsys.readouterr().err

@@ -1,0 +1,252 @@
+"""AnnealedQDE: modes, evidence, NumPyro's contract, restarts, disagreement of chains, bad input."""
+
+import pickle
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro.diagnostics import split_gelman_rubin
+from numpyro.infer import MCMC
+
+from qdesampler.infer.annealed.evidence import compare_evidence, evidence_report, ladder_of, log_evidence
+from qdesampler.infer.annealed.kernel import AnnealedQDE
+from qdesampler.kernels.paths.path_integral import PathIntegralPath
+from qdesampler.kernels.smc.reference_fit import PRODUCT
+
+LOG_Z, LEFT = 10.293479707, 0.155692903  # of the double well, by quadrature
+
+
+def double_well(z):
+    x, y = z["x"]
+    return x**4 - 6 * x**2 - x / 2 + y**2 / 2
+
+
+def conjugate(y=None):
+    mu = numpyro.sample("mu", dist.Normal(0, 2))
+    with numpyro.plate("data", 5):
+        numpyro.sample("y", dist.Normal(mu, 1), obs=y)
+
+
+DATA = jnp.array([1.0, 2.0, 0.5, 1.5, 3.0])
+
+
+def conjugate_log_evidence(y):
+    cov = np.eye(5) + 4.0
+    return -0.5 * (y @ np.linalg.solve(cov, y) + np.linalg.slogdet(cov)[1] + 5 * np.log(2 * np.pi))
+
+
+@pytest.fixture(scope="module")
+def wells():
+    kernel = AnnealedQDE(potential_fn=double_well, reference=3.0, num_walkers=128)
+    mcmc = MCMC(
+        kernel, num_warmup=200, num_samples=2000, num_chains=4, chain_method="vectorized", progress_bar=False
+    )
+    mcmc.run(jax.random.key(0), init_params={"x": jnp.ones((4, 2))})
+    return mcmc
+
+
+def test_the_double_well_has_its_masses_and_its_evidence(wells, assert_expectation):
+    left = np.asarray(wells.get_samples(group_by_chain=True)["x"][..., 0] < 0, float)
+    assert_expectation(left, LEFT, standard_errors=4)
+    value, error = log_evidence(wells)
+    assert error < 0.05
+    assert abs(value - LOG_Z) < 4 * error
+    report = evidence_report(wells)
+    assert report.lower - 4 * error < LOG_Z < report.upper + 4 * error
+    assert abs(report.walkers - LOG_Z) < 4 * report.walkers_error + 0.05
+    assert report.iterations == 2000
+
+
+def test_every_evaluation_is_counted(wells):
+    state, ladder = wells.last_state, ladder_of(wells)
+    rungs = ladder.fractions.shape[1]
+    evals = np.asarray(wells.get_extra_fields(group_by_chain=True)["num_evals"])
+    kept = np.arange(200, 200 + evals.shape[1])
+    moves = kept % ladder.move_every[:, None] == 0
+    np.testing.assert_array_equal(evals, (rungs - 1) * ladder.num_steps[:, None] * moves + 1)
+    # at least the walkers' first stage, and one evaluation a rung in each iteration
+    assert np.all(np.asarray(state.warmup_evals) > 128 + 200 * rungs)
+
+
+def test_a_run_is_continued_without_loss(wells):
+    kernel = pickle.loads(pickle.dumps(wells.sampler))
+    mcmc = MCMC(
+        kernel, num_warmup=200, num_samples=500, num_chains=4, chain_method="vectorized", progress_bar=False
+    )
+    before = ladder_of(wells)
+    mcmc.post_warmup_state = pickle.loads(pickle.dumps(jax.device_get(wells.last_state)))
+    mcmc.run(jax.random.key(1), init_params={"x": jnp.ones((4, 2))})
+    after = ladder_of(mcmc)
+    assert np.all(after.kept.counts.sum(1) == 2500)
+    assert np.all(after.kept.round_trips >= before.kept.round_trips)
+    for name in ("fractions", "step_sizes", "centres"):
+        np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
+    gained = after.kept.bridge.sum(1) - before.kept.bridge.sum(1)
+    assert np.all((gained > 0) & (gained < 500))
+    value, error = log_evidence(mcmc)
+    assert abs(value - LOG_Z) < 4 * error
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param("vectorized", marks=pytest.mark.slow),
+        pytest.param("sequential", marks=pytest.mark.slow),
+        pytest.param(jax.vmap, marks=pytest.mark.slow),
+    ],
+    ids=["vectorized", "sequential", "vmap"],
+)
+def test_a_model_has_its_marginal_likelihood_by_every_chain_method(run, method):
+    kernel = AnnealedQDE(conjugate, num_walkers=64, max_rungs=8)
+    mcmc = run(kernel, y=DATA, warmup=64, samples=600, chains=2, method=method)
+    value, error = log_evidence(mcmc)
+    assert error < 0.05
+    assert abs(value - conjugate_log_evidence(np.asarray(DATA))) < 4 * error + 1e-3
+    mean = 4 * DATA.sum() / (4 * 5 + 1)
+    assert abs(float(mcmc.get_samples()["mu"].mean() - mean)) < 0.1
+
+
+@pytest.mark.slow
+def test_sequential_chains_are_vectorized_ones(run):
+    both = [
+        run(
+            AnnealedQDE(conjugate, num_walkers=32, num_rungs=3, leg="broad", reference=2.0),
+            y=DATA,
+            warmup=32,
+            samples=8,
+            chains=2,
+            method=method,
+        )
+        for method in ("vectorized", "sequential")
+    ]
+    draws = [np.asarray(mcmc.get_samples(group_by_chain=True)["mu"]) for mcmc in both]
+    # the same keys make the same moves, up to the rounding of the two programs
+    np.testing.assert_allclose(draws[0][:, 0], draws[1][:, 0], atol=1e-2)
+
+
+@pytest.mark.slow
+def test_new_data_are_not_ignored(run):
+    kernel = AnnealedQDE(conjugate, num_walkers=64)
+    for y in (DATA, DATA - 6):
+        mcmc = run(kernel, y=y, warmup=64, samples=400, chains=2)
+        value, error = log_evidence(mcmc)
+        assert abs(value - conjugate_log_evidence(np.asarray(y))) < 5 * error + 1e-3
+
+
+@pytest.mark.slow
+def test_r_hat_tells_of_chains_that_no_ladder_joins(run):
+    """Two rungs without overlap and few walkers: chains stay where they began."""
+
+    def far_wells(x):
+        return -jnp.logaddexp(-0.5 * jnp.sum((x - 6) ** 2), -0.5 * jnp.sum((x + 6) ** 2))
+
+    kernel = AnnealedQDE(potential_fn=far_wells, reference=3.0, num_walkers=16, num_rungs=2, leg="broad")
+    mcmc = run(kernel, warmup=40, samples=100, chains=4, key=2, init_params=jnp.ones((4, 8)))
+    assert np.max(split_gelman_rubin(np.asarray(mcmc.get_samples(group_by_chain=True)))) > 1.1
+    report = evidence_report(mcmc)
+    assert not report.standard_error < 0.2
+
+
+def test_bayes_factors_have_their_errors():
+    table = compare_evidence({"a": (-3.0, 0.1), "b": (-1.0, 0.2)})
+    assert [row["model"] for row in table] == ["b", "a"]
+    np.testing.assert_allclose(table[1]["log_bayes_factor"], -2.0)
+    np.testing.assert_allclose(table[1]["log_bayes_factor_error"], np.hypot(0.1, 0.2))
+    np.testing.assert_allclose(table[0]["probability"], 1 / (1 + np.exp(-2.0)))
+    with pytest.raises(ValueError, match="nothing to compare"):
+        compare_evidence({})
+    with pytest.raises(ValueError, match="not finite"):
+        compare_evidence({"a": (np.nan, 0.1)})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reference": np.inf}, "improper reference"),
+        ({"reference": (0.0, -1.0)}, "positive finite"),
+        ({"num_rungs": 1}, "at least 2"),
+        ({"path": "quantum"}, "expected one of"),
+        ({"path": "diffusion", "leg": "fitted"}, "leg='broad'"),
+        ({"leg": "third"}, "expected one of"),
+        ({"target_accept_prob": 1.5}, "between 0 and 1"),
+        ({"num_walkers": 3}, "at least 16"),
+    ],
+)
+def test_bad_settings_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        AnnealedQDE(potential_fn=double_well, **options)
+
+
+def test_bad_runs_are_refused(run):
+    kernel = AnnealedQDE(potential_fn=double_well, num_walkers=16)
+    with pytest.raises(ValueError, match="at least 32"):
+        run(kernel, warmup=0, samples=10, init_params={"x": jnp.ones((4, 2))})
+    with pytest.raises(ValueError, match="init_params"):
+        run(kernel, samples=10)
+    nowhere = AnnealedQDE(potential_fn=lambda x: jnp.where(x[0] > 1e3, 0.0, jnp.inf), num_walkers=16)
+    with pytest.raises(ValueError, match="not finite"):
+        run(nowhere, samples=10, init_params=jnp.ones((4, 1)))
+    with pytest.raises(RuntimeError, match="No walker"):
+        run(nowhere, samples=10, init_params=jnp.full((4, 1), 2e3))
+    with pytest.raises(ValueError, match="AnnealedQDE"):
+        log_evidence("no run")
+
+    def improper():
+        numpyro.sample("x", dist.ImproperUniform(dist.constraints.real, (), ()))
+        numpyro.sample("y", dist.Normal(0, 1), obs=0.0)
+
+    with pytest.raises(ValueError, match="reference="):
+        run(AnnealedQDE(improper, num_walkers=16), samples=10)
+
+
+@pytest.mark.slow
+def test_half_of_the_walkers_without_density_do_no_harm(run):
+    def half(x):
+        return jnp.where(x[0] > 0, 0.5 * jnp.sum(x**2), jnp.inf)
+
+    mcmc = run(
+        AnnealedQDE(potential_fn=half, reference=2.0, num_walkers=64),
+        samples=1500,
+        init_params=jnp.ones((4, 1)),
+    )
+    value, error = log_evidence(mcmc)
+    assert error < 0.05
+    assert abs(value - 0.5 * np.log(np.pi / 2)) < 4 * error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "path", ["diffusion", PathIntegralPath(slices=3)], ids=["diffusion", "path-integral"]
+)
+def test_every_path_ends_in_the_same_posterior(run, path, assert_expectation):
+    kernel = AnnealedQDE(potential_fn=double_well, reference=3.0, num_walkers=128, path=path, leg="broad")
+    start = {"x": jnp.ones((4, 2))}
+    mcmc = run(kernel, warmup=200, samples=2000, init_params=start)
+    left = np.asarray(mcmc.get_samples(group_by_chain=True)["x"][..., 0] < 0, float)
+    assert left.shape == (4, 2000)
+    assert_expectation(left, LEFT, standard_errors=4)
+    value, error = log_evidence(mcmc)
+    assert error < 0.15
+    assert abs(value - LOG_Z) < 4 * error
+    # Every slice of a ring is an evaluation.
+    slices = getattr(path, "slices", 1)
+    assert np.all(np.asarray(mcmc.get_extra_fields()["num_evals"]) % slices == 0)
+
+
+@pytest.mark.slow
+def test_what_one_population_lost_is_in_the_reference_of_all(run):
+    """Eight wells side by side: small populations lose some, all of them together hardly any."""
+
+    def wells(x):
+        return jnp.sum(x**4 - 6 * x**2 - x / 2)
+
+    kernel = AnnealedQDE(potential_fn=wells, reference=3.0, num_walkers=64)
+    mcmc = run(kernel, warmup=200, samples=1500, init_params=jnp.ones((4, 8)))
+    assert set(np.asarray(ladder_of(mcmc).components)) == {PRODUCT}
+    value, error = log_evidence(mcmc)
+    truth = 8 * (LOG_Z - 0.5 * np.log(2 * np.pi))
+    assert error < 0.2
+    assert abs(value - truth) < 4 * error

@@ -1,0 +1,58 @@
+"""Walkers on their own: weighted draws, evidence with an error, bad input."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from qdesampler.infer.annealed.walkers import anneal_walkers
+
+LOG_Z, LEFT = 10.293479707, 0.155692903  # of the double well, by quadrature
+
+
+def double_well(z):
+    x, y = z["x"]
+    return x**4 - 6 * x**2 - x / 2 + y**2 / 2
+
+
+@pytest.fixture(scope="module")
+def found():
+    return anneal_walkers(
+        potential_fn=double_well,
+        key=jax.random.key(0),
+        init_params={"x": jnp.ones(2)},
+        reference=3.0,
+        num_walkers=256,
+        num_populations=12,
+    )
+
+
+def test_walkers_have_the_masses_and_the_evidence(found):
+    value, error = found.log_evidence
+    assert error < 0.05
+    assert abs(value - LOG_Z) < 4 * error
+    weights = np.exp(found.log_weights)
+    np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-4)
+    left = np.sum(weights * (found.samples["x"][..., 0] < 0), axis=1)
+    assert abs(left.mean() - LEFT) < 4 * left.std(ddof=1) / np.sqrt(left.size)
+    assert np.all(found.effective_sample_sizes > 200)
+    assert found.num_evals > 12 * 256
+
+
+def test_equally_weighted_draws_have_the_masses(found):
+    draws = found.draw(jax.random.key(1), 4000)["x"]
+    assert draws.shape == (4000, 2)
+    assert abs(float(jnp.mean(draws[:, 0] < 0)) - LEFT) < 0.05
+    with pytest.raises(ValueError, match="at least 1"):
+        found.draw(jax.random.key(1), 0)
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(ValueError, match="at least 2"):
+        anneal_walkers(potential_fn=double_well, key=jax.random.key(0), num_populations=1)
+    with pytest.raises(ValueError, match="init_params"):
+        anneal_walkers(potential_fn=double_well, key=jax.random.key(0))
+    with pytest.raises(ValueError, match="improper reference"):
+        anneal_walkers(
+            potential_fn=double_well, key=jax.random.key(0), init_params={"x": jnp.ones(2)}, reference=0.0
+        )

@@ -1,0 +1,126 @@
+"""The bill is honest: `num_evals` against a count of what is computed, and how often a model is traced."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro.infer import MCMC
+
+from qdesampler.infer.qde.kernel import QDE
+
+
+class Counter:
+    """Counts executions inside compiled programs, one for each mapped chain."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, x):
+        jax.debug.callback(self._count, jnp.sum(x))
+        return x
+
+    def _count(self, _):
+        self.calls += 1
+
+    @property
+    def total(self):
+        jax.effects_barrier()
+        return self.calls
+
+
+class CountedNormal(dist.Normal):
+    counter: Counter
+
+    def log_prob(self, value):
+        return super().log_prob(self.counter(value))
+
+
+def bill(mcmc):
+    return int(np.sum(mcmc.last_state.warmup_evals) + np.sum(mcmc.get_extra_fields()["num_evals"]))
+
+
+OPTIONS = {
+    "leapfrog": {},
+    "two stages": {"integrator": "mn2"},
+    "isokinetic": {"dynamics": "isokinetic"},
+    "forward mode": {"forward_mode_differentiation": True},
+    "heuristic": {"find_heuristic_step_size": True},
+}
+
+
+@pytest.mark.parametrize(("chains", "options"), [*((1, name) for name in OPTIONS), (3, "leapfrog")])
+def test_evaluations_of_a_potential_are_counted_one_by_one(run, options, chains):
+    counter = Counter()
+
+    def potential(z):
+        return 0.5 * jnp.sum(counter(z) ** 2)
+
+    kernel = QDE(potential_fn=potential, dense_mass=False, **OPTIONS[options])
+    start = jnp.ones(3) if chains == 1 else jnp.ones((chains, 3))
+    mcmc = run(kernel, warmup=70, samples=30, chains=chains, init_params=start)
+    evals = mcmc.get_extra_fields(group_by_chain=True)["num_evals"]
+    assert evals.min() >= 1
+    assert counter.total == bill(mcmc) > 100 * chains
+    # vectorized chains walk in lockstep: what one pays, all pay
+    assert np.all(evals == evals[:1])
+
+
+def test_chains_mapped_by_vmap_pay_for_their_own_steps_only(run):
+    mcmc = run(
+        QDE(potential_fn=lambda z: 0.5 * z @ z, dense_mass=False, trajectory_length=1.7),
+        warmup=30,
+        samples=40,
+        chains=2,
+        method=jax.vmap,
+        init_params=jnp.ones((2, 3)),
+    )
+    evals = mcmc.get_extra_fields(group_by_chain=True)["num_evals"]
+    assert not np.array_equal(evals[0], evals[1])
+
+
+@pytest.mark.parametrize("chains", [pytest.param(1, marks=pytest.mark.slow), 3])
+def test_evaluations_of_a_model_are_counted_with_its_start(run, chains):
+    counter = CountedNormal.counter = Counter()
+
+    def model():
+        numpyro.sample("scale", dist.HalfNormal(1.0))
+        numpyro.sample("x", CountedNormal(0.0, 1.0))
+        numpyro.deterministic("replayed", jnp.array(1.0))
+
+    mcmc = run(QDE(model, dense_mass=False), warmup=30, samples=20, chains=chains)
+    assert counter.total == bill(mcmc)
+    given = {"scale": jnp.zeros(chains), "x": jnp.zeros(chains)}
+    given = given if chains > 1 else jax.tree.map(lambda x: x[0], given)
+    before = counter.total
+    mcmc = run(QDE(model, dense_mass=False), warmup=30, samples=20, chains=chains, init_params=given)
+    assert counter.total - before == bill(mcmc)
+
+
+@pytest.mark.parametrize("chains", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize(("deterministic", "most"), [(False, 3), (True, 5)])
+def test_a_model_is_traced_a_few_times_only(run, chains, deterministic, most):
+    traces = []
+
+    def model(y):
+        traces.append(0)
+        x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+        if deterministic:
+            numpyro.deterministic("twice", 2 * x)
+        numpyro.sample("obs", dist.Normal(x, 1.0), obs=y)
+
+    mcmc = MCMC(
+        QDE(model, dense_mass=False),
+        num_warmup=10,
+        num_samples=10,
+        num_chains=chains,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    mcmc.warmup(jax.random.key(0), 1.0)
+    assert len(traces) <= most
+    warm = len(traces)
+    mcmc.run(jax.random.key(1), 1.0)
+    # NumPyro compiles its loop anew; the start is not looked for again
+    assert len(traces) - warm <= most - 2

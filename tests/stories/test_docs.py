@@ -1,0 +1,158 @@
+"""The documentation is true: its code runs, its commands exist, its links lead somewhere, it builds."""
+
+import io
+import json
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace, patch_docutils
+
+import qdesampler
+from qdesampler.cli import parser
+from qdesampler.infer import load_model
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+LOCAL_TOOLS = ("git", "cd", "pip")  # not ours to check
+
+
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The bodies of the fenced blocks in `language`."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def wrong_commands(text: str, targets: set[str]) -> list[str]:
+    """Commands of the shell blocks that nobody would understand."""
+    wrong = []
+    for line in (line for block in blocks(text, "sh") for line in block.splitlines()):
+        for command in re.split(r"&&|;", line.split("#")[0]):
+            words = shlex.split(command)
+            if not words or words[0] in LOCAL_TOOLS:
+                continue
+            if words[0] == "make":
+                known = set(words[1:]) <= targets
+            elif words[:2] == ["python", "-m"]:
+                known = (ROOT / words[2].replace(".", "/")).is_dir() or (
+                    ROOT / f"{words[2].replace('.', '/')}.py"
+                ).is_file()
+            elif words[0] == "python":
+                known = (ROOT / words[1]).is_file()
+            elif words[0] == "qdesampler":
+                try:
+                    parser().parse_args(words[1:])
+                    known = True
+                except SystemExit:
+                    known = False
+            else:
+                known = False
+            if not known:
+                wrong.append(command.strip())
+    return wrong
+
+
+def broken_links(path: Path) -> list[str]:
+    """Files that a page links to, or names in backquotes, which are not there."""
+    text = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    links = [
+        path.parent / name for name in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if not name.startswith("http")
+    ]
+    quoted = [
+        ROOT / name for name in re.findall(r"`((?:qdesampler|models|examples|tests)/[\w./-]*[\w/])`", text)
+    ]
+    return [str(target) for target in links + quoted if not target.exists()]
+
+
+TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    "page", [path for path in PAGES if "```python" in path.read_text()], ids=lambda p: p.stem
+)
+def test_the_code_runs_in_order(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace: dict = {"__name__": page.stem}
+    for i, code in enumerate(blocks(page.read_text(encoding="utf-8"), "python")):
+        exec(compile(code, f"{page.name}, block {i + 1}", "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda p: p.stem)
+def test_commands_and_links_exist(page):
+    assert wrong_commands(page.read_text(encoding="utf-8"), TARGETS) == []
+    assert broken_links(page) == []
+
+
+def test_the_checkers_see_what_they_should(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "```sh\nmake nonsense && make test\nqdesampler fly\nrm x\n```\n[a](b.md) `models/none` [w](https://x.y)"
+    )
+    assert wrong_commands(page.read_text(), {"test"}) == ["make nonsense", "qdesampler fly", "rm x"]
+    assert broken_links(page) == [str(tmp_path / "b.md"), str(ROOT / "models/none")]
+
+
+def test_the_model_to_copy_is_a_model_with_a_true_reference(tmp_path):
+    text = (DOCS / "contribute.md").read_text(encoding="utf-8")
+    folder = tmp_path / "coins"
+    folder.mkdir()
+    (folder / "model.py").write_text(blocks(text, "python")[-1])
+    data, reference = blocks(text, "json")
+    (folder / "data.json").write_text(data)
+    (folder / "reference.json").write_text(reference)
+    case = load_model(folder)
+    assert case.data == {"tosses": 10, "heads": 7}
+    x = np.random.default_rng(0).beta(9, 5, 400_000)
+    known = json.loads(reference)["parameters"]["rate"]
+    for name, value in (
+        ("mean", x.mean()),
+        ("sd", x.std()),
+        ("mean_sq", (x**2).mean()),
+        ("sd_sq", (x**2).std()),
+    ):
+        assert known[name] == pytest.approx(value, abs=1.5e-3), name
+
+
+def test_the_figure_and_the_table_of_the_readme_are_the_measured_page_s(tmp_path):
+    script = runpy.run_path(str(DOCS / "evaluations.py"))
+    counts = script["evaluations"]()
+    assert len(counts) == 14
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for peer, label in (("NUTS", "NUTS / QDE"), ("nutpie, low-rank", "nutpie / QDE")):
+        (row_shown,) = re.findall(rf"^\| {label} \|(.*)\|$", readme, re.MULTILINE)
+        cells = row_shown.split("|")
+        shown = sorted(float(cell) for cell in cells if "failed" not in cell)
+        known = sorted(row[peer][0] / row["QDE"][0] for row in counts.values() if peer in row)
+        np.testing.assert_allclose(shown, known, rtol=0.05)  # two digits; QDE's counts are rounded
+    script["draw"](tmp_path / "figure.png")
+    made, kept = imread(tmp_path / "figure.png"), imread(DOCS / "evaluations.png")
+    assert made.shape == kept.shape
+    assert made[..., :3].std() > 0.05
+
+
+def test_the_citation_names_this_version():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {qdesampler.__version__}\n" in text
+    assert f"version = {{{qdesampler.__version__}}}" in (DOCS / "cite.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::PendingDeprecationWarning")
+def test_every_public_name_is_documented_and_nothing_is_warned_about(tmp_path):
+    """`make docs` without the writing of pages."""
+    warned = io.StringIO()
+    with patch_docutils(str(DOCS)), docutils_namespace():
+        app = Sphinx(DOCS, DOCS, tmp_path, tmp_path, "dummy", status=None, warning=warned)
+        app.build()
+        described = set(app.env.domaindata["py"]["objects"])
+    assert warned.getvalue() == ""
+    faces = {name: getattr(qdesampler, name).__module__.split(".")[1] for name in qdesampler.__all__}
+    assert [name for name, room in faces.items() if f"qdesampler.{room}.{name}" not in described] == []
+    assert len(described) > 3 * len(faces)
