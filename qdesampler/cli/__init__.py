@@ -12,7 +12,6 @@ from typing import Any, NoReturn
 
 import jax
 
-from qdesampler.bench.peers.numpyro import CountedNUTS
 from qdesampler.cli.common import (
     BAD_INPUT,
     BAD_VERDICT,
@@ -55,6 +54,7 @@ from qdesampler.infer import (
     list_models,
     load_model,
 )
+from qdesampler.infer.counted_nuts import CountedNUTS
 
 MAX_ERROR = 5.0  # standard errors between draws and reference values
 

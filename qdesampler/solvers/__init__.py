@@ -6,11 +6,11 @@ from qdesampler.solvers.dmc.solver import PopulationError, Walkers, WalkersWarni
 from qdesampler.solvers.flow.solver import FlowTrial, FlowTrialWarning
 from qdesampler.solvers.flow.wavefunction import FlowWavefunction
 from qdesampler.solvers.gaussian.solver import GaussianTrial, GaussianTrialWarning
-from qdesampler.solvers.gaussian.wavefunction import GaussianWavefunction, NoGroundStateError
+from qdesampler.solvers.gaussian.wavefunction import GaussianWavefunction
 from qdesampler.solvers.grid.imaginary_time import ImaginaryTimeTrajectory, propagate
 from qdesampler.solvers.grid.real_time import RealTimeTrajectory, propagate_real_time
 from qdesampler.solvers.grid.spectral import GridWarning, SpectralGrid
-from qdesampler.solvers.protocol import GroundState, Solver, Wavefunction, ground_state
+from qdesampler.solvers.protocol import GroundState, NoGroundStateError, Solver, Wavefunction, ground_state
 
 __all__ = [
     "AnnealedMinimum",

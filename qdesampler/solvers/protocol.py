@@ -189,3 +189,7 @@ def ground_state(hamiltonian: Hamiltonian, solver: Solver, *, key: jax.Array | N
             "and bounded below where the state lives."
         )
     return state
+
+
+class NoGroundStateError(ValueError):
+    """No normalisable ground state was found; the message says what was seen and what to do."""

@@ -11,9 +11,10 @@ import pytest
 from qdesampler.bench.harness.record import Settings
 from qdesampler.bench.harness.timing import compile_time, union_length
 from qdesampler.bench.measurement import Quality, measure, quality, verdict
-from qdesampler.bench.peers.numpyro import CountedNUTS, numpyro_runner
+from qdesampler.bench.peers.numpyro import numpyro_runner
 from qdesampler.bench.targets.closed_form import standard_gaussian
 from qdesampler.infer import QDE
+from qdesampler.infer.counted_nuts import CountedNUTS
 
 SETTINGS = Settings(chains=2, warmup=150, draws=200)
 

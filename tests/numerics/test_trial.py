@@ -8,17 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from qdesampler.numerics.importance_weights import independence_time, tempered_weights
 from qdesampler.numerics.metric import Metric, dense_matrix, fit_metric, identity_metric
-from qdesampler.numerics.trial import (
-    TAIL,
-    draw_trial,
-    fit_centre,
-    fit_shape,
-    gaussian_trial,
-    independence_time,
-    log_trial,
-    tempered_weights,
-)
+from qdesampler.numerics.trial import TAIL, draw_trial, fit_centre, fit_shape, gaussian_trial, log_trial
 
 
 def shaped_trial(guard=0.1):

@@ -11,18 +11,19 @@ from numpyro.infer import NUTS
 
 from qdesampler.bench.peers.blackjax import _blackjax
 from qdesampler.bench.targets.evidence import EvidenceTarget
-from qdesampler.diagnostics.checks.ladder import ladder_findings, ladder_summary
+from qdesampler.diagnostics.checks.ladder import ladder_findings
+from qdesampler.diagnostics.statistics.ladder import ladder_summary
 from qdesampler.driver.mcmc import MCMC
 from qdesampler.infer.annealed.evidence import evidence_report
 from qdesampler.infer.annealed.kernel import AnnealedQDE
 from qdesampler.infer.annealed.walkers import anneal_walkers
 from qdesampler.kernels.mcmc.dual_averaging import start_averaging
 from qdesampler.kernels.paths.path import GeometricPath
+from qdesampler.kernels.paths.replica import place
 from qdesampler.kernels.references import reference as references
 from qdesampler.kernels.tempering.evidence_sums import empty_sums
 from qdesampler.kernels.tempering.ladder import Ladder, ladder_step
 from qdesampler.kernels.tempering.schedule import rungs_for
-from qdesampler.kernels.tempering.swaps import place
 from qdesampler.numerics.metric import identity_metric
 
 __all__ = ["METHODS", "Result", "Sizes"]

@@ -2,7 +2,8 @@
 
 Each says how its moments are known. "Closed form" moments come with the target; the others are stored under
 `truth_data/` by `python -m qdesampler.bench.targets.make_truths`, from long runs of NUTS, with the settings
-of the run. Data that a target needs are made from a fixed key, except the German credit data of `models/german_credit`.
+of the run. Data that a target needs are made from a fixed key, except the German credit data of
+`models/german_credit`.
 """
 
 import hashlib

@@ -1,13 +1,14 @@
 """Does the ladder join reference and posterior? Numbers and findings of an AnnealedQDE run."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from qdesampler.diagnostics.checks.finding import Finding
-from qdesampler.infer.annealed.evidence import evidence_report, ladder_of
+from qdesampler.diagnostics.statistics.ladder import LadderSummary, ladder_summary
+from qdesampler.infer.annealed.evidence import evidence_report
 
-__all__ = ["LadderSummary", "ladder_findings", "ladder_summary"]
+__all__ = ["ladder_findings"]
 
 FEW_ROUND_TRIPS = 5.0  # a chain: fewer leave the masses of modes to chance
 LEAST_SWAP = 0.05  # acceptance of a pair below which the ladder is as good as cut
@@ -15,81 +16,6 @@ PEAK = 20.0  # specific heat of a rung over the median of all that counts as a p
 SIGMAS = 3.0
 _WIDE_SANDWICH = 0.5  # nats by which a sandwich may be wide without a word
 _HIDDEN, _LARGE = 0.02, 0.2  # mass of an overlooked mode: left out of the reference, or part of it
-
-
-class LadderSummary(NamedTuple):
-    """Numbers of a ladder, over the kept iterations; arrays have the chains on the leading axis.
-
-    Attributes:
-        fractions: of the path at each rung, shape `(chains, rungs)`.
-        swap_rates: mean acceptance of each pair, shape `(chains, rungs - 1)`.
-        barrier: sum of the rejection rates, shape `(chains,)`.
-        round_trips: from the reference to the posterior and back, shape `(chains,)`.
-        expected_round_trips: what the swap rates promise where local moves forget, shape `(chains,)`.
-        flow: share of replicas on each rung that came from the reference, from 1 down to 0,
-            shape `(chains, rungs)`.
-        specific_heat: variance of the work from the rung below over the squared step, at each rung above the
-            reference, shape `(chains, rungs - 1)`.
-        step_sizes: shape `(chains, rungs)`.
-        num_steps: of a trajectory, shape `(chains,)`.
-        move_every: iterations from one trajectory to the next, shape `(chains,)`.
-        components: Gaussians of the fitted reference, 0 for the broad one, -1 for a product of mixtures on
-            the axes, -2 for an autoregressive Gaussian, shape `(chains,)`.
-        hidden_share: mass of modes that descents found and walkers had not, shape `(chains,)`.
-        iterations: kept, of a chain.
-    """
-
-    fractions: np.ndarray
-    swap_rates: np.ndarray
-    barrier: np.ndarray
-    round_trips: np.ndarray
-    expected_round_trips: np.ndarray
-    flow: np.ndarray
-    specific_heat: np.ndarray
-    step_sizes: np.ndarray
-    num_steps: np.ndarray
-    move_every: np.ndarray
-    components: np.ndarray
-    hidden_share: np.ndarray
-    iterations: int
-
-
-def ladder_summary(run: Any) -> LadderSummary:
-    """Barrier, round trips, swap rates, flow and specific heat of a run.
-
-    Args:
-        run: a `numpyro.infer.MCMC` with AnnealedQDE after `run`, or its last state.
-
-    Raises:
-        ValueError: another kernel, or nothing was kept.
-    """
-    ladder = ladder_of(run)
-    kept = ladder.kept
-    counts = kept.counts.sum(axis=1).astype(float)
-    if counts.min() < 1:
-        raise ValueError("No iteration was kept: run the sampler first, with mcmc.run(key, ...).")
-    rejections = kept.rejections / counts[:, None]
-    mean, square = kept.work[:, 0] / counts[:, None], kept.work[:, 1] / counts[:, None]
-    steps = np.diff(ladder.fractions.astype(float), axis=1)
-    heat = np.maximum(square - mean**2, 0) / np.maximum(steps, 1e-12) ** 2
-    odds = np.sum(rejections / np.maximum(1 - rejections, 1e-6), axis=1)
-    settled = np.maximum(kept.settled, 1)
-    return LadderSummary(
-        fractions=ladder.fractions,
-        swap_rates=1 - rejections,
-        barrier=rejections.sum(axis=1),
-        round_trips=kept.round_trips,
-        # A pair has its turn in every second iteration, but where there is one pair only in each.
-        expected_round_trips=counts / (2 + 2 * odds) * (2 if rejections.shape[1] == 1 else 1),
-        flow=kept.upward / settled,
-        specific_heat=heat,
-        step_sizes=ladder.step_sizes,
-        num_steps=ladder.num_steps,
-        move_every=ladder.move_every,
-        components=ladder.components,
-        hidden_share=ladder.hidden_share,
-        iterations=int(counts.min()),
-    )
 
 
 def ladder_findings(run: Any) -> list[Finding]:

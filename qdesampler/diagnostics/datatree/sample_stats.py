@@ -53,9 +53,9 @@ def evaluations(mcmc: Any, stats: Mapping[str, np.ndarray]) -> dict[str, int]:
 def solve_facts(mcmc: Any) -> dict[str, str | int | float]:
     """What came of QDE's imaginary-time solve; empty for other kernels.
 
-    `solve_outcome` in words (`qdesampler.kernels.adaptation.imaginary_time`; the worst where chains solved for
-    themselves), `solve_acceptance` of the trial as an independence proposal, `solve_outliers`, the chains whose descent
-    ended outside the trial, and `global_share`, the part of the draws that are global moves.
+    `solve_outcome` in words (`qdesampler.kernels.adaptation.imaginary_time`; the worst where chains solved
+    for themselves), `solve_acceptance` of the trial as an independence proposal, `solve_outliers`, the chains
+    whose descent ended outside the trial, and `global_share`, the part of the draws that are global moves.
     """
     shared = getattr(getattr(mcmc.last_state, "adapt_state", None), "shared", None)
     solve = getattr(shared, "solve", None)

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from qdesampler.diagnostics.checks.ladder import ladder_summary
+from qdesampler.diagnostics.statistics.ladder import ladder_summary
 from qdesampler.infer.annealed.evidence import evidence_report
 
 __all__ = ["plot_ladder"]

@@ -22,10 +22,10 @@ from matplotlib.figure import Figure
 
 from qdesampler.diagnostics.checks.diagnose import MIN_DRAWS
 from qdesampler.diagnostics.datatree.dims import SAMPLE_DIMS
+from qdesampler.diagnostics.files import write_atomically
 from qdesampler.diagnostics.plots.gain import plot_zero_variance
 from qdesampler.diagnostics.plots.ladder import plot_ladder
 from qdesampler.diagnostics.plots.physics import plot_trial
-from qdesampler.diagnostics.reporting.files import write_atomically
 from qdesampler.diagnostics.statistics.summary import as_tree, blocks, posterior_dataset, scalars, summary
 from qdesampler.infer.annealed.kernel import AnnealedQDE
 

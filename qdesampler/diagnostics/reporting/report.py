@@ -10,8 +10,8 @@ import xarray as xr
 
 from qdesampler.diagnostics.checks.diagnose import diagnose
 from qdesampler.diagnostics.checks.finding import Finding
+from qdesampler.diagnostics.files import write_atomically
 from qdesampler.diagnostics.plots.posterior import Plot, draw_plots
-from qdesampler.diagnostics.reporting.files import write_atomically
 from qdesampler.diagnostics.reporting.page import (
     checks_table,
     facts_list,

@@ -9,7 +9,7 @@ from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from numpyro.infer.initialization import init_to_uniform
 
-from qdesampler.infer.annealed.broad_reference import DEFAULT_SCALE, broad_gaussian, prior_moments
+from qdesampler.infer.annealed.broad_reference import DEFAULT_SCALE, broad_gaussian
 from qdesampler.infer.annealed.population import (
     Start,
     agree,
@@ -22,15 +22,18 @@ from qdesampler.infer.annealed.search import search
 from qdesampler.infer.annealed.state import AnnealedAdaptState, AnnealedState
 from qdesampler.infer.model.arguments import Arguments
 from qdesampler.infer.model.compiled_programs import KeptPrograms
+from qdesampler.infer.model.evaluation import is_batched
 from qdesampler.infer.model.kernel_base import TargetKernel
-from qdesampler.infer.model.target import Target, is_batched
-from qdesampler.kernels.paths.path import DiffusionPath, Evaluate, TemperingPath
+from qdesampler.infer.model.prior import prior_moments
+from qdesampler.infer.model.target import Target
+from qdesampler.kernels.paths.path import DiffusionPath, TemperingPath
+from qdesampler.kernels.paths.replica import place
 from qdesampler.kernels.references.reference import broad
 from qdesampler.kernels.smc.persistent_sampling import WalkerSettings
 from qdesampler.kernels.smc.reference_fit import room_for, with_reference
 from qdesampler.kernels.tempering.ladder import SHORTEST_WARMUP, ladder_step, start_ladder
 from qdesampler.kernels.tempering.schedule import equal_shares
-from qdesampler.kernels.tempering.swaps import place
+from qdesampler.numerics.types import ValueAndScore
 
 __all__ = ["AnnealedQDE"]
 
@@ -303,7 +306,7 @@ class AnnealedQDE(TargetKernel):
 
     # ---- parts ---------------------------------------------------------------------------------------------
 
-    def _evaluation(self, unravel, model_args, model_kwargs) -> Evaluate:
+    def _evaluation(self, unravel, model_args, model_kwargs) -> ValueAndScore:
         potential = self._target.potential(model_args, model_kwargs)
         return flat_evaluation(potential, unravel, self._target.forward_mode)
 

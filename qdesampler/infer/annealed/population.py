@@ -9,8 +9,8 @@ import numpy as np
 from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 
-from qdesampler.infer.model.target import value_and_gradient
-from qdesampler.kernels.paths.path import Evaluate, TemperingPath
+from qdesampler.infer.model.evaluation import value_and_gradient
+from qdesampler.kernels.paths.path import TemperingPath
 from qdesampler.kernels.paths.path_integral import PATHS
 from qdesampler.kernels.references.reference import Reference
 from qdesampler.kernels.smc.persistent_sampling import Walkers, WalkerSettings, run_walkers
@@ -21,6 +21,7 @@ from qdesampler.kernels.tempering.schedule import (
     probe_fractions,
     rungs_for,
 )
+from qdesampler.numerics.types import ValueAndScore
 
 __all__ = [
     "Start",
@@ -72,7 +73,7 @@ class Start(NamedTuple):
 
 def walk(
     keys: jax.Array,
-    evaluate: Evaluate,
+    evaluate: ValueAndScore,
     begin: Reference,
     wide: Reference,
     path: TemperingPath,
@@ -168,7 +169,7 @@ def path_named(path: str | TemperingPath) -> TemperingPath:
     return path
 
 
-def flat_evaluation(potential: Callable, unravel: Callable, forward_mode: bool = False) -> Evaluate:
+def flat_evaluation(potential: Callable, unravel: Callable, forward_mode: bool = False) -> ValueAndScore:
     """`x -> (log p, grad log p)` over flat positions; NaN counts as no density."""
     evaluate = value_and_gradient(potential, forward_mode)
 

@@ -9,18 +9,15 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from numpyro.infer.initialization import init_to_uniform
 
-from qdesampler.infer.annealed.broad_reference import DEFAULT_SCALE, broad_gaussian, prior_moments
+from qdesampler.infer.annealed.broad_reference import DEFAULT_SCALE, broad_gaussian
 from qdesampler.infer.annealed.evidence import LogEvidence, error_of_populations
 from qdesampler.infer.annealed.population import check_arrival, flat_evaluation, path_named
+from qdesampler.infer.model.prior import prior_moments
 from qdesampler.infer.model.target import Target
 from qdesampler.kernels.paths.path import TemperingPath
 from qdesampler.kernels.references.reference import broad
-from qdesampler.kernels.smc.persistent_sampling import (
-    WalkerSettings,
-    resample,
-    run_walkers,
-    target_log_weights,
-)
+from qdesampler.kernels.smc.persistent_sampling import WalkerSettings, run_walkers, target_log_weights
+from qdesampler.numerics.importance_weights import resample
 from qdesampler.validation import check_key
 
 __all__ = ["AnnealedWalkers", "anneal_walkers"]

@@ -27,7 +27,7 @@ from qdesampler.infer.discrete.sites import SeenSites, see_sites
 from qdesampler.infer.discrete.start import find_start
 from qdesampler.infer.discrete.state import AnnealerAdaptState, AnnealerState, Bill
 from qdesampler.infer.discrete.surrogate import SURROGATES, learn
-from qdesampler.infer.model.target import is_batched
+from qdesampler.infer.model.evaluation import is_batched
 from qdesampler.kernels.discrete.outcomes import DiscreteState, LogDensity, finite_or_low
 from qdesampler.validation import as_positive_int
 

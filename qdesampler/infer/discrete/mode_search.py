@@ -24,7 +24,7 @@ from jax.flatten_util import ravel_pytree
 from numpyro.infer.initialization import init_to_uniform
 
 from qdesampler.backends import AnnealingBackend, IsingProblem, SimulatedAnnealing
-from qdesampler.infer.annealed.broad_reference import prior_moments
+from qdesampler.infer.model.prior import prior_moments
 from qdesampler.infer.model.target import Target
 from qdesampler.numerics.lbfgs import descend
 from qdesampler.validation import as_positive_int, as_positive_scalar, check_key

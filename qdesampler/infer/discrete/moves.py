@@ -27,7 +27,7 @@ from qdesampler.kernels.discrete.annealer_moves import (
     surrogate_move,
     symmetric_move,
 )
-from qdesampler.kernels.discrete.categorical import imaginary_time_states_move, permutation_move
+from qdesampler.kernels.discrete.categorical import imaginary_time_states_move
 from qdesampler.kernels.discrete.informed import imaginary_time_move
 from qdesampler.kernels.discrete.masks import (
     check_local_share,
@@ -37,6 +37,7 @@ from qdesampler.kernels.discrete.masks import (
     mask_move,
 )
 from qdesampler.kernels.discrete.outcomes import DiscreteInfo, DiscreteState, LogDensity, choose, require_law
+from qdesampler.kernels.discrete.permutations import permutation_move
 from qdesampler.validation import as_positive_int, as_positive_scalar
 
 __all__ = [

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from numpyro.infer.gibbs import conditioned, prototype_trace
 
 from qdesampler.infer.discrete.sites import DiscreteSites
-from qdesampler.infer.model.target import is_batched
+from qdesampler.infer.model.evaluation import is_batched
 from qdesampler.kernels.discrete.outcomes import finite_or_low
 from qdesampler.validation import is_traced
 

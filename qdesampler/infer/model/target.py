@@ -15,13 +15,13 @@ import numpy as np
 from jax.core import Tracer
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.util import ParamInfo, initialize_model
-from numpyro.util import is_prng_key
 
+from qdesampler.infer.model.evaluation import is_batched, value_and_gradient
 from qdesampler.infer.model.start_checks import check_plates, check_scalar, check_structure, finite_chains
 from qdesampler.infer.model.supports import depends_on_siblings, latent_sites
 from qdesampler.infer.model.traced_model import SeenModel
 
-__all__ = ["GROUND_STATE_SITE", "Start", "Target", "is_batched", "value_and_gradient"]
+__all__ = ["GROUND_STATE_SITE", "Start", "Target"]
 
 GROUND_STATE_SITE = "x"
 
@@ -33,37 +33,6 @@ class Start(NamedTuple):
     potential_energy: jax.Array
     gradient: Any
     num_evals: int
-
-
-def value_and_gradient(potential: Callable, forward_mode: bool) -> Callable:
-    """`z -> (U(z), grad U(z))`, by reverse or forward differentiation, traced once.
-
-    The energy has JAX's default float type whatever the model computes in; NaN counts as no density at all,
-    `U = inf`.
-    """
-
-    def as_default(energy):
-        energy = jnp.asarray(energy, jnp.result_type(float))
-        return jnp.where(jnp.isnan(energy), jnp.inf, energy)
-
-    def twice(z):
-        value = potential(z)
-        return value, value
-
-    def forward(z):
-        gradient, value = jax.jacfwd(twice, has_aux=True)(z)
-        return as_default(value), gradient
-
-    def reverse(z):
-        value, gradient = jax.value_and_grad(potential)(z)
-        return as_default(value), gradient
-
-    return forward if forward_mode else reverse
-
-
-def is_batched(rng_key: jax.Array) -> bool:
-    """Whether this is one key for each of several vectorized chains."""
-    return not is_prng_key(rng_key)
 
 
 class Target:

@@ -14,8 +14,9 @@ from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 
 from qdesampler.infer.model.centering import Centering
-from qdesampler.infer.model.target import value_and_gradient
-from qdesampler.kernels.mcmc.trajectory import TrajectoryState, ValueAndScore
+from qdesampler.infer.model.evaluation import value_and_gradient
+from qdesampler.kernels.mcmc.trajectory import TrajectoryState
+from qdesampler.numerics.types import ValueAndScore
 
 __all__ = ["MoveCoordinates"]
 

@@ -10,11 +10,18 @@ from jax.flatten_util import ravel_pytree
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.initialization import init_to_uniform
 
+from qdesampler.infer.model.evaluation import is_batched, value_and_gradient
 from qdesampler.infer.model.kernel_base import TargetKernel
-from qdesampler.infer.model.target import Target, is_batched, value_and_gradient
-from qdesampler.infer.nuts_arguments import check_nuts_arguments, most_steps
+from qdesampler.infer.model.target import Target
 from qdesampler.infer.qde.coordinates import MoveCoordinates
-from qdesampler.infer.qde.nuts_arguments import block_rank, correlated_blocks, initial_metric, position_size
+from qdesampler.infer.qde.nuts_arguments import (
+    block_rank,
+    check_nuts_arguments,
+    correlated_blocks,
+    initial_metric,
+    most_steps,
+    position_size,
+)
 from qdesampler.infer.qde.state import QDEAdaptState, QDEState
 from qdesampler.kernels.adaptation.imaginary_time import restarted
 from qdesampler.kernels.adaptation.state import AdaptationSettings, choose_move, start_adaptation

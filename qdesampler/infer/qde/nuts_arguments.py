@@ -1,4 +1,4 @@
-"""NUTS's `dense_mass` and `inverse_mass_matrix`, translated to index blocks and a first metric."""
+"""NUTS's arguments: checked, and `dense_mass` and `inverse_mass_matrix` translated to blocks and a metric."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,9 +9,40 @@ from jax.core import Tracer
 
 from qdesampler.numerics.metric import Metric, from_covariance, identity_metric
 
-__all__ = ["block_rank", "correlated_blocks", "initial_metric", "position_size"]
+__all__ = [
+    "block_rank",
+    "check_nuts_arguments",
+    "correlated_blocks",
+    "initial_metric",
+    "most_steps",
+    "position_size",
+]
 
 _DENSE_UP_TO, _RANK_BEYOND = 128, 64  # automatic metrics: dense, or this many directions
+
+
+def check_nuts_arguments(kinetic_fn: Any, target_accept_prob: Any) -> None:
+    """Refuse what has no meaning here (traced numbers pass).
+
+    Raises:
+        ValueError: a `kinetic_fn` is given, or the acceptance is not between 0 and 1.
+    """
+    if kinetic_fn is not None:
+        raise ValueError('QDE takes no `kinetic_fn`; choose dynamics="canonical" or "isokinetic" instead.')
+    if not isinstance(target_accept_prob, Tracer) and not 0 < target_accept_prob < 1:
+        raise ValueError(f"target_accept_prob is {target_accept_prob}; expected a number between 0 and 1.")
+
+
+def most_steps(max_tree_depth: int | tuple[int, int]) -> tuple[int, int]:
+    """Most steps of a trajectory, in warm-up and in sampling: `2**depth - 1`.
+
+    Raises:
+        ValueError: the depth is not an integer from 1 to 30, or a pair of such.
+    """
+    depths = max_tree_depth if isinstance(max_tree_depth, tuple) else (max_tree_depth, max_tree_depth)
+    if len(depths) != 2 or not all(isinstance(d, (int, np.integer)) and 1 <= d <= 30 for d in depths):
+        raise ValueError(f"max_tree_depth is {max_tree_depth}; expected 1 to 30, or a pair of such integers.")
+    return 2 ** int(depths[0]) - 1, 2 ** int(depths[1]) - 1
 
 
 def position_size(prototype: Any) -> int:

@@ -17,8 +17,9 @@ from qdesampler.kernels.adaptation.schedule import DESCEND, REFINE, ROUND
 from qdesampler.kernels.adaptation.state import POOLED_ROWS, Adaptation, AdaptationSettings, Coordinates
 from qdesampler.kernels.mcmc.dual_averaging import start_averaging
 from qdesampler.kernels.mcmc.mixture import Window
+from qdesampler.numerics.importance_weights import tempered_weights
 from qdesampler.numerics.metric import fisher_loss, fit_metric
-from qdesampler.numerics.trial import fit_centre, fit_shape, gaussian_trial, tempered_weights
+from qdesampler.numerics.trial import fit_centre, fit_shape, gaussian_trial
 
 __all__ = ["age", "gaussian_step", "pooled_rows", "recentre", "refit"]
 

@@ -4,8 +4,8 @@ r"""The imaginary-time solve inside a warm-up: from descents to a trial whose qu
    centre.
 2. *Rounds*: candidates are drawn from the trial, scored, and the trial takes one closed-form step of
    imaginary time (`qdesampler.numerics.trial`). The candidates move the chains as well. Before every step
-   they tell how well the trial that drew them does: its acceptance and autocorrelation time as an independence
-   proposal. That certificate decides: solved, middling, or hopeless.
+   they tell how well the trial that drew them does: its acceptance and autocorrelation time as an
+   independence proposal. That certificate decides: solved, middling, or hopeless.
 """
 
 from typing import Any, NamedTuple

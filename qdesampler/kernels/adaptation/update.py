@@ -1,8 +1,8 @@
 r"""Warm-up: the trial, step size, metric and trajectory length, pooled over all chains, then frozen.
 
-What is done when stands in a table (`qdesampler.kernels.adaptation.schedule`) that the state carries. Its last
-row says "frozen" and stands for every iteration after the warm-up, so that no kept draw can be adapted. All that is
-adapted depends on the past of all chains together; nothing depends on which chain asks.
+What is done when stands in a table (`qdesampler.kernels.adaptation.schedule`) that the state carries. Its
+last row says "frozen" and stands for every iteration after the warm-up, so that no kept draw can be adapted.
+All that is adapted depends on the past of all chains together; nothing depends on which chain asks.
 """
 
 import jax
@@ -52,9 +52,9 @@ from qdesampler.kernels.adaptation.trajectory_length import best_length, record_
 from qdesampler.kernels.mcmc.dual_averaging import start_averaging, update_averaging
 from qdesampler.kernels.mcmc.mixture import GLOBAL, LOCAL, Window
 from qdesampler.numerics.control_flow import update_if
+from qdesampler.numerics.importance_weights import independence_time
 from qdesampler.numerics.lbfgs import secants
 from qdesampler.numerics.metric import whiten
-from qdesampler.numerics.trial import independence_time
 
 __all__ = ["adapt"]
 

@@ -23,7 +23,6 @@ from qdesampler.kernels.mcmc.trajectory import (
     Path,
     Scheme,
     TrajectoryState,
-    ValueAndScore,
     after_evaluation,
     finish_path,
     next_position,
@@ -32,6 +31,7 @@ from qdesampler.kernels.mcmc.trajectory import (
 from qdesampler.numerics.lbfgs import Descent, advance, next_point
 from qdesampler.numerics.random_variates import signed_noise, to_normal, to_unit
 from qdesampler.numerics.trial import Trial, log_trial, noise_size, trial_point
+from qdesampler.numerics.types import ValueAndScore
 
 __all__ = ["DESCENT", "GLOBAL", "LOCAL", "MixtureInfo", "Window", "empty_window", "mixture_move"]
 

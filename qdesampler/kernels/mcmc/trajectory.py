@@ -25,6 +25,7 @@ from jax.typing import ArrayLike
 from qdesampler.kernels.mcmc.integrators import DYNAMICS, INTEGRATORS, Dynamics, Integrator
 from qdesampler.numerics.metric import Metric, identity_metric, to_position, to_whitened_gradient
 from qdesampler.numerics.random_variates import signed_noise, to_normal, to_unit
+from qdesampler.numerics.types import ValueAndScore
 
 __all__ = [
     "Path",
@@ -44,8 +45,6 @@ __all__ = [
 DIVERGENCE_THRESHOLD = (
     1000.0  # energy error above which a trajectory is called divergent, as in Stan and NumPyro
 )
-
-ValueAndScore = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
 
 
 class TrajectoryState(NamedTuple):

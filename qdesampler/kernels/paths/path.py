@@ -11,7 +11,6 @@ lower rung. The first feature is `log q`, the second `log p`. Along the geometri
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Protocol
 
 import jax
@@ -19,10 +18,9 @@ import jax.numpy as jnp
 
 from qdesampler.kernels.references import reference as references
 from qdesampler.kernels.references.reference import Reference
+from qdesampler.numerics.types import ValueAndScore
 
-__all__ = ["DiffusionPath", "Evaluate", "GeometricPath", "TemperingPath", "combine", "two_features", "work"]
-
-Evaluate = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+__all__ = ["DiffusionPath", "GeometricPath", "TemperingPath", "combine", "two_features", "work"]
 
 
 class TemperingPath(Protocol):
@@ -46,7 +44,7 @@ class TemperingPath(Protocol):
         ...
 
     def features(
-        self, position: jax.Array, evaluate: Evaluate, reference: Reference
+        self, position: jax.Array, evaluate: ValueAndScore, reference: Reference
     ) -> tuple[jax.Array, jax.Array]:
         """`phi(x)`, shape `(features,)`, and its gradients, one a row; `slices` evaluations."""
         ...
@@ -60,7 +58,7 @@ class TemperingPath(Protocol):
         ...
 
 
-def two_features(position: jax.Array, evaluate: Evaluate, reference: Reference) -> tuple:
+def two_features(position: jax.Array, evaluate: ValueAndScore, reference: Reference) -> tuple:
     """`(log q, log p)` and their gradients; NaN counts as no density."""
     log_target, target_score = evaluate(position)
     log_target = jnp.where(jnp.isnan(log_target), -jnp.inf, log_target)
@@ -80,7 +78,7 @@ class _PointPath:
         """From the reference."""
         return references.draw(reference, key)
 
-    def features(self, position: jax.Array, evaluate: Evaluate, reference: Reference) -> tuple:
+    def features(self, position: jax.Array, evaluate: ValueAndScore, reference: Reference) -> tuple:
         """See `two_features`."""
         return two_features(position, evaluate, reference)
 

@@ -19,9 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qdesampler.kernels.paths.path import DiffusionPath, Evaluate, GeometricPath
+from qdesampler.kernels.paths.path import DiffusionPath, GeometricPath
 from qdesampler.kernels.references import reference as references
 from qdesampler.kernels.references.reference import Reference
+from qdesampler.numerics.types import ValueAndScore
 
 __all__ = ["PATHS", "PathIntegralPath"]
 
@@ -71,7 +72,7 @@ class PathIntegralPath:
         ring = jax.random.normal(key_ring, ((self.slices - 1) * first.size,), first.dtype)
         return jnp.concatenate([first, ring / jnp.sqrt(self.loose)])
 
-    def features(self, position: jax.Array, evaluate: Evaluate, reference: Reference) -> tuple:
+    def features(self, position: jax.Array, evaluate: ValueAndScore, reference: Reference) -> tuple:
         """The five of `coefficients`, and their gradients; NaN counts as no density."""
         dim = reference.means.shape[1]
         first, ring = position[:dim], position[dim:]

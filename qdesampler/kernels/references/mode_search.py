@@ -10,10 +10,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from qdesampler.kernels.paths.path import Evaluate
 from qdesampler.kernels.references import reference as references
 from qdesampler.kernels.references.reference import Reference, lower_whitener
 from qdesampler.numerics.lbfgs import descend
+from qdesampler.numerics.types import ValueAndScore
 
 __all__ = ["PEAKS", "Descended", "descend_from", "starts_of_descents", "starts_where_thin"]
 
@@ -122,7 +122,7 @@ def descend_from(
     weights: jax.Array,
     log_z: jax.Array,
     spread: jax.Array,
-    evaluate: Evaluate,
+    evaluate: ValueAndScore,
 ) -> Descended:
     """Descend from every start and compare the ends with what walkers saw.
 

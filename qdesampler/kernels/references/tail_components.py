@@ -15,9 +15,9 @@ few standard deviations of the walkers.
 import jax
 import jax.numpy as jnp
 
-from qdesampler.kernels.paths.path import Evaluate
 from qdesampler.kernels.references import reference as references
 from qdesampler.kernels.references.reference import Reference
+from qdesampler.numerics.types import ValueAndScore
 
 __all__ = ["TAILS", "cover_tails"]
 
@@ -34,7 +34,7 @@ def cover_tails(
     draws: jax.Array,
     log_densities: jax.Array,
     log_z: jax.Array,
-    evaluate: Evaluate,
+    evaluate: ValueAndScore,
 ) -> tuple[Reference, jax.Array]:
     """Fill `TAILS` components of `reference` from `slot` on, the worst covered draw first.
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from qdesampler.kernels.paths.path import Evaluate, TemperingPath
+from qdesampler.kernels.paths.path import TemperingPath
 from qdesampler.kernels.references import reference as references
 from qdesampler.kernels.references.autoregressive import fit_autoregressive
 from qdesampler.kernels.references.mixture_fit import fit_mixture, fit_product
@@ -29,8 +29,10 @@ from qdesampler.kernels.references.reference import (
     broad,
 )
 from qdesampler.kernels.references.tail_components import TAILS, cover_tails
-from qdesampler.kernels.smc.persistent_sampling import Walkers, resample, target_log_weights
+from qdesampler.kernels.smc.persistent_sampling import Walkers, target_log_weights
+from qdesampler.numerics.importance_weights import resample
 from qdesampler.numerics.metric import dense_matrix, fit_metric, identity_metric
+from qdesampler.numerics.types import ValueAndScore
 
 __all__ = [
     "AUTOREGRESSIVE",
@@ -170,7 +172,7 @@ def _candidates(
 def fit_reference(
     key: jax.Array,
     walkers: Walkers,
-    evaluate: Evaluate,
+    evaluate: ValueAndScore,
     wide: Reference,
     path: TemperingPath,
     rich: bool = True,

@@ -12,20 +12,17 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from qdesampler.kernels.mcmc.dual_averaging import DualAveraging, start_averaging, update_averaging
-from qdesampler.kernels.paths.path import Evaluate, TemperingPath, combine
+from qdesampler.kernels.paths.path import TemperingPath, combine
+from qdesampler.kernels.paths.replica import Replica, at_rung
+from qdesampler.kernels.paths.rung_metric import choose_metric, steps_for
 from qdesampler.kernels.references.reference import Reference
-from qdesampler.kernels.smc.persistent_sampling import (
-    Walkers,
-    choose_metric,
-    log_weights,
-    resample,
-    steps_for,
-    target_log_weights,
-)
+from qdesampler.kernels.smc.persistent_sampling import Walkers, log_weights, target_log_weights
 from qdesampler.kernels.tempering.evidence_sums import KeptSums, add_iteration, empty_sums
 from qdesampler.kernels.tempering.schedule import equal_shares, log_normalisers_at
-from qdesampler.kernels.tempering.swaps import Replica, at_rung, sweep
+from qdesampler.kernels.tempering.swaps import sweep
+from qdesampler.numerics.importance_weights import resample
 from qdesampler.numerics.metric import Metric
+from qdesampler.numerics.types import ValueAndScore
 
 __all__ = ["Ladder", "LadderInfo", "SHORTEST_WARMUP", "ladder_step", "start_ladder"]
 
@@ -187,7 +184,7 @@ def start_ladder(
 def ladder_step(
     key: jax.Array,
     ladder: Ladder,
-    evaluate: Evaluate,
+    evaluate: ValueAndScore,
     path: TemperingPath,
     max_steps: int,
     target_accept_prob: float,

@@ -9,10 +9,12 @@ rungs make the most round trips for an evaluation.
 import jax
 import jax.numpy as jnp
 
-from qdesampler.kernels.paths.path import Evaluate, TemperingPath, combine, work
+from qdesampler.kernels.paths.path import TemperingPath, combine, work
+from qdesampler.kernels.paths.replica import place
 from qdesampler.kernels.references.reference import Reference
-from qdesampler.kernels.smc.persistent_sampling import Walkers, log_weights, resample, target_log_weights
-from qdesampler.kernels.tempering.swaps import place
+from qdesampler.kernels.smc.persistent_sampling import Walkers, log_weights, target_log_weights
+from qdesampler.numerics.importance_weights import resample
+from qdesampler.numerics.types import ValueAndScore
 
 __all__ = [
     "direct_acceptance",
@@ -66,7 +68,7 @@ def predicted_rejections(
 def direct_acceptance(
     key: jax.Array,
     walkers: Walkers,
-    evaluate: Evaluate,
+    evaluate: ValueAndScore,
     reference: Reference,
     path: TemperingPath,
     draws: int,

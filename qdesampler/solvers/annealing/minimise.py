@@ -6,8 +6,8 @@ The two loops of the quantum dynamic equation: at a large diffusion coefficient 
 
 is broad and feels the objective smoothed over its width; as `D` falls it gathers on the global minimum. The
 state followed here is a Gaussian with independent coordinates (`qdesampler.solvers.annealing.path`), evolved
-by averages of `zeta` over its own draws: no derivatives, and a step that shrinks with the spread of the values,
-so that the scale of the objective does not matter. What is left at the end is polished by a descent.
+by averages of `zeta` over its own draws: no derivatives, and a step that shrinks with the spread of the
+values, so that the scale of the objective does not matter. What is left at the end is polished by a descent.
 
 Where it can fail: the smoothed objective may have its minimum elsewhere (deception), and a `D` that starts
 too low or falls too fast freezes the state in a local minimum. Several keys tell more than one.

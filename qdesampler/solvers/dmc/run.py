@@ -12,7 +12,7 @@ import numpy as np
 from qdesampler.solvers.dmc.blocking import ratio
 from qdesampler.solvers.dmc.diffusion_step import Guide, Step
 from qdesampler.solvers.dmc.window import Layout, Population, Turn, Window, run_window
-from qdesampler.solvers.gaussian.wavefunction import NoGroundStateError
+from qdesampler.solvers.protocol import NoGroundStateError
 
 __all__ = ["Monitor", "PopulationError", "Run", "WalkersWarning", "run"]
 

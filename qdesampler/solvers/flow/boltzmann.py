@@ -21,13 +21,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from qdesampler.equation.hamiltonian import Hamiltonian
+from qdesampler.numerics.importance_weights import tempered_weights
 from qdesampler.numerics.metric import to_whitened_gradient, whiten
-from qdesampler.numerics.trial import tempered_weights
 from qdesampler.solvers.flow.training import minimise
 from qdesampler.solvers.flow.wavefunction import FlowWavefunction
 from qdesampler.solvers.gaussian.boltzmann import Candidates, certify
 from qdesampler.solvers.gaussian.starts import LOST, log_weight
-from qdesampler.solvers.gaussian.wavefunction import NoGroundStateError
+from qdesampler.solvers.protocol import NoGroundStateError
 
 __all__ = ["FlowSettings", "solve_boltzmann"]
 

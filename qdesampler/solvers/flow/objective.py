@@ -16,7 +16,7 @@ from qdesampler.equation.hamiltonian import Hamiltonian
 from qdesampler.solvers.flow.boltzmann import FlowSettings
 from qdesampler.solvers.flow.training import minimise
 from qdesampler.solvers.flow.wavefunction import FlowWavefunction
-from qdesampler.solvers.gaussian.wavefunction import NoGroundStateError
+from qdesampler.solvers.protocol import NoGroundStateError
 
 __all__ = ["solve_objective"]
 

@@ -13,12 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from qdesampler.equation.hamiltonian import Hamiltonian
+from qdesampler.numerics.importance_weights import tempered_weights
 from qdesampler.numerics.metric import identity_metric, to_position, to_whitened_gradient
-from qdesampler.numerics.trial import tempered_weights
 from qdesampler.solvers.gaussian.boltzmann import check_bounded
 from qdesampler.solvers.gaussian.starts import log_weight
 from qdesampler.solvers.gaussian.step import step
-from qdesampler.solvers.gaussian.wavefunction import GaussianWavefunction, NoGroundStateError, log_gaussian
+from qdesampler.solvers.gaussian.wavefunction import GaussianWavefunction, log_gaussian
+from qdesampler.solvers.protocol import NoGroundStateError
 
 __all__ = ["gaussian_start"]
 

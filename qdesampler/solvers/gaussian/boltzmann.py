@@ -8,17 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from qdesampler.equation.hamiltonian import Hamiltonian
+from qdesampler.numerics.importance_weights import independence_time, tempered_weights
 from qdesampler.numerics.metric import Metric, identity_metric, to_position, to_whitened_gradient, whiten
-from qdesampler.numerics.trial import independence_time, tempered_weights
 from qdesampler.solvers.gaussian.starts import LOST, Ends, log_weight
 from qdesampler.solvers.gaussian.step import step
 from qdesampler.solvers.gaussian.wavefunction import (
     GaussianWavefunction,
-    NoGroundStateError,
     kinetic_energy,
     log_gaussian,
     precision_factor,
 )
+from qdesampler.solvers.protocol import NoGroundStateError
 
 __all__ = ["Settings", "certify", "check_bounded", "solve_boltzmann"]
 

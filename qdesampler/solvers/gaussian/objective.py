@@ -43,12 +43,8 @@ from qdesampler.numerics.metric import (
 from qdesampler.solvers.gaussian.boltzmann import Settings, check_bounded
 from qdesampler.solvers.gaussian.starts import Ends
 from qdesampler.solvers.gaussian.step import canonical
-from qdesampler.solvers.gaussian.wavefunction import (
-    GaussianWavefunction,
-    NoGroundStateError,
-    kinetic_energy,
-    precision_factor,
-)
+from qdesampler.solvers.gaussian.wavefunction import GaussianWavefunction, kinetic_energy, precision_factor
+from qdesampler.solvers.protocol import NoGroundStateError
 
 __all__ = ["solve_objective"]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from qdesampler.equation.hamiltonian import Hamiltonian
 from qdesampler.numerics.lbfgs import Descent, advance, next_point, secants, start_descent
-from qdesampler.solvers.gaussian.wavefunction import NoGroundStateError
+from qdesampler.solvers.protocol import NoGroundStateError
 
 __all__ = ["LOST", "Ends", "descend", "log_weight"]
 

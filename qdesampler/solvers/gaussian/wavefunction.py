@@ -9,11 +9,7 @@ import jax.numpy as jnp
 from qdesampler.equation.hamiltonian import Hamiltonian
 from qdesampler.numerics.metric import Metric, dense_matrix, to_position, whiten
 
-__all__ = ["GaussianWavefunction", "NoGroundStateError", "kinetic_energy", "log_gaussian", "precision_factor"]
-
-
-class NoGroundStateError(ValueError):
-    """No normalisable ground state was found; the message says what was seen and what to do."""
+__all__ = ["GaussianWavefunction", "kinetic_energy", "log_gaussian", "precision_factor"]
 
 
 def log_gaussian(metric: Metric, whitened: jax.Array) -> jax.Array:

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 from numpyro.infer import MCMC, NUTS
 
-from qdesampler.bench.peers.numpyro import CountedNUTS
 from qdesampler.bench.targets.closed_form import banana
+from qdesampler.infer.counted_nuts import CountedNUTS
 
 SIZES = {
     "num_warmup": 60,

@@ -10,10 +10,11 @@ from numpyro.infer import MCMC
 
 from qdesampler.diagnostics.checks import ladder
 from qdesampler.diagnostics.checks.diagnose import diagnose
-from qdesampler.diagnostics.checks.ladder import ladder_findings, ladder_summary
+from qdesampler.diagnostics.checks.ladder import ladder_findings
 from qdesampler.diagnostics.datatree.convert import to_datatree
 from qdesampler.diagnostics.datatree.evidence_facts import evidence_facts
 from qdesampler.diagnostics.plots.ladder import plot_ladder
+from qdesampler.diagnostics.statistics.ladder import ladder_summary
 from qdesampler.infer.annealed.kernel import AnnealedQDE
 
 

@@ -13,7 +13,7 @@ from numpyro.handlers import seed, trace
 
 from qdesampler.infer import MCMC, QDE
 from qdesampler.infer.model.centering import Centering, find_centering
-from qdesampler.infer.model.target import value_and_gradient
+from qdesampler.infer.model.evaluation import value_and_gradient
 from qdesampler.infer.qde.coordinates import MoveCoordinates
 
 SIGMA = jnp.array([0.5, 1.0, 2.0, 4.0])

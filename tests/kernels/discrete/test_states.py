@@ -9,14 +9,16 @@ import pytest
 
 from qdesampler.kernels.discrete.categorical import (
     imaginary_time_states_outcomes,
-    permutation_outcomes,
-    pool_transpositions,
-    site_transpositions,
     state_differences,
     state_log_probs,
 )
 from qdesampler.kernels.discrete.masks import coset_outcomes, mask_outcomes
 from qdesampler.kernels.discrete.outcomes import DiscreteState, metropolis_outcomes
+from qdesampler.kernels.discrete.permutations import (
+    permutation_outcomes,
+    pool_transpositions,
+    site_transpositions,
+)
 
 BOUND = 1e-10
 

@@ -8,13 +8,14 @@ from scipy.stats import ks_2samp, kstest
 
 from qdesampler.kernels.paths.path import DiffusionPath, GeometricPath, work
 from qdesampler.kernels.paths.path_integral import PathIntegralPath, _bridge
+from qdesampler.kernels.paths.replica import explore, place
 from qdesampler.kernels.references import reference as references
 from qdesampler.kernels.references.mixture_fit import fit_mixture, fit_product
 from qdesampler.kernels.smc.persistent_sampling import WalkerSettings, run_walkers, target_log_weights
 from qdesampler.kernels.smc.reference_fit import fit_reference, room_for
 from qdesampler.kernels.tempering.evidence_sums import BATCHES, add_iteration, empty_sums
 from qdesampler.kernels.tempering.schedule import equal_shares, rungs_for
-from qdesampler.kernels.tempering.swaps import explore, place, sweep
+from qdesampler.kernels.tempering.swaps import sweep
 from qdesampler.numerics.metric import identity_metric
 
 GRID = np.linspace(-12, 12, 4001)
