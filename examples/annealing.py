@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import minimize
 
-from qdesampler import Hamiltonian, Schedule, anneal
+from qdesampler import Hamiltonian
+from qdesampler.equation import Schedule
+from qdesampler.solvers import anneal
 
 DIM = 10
 

@@ -16,7 +16,8 @@ from numpyro.diagnostics import effective_sample_size
 from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
 from numpyro.infer.reparam import NeuTraReparam
 
-from qdesampler import QDE, AutoGroundState, FlowTrial
+from qdesampler import QDE, FlowTrial
+from qdesampler.infer import AutoGroundState
 
 
 def ridge():

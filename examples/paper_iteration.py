@@ -23,8 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from qdesampler import Hamiltonian, Schedule, anneal
-from qdesampler.equation import expand, iterative_process
+from qdesampler import Hamiltonian
+from qdesampler.equation import Schedule, expand, iterative_process
+from qdesampler.solvers import anneal
 
 DIM, TAU = 2, 0.02
 LOOPS = {0: (0.02, 10.0, 0.01), 1: (0.2, 0.08, 0.002)}  # tau of a step, first and last D of each order

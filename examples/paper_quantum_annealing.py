@@ -24,7 +24,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.linalg import solve_banded
 
-from qdesampler import Hamiltonian, Schedule, SpectralGrid, evolve, ground_state
+from qdesampler import Hamiltonian, SpectralGrid, ground_state
+from qdesampler.equation import Schedule
+from qdesampler.solvers import evolve
 
 GRID = SpectralGrid(bounds=(-3.0, 3.0), points=256)
 WRONG_WELL = Hamiltonian.from_objective(lambda x: 200 * (x[0] - 1) ** 2, dim=1, diffusion=0.5)

@@ -16,7 +16,7 @@ import pytest
 from numpyro.infer import NUTS
 
 import qdesampler as q
-from qdesampler import MCMC, QDE, AnnealedQDE, AnnealerGibbs, Hamiltonian, Schedule, SpectralGrid
+from qdesampler import MCMC, QDE, AnnealedQDE, AnnealerGibbs, Hamiltonian, SpectralGrid
 from qdesampler.backends import (
     BackendError,
     ExactEnumeration,
@@ -25,8 +25,9 @@ from qdesampler.backends import (
     SimulatedAnnealing,
 )
 from qdesampler.diagnostics import ResultFolder
-from qdesampler.equation import boltzmann_occupation
-from qdesampler.infer import CheckpointError, ModelLoadError, StoreError, Until
+from qdesampler.driver import CheckpointError, StoreError, Until
+from qdesampler.equation import Schedule, boltzmann_occupation
+from qdesampler.infer import ModelLoadError
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 

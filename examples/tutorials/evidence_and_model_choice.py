@@ -19,7 +19,8 @@ import numpyro
 import numpyro.distributions as dist
 from numpyro.infer import MCMC
 
-from qdesampler import AnnealedQDE, compare_evidence, ladder_findings, log_evidence
+from qdesampler import AnnealedQDE, compare_evidence, log_evidence
+from qdesampler.evidence import ladder_findings
 
 QUICK = "--quick" in sys.argv
 WARMUP, DRAWS = (100, 200) if QUICK else (300, 1000)

@@ -17,16 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qdesampler import (
-    MCMC,
-    QDE,
-    AnnealedQDE,
-    diagnose,
-    ladder_findings,
-    ladder_summary,
-    log_evidence,
-    plot_ladder,
-)
+from qdesampler import MCMC, QDE, AnnealedQDE, diagnose, log_evidence
+from qdesampler.evidence import ladder_findings, ladder_summary
+from qdesampler.plots import plot_ladder
 
 QUICK = "--quick" in sys.argv
 WARMUP, DRAWS = (100, 300) if QUICK else (300, 1500)

@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qdesampler import GaussianTrial, Hamiltonian, SpectralGrid, Walkers, ground_state, plot_ground_state
+from qdesampler import GaussianTrial, Hamiltonian, SpectralGrid, Walkers, ground_state
+from qdesampler.plots import plot_ground_state
 
 QUICK = "--quick" in sys.argv
 OUT = Path("figures")

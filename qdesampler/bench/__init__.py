@@ -8,11 +8,6 @@
 The unit of cost is one evaluation of the log density with its gradient; the warm-up's are counted too.
 """
 
-from qdesampler.bench.harness.record import Record as Record
-from qdesampler.bench.harness.record import Settings as Settings
-from qdesampler.bench.harness.table import savings as savings
-from qdesampler.bench.measurement import measure as measure
-from qdesampler.bench.peers.numpyro import KERNELS as KERNELS
-from qdesampler.bench.peers.registry import RUNNERS as RUNNERS
-from qdesampler.bench.targets.closed_form import TARGETS as TARGETS
-from qdesampler.bench.targets.hard import HARD_TARGETS as HARD_TARGETS
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

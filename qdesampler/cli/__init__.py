@@ -42,14 +42,12 @@ from qdesampler.diagnostics import (
     with_estimates,
     write_plots,
 )
+from qdesampler.driver import MCMC, CheckpointError, StoreError
 from qdesampler.infer import (
-    MCMC,
     QDE,
     AnnealedQDE,
-    CheckpointError,
     ModelCase,
     ModelLoadError,
-    StoreError,
     compare_with_reference,
     list_models,
     load_model,

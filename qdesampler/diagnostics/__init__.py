@@ -1,37 +1,5 @@
 """ArviZ: conversion, summary, findings, plots and report; the only room that imports ArviZ and matplotlib."""
 
-from qdesampler.diagnostics.checks.annealer import ReadTemperature as ReadTemperature
-from qdesampler.diagnostics.checks.annealer import diagnose_backend as diagnose_backend
-from qdesampler.diagnostics.checks.annealer import read_temperature as read_temperature
-from qdesampler.diagnostics.checks.diagnose import diagnose as diagnose
-from qdesampler.diagnostics.checks.finding import Check as Check
-from qdesampler.diagnostics.checks.finding import Diagnosis as Diagnosis
-from qdesampler.diagnostics.checks.finding import Finding as Finding
-from qdesampler.diagnostics.checks.finding import verdict as verdict
-from qdesampler.diagnostics.checks.ladder import ladder_findings as ladder_findings
-from qdesampler.diagnostics.datatree.convert import to_datatree as to_datatree
-from qdesampler.diagnostics.files import ResultFolder as ResultFolder
-from qdesampler.diagnostics.files import write_atomically as write_atomically
-from qdesampler.diagnostics.plots.comparison import plot_comparison as plot_comparison
-from qdesampler.diagnostics.plots.gain import plot_zero_variance as plot_zero_variance
-from qdesampler.diagnostics.plots.ladder import plot_ladder as plot_ladder
-from qdesampler.diagnostics.plots.physics import plot_evolution as plot_evolution
-from qdesampler.diagnostics.plots.physics import plot_ground_state as plot_ground_state
-from qdesampler.diagnostics.plots.physics import plot_reads as plot_reads
-from qdesampler.diagnostics.plots.physics import plot_trial as plot_trial
-from qdesampler.diagnostics.plots.posterior import EXTRA_PLOT_NAMES as EXTRA_PLOT_NAMES
-from qdesampler.diagnostics.plots.posterior import PLOT_NAMES as PLOT_NAMES
-from qdesampler.diagnostics.plots.posterior import Plot as Plot
-from qdesampler.diagnostics.plots.posterior import draw_plots as draw_plots
-from qdesampler.diagnostics.plots.posterior import draw_png as draw_png
-from qdesampler.diagnostics.plots.posterior import save_plots as save_plots
-from qdesampler.diagnostics.plots.posterior import write_plots as write_plots
-from qdesampler.diagnostics.reporting.report import report as report
-from qdesampler.diagnostics.statistics.control_variates import ZeroVarianceWarning as ZeroVarianceWarning
-from qdesampler.diagnostics.statistics.control_variates import zero_variance as zero_variance
-from qdesampler.diagnostics.statistics.ladder import ladder_summary as ladder_summary
-from qdesampler.diagnostics.statistics.sample_distance import sliced_wasserstein as sliced_wasserstein
-from qdesampler.diagnostics.statistics.summary import available_estimates as available_estimates
-from qdesampler.diagnostics.statistics.summary import format_summary as format_summary
-from qdesampler.diagnostics.statistics.summary import summary as summary
-from qdesampler.diagnostics.statistics.summary import with_estimates as with_estimates
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

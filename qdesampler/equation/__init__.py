@@ -1,30 +1,5 @@
 """The quantum dynamic equation: mathematics only, written for one point and batched by `vmap`."""
 
-from qdesampler.equation.exact import Box as Box
-from qdesampler.equation.exact import ExactSystem as ExactSystem
-from qdesampler.equation.exact import Hydrogen as Hydrogen
-from qdesampler.equation.exact import Morse as Morse
-from qdesampler.equation.exact import log_heat_kernel as log_heat_kernel
-from qdesampler.equation.exact_oscillators import HarmonicOscillator as HarmonicOscillator
-from qdesampler.equation.exact_oscillators import OrnsteinUhlenbeck as OrnsteinUhlenbeck
-from qdesampler.equation.fokker_planck import drift as drift
-from qdesampler.equation.fokker_planck import log_density_of as log_density_of
-from qdesampler.equation.fokker_planck import log_ground_state as log_ground_state
-from qdesampler.equation.fokker_planck import potential_of_ground_state as potential_of_ground_state
-from qdesampler.equation.fokker_planck import relaxation_rate as relaxation_rate
-from qdesampler.equation.fokker_planck import relaxing_log_density as relaxing_log_density
-from qdesampler.equation.fokker_planck import relaxing_log_state as relaxing_log_state
-from qdesampler.equation.fokker_planck import score_energy as score_energy
-from qdesampler.equation.hamiltonian import Hamiltonian as Hamiltonian
-from qdesampler.equation.iteration import IterationPath as IterationPath
-from qdesampler.equation.iteration import iterative_process as iterative_process
-from qdesampler.equation.laplacian import estimate_gradient_and_laplacian as estimate_gradient_and_laplacian
-from qdesampler.equation.laplacian import gradient_and_laplacian as gradient_and_laplacian
-from qdesampler.equation.occupation import boltzmann_occupation as boltzmann_occupation
-from qdesampler.equation.occupation import occupation_hamiltonian as occupation_hamiltonian
-from qdesampler.equation.occupation import two_level_occupation as two_level_occupation
-from qdesampler.equation.schedule import Schedule as Schedule
-from qdesampler.equation.schedule import schedule_table as schedule_table
-from qdesampler.equation.taylor import GaussianStep as GaussianStep
-from qdesampler.equation.taylor import TaylorExpansion as TaylorExpansion
-from qdesampler.equation.taylor import expand as expand
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

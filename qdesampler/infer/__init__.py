@@ -1,32 +1,5 @@
 """NumPyro kernels and model tools; the only room that imports NumPyro."""
 
-from qdesampler.driver.checkpoint import CheckpointError as CheckpointError
-from qdesampler.driver.draw_store import StoreError as StoreError
-from qdesampler.driver.mcmc import MCMC as MCMC
-from qdesampler.driver.processes import LostProcessError as LostProcessError
-from qdesampler.driver.progress import Progress as Progress
-from qdesampler.driver.progress import RunReport as RunReport
-from qdesampler.driver.stopping import Until as Until
-from qdesampler.infer.annealed.evidence import compare_evidence as compare_evidence
-from qdesampler.infer.annealed.evidence import log_evidence as log_evidence
-from qdesampler.infer.annealed.kernel import AnnealedQDE as AnnealedQDE
-from qdesampler.infer.annealed.walkers import anneal_walkers as anneal_walkers
-from qdesampler.infer.cases.load import ModelCase as ModelCase
-from qdesampler.infer.cases.load import ModelLoadError as ModelLoadError
-from qdesampler.infer.cases.load import list_models as list_models
-from qdesampler.infer.cases.load import load_model as load_model
-from qdesampler.infer.cases.reference_values import ReferenceComparison as ReferenceComparison
-from qdesampler.infer.cases.reference_values import compare_with_reference as compare_with_reference
-from qdesampler.infer.cases.reference_values import flatten_draws as flatten_draws
-from qdesampler.infer.cases.reference_values import validate_reference as validate_reference
-from qdesampler.infer.discrete.kernel import AnnealerGibbs as AnnealerGibbs
-from qdesampler.infer.discrete.mode_search import Modes as Modes
-from qdesampler.infer.discrete.mode_search import find_modes as find_modes
-from qdesampler.infer.discrete.pools import renew_pools as renew_pools
-from qdesampler.infer.ground_states.distribution import GroundStateDistribution as GroundStateDistribution
-from qdesampler.infer.ground_states.guide import AutoGroundState as AutoGroundState
-from qdesampler.infer.ground_states.hamiltonian import ModelHamiltonian as ModelHamiltonian
-from qdesampler.infer.ground_states.hamiltonian import model_hamiltonian as model_hamiltonian
-from qdesampler.infer.model.scores import RunScores as RunScores
-from qdesampler.infer.model.scores import run_scores as run_scores
-from qdesampler.infer.qde.kernel import QDE as QDE
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

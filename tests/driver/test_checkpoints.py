@@ -20,9 +20,8 @@ import pytest
 from numpyro.infer import NUTS
 
 from qdesampler import MCMC, QDE
-from qdesampler.driver import checkpoint
+from qdesampler.driver import CheckpointError, checkpoint
 from qdesampler.driver.checkpoint import read_arrays, write_arrays
-from qdesampler.infer import CheckpointError
 
 Y = jnp.array([0.3, 1.2, -0.4, 0.8])
 

@@ -16,9 +16,9 @@ import pytest
 from numpyro.infer import HMC, NUTS
 
 from qdesampler import MCMC, QDE, AnnealedQDE, diagnose
+from qdesampler.driver import CheckpointError, StoreError
 from qdesampler.driver import loop as run_loop
 from qdesampler.driver.program import ChainProgram
-from qdesampler.infer import CheckpointError, StoreError
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 

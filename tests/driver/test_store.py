@@ -17,11 +17,10 @@ from numpyro.infer import HMC
 
 from qdesampler import MCMC
 from qdesampler.diagnostics import to_datatree
-from qdesampler.driver import draw_store
+from qdesampler.driver import StoreError, draw_store
 from qdesampler.driver.draw_buffer import DrawBuffer
 from qdesampler.driver.draw_store import DrawStore
 from qdesampler.driver.stopping import check_draws
-from qdesampler.infer import StoreError
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 

@@ -25,7 +25,7 @@ from numpyro.infer import HMC
 
 from qdesampler.bench.harness.record import Settings
 from qdesampler.bench.harness.table import header
-from qdesampler.infer import MCMC
+from qdesampler.driver import MCMC
 
 __all__ = ["Cost", "measure_run"]
 

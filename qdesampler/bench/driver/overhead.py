@@ -25,7 +25,7 @@ from numpyro.infer import MCMC as NumPyroMCMC
 from qdesampler.bench.harness.record import Settings
 from qdesampler.bench.harness.table import header
 from qdesampler.bench.harness.timing import compile_time
-from qdesampler.infer import MCMC
+from qdesampler.driver import MCMC
 
 __all__ = ["TARGETS", "seconds_of"]
 

@@ -27,7 +27,8 @@ from numpyro.infer import NUTS
 
 from qdesampler.bench.harness.record import Settings
 from qdesampler.bench.harness.table import header
-from qdesampler.infer import MCMC, QDE
+from qdesampler.driver import MCMC
+from qdesampler.infer import QDE
 
 __all__ = ["Soak", "growth", "soak"]
 

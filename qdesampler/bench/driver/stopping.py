@@ -25,7 +25,8 @@ from scipy.special import digamma, polygamma
 
 from qdesampler.bench.harness.record import Settings
 from qdesampler.bench.harness.table import header
-from qdesampler.infer import MCMC, QDE
+from qdesampler.driver import MCMC
+from qdesampler.infer import QDE
 
 __all__ = ["TARGETS", "Outcome", "errors_of", "replicate"]
 

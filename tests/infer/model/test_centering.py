@@ -11,7 +11,8 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from numpyro.handlers import seed, trace
 
-from qdesampler.infer import MCMC, QDE
+from qdesampler.driver import MCMC
+from qdesampler.infer import QDE
 from qdesampler.infer.model.centering import Centering, find_centering
 from qdesampler.infer.model.evaluation import value_and_gradient
 from qdesampler.infer.qde.coordinates import MoveCoordinates

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qdesampler import Hamiltonian, Schedule, anneal
+from qdesampler import Hamiltonian
+from qdesampler.equation import Schedule
+from qdesampler.solvers import anneal
 
 KEY = jax.random.key(0)
 GRID = np.linspace(-3, 3, 60_001)

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qdesampler import GaussianTrial, Hamiltonian, Schedule, SpectralGrid, evolve, ground_state
+from qdesampler import GaussianTrial, Hamiltonian, SpectralGrid, ground_state
+from qdesampler.equation import Schedule
+from qdesampler.solvers import evolve
 
 KEY = jax.random.key(0)
 

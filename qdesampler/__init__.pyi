@@ -1,0 +1,29 @@
+from . import annealers as annealers
+from . import backends as backends
+from . import diagnostics as diagnostics
+from . import driver as driver
+from . import equation as equation
+from . import evidence as evidence
+from . import infer as infer
+from . import plots as plots
+from . import solvers as solvers
+from .diagnostics import diagnose as diagnose
+from .diagnostics import report as report
+from .diagnostics import summary as summary
+from .diagnostics import to_datatree as to_datatree
+from .diagnostics import zero_variance as zero_variance
+from .driver import MCMC as MCMC
+from .equation import Hamiltonian as Hamiltonian
+from .infer import QDE as QDE
+from .infer import AnnealedQDE as AnnealedQDE
+from .infer import AnnealerGibbs as AnnealerGibbs
+from .infer import compare_evidence as compare_evidence
+from .infer import load_model as load_model
+from .infer import log_evidence as log_evidence
+from .solvers import FlowTrial as FlowTrial
+from .solvers import GaussianTrial as GaussianTrial
+from .solvers import SpectralGrid as SpectralGrid
+from .solvers import Walkers as Walkers
+from .solvers import ground_state as ground_state
+
+__version__: str

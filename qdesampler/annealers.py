@@ -1,0 +1,33 @@
+"""Annealers: backends behind one protocol, the kernel that uses them, and what their reads are worth."""
+
+from qdesampler.backends import AnnealingBackend as AnnealingBackend
+from qdesampler.backends import BackendError as BackendError
+from qdesampler.backends import BackendRetryWarning as BackendRetryWarning
+from qdesampler.backends import Capabilities as Capabilities
+from qdesampler.backends import DimodBackend as DimodBackend
+from qdesampler.backends import ExactEnumeration as ExactEnumeration
+from qdesampler.backends import GibbsSurrogate as GibbsSurrogate
+from qdesampler.backends import IsingProblem as IsingProblem
+from qdesampler.backends import PathIntegralAnnealing as PathIntegralAnnealing
+from qdesampler.backends import ProblemTooLargeError as ProblemTooLargeError
+from qdesampler.backends import QuantumDynamics as QuantumDynamics
+from qdesampler.backends import Samples as Samples
+from qdesampler.backends import SimulatedAnnealing as SimulatedAnnealing
+from qdesampler.backends import SimulatedBifurcation as SimulatedBifurcation
+from qdesampler.backends import ThrmlBackend as ThrmlBackend
+from qdesampler.backends import TransverseGroundState as TransverseGroundState
+from qdesampler.backends import TreeDecomposition as TreeDecomposition
+from qdesampler.backends import as_dimod as as_dimod
+from qdesampler.backends import bits_to_spins as bits_to_spins
+from qdesampler.backends import build_pool as build_pool
+from qdesampler.backends import from_bqm as from_bqm
+from qdesampler.backends import log_partition_estimate as log_partition_estimate
+from qdesampler.backends import spins_to_bits as spins_to_bits
+from qdesampler.backends import to_bqm as to_bqm
+from qdesampler.diagnostics import ReadTemperature as ReadTemperature
+from qdesampler.diagnostics import diagnose_backend as diagnose_backend
+from qdesampler.diagnostics import read_temperature as read_temperature
+from qdesampler.infer import AnnealerGibbs as AnnealerGibbs
+from qdesampler.infer import Modes as Modes
+from qdesampler.infer import find_modes as find_modes
+from qdesampler.infer import renew_pools as renew_pools
