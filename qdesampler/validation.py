@@ -1,4 +1,4 @@
-"""Checks of arguments, shared by the room: what was given, what was expected, what to do.
+"""Checks of arguments. A message says what was given, what was expected, and what to do.
 
 Values that JAX is tracing cannot be inspected, so under `jit`, `vmap` and `grad` only shapes and types are
 checked.

@@ -30,11 +30,11 @@ class CountedState(NamedTuple):
 
 
 class CountedNUTS(MCMCKernel):
-    """NumPyro's NUTS with a bill: the same draws from the same key, and the warm-up's gradients summed.
+    """NumPyro's NUTS with evaluation counts: the same draws from the same key, and the warm-up's gradients.
 
     A draw costs `num_steps` gradients. The start is charged one gradient a chain; NumPyro does not report how
-    often it retried a start, so the count is a lower bound there. NUTS is run as it is: its state resets the
-    iteration number after the warm-up, hence the number kept here.
+    often it retried a start, so the count is a lower bound there. NUTS itself is unchanged. Its state resets
+    the iteration number after the warm-up, which is why the number is kept here.
 
     Args:
         model: NumPyro model.
@@ -53,7 +53,7 @@ class CountedNUTS(MCMCKernel):
 
     @property
     def default_fields(self) -> tuple[str, ...]:
-        """What NumPyro collects unasked."""
+        """The fields that NumPyro collects by default."""
         return ("z", "diverging", "num_evals")
 
     @property

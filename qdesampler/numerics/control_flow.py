@@ -10,14 +10,14 @@ __all__ = ["update_if"]
 
 
 def update_if(predicate: jax.Array, update: Callable[[Any], Any], operand: Any) -> Any:
-    """`update(operand)` where `predicate` holds, else `operand`; skipped when no mapped chain needs it.
+    """`update(operand)` if `predicate` holds, else `operand`; skipped if no mapped chain needs the update.
 
     `vmap` of `lax.cond` with a mapped predicate computes both branches every time. Rare, costly updates (a
     matrix decomposition at the end of an adaptation window) would then run on every iteration of every chain.
 
     Args:
         predicate: boolean scalar.
-        update: pure function of the operand, closing over no traced values; keeps structure, shapes and
+        update: pure function of the operand that closes over no traced values and keeps structure, shapes and
             dtypes.
         operand: pytree of arrays.
     """

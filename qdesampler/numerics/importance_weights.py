@@ -1,47 +1,52 @@
-"""Importance weights: tempering, systematic resampling, and what they say of an independence proposal."""
+"""Importance weights: tempering, systematic resampling, and the efficiency of an independence proposal."""
 
 import jax
 import jax.numpy as jnp
+
+_BISECTIONS = 12  # halvings of the bracket [0, 1] of the tempering power
+_NOTHING = -1e30  # nats; stands for the log weight of a proposal without density
 
 
 def resample(key: jax.Array, weights: jax.Array, count: int) -> jax.Array:
     """Systematic resampling: indices of `count` points by log weights, in random order."""
     key_offset, key_order = jax.random.split(key)
-    share = jnp.cumsum(jax.nn.softmax(weights))
-    offset = jax.random.uniform(key_offset, (), share.dtype)
-    at = (jnp.arange(count) + offset) / count * share[-1]
-    chosen = jnp.clip(jnp.searchsorted(share, at), 0, weights.size - 1)
+    cumulative = jnp.cumsum(jax.nn.softmax(weights))
+    offset = jax.random.uniform(key_offset, (), cumulative.dtype)
+    at = (jnp.arange(count) + offset) / count * cumulative[-1]
+    chosen = jnp.clip(jnp.searchsorted(cumulative, at), 0, weights.size - 1)
     return jax.random.permutation(key_order, chosen)
 
 
 def independence_time(log_weights: jax.Array, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Autocorrelation time and acceptance of independence Metropolis with this trial.
 
-    A chain at `x` with weight `w` leaves it at the rate `alpha(w) = E_q min(1, w' / w)`; the time of a
-    function that has nothing to do with the weights is `E_p [2 / alpha - 1]`, one when every candidate is
-    taken (Liu 1996). A function that grows with the weights takes longer, and so do tails that no candidate
-    has seen. Both expectations are taken over the weighted candidates.
+    A chain at `x` with weight `w` leaves it at the rate `alpha(w) = E_q min(1, w' / w)`. The time of a
+    function that is independent of the weights is `E_p [2 / alpha - 1]`, which is one if every proposal is
+    accepted (Liu 1996). A function that grows with the weights takes longer, and so does a tail that no
+    proposal has reached. Both expectations are taken over the weighted proposals.
 
     Args:
-        log_weights: `log p - log q` of draws from `q`, up to a constant, shape `(n,)`; `-inf` for a candidate
+        log_weights: `log p - log q` of draws from `q`, up to a constant, shape `(n,)`; `-inf` for a proposal
             without density.
         valid: which entries count, shape `(n,)`, boolean.
 
     Returns:
-        Time (`inf` where no candidate has density) and mean acceptance, scalars.
+        Time (`inf` if no proposal has density) and mean acceptance, scalars.
     """
     usable = valid & (log_weights > -jnp.inf)
     lw = jnp.where(usable, log_weights, -jnp.inf)
-    top = jnp.max(jnp.where(usable, lw, -jnp.inf))
-    weight = jnp.where(usable, jnp.exp(lw - jnp.where(jnp.isfinite(top), top, 0)), 0)
-    ratio = jnp.exp(jnp.minimum(jnp.where(usable, lw, -1e30)[None, :] - jnp.where(usable, lw, 0)[:, None], 0))
+    largest = jnp.max(jnp.where(usable, lw, -jnp.inf))
+    weight = jnp.where(usable, jnp.exp(lw - jnp.where(jnp.isfinite(largest), largest, 0)), 0)
+    ratio = jnp.exp(
+        jnp.minimum(jnp.where(usable, lw, _NOTHING)[None, :] - jnp.where(usable, lw, 0)[:, None], 0)
+    )
     total = jnp.maximum(jnp.sum(valid), 1)
     rate = jnp.sum(jnp.where(usable[None, :], ratio, 0), 1) / total
-    share = weight / jnp.maximum(jnp.sum(weight), jnp.finfo(lw.dtype).tiny)
+    probability = weight / jnp.maximum(jnp.sum(weight), jnp.finfo(lw.dtype).tiny)
     safe = jnp.where(usable, rate, 1)
-    time = jnp.sum(share * (2 / safe - 1))
+    time = jnp.sum(probability * (2 / safe - 1))
     some = jnp.any(usable)
-    return jnp.where(some, time, jnp.inf), jnp.where(some, jnp.sum(share * safe), 0)
+    return jnp.where(some, time, jnp.inf), jnp.where(some, jnp.sum(probability * safe), 0)
 
 
 def tempered_weights(log_weights: jax.Array, valid: jax.Array, target: jax.Array) -> jax.Array:
@@ -50,12 +55,12 @@ def tempered_weights(log_weights: jax.Array, valid: jax.Array, target: jax.Array
     Args:
         log_weights: shape `(n,)`; entries that are not finite get no weight.
         valid: which entries count, shape `(n,)`, boolean.
-        target: effective sample size asked for; with fewer valid entries all get the same weight.
+        target: effective sample size to keep; if fewer entries are valid, all get the same weight.
     """
     usable = valid & jnp.isfinite(log_weights)
     lw = jnp.where(usable, log_weights, -jnp.inf)
-    top = jnp.max(lw)
-    lw = jnp.where(usable, lw - jnp.where(jnp.isfinite(top), top, 0), 0)
+    largest = jnp.max(lw)
+    lw = jnp.where(usable, lw - jnp.where(jnp.isfinite(largest), largest, 0), 0)
 
     def weights(power):
         return jnp.where(usable, jnp.exp(power * lw), 0)
@@ -71,6 +76,6 @@ def tempered_weights(log_weights: jax.Array, valid: jax.Array, target: jax.Array
         return jnp.where(good, middle, low), jnp.where(good, high, middle)
 
     zero, one = jnp.zeros((), lw.dtype), jnp.ones((), lw.dtype)
-    low, _ = jax.lax.fori_loop(0, 12, halve, (zero, one))
+    low, _ = jax.lax.fori_loop(0, _BISECTIONS, halve, (zero, one))
     w = weights(jnp.where(enough(one), one, low))
     return w * jnp.sum(usable) / jnp.maximum(jnp.sum(w), jnp.finfo(lw.dtype).tiny)

@@ -22,6 +22,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 __all__ = [
+    "DENSE_UP_TO",
     "Metric",
     "dense_matrix",
     "diagonal_scale",
@@ -29,10 +30,16 @@ __all__ = [
     "fit_metric",
     "from_covariance",
     "identity_metric",
+    "smallest_scale",
     "to_position",
     "to_whitened_gradient",
     "whiten",
 ]
+
+
+DENSE_UP_TO = 128  # dimensions up to which a metric chosen automatically may be dense
+_FLOOR_OF_FEW = 1e-5  # added to scaled covariances while the draws are fewer than twice the dimension
+_SMALLEST_SCALE = 1e-6  # relative to 1 + |mean|: what a standard deviation is at least taken to be
 
 
 class Metric(NamedTuple):
@@ -49,8 +56,13 @@ class Metric(NamedTuple):
     stretch: jax.Array
 
 
+def smallest_scale(mean: jax.Array) -> jax.Array:
+    """`1e-6 (1 + |mean|)`, elementwise: a floor for scales of draws that may all be equal."""
+    return _SMALLEST_SCALE * (1 + jnp.abs(mean))
+
+
 def identity_metric(dim: int, rank: int, scale: float = 1.0) -> Metric:
-    """The metric `Sigma = scale^2 I` with room for `rank` directions."""
+    """The metric `Sigma = scale^2 I` with space for `rank` directions."""
     dtype = jnp.result_type(float)
     return Metric(jnp.full((dim,), scale, dtype), jnp.zeros((dim, rank), dtype), jnp.ones((rank,), dtype))
 
@@ -142,10 +154,10 @@ def _correlation_factor(
 ) -> tuple[jax.Array, jax.Array]:
     """Basis and stretch of the geometric mean of `x^T x + floor` and `(a^T a + floor)^-1`.
 
-    Works on factors, never on products, so that float32 resolves condition numbers up to about 1e12: with
-    `x = U S V^T` and `R = V sqrt(S^2 + floor)`, the mean is `R (R^T C_a R)^(-1/2) R^T`, and `a R` has the
-    singular values of the root. Directions are sought in the span of the widest draws and the widest scores
-    when `rank < dim`.
+    Works on factors, never on products, so that float32 resolves condition numbers up to about 1e12. With
+    `x = U S V^T` and `R = V sqrt(S^2 + floor)` the mean is `R (R^T C_a R)^(-1/2) R^T`, and `a R` has the
+    singular values of the root. If `rank < dim`, the directions come from the span of the leading singular
+    vectors of the draws and of the scores.
     """
     dim = x.shape[1]
     if rank < dim:
@@ -172,15 +184,16 @@ def fit_metric(
     previous: Metric,
     blocks: tuple[tuple[int, ...], ...],
     block_rank: int,
+    *,
     regularize: bool = True,
 ) -> tuple[Metric, Metric, Metric]:
     """Energy-optimal metrics of three kinds from draws and scores: `(identity, diagonal, correlated)`.
 
     Args:
-        draws: positions, shape `(n, dim)`; rows of zero weight are ignored whatever they hold.
+        draws: positions, shape `(n, dim)`; rows of zero weight are ignored, even if they are not finite.
         scores: `grad log p` at the draws, shape `(n, dim)`.
         weights: shape `(n,)`, zeros and ones.
-        previous: metric whose scale is kept where the data say nothing.
+        previous: metric whose scale is kept if the data do not determine one.
         blocks: index groups that are correlated within and independent between; `((0, ..., dim-1),)` is a
             dense metric.
         block_rank: most directions kept in one block.
@@ -188,8 +201,8 @@ def fit_metric(
             dimension.
 
     Returns:
-        Three metrics of the same shapes as `previous`; a correlated one that came out not finite equals the
-        diagonal.
+        Three metrics of the same shapes as `previous`; a correlated metric that is not finite is replaced by
+        the diagonal one.
     """
     keep = weights > 0
     draws = jnp.where(keep[:, None], draws, 0)
@@ -213,7 +226,7 @@ def fit_metric(
     for block in blocks:
         index = np.asarray(block)
         few = count < 2 * len(block)
-        floor = jnp.where(few & regularize, 1e-5, 10 * jnp.finfo(dtype).eps ** 2).astype(dtype)
+        floor = jnp.where(few & regularize, _FLOOR_OF_FEW, 10 * jnp.finfo(dtype).eps ** 2).astype(dtype)
         basis, stretch = _correlation_factor(x[:, index], a[:, index], min(block_rank, len(block)), floor)
         columns.append(jnp.zeros((scale.size, basis.shape[1]), dtype).at[index].set(basis))
         stretches.append(stretch)
@@ -227,8 +240,8 @@ def fit_metric(
 def fisher_loss(metric: Metric, draws: jax.Array, scores: jax.Array, weights: jax.Array) -> jax.Array:
     """Energy of the Gaussian trial of this metric: `mean |L^T (a - abar) + L^-1 (x - xbar)|^2 / dim`.
 
-    Zero for a Gaussian whitened exactly; 2 per dimension worse in either direction means a factor of about 4
-    in scale. Shapes as in `fit_metric`; returns a scalar, `inf` where it cannot be computed.
+    Zero for a Gaussian that is whitened exactly; a loss of 2 per dimension corresponds to a wrong scale by a
+    factor of about 4. Shapes as in `fit_metric`; returns a scalar, `inf` if the result is not finite.
     """
     keep = (weights > 0)[:, None]
     x, a = _centred(jnp.where(keep, draws, 0), weights), _centred(jnp.where(keep, scores, 0), weights)

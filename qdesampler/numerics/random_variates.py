@@ -1,7 +1,7 @@
-"""Random numbers of one move, drawn at once.
+"""Random numbers of one move, drawn together.
 
-Every call of a generator is a program of its own to compile; a move that needs normal and uniform numbers
-draws them as one vector of signed uniforms and turns the parts into what it needs.
+Each call of a generator costs compile time. A move that needs normal and uniform numbers therefore draws one
+vector of signed uniform numbers and transforms parts of it.
 """
 
 import jax

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qdesampler.numerics.lbfgs import advance, next_point, secants, start_descent
+from qdesampler.numerics.lbfgs import next_point, secants, start_descent, update_descent
 
 
-def descend(log_p, start, memory=12, most=500):
+def followed(log_p, start, memory=12, most=500):
     """Follow one descent to its end; returns it and the evaluations made, every one counted here."""
     evaluate = jax.value_and_grad(log_p)
 
@@ -17,7 +17,7 @@ def descend(log_p, start, memory=12, most=500):
 
     def move(carry):
         point = next_point(carry[0])
-        return advance(carry[0], point, *evaluate(point)), carry[1] + 1
+        return update_descent(carry[0], point, *evaluate(point)), carry[1] + 1
 
     start = jnp.asarray(start, float)
     begun = start_descent(start, *evaluate(start), memory)
@@ -35,7 +35,7 @@ def quadratic(dim, condition, seed=0):
 def test_arrives_on_quadratics_of_condition_1e4_in_float32(seed):
     log_p, _ = quadratic(10, 1e4, seed)
     start = np.random.default_rng(seed).uniform(-2, 2, 10)
-    descent, count = descend(log_p, start)
+    descent, count = followed(log_p, start)
     assert bool(descent.arrived)
     assert float(log_p(jnp.asarray(start))) < -100
     # It stops where its model predicts little gain, within the bulk of 10 dimensions, not at the top.
@@ -48,7 +48,7 @@ def test_arrives_in_the_rosenbrock_valley():
     def log_p(x):
         return -100 * (x[1] - x[0] ** 2) ** 2 - (1 - x[0]) ** 2
 
-    descent, count = descend(log_p, [-1.2, 1.0])
+    descent, count = followed(log_p, [-1.2, 1.0])
     assert bool(descent.arrived)
     # From 24 below: it arrives in the valley, where its model stops to predict a gain, and may not follow it.
     assert float(descent.log_density) > -5
@@ -61,7 +61,7 @@ def test_steps_back_from_where_nothing_is_finite():
     def log_p(x):
         return jnp.sum(2 * jnp.log(x) - 40 * x)
 
-    descent, count = descend(log_p, [0.9])
+    descent, count = followed(log_p, [0.9])
     assert bool(descent.arrived)
     assert float(descent.position[0]) > 0
     assert float(descent.log_density) > float(log_p(jnp.array([0.05]))) - 0.3
@@ -72,7 +72,7 @@ def test_a_wall_of_nan_ends_a_descent_instead_of_holding_it_for_ever():
     def log_p(x):
         return jnp.where(x[0] < 1, x[0], jnp.nan)
 
-    descent, count = descend(log_p, [0.0])
+    descent, count = followed(log_p, [0.0])
     assert bool(descent.arrived)
     assert 0.9 < float(descent.position[0]) <= 1
     assert np.isfinite(float(descent.log_density))
@@ -82,7 +82,7 @@ def test_a_wall_of_nan_ends_a_descent_instead_of_holding_it_for_ever():
 def test_no_step_is_taken_that_loses_density():
     log_p, _ = quadratic(5, 1e3)
     evaluate = jax.jit(jax.value_and_grad(log_p))
-    move = jax.jit(advance)
+    move = jax.jit(update_descent)
     start = jnp.full((5,), 3.0)
     descent = start_descent(start, *evaluate(start), 7)  # pyright: ignore[reportCallIssue]
     heights = [float(descent.log_density)]
@@ -97,31 +97,31 @@ def test_no_step_is_taken_that_loses_density():
 
 def test_an_arrived_descent_stays():
     log_p, _ = quadratic(3, 10)
-    descent, _ = descend(log_p, np.zeros(3))
+    descent, _ = followed(log_p, np.zeros(3))
     np.testing.assert_array_equal(next_point(descent), descent.position)
-    after = advance(descent, descent.position + 1, jnp.asarray(1e3), jnp.ones(3))
+    after = update_descent(descent, descent.position + 1, jnp.asarray(1e3), jnp.ones(3))
     for old, new in zip(descent, after, strict=True):
         np.testing.assert_array_equal(old, new)
 
 
 def test_secants_are_those_of_the_hessian():
     log_p, root = quadratic(4, 100)
-    descent, _ = descend(log_p, np.full(4, -2.0))
-    moves, scores, weights = secants(descent)
+    descent, _ = followed(log_p, np.full(4, -2.0))
+    steps, scores, weights = secants(descent)
     used = np.asarray(weights) > 0
     assert used.sum() >= 4
     hessian = np.asarray(root.T @ root)
     np.testing.assert_allclose(
-        -np.asarray(scores)[used], np.asarray(moves)[used] @ hessian, rtol=2e-3, atol=2e-2
+        -np.asarray(scores)[used], np.asarray(steps)[used] @ hessian, rtol=2e-3, atol=2e-2
     )
     # the wrong twin: not those of another Hessian
     assert not np.allclose(
-        -np.asarray(scores)[used], np.asarray(moves)[used] @ hessian * 1.1, rtol=2e-3, atol=2e-2
+        -np.asarray(scores)[used], np.asarray(steps)[used] @ hessian * 1.1, rtol=2e-3, atol=2e-2
     )
-    np.testing.assert_allclose(np.sum(np.asarray(moves * -scores)[used], 1), 1, rtol=1e-3)  # unit energy
+    np.testing.assert_allclose(np.sum(np.asarray(steps * -scores)[used], 1), 1, rtol=1e-3)  # unit energy
 
 
 def test_what_rises_without_end_runs_away():
-    descent, count = descend(lambda x: x[0], [0.0])
+    descent, count = followed(lambda x: x[0], [0.0])
     assert abs(float(descent.position[0])) > 1e12
     assert count < 150

@@ -10,25 +10,25 @@ from scipy import stats
 
 from qdesampler.numerics.importance_weights import independence_time, tempered_weights
 from qdesampler.numerics.metric import Metric, dense_matrix, fit_metric, identity_metric
-from qdesampler.numerics.trial import TAIL, draw_trial, fit_centre, fit_shape, gaussian_trial, log_trial
+from qdesampler.numerics.trial import TAIL, draw_trial, fit_centre, fit_skew, gaussian_trial, log_trial
 
 
-def shaped_trial(guard=0.1):
+def skewed_trial(defensive_weight=0.1):
     angle = 0.6
     basis = jnp.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     metric = Metric(jnp.array([0.7, 1.5]), basis, jnp.array([1.6, 0.5]))
     return gaussian_trial(jnp.array([0.5, -1.0]), metric)._replace(
         shift=jnp.array([0.2, 0.0]),
-        spread=jnp.array([1.3, 1.0]),
+        width=jnp.array([1.3, 1.0]),
         skew=jnp.array([0.4, -0.2]),
-        guard=jnp.asarray(guard),
+        defensive_weight=jnp.asarray(defensive_weight),
     )
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("guard", [0.0, 0.1, 0.5])
-def test_the_density_integrates_to_one(guard):
-    trial = shaped_trial(guard)
+@pytest.mark.parametrize("defensive_weight", [0.0, 0.1, 0.5])
+def test_the_density_integrates_to_one(defensive_weight):
+    trial = skewed_trial(defensive_weight)
     # x = t / (1 - t^2) covers the plane, far tails included.
     t = jnp.linspace(-1, 1, 801)[1:-1]
     axis, stretch = 6 * t / (1 - t**2), 6 * (1 + t**2) / (1 - t**2) ** 2
@@ -42,7 +42,7 @@ def test_the_density_integrates_to_one(guard):
 def test_draws_follow_the_log_density():
     # In one dimension against the integral of the density: Kolmogorov-Smirnov, level 1e-4.
     wide = gaussian_trial(jnp.array([1.0]), identity_metric(1, 0, 2.0))
-    trial = wide._replace(skew=jnp.array([0.5]), spread=jnp.array([0.8]), guard=jnp.asarray(0.2))
+    trial = wide._replace(skew=jnp.array([0.5]), width=jnp.array([0.8]), defensive_weight=jnp.asarray(0.2))
     axis = jnp.linspace(-200, 200, 200_001)
     density = np.exp(jax.vmap(lambda x: log_trial(trial, x[None]))(axis))
     cumulative = np.cumsum(density) * float(axis[1] - axis[0])
@@ -56,7 +56,7 @@ def test_draws_follow_the_log_density():
 
 
 def test_draws_have_the_covariance_of_a_student_vector():
-    trial = shaped_trial(0.0)._replace(shift=jnp.zeros(2), spread=jnp.ones(2), skew=jnp.zeros(2))
+    trial = skewed_trial(0.0)._replace(shift=jnp.zeros(2), width=jnp.ones(2), skew=jnp.zeros(2))
     draws = jax.vmap(lambda k: draw_trial(k, trial))(jax.random.split(jax.random.key(1), 40_000))
     exact = np.asarray(dense_matrix(trial.metric)) * TAIL / (TAIL - 2)
     errors = np.sqrt((np.outer(np.diag(exact), np.diag(exact)) + exact**2) * 1.1 / 40_000)
@@ -65,12 +65,12 @@ def test_draws_have_the_covariance_of_a_student_vector():
 
 
 @pytest.mark.usefixtures("x64")
-def test_far_out_the_guard_holds_the_tail_up():
+def test_far_out_the_defensive_component_holds_the_tail_up():
     x = jnp.array([300.0, 0.0])
-    with_guard, without = log_trial(shaped_trial(0.1), x), log_trial(shaped_trial(0.0), x)
-    assert float(with_guard - without) > 20
+    defended, without = log_trial(skewed_trial(0.1), x), log_trial(skewed_trial(0.0), x)
+    assert float(defended - without) > 20
     near = jnp.array([0.5, -1.0])
-    assert abs(float(log_trial(shaped_trial(0.1), near) - log_trial(shaped_trial(0.0), near))) < 0.2
+    assert abs(float(log_trial(skewed_trial(0.1), near) - log_trial(skewed_trial(0.0), near))) < 0.2
 
 
 def run_independence(key, log_p, trial, steps):
@@ -81,8 +81,8 @@ def run_independence(key, log_p, trial, steps):
         key_draw, key_accept = jax.random.split(key)
         y = draw_trial(key_draw, trial)
         new = log_p(y) - log_trial(trial, y)
-        taken = jnp.log(jax.random.uniform(key_accept)) < new - weight
-        carry = jnp.where(taken, y, x), jnp.where(taken, new, weight)
+        accepted = jnp.log(jax.random.uniform(key_accept)) < new - weight
+        carry = jnp.where(accepted, y, x), jnp.where(accepted, new, weight)
         return carry, carry[0]
 
     start = trial.centre
@@ -98,7 +98,9 @@ def autocorrelation_time(series, lags=60):
 
 @pytest.mark.parametrize(("width", "offset"), [(1.0, 0.0), (1.0, 0.4), (1.4, 0.0), (1.3, 0.5)])
 def test_the_time_is_that_of_an_actual_chain(width, offset):
-    trial = gaussian_trial(jnp.zeros(2), identity_metric(2, 0, width))._replace(guard=jnp.asarray(0.1))
+    trial = gaussian_trial(jnp.zeros(2), identity_metric(2, 0, width))._replace(
+        defensive_weight=jnp.asarray(0.1)
+    )
 
     def log_p(x):
         return -0.5 * jnp.sum((x - offset) ** 2)
@@ -113,11 +115,11 @@ def test_the_time_is_that_of_an_actual_chain(width, offset):
     # It is the time of a function that knows nothing of the weights; one that grows with them waits longer.
     assert 0.95 <= measured < (1.15 if offset == 0 else 2) * float(time)
     assert float(time) < 2 * measured
-    # the wrong twin: weights forgotten, every candidate would be taken and the time be 1
+    # the wrong twin: weights forgotten, every proposal would be accepted and the time be 1
     assert float(independence_time(jnp.zeros(1500), jnp.ones(1500, bool))[0]) == pytest.approx(1, abs=1e-4)
 
 
-def test_candidates_without_density_are_rejections():
+def test_proposals_without_density_are_rejections():
     weights = jnp.array([0.0, -jnp.inf, 0.0, -jnp.inf])
     time, acceptance = independence_time(weights, jnp.ones(4, bool))
     assert float(acceptance) == pytest.approx(0.5)
@@ -130,13 +132,13 @@ values = st.lists(st.floats(-200, 200, width=32), min_size=4, max_size=40)
 
 
 @settings(max_examples=25, deadline=None)
-@given(numbers=values, share=st.floats(0.1, 0.9), shift=st.floats(-500, 500))
-def test_laws_of_tempered_weights(numbers, share, shift):
+@given(numbers=values, fraction=st.floats(0.1, 0.9), shift=st.floats(-500, 500))
+def test_laws_of_tempered_weights(numbers, fraction, shift):
     lw = jnp.pad(
         jnp.asarray(numbers), (0, 40 - len(numbers)), constant_values=jnp.nan
     )  # one shape, compiled once
     valid = jnp.arange(40) < len(numbers)
-    target = jnp.asarray(share * len(numbers))
+    target = jnp.asarray(fraction * len(numbers))
     weights = np.asarray(jax.jit(tempered_weights)(lw, valid, target))
     assert np.all(weights >= 0)
     assert np.all(weights[len(numbers) :] == 0)
@@ -177,14 +179,14 @@ def test_the_fit_is_exact_on_a_gaussian_wherever_the_points_are():
     np.testing.assert_allclose(poisoned, centre, rtol=1e-6)
 
 
-def test_shape_finds_skew_and_leaves_a_gaussian_alone():
+def test_the_fit_finds_skew_and_leaves_a_gaussian_alone():
     key = jax.random.key(5)
     normal = jax.random.normal(key, (4000, 2))
     trial = gaussian_trial(jnp.zeros(2), identity_metric(2, 0))
-    np.testing.assert_array_equal(fit_shape(trial, normal, jnp.ones(4000)).skew, 0)
+    np.testing.assert_array_equal(fit_skew(trial, normal, jnp.ones(4000)).skew, 0)
     skewed = normal.at[:, 1].set(jnp.sinh(jnp.arcsinh(normal[:, 1]) + 0.5))
-    shaped = fit_shape(trial, skewed, jnp.ones(4000))
-    assert float(shaped.skew[0]) == 0
-    assert float(shaped.skew[1]) == pytest.approx(0.5, abs=0.1)
-    assert float(shaped.spread[1]) == pytest.approx(1, abs=0.1)
-    assert float(shaped.shift[1]) == pytest.approx(0, abs=0.15)
+    fitted = fit_skew(trial, skewed, jnp.ones(4000))
+    assert float(fitted.skew[0]) == 0
+    assert float(fitted.skew[1]) == pytest.approx(0.5, abs=0.1)
+    assert float(fitted.width[1]) == pytest.approx(1, abs=0.1)
+    assert float(fitted.shift[1]) == pytest.approx(0, abs=0.15)

@@ -66,7 +66,7 @@ def solve_facts(mcmc: Any) -> dict[str, str | int | float]:
         "solve_outcome": OUTCOMES[outcome],
         "solve_acceptance": float(np.min(np.asarray(solve.acceptance))),
         "solve_outliers": int(np.sum(np.asarray(solve.outliers))),
-        "global_share": float(np.mean(np.asarray(shared.share))),  # pyright: ignore[reportOptionalMemberAccess]
+        "global_share": float(np.mean(np.asarray(shared.global_probability))),  # pyright: ignore[reportOptionalMemberAccess]
     }
 
 

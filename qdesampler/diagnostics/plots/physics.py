@@ -210,7 +210,7 @@ def plot_trial(run: Any, state: GroundState | None = None, *, backend: str | Non
             raise ValueError("This run has no trial: give one, or run QDE, which keeps it in its state.")
         keys = jax.random.split(jax.random.key(0), _TRIAL_DRAWS)
         draws = np.asarray(jax.vmap(lambda key: draw_trial(key, trial))(keys), float)
-        shown = np.asarray(shared.fractions, float) == 1  # pyright: ignore[reportOptionalMemberAccess]
+        shown = np.asarray(shared.centredness, float) == 1  # pyright: ignore[reportOptionalMemberAccess]
     if not shown.any():
         raise ValueError("Every coordinate of this trial is re-centred: none is a coordinate of the draws.")
     chosen = np.flatnonzero(shown)[:_MOST_TRIAL]

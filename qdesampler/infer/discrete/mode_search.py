@@ -26,7 +26,7 @@ from numpyro.infer.initialization import init_to_uniform
 from qdesampler.backends import AnnealingBackend, IsingProblem, SimulatedAnnealing
 from qdesampler.infer.model.prior import prior_moments
 from qdesampler.infer.model.target import Target
-from qdesampler.numerics.lbfgs import descend
+from qdesampler.numerics.lbfgs import run_descent
 from qdesampler.validation import as_positive_int, as_positive_scalar, check_key
 
 __all__ = ["Modes", "find_modes"]
@@ -244,5 +244,5 @@ def _descent(potential: Callable, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         value, gradient = jax.value_and_grad(potential)(x)
         return -value, -gradient
 
-    descent, spent = descend(x, climbed, min(x.size + 2, 16), _DESCENT_EVALUATIONS)
+    descent, spent = run_descent(x, climbed, min(x.size + 2, 16), _DESCENT_EVALUATIONS)
     return descent.position, spent

@@ -1,4 +1,4 @@
-"""A solved trial state as an automatic guide: stochastic variational inference begins where it would end."""
+"""A solved trial state as an automatic guide: stochastic variational inference starts near its end."""
 
 import dataclasses
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from qdesampler.validation import is_traced
 
 __all__ = ["AutoGroundState"]
 
-_DRAWS = 8192  # behind the quantiles of a flow
+_DRAWS = 8192  # draws that the quantiles of a flow are computed from
 
 
 class _FlowTransform(Transform):
@@ -75,7 +75,7 @@ class AutoGroundState(AutoContinuous):
         MCMC(QDE(neutra.reparam(model)), ...)
 
     (Hoffman et al. 2019, arXiv:1903.03704). `guide.ground_state.diagnostics["pays"]` says whether a flow is
-    worth it, `["evaluations"]` what it cost; both are for the caller to mind, QDE does not count them.
+    worth it, `["evaluations"]` how many evaluations it took; QDE does not count these.
 
     Parameters of a Gaussian are `{prefix}_loc`, shape `(dim,)`, and `{prefix}_scale_tril`, shape `(dim, dim)`
     (`{prefix}_scale`, shape `(dim,)`, where the solver is `GaussianTrial(kind="diagonal")`); of a flow
@@ -125,18 +125,18 @@ class AutoGroundState(AutoContinuous):
                     "svi.init(rng_key, ...) outside of them first."
                 )
             potential, unpack = self._potential_fn, self._unpack_latent
-            with numpyro.handlers.block():  # the sites of these runs are nobody's
+            with numpyro.handlers.block():  # the caller's handlers must not see the sites of these runs
                 hamiltonian = Hamiltonian.from_log_density(
                     lambda x: -potential(unpack(x)), dim=self.latent_dim
                 )
                 self.ground_state = ground_state(hamiltonian, self.solver, key=key)
             self._prepare(self.ground_state.wavefunction)
         except BaseException:
-            self.prototype_trace = None  # so that the next call tries again
+            self.prototype_trace = None  # the next call solves again
             raise
 
     def _prepare(self, psi: Any) -> None:
-        """What `_get_posterior` starts its parameters from."""
+        """Set the values that `_get_posterior` starts its parameters from."""
         if isinstance(psi, FlowWavefunction):
             self._init_latent = psi.gaussian.centre
         elif isinstance(psi, GaussianWavefunction):
@@ -240,7 +240,7 @@ def _real_numbers(psi: FlowWavefunction) -> jax.Array:
 
 
 def _with(psi: FlowWavefunction, flat: Any) -> FlowWavefunction:
-    """The flow with these real numbers in the place of its own; permutations stay."""
+    """The flow with these real numbers instead of its own; permutations do not change."""
     rest = iter(ravel_pytree([leaf for leaf in psi.numbers if _is_real(leaf)])[1](jnp.asarray(flat)))
     return dataclasses.replace(
         psi, numbers=tuple(next(rest) if _is_real(leaf) else leaf for leaf in psi.numbers)

@@ -53,7 +53,7 @@ def model_hamiltonian(
         **kwargs: the model's keyword arguments.
 
     Raises:
-        TypeError: `rng_key` is no JAX key.
+        TypeError: `rng_key` is not a JAX key.
         ValueError: the model has no continuous latent site, or `diffusion` is not positive.
         RuntimeError: no valid start was found, or a discrete site cannot be enumerated.
     """

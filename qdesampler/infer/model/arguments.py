@@ -1,4 +1,4 @@
-"""The arguments that a model was traced with, to tell whether what was read from that trace still holds."""
+"""The arguments that a model was traced with, to decide whether facts read from that trace still hold."""
 
 import weakref
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ _NUMBERS = (bool, int, float, complex, str, np.generic)
 class Arguments:
     """Arguments remembered without keeping arrays alive.
 
-    Python numbers that a model computes (a bound, say) can differ for other arguments. An array that is
-    traced cannot become a Python number, so only its shape and type count.
+    A Python number that a model computes (a bound, for example) can be another one for other arguments. A
+    traced array cannot become a Python number, so only its shape and type count.
 
     Args:
         model_args: positional arguments of the model.
-        model_kwargs: keyword arguments; those that condition a Gibbs block are left aside.
+        model_kwargs: keyword arguments; those that condition a Gibbs block are ignored.
     """
 
     def __init__(self, model_args: Sequence, model_kwargs: dict):

@@ -1,17 +1,17 @@
-r"""Partial non-centring of a model's location-scale sites, found by itself and undone by itself.
+r"""Partial non-centring of a model's location-scale sites, applied and undone inside the kernel.
 
 A hierarchical site `theta ~ LocScale(loc(h), scale(h))` makes a funnel of `(h, theta)` where data are few
 ("centred"), and its standardised form makes one where data are many ("non-centred"). Between them,
 
     theta = loc + scale^(1 - c) (y - c loc),        log |d theta / d y| = (1 - c) log scale,
 
-with one fraction `c` in [0, 1] an element: `c = 1` is the model as written, `c = 0` its standardised form.
-The moves live in `y`; the user sees `z`, the unconstrained sites of the model as written. (Papaspiliopoulos,
-Roberts and Skold 2007, section 4; Gorinova, Moore and Hoffman 2020, "Automatic reparameterisation of
-probabilistic programs".)
+with one centredness `c` in [0, 1] for each element: `c = 1` is the model as written, `c = 0` its standardised
+form. The moves use `y`; the user sees `z`, the unconstrained sites of the model as written.
+(Papaspiliopoulos, Roberts and Skold 2007, section 4; Gorinova, Moore and Hoffman 2020, "Automatic
+reparameterisation of probabilistic programs".)
 
-The fraction is read off draws. If the rest of the density has curvature `k_j = -d^2 log p(rest) / d
-theta_j^2`, then the law of `y_j` given `h` has a width that does not change with `scale` to first order at
+The centredness is estimated from draws. If the rest of the density has curvature `k_j = -d^2 log p(rest) / d
+theta_j^2`, then the width of the law of `y_j` given `h` does not change with `scale` to first order at
 
     c_j = k_j scale^2 / (1 + k_j scale^2),
 
@@ -33,7 +33,7 @@ from qdesampler.infer.model.supports import latent_sites
 
 __all__ = ["Centering", "find_centering"]
 
-_ROUNDING = 0.01  # most that the way to the sites and back may change a coordinate
+_ROUNDING = 0.01  # largest relative change of a coordinate that the map to the sites and back may make
 _FAMILIES = (dist.Normal, dist.StudentT, dist.Cauchy, dist.Laplace, dist.Logistic)
 
 
@@ -73,13 +73,13 @@ class Centering:
         self.parents = tuple(parents)
 
     def mask(self, prototype: dict, sites: Sequence[str] | None = None) -> np.ndarray:
-        """Raveled coordinates that belong to these sites (those re-centred if left out), shape `(dim,)`."""
+        """Which raveled coordinates belong to these sites (default: the re-centred ones), shape `(dim,)`."""
         chosen = self.sites if sites is None else sites
         marked = {name: np.full(np.shape(leaf), name in chosen) for name, leaf in prototype.items()}
         return np.concatenate([marked[name].ravel() for name in sorted(marked)])
 
     def _run(self, args, kwargs, given: dict, convert: Callable) -> tuple[dict, dict, dict]:
-        """Run the model; `convert(name, family, value)` gives an unconstrained site as the model has it."""
+        """Run the model; `convert(name, family, value)` returns a site of the model as written."""
         z, locs, scales = dict(given), {}, {}
 
         def fill(site):
@@ -94,7 +94,7 @@ class Centering:
             support = site["fn"].support
             return dist.biject_to(support)(z[name])
 
-        # Blocked: the handlers of whoever calls must not see this second run.
+        # Blocked, because the caller's handlers must not see this second run.
         with block():
             substitute(self._model, substitute_fn=fill)(*args, **kwargs)
         return z, locs, scales
@@ -102,39 +102,38 @@ class Centering:
     def to_sites(self, args: Sequence, kwargs: dict, y: jax.Array, c: jax.Array, unravel: Callable) -> tuple:
         """From the moves' coordinates to the model's: `(z, log |dz / dy|)`, raveled and scalar.
 
-        The second is `-inf`, no density, where floating point numbers cannot tell the sites apart.
+        The second is `-inf` (no density) if a site is so close to its location that rounding loses `y`.
 
         Args:
             args: the model's arguments.
             kwargs: its keyword arguments.
             y: the moves' coordinates, shape `(dim,)`.
-            c: fractions, shape `(dim,)`; 1 where no site is re-centred.
+            c: centredness, shape `(dim,)`; 1 for coordinates that are not re-centred.
             unravel: `(dim,) -> z`.
         """
-        fraction = unravel(c)
-
+        centredness = unravel(c)
         kept = []
 
         def convert(name, family, value):
-            f, loc, scale = fraction[name], family.loc, family.scale
+            f, loc, scale = centredness[name], family.loc, family.scale
             site = loc + scale ** (1 - f) * (value - f * loc)
             back = f * loc + scale ** (f - 1) * (site - loc)
             kept.append(jnp.all(jnp.abs(back - value) <= _ROUNDING * (1 + jnp.abs(value))))
             return site
 
         z, _, scales = self._run(args, kwargs, unravel(y), convert)
-        change = sum(jnp.sum((1 - fraction[name]) * jnp.log(scales[name])) for name in self.sites)
-        # A scale below the rounding of its location: the site would forget `y`, and its density with it.
+        change = sum(jnp.sum((1 - centredness[name]) * jnp.log(scales[name])) for name in self.sites)
+        # If the scale is below the rounding of the location, the site and its density lose `y`.
         return ravel_pytree(z)[0], jnp.where(jnp.all(jnp.stack(kept)), change, -jnp.inf)
 
     def from_sites(self, args: Sequence, kwargs: dict, z: jax.Array, c: jax.Array, unravel: Callable) -> Any:
-        """The inverse: `(y, log |dz / dy|, loc, scale)`, raveled; `loc = 0`, `scale = 1` elsewhere."""
-        values, fraction = unravel(z), unravel(c)
+        """The inverse: `(y, log |dz / dy|, loc, scale)`, raveled; other coordinates have loc 0, scale 1."""
+        values, centredness = unravel(z), unravel(c)
         _, locs, scales = self._run(args, kwargs, values, lambda name, family, value: value)
         y = dict(values)
         change = jnp.zeros((), z.dtype)
         for name in self.sites:
-            f, loc, scale = fraction[name], locs[name], scales[name]
+            f, loc, scale = centredness[name], locs[name], scales[name]
             y[name] = f * loc + scale ** (f - 1) * (values[name] - loc)
             change = change + jnp.sum((1 - f) * jnp.log(scale))
         loc = {**jax.tree.map(jnp.zeros_like, values), **locs}
@@ -151,13 +150,13 @@ class Centering:
         scores: jax.Array,
         weights: jax.Array,
     ) -> jax.Array:
-        """The fractions that these draws ask for, shape `(dim,)`.
+        """The centredness that these draws need, shape `(dim,)`.
 
         Args:
             args: the model's arguments.
             kwargs: its keyword arguments.
             unravel: `(dim,) -> z`.
-            c: fractions in use, shape `(dim,)`.
+            c: centredness in use, shape `(dim,)`.
             draws: positions in the moves' coordinates, shape `(n, dim)`.
             scores: gradients of the log density in these coordinates, same shape.
             weights: non-negative, shape `(n,)`.
@@ -181,14 +180,14 @@ class Centering:
         variance = mean(deviation**2)
         slope = mean(deviation * (rest - mean(rest))) / jnp.where(variance > 0, variance, 1)
         informed = jnp.maximum(-slope, 0) * scale**2
-        fraction = mean(informed / (1 + informed))
-        return jnp.where(self.mask(unravel(c)) & jnp.isfinite(fraction), jnp.clip(fraction, 0, 1), c)
+        new = mean(informed / (1 + informed))
+        return jnp.where(self.mask(unravel(c)) & jnp.isfinite(new), jnp.clip(new, 0, 1), c)
 
 
 def find_centering(
     model: Callable, model_trace: dict, args: Sequence, kwargs: dict, params: dict
 ) -> Centering | None:
-    """The location-scale sites whose scale moves with other latent sites of a model; None if none does.
+    """The location-scale sites whose scale depends on other latent sites of a model; None without such sites.
 
     Args:
         model: NumPyro model.
@@ -203,7 +202,7 @@ def find_centering(
         if site.get("_control_flow_done"):  # inside a scan or cond, whose body is out of reach
             continue
         family = _location_scale(site["fn"])
-        # Plain numbers and NumPy arrays come from the data, never from another site.
+        # A Python number or a NumPy array comes from the data, never from another site.
         if family is not None and isinstance(family.raw_scale, jax.Array):
             candidates.append(name)
     if not candidates:

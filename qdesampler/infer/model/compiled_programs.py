@@ -1,4 +1,4 @@
-"""Compiled programs of a kernel's start, kept for the chains and runs that follow with the same arguments."""
+"""Compiled programs of a kernel's start, kept for later chains and runs with the same arguments."""
 
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
@@ -9,16 +9,17 @@ from jax.core import Tracer
 
 from qdesampler.infer.model.fingerprint import data_lines
 
-__all__ = ["KeptPrograms"]
+__all__ = ["CompiledPrograms"]
 
-_TOLD = (bool, int, float, complex, str, np.generic, np.ndarray, jax.Array)  # apart by what they hold
+# Arguments of these types are compared by value.
+_HASHABLE_TYPES = (bool, int, float, complex, str, np.generic, np.ndarray, jax.Array)
 
 
-class KeptPrograms:
-    """A start takes seconds to run and far longer to compile: programs of the last arguments are kept.
+class CompiledPrograms:
+    """Programs for the last arguments: a start takes seconds to run and far longer to compile.
 
-    A program has the arguments of the model inside. Arrays are told apart by their numbers, so that one
-    edited in place is another one; nothing is kept where arguments are traced, or objects of other kinds.
+    The arguments of the model are constants of a program. Arrays are compared by their numbers, so that an
+    array edited in place gets a new program. Nothing is kept if an argument is traced or of another type.
     """
 
     def __init__(self):
@@ -33,18 +34,18 @@ class KeptPrograms:
         model_kwargs: dict,
         inputs: Any = None,
     ) -> Callable:
-        """The program `name`, made where there is none for these arguments.
+        """The program `name` for these arguments, made if it does not exist yet.
 
         Args:
             name: all that the program depends on besides the arguments.
-            make: its maker; called at once or not at all.
+            make: returns the program; called at once or not at all.
             model_args: positional arguments of the model.
             model_kwargs: its keyword arguments.
-            inputs: of the call to come; where they are traced nothing is kept.
+            inputs: arguments of the program; if they are traced, nothing is kept.
         """
         arguments, structure = jax.tree.flatten((tuple(model_args), model_kwargs))
         traced = any(isinstance(leaf, Tracer) for leaf in (*arguments, *jax.tree.leaves(inputs)))
-        if traced or not all(isinstance(leaf, _TOLD) for leaf in arguments):
+        if traced or not all(isinstance(leaf, _HASHABLE_TYPES) for leaf in arguments):
             return make()
         described = (structure, tuple(data_lines(model_args, model_kwargs).items()))
         if described != self._described:

@@ -1,11 +1,11 @@
-"""Names of collected fields: ArviZ's where it has one."""
+"""Names of collected fields: ArviZ's name if it has one."""
 
 from collections import Counter
 from collections.abc import Collection
 
 __all__ = ["statistic_names", "variable_name"]
 
-# NumPyro's name of a field (the last part of its path) to ArviZ's
+# From NumPyro's name of a field (the last part of its path) to ArviZ's.
 _ARVIZ_NAMES = {
     "potential_energy": "lp",
     "energy": "energy",
@@ -19,7 +19,7 @@ _ARVIZ_NAMES = {
 
 
 def statistic_names(paths: Collection[str]) -> dict[str, str]:
-    """ArviZ's name for each field of a state, wherever it sits (`adapt_state.step_size` is `step_size`).
+    """ArviZ's name for each field of a state at any depth (`adapt_state.step_size` is `step_size`).
 
     A field that ArviZ does not know, or whose name two fields would share, keeps its path. `lp` is minus the
     potential energy.

@@ -1,6 +1,6 @@
-"""What a run is, in lines that can be compared: the model's code, its data, the kernel's settings, versions.
+"""The identity of a run in lines that can be compared: model code, data, kernel settings, versions.
 
-No value of the data is written, only its SHA-256; objects are named by their type.
+Values of the data are not written, only their SHA-256; objects are named by their type.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ __all__ = [
 
 
 def kernel_lines(kernel: MCMCKernel) -> dict[str, str]:
-    """A line for the kernel, for its model, and for each argument of its constructor that it still holds.
+    """Lines for the kernel, its model, and each constructor argument that the kernel still holds.
 
     Args:
         kernel: a kernel that has not been initialised (initialising one changes what it holds).
@@ -55,7 +55,7 @@ def data_lines(args: Sequence, kwargs: Mapping[str, Any]) -> dict[str, str]:
 
 
 def version_lines() -> dict[str, str]:
-    """A line for each thing whose change can change the last bits of a draw."""
+    """A line for each version that can change the last bits of a draw."""
     lines = {
         f"version of {name}": version(name) for name in ("jax", "jaxlib", "numpyro", "qdesampler", "numpy")
     }
@@ -67,7 +67,7 @@ def version_lines() -> dict[str, str]:
 
 
 def differences(stored: Mapping[str, str], given: Mapping[str, str]) -> list[str]:
-    """One sentence for each line that is not the same in both."""
+    """One sentence for each line that differs."""
     return [
         f"{name}: the checkpoint has {stored.get(name, 'none')}, this run has {given.get(name, 'none')}"
         for name in sorted({*stored, *given})
@@ -76,7 +76,7 @@ def differences(stored: Mapping[str, str], given: Mapping[str, str]) -> list[str
 
 
 def run_name(header: Mapping[str, Any]) -> str:
-    """A short name for a run, from all that its draws depend on; `header` holds what JSON can hold."""
+    """A short name for a run, from all that its draws depend on; `header` holds JSON values."""
     return _hash(json.dumps(header, sort_keys=True).encode())
 
 
@@ -118,7 +118,7 @@ def _function(function: Callable, seen: tuple) -> str:
     for cell in function.__closure__ or ():
         try:
             content = cell.cell_contents
-        except ValueError:  # a name that has no value yet
+        except ValueError:  # a name without a value so far
             continue
         if isinstance(content, types.FunctionType):
             parts.append("recursive" if content in seen else _function(content, (*seen, function)))
@@ -131,7 +131,7 @@ def _code(code: types.CodeType) -> str:
     constants = [
         _code(constant) if isinstance(constant, types.CodeType) else repr(constant)
         for constant in code.co_consts
-        if not isinstance(constant, frozenset)  # their order differs from process to process
+        if not isinstance(constant, frozenset)  # their order differs between processes
     ]
     sets = [sorted(map(repr, constant)) for constant in code.co_consts if isinstance(constant, frozenset)]
     return f"{code.co_code.hex()}{constants}{sets}{code.co_names}{code.co_varnames}{code.co_freevars}"

@@ -1,4 +1,4 @@
-"""What our kernels of continuous latents share of NumPyro's contract: names, a target, and its hooks."""
+"""The part of NumPyro's contract that kernels of continuous sites share: names, a target, and its hooks."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -14,8 +14,8 @@ __all__ = ["TargetKernel"]
 class TargetKernel(MCMCKernel):
     """A kernel whose draws are `z` of a `KernelState`, distributed as `exp(-U(z))` of its target.
 
-    A kernel adds `init`, `sample` and `refresh`, and sets `_target`. Settings live in the object, all that
-    changes lives in the state.
+    A kernel adds `init`, `sample` and `refresh`, and sets `_target`. The object holds settings; all that
+    changes is in the state.
     """
 
     _target: Target
@@ -27,7 +27,7 @@ class TargetKernel(MCMCKernel):
 
     @property
     def default_fields(self) -> tuple[str, ...]:
-        """What `MCMC` collects unasked."""
+        """The fields that `MCMC` collects by default."""
         return (
             "z",
             "diverging",
@@ -77,7 +77,7 @@ class TargetKernel(MCMCKernel):
         return self._target.constrain(model_args, model_kwargs, return_deterministic)
 
     def __copy__(self) -> Self:
-        """A kernel with a target of its own: what one of the two sees of a model must not reach the other."""
+        """A kernel with its own target, because a trace made by one kernel must not reach the other."""
         twin = object.__new__(type(self))
         vars(twin).update(self.__getstate__())  # pyright: ignore[reportArgumentType, reportCallIssue]
         twin._target = copy.copy(self._target)

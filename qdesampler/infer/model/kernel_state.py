@@ -10,8 +10,8 @@ __all__ = ["KernelState"]
 class KernelState[Adapt](NamedTuple):
     """State of a chain, or of vectorized chains.
 
-    Vectorized, every leaf has the chains on its leading axis, but for what the kernel's `adapt_state` says is
-    one for all of them; that cannot be collected by `extra_fields`.
+    With vectorized chains every leaf has the chains on its leading axis, except for those parts of the
+    kernel's `adapt_state` that all chains share; `extra_fields` cannot collect these.
 
     Attributes:
         i: iterations done, the same for all chains of a batch.
@@ -19,15 +19,14 @@ class KernelState[Adapt](NamedTuple):
         z_grad: gradient of the potential energy at `z`.
         potential_energy: `U(z) = -log p(z)` up to the constant that the target leaves out.
         energy: potential plus kinetic energy of the kept point.
-        num_evals: log-density evaluations spent on this draw, rejected work and other rungs included.
-        warmup_evals: their sum over the warm-up, the start included (as one evaluation: NumPyro's search for
-            a valid start does not tell how many points it tried).
-        pending_evals: evaluations made outside `sample` (start, walkers, `refresh`), charged to the next
+        num_evals: log-density evaluations of this draw, including rejected moves and other rungs.
+        warmup_evals: their sum over the warm-up, including the start (as one evaluation, because NumPyro's
+            search for a valid start does not report how many points it tried).
+        pending_evals: evaluations made outside `sample` (start, particles, `refresh`), charged to the next
             draw.
         accept_prob: acceptance probability of this draw's trajectory.
-        mean_accept_prob: running mean of it, restarted after the warm-up.
-        diverging: the trajectory's energy error exceeded 1000, or the chain stands where the density is not
-            finite.
+        mean_accept_prob: running mean of `accept_prob`, restarted after the warm-up.
+        diverging: whether the trajectory's energy error exceeded 1000, or the density is not finite at `z`.
         adapt_state: what the warm-up adapts, frozen after it; `step_size` is one of its fields.
         rng_key: JAX key, one for each chain.
     """

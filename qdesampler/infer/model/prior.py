@@ -11,10 +11,12 @@ from jax.flatten_util import ravel_pytree
 from numpyro.handlers import seed, trace
 from numpyro.infer.util import unconstrain_fn
 
-_DRAWS = 400
-
-
-_QUANTILES = (0.158655, 0.5, 0.841345)  # centre and one standard deviation to either side of a normal law
+_DRAWS = 400  # draws from the prior
+_QUANTILES = (
+    0.158655,
+    0.5,
+    0.841345,
+)  # of a normal law: mean minus one standard deviation, mean, mean plus one
 
 
 def prior_moments(
@@ -22,7 +24,7 @@ def prior_moments(
 ) -> tuple[jax.Array, jax.Array]:
     """Median and half the central 68% width of the unconstrained prior, shapes `(dim,)`.
 
-    Heavy tails therefore do not widen it. The prior is sampled; no density is evaluated.
+    Heavy tails do not change these. The prior is sampled; no density is evaluated.
 
     Raises:
         ValueError: some site has no proper prior to draw from.

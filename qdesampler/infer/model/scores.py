@@ -12,18 +12,18 @@ from numpyro.infer.util import get_transforms, potential_energy
 
 __all__ = ["RunScores", "log_densities", "moved_draws", "potential_values", "run_scores"]
 
-_AT_ONCE = 512  # draws evaluated in one batch
-_SAME = 1e-3  # relative error within which a value is its own image there and back
+_BATCH = 512  # draws evaluated together
+_SAME = 1e-3  # relative error of a value after the map to unconstrained space and back
 _KEY = "qdesampler.infer.model.scores"  # in the run's own cache, which NumPyro drops when a run is pickled
 
 
 class RunScores(NamedTuple):
-    """Where a run has been, and the slope of its target there; NumPy arrays in float64.
+    """The positions of a run and the scores of its target there; NumPy arrays in float64.
 
     Attributes:
         positions: unconstrained and flat, shape `(chains, draws, dim)`.
-        scores: `grad log p` there, same shape.
-        evaluations: log-density evaluations that this took: none where the run had collected its gradients.
+        scores: `grad log p` at the positions, same shape.
+        evaluations: log-density evaluations made for this: 0 if the run had collected its gradients.
         labels: names of the flat coordinates, such as "theta[2]".
     """
 
@@ -34,7 +34,7 @@ class RunScores(NamedTuple):
 
 
 class _Functions(NamedTuple):
-    """Compiled once for the draws of a run, never for the next run: its data may be others, same arrays."""
+    """Functions compiled for the draws of one run; the next run may have other data."""
 
     draws: Any
     flat: Callable
@@ -45,7 +45,7 @@ class _Functions(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """The scores of these very draws."""
+    """Scores, with the draws that they belong to."""
 
     draws: Any
     collected: Any
@@ -55,8 +55,8 @@ class _Kept(NamedTuple):
 def run_scores(mcmc: Any, *, require_finite: bool = True) -> RunScores:
     """Unconstrained draws and scores of a run with any gradient-based NumPyro kernel.
 
-    Gradients that the run has collected (`extra_fields=("z_grad",)`) are used; else they are computed again,
-    one evaluation a draw. Compiled functions and scores are kept with the run until it runs again.
+    Gradients that the run has collected (`extra_fields=("z_grad",)`) are used; otherwise they are computed,
+    with one evaluation a draw. Compiled functions and scores are kept with the run until it runs again.
 
     Args:
         mcmc: a `numpyro.infer.MCMC` after `run`.
@@ -92,7 +92,7 @@ def potential_values(mcmc: Any, positions: np.ndarray) -> np.ndarray:
         positions: flat, as in `RunScores`, shape `(n, dim)`.
 
     Returns:
-        Shape `(n,)`, float64; whatever the target returns, NaN included.
+        Shape `(n,)`, float64; the values that the target returns, including NaN.
 
     Raises:
         ValueError: as `run_scores`.
@@ -104,8 +104,8 @@ def potential_values(mcmc: Any, positions: np.ndarray) -> np.ndarray:
 def log_densities(mcmc: Any, draws: Any) -> np.ndarray:
     """Log density of a run's target at values of its sites, with respect to these values.
 
-    That is `-U(z) - log |dx / dz|` with `z` the unconstrained image of the values `x`: free of Jacobians, so
-    that it is symmetric wherever the model is.
+    That is `-U(z) - log |dx / dz|`, where `z` is the unconstrained image of the values `x`. It has no
+    Jacobians, so it has every symmetry of the model.
 
     Args:
         mcmc: a `numpyro.infer.MCMC` after `run`.
@@ -191,7 +191,7 @@ def _functions(mcmc: Any) -> _Functions:
             return potential_energy(model, args, kwargs, z)
 
     else:
-        raise ValueError(f"{type(kernel).__name__} shows no potential: there are no scores to be had.")
+        raise ValueError(f"{type(kernel).__name__} has no potential, so there are no scores.")
     _, unravel = ravel_pytree(one)
     volume = (lambda draw, z: 0.0) if model is None else _volume(model, args, kwargs)
 
@@ -201,7 +201,7 @@ def _functions(mcmc: Any) -> _Functions:
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
     def mapped(function):
-        return jax.jit(lambda rows: jax.lax.map(function, rows, batch_size=_AT_ONCE))
+        return jax.jit(lambda rows: jax.lax.map(function, rows, batch_size=_BATCH))
 
     found = _Functions(
         draws,
@@ -235,7 +235,7 @@ def _bijection(
         raise ValueError(f"The model has no continuous latent site {', '.join(absent)}.")
 
     def unconstrain(draw):
-        # a support may depend on other sites: bijections are found anew for every draw
+        # A support may depend on other sites, so the bijections are found for every draw.
         transforms = get_transforms(filled, args, kwargs, draw)
         return {name: transforms[name].inv(value) for name, value in draw.items()}
 
@@ -243,7 +243,7 @@ def _bijection(
 
 
 def _volume(model: Callable, args: tuple, kwargs: dict) -> Callable:
-    """`(draw, z) -> log |dx / dz|`; infinite where `z` is not the image of the draw: outside the support."""
+    """`(draw, z) -> log |dx / dz|`; infinite if `z` is not the image of the draw (outside the support)."""
     filled = seed(model, jax.random.key(0))
 
     def volume(draw, z):

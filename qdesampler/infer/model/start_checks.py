@@ -1,6 +1,6 @@
-"""What a start must be: sites, shapes and chain axis as the target needs, a scalar energy, finite numbers.
+"""Checks of a start: sites, shapes and chain axis of the target, a scalar energy, finite numbers.
 
-And what the model behind it must not be: a random subsample of its data.
+And a check that the model takes no random subsample of its data.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,12 +17,12 @@ __all__ = ["check_plates", "check_scalar", "check_structure", "finite_chains", "
 
 
 def is_subsampled(site: dict) -> bool:
-    """Whether a site of a trace is a plate that takes a part of its rows."""
+    """Whether a site of a trace is a plate that takes only some of its rows."""
     return site["type"] == "plate" and site["args"][1] is not None and site["args"][0] > site["args"][1]
 
 
 class _RowsLeftToChance(Messenger):
-    """Names of the subsampled plates whose rows nothing within the model has fixed."""
+    """Collects the names of the subsampled plates whose rows no handler within the model has fixed."""
 
     def __init__(self, fn: Callable):
         self.names: list[str] = []
@@ -35,9 +35,9 @@ class _RowsLeftToChance(Messenger):
 
 
 def check_plates(model: Callable, model_trace: dict, args: Sequence, kwargs: dict) -> None:
-    """Refuse plates that draw a random part of their rows: it would be drawn once and kept for the whole run.
+    """Refuse plates with a random subset of their rows, which would be drawn once and kept for the whole run.
 
-    Rows that are fixed on purpose (`numpyro.handlers.substitute`) are taken.
+    Rows that are fixed on purpose (`numpyro.handlers.substitute`) are accepted.
 
     Args:
         model: NumPyro model.
@@ -46,7 +46,7 @@ def check_plates(model: Callable, model_trace: dict, args: Sequence, kwargs: dic
         kwargs: its keyword arguments.
 
     Raises:
-        ValueError: with the names of such plates.
+        ValueError: with the names of these plates.
     """
     if not any(is_subsampled(site) for site in model_trace.values()):
         return
@@ -66,11 +66,11 @@ def check_plates(model: Callable, model_trace: dict, args: Sequence, kwargs: dic
 
 
 def check_structure(z: Any, prototype: Any, num_chains: int | None) -> None:
-    """Compare a start with what the target needs, site by site.
+    """Compare a start with the structure that the target needs, site by site.
 
     Args:
         z: the start; vectorized chains on a leading axis.
-        prototype: a start of the right structure and shapes, or None where any will do.
+        prototype: a start of the right structure and shapes, or None if any structure is valid.
         num_chains: number of vectorized chains, or None for one chain.
 
     Raises:
@@ -102,14 +102,14 @@ def check_structure(z: Any, prototype: Any, num_chains: int | None) -> None:
 
 
 def check_scalar(potential: Callable, z: Any) -> None:
-    """Refuse a potential that is no real scalar, before differentiation complains in its own words.
+    """Refuse a potential that is not a real scalar, with a clearer message than that of differentiation.
 
     Args:
         potential: `z -> U(z)`.
         z: position of one chain.
 
     Raises:
-        ValueError: with the shape or type that came back.
+        ValueError: with the shape or type of the result.
     """
     result = jax.eval_shape(potential, z)
     leaves = jax.tree.leaves(result)
@@ -128,7 +128,7 @@ def check_scalar(potential: Callable, z: Any) -> None:
 
 
 def finite_chains(energy: jax.Array, gradient: Any) -> np.ndarray | None:
-    """Which chains stand where energy and gradient are finite; None where that is known only at run time."""
+    """Which chains have a finite energy and gradient; None if that is known only at run time."""
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((energy, gradient))):
         return None
     finite = np.isfinite(np.asarray(energy))

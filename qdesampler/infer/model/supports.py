@@ -1,9 +1,9 @@
-"""Supports of a model's latent sites: their transforms, and whether they move with other sites.
+"""Supports of a model's latent sites: their transforms, and whether they depend on other sites.
 
-NumPyro replays the model to constrain a draw only where it sees a bound that is not a Python number, and it
-looks at plain intervals and lower bounds alone: an upper bound that is another site
-(`TruncatedNormal(high=b)`), or any bound inside `.to_event(1)`, keeps its first value there. Here every leaf
-of every support counts.
+NumPyro replays the model to constrain a draw only if it sees a bound that is not a Python number, and it
+looks only at plain intervals and lower bounds. An upper bound that is another site
+(`TruncatedNormal(high=b)`), or any bound inside `.to_event(1)`, keeps its first value in NumPyro. Here every
+leaf of every support counts.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,9 +25,9 @@ class Supports(NamedTuple):
     """Static facts of the latent sites.
 
     Attributes:
-        transforms: unconstrained to constrained by site; empty where a support may move.
-        is_static: no bound can depend on another site: all of them are Python numbers.
-        has_deterministic: the model has deterministic sites, which only a replay can compute.
+        transforms: from unconstrained to constrained values, by site; empty if a support may move.
+        is_static: whether all bounds are Python numbers, so that none can depend on another site.
+        has_deterministic: whether the model has deterministic sites, which only a replay can compute.
     """
 
     transforms: dict[str, Any]
@@ -44,7 +44,7 @@ class Supports(NamedTuple):
 
 
 def latent_sites(model_trace: dict) -> dict[str, Any]:
-    """The sites that a kernel of continuous moves owns, by name."""
+    """The sites that a kernel of continuous moves samples, by name."""
     return {
         name: site
         for name, site in model_trace.items()
@@ -53,7 +53,7 @@ def latent_sites(model_trace: dict) -> dict[str, Any]:
 
 
 def read_supports(model_trace: dict) -> Supports:
-    """The supports found in a trace of the model; holds no traced value."""
+    """The supports in a trace of the model, without traced values."""
     supports = {name: site["fn"].support for name, site in latent_sites(model_trace).items()}
     is_static = all(_is_static(support) for support in supports.values())
     for name, site in model_trace.items():
@@ -67,14 +67,14 @@ def read_supports(model_trace: dict) -> Supports:
 
 
 def _is_static(support: Any) -> bool:
-    # A NumPy number is no literal: it may come from the data, and the data may change.
+    # A NumPy number is not static: it may come from the data, and the data may change.
     return all(type(leaf) in (int, float) for leaf in jax.tree.leaves(support))
 
 
 def depends_on_siblings(
     model: Callable, model_args: Sequence, model_kwargs: dict, values: dict, names: Sequence[str]
 ) -> bool:
-    """Whether a support of the sites `names` moves with the values that a Gibbs sweep conditions on.
+    """Whether a support of the sites `names` depends on the values that a Gibbs sweep conditions on.
 
     Args:
         model: the model, wrapped by `numpyro.infer.gibbs.conditioned`.
@@ -90,7 +90,7 @@ def depends_on_siblings(
         sites = trace(run).get_trace(*model_args, **kwargs)
         return [jnp.asarray(leaf) for name in names for leaf in jax.tree.leaves(sites[name]["fn"].support)]
 
-    # What a bound is computed from is read off the traced program, so no numbers need to be compared.
+    # The traced program shows what a bound is computed from, so no numbers need to be compared.
     program = jax.make_jaxpr(bounds)(model_kwargs[GIBBS_SITES_KWARG]).jaxpr
     reached = set(program.invars)
     for equation in program.eqns:

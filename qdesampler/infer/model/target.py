@@ -1,7 +1,7 @@
-"""What a kernel samples: a NumPyro model, a potential, or a solved ground state, behind one face.
+"""What a kernel samples: a NumPyro model, a potential, or a solved ground state, with one interface.
 
-All three give a potential energy over an unconstrained pytree `z`, a start, and a map to what the user asked
-for. The potential of a model is rebuilt from the arguments of every call, so that new data are never ignored.
+All three have a potential energy over an unconstrained pytree `z`, a start, and a map to the user's values.
+The potential of a model is built from the arguments of every call, so that new data are never ignored.
 """
 
 import copy
@@ -19,15 +19,22 @@ from numpyro.infer.util import ParamInfo, initialize_model
 from qdesampler.infer.model.evaluation import is_batched, value_and_gradient
 from qdesampler.infer.model.start_checks import check_plates, check_scalar, check_structure, finite_chains
 from qdesampler.infer.model.supports import depends_on_siblings, latent_sites
-from qdesampler.infer.model.traced_model import SeenModel
+from qdesampler.infer.model.traced_model import TracedModel
 
-__all__ = ["GROUND_STATE_SITE", "Start", "Target"]
+__all__ = ["GROUND_STATE_SITE", "StartingPoint", "Target"]
 
 GROUND_STATE_SITE = "x"
 
 
-class Start(NamedTuple):
-    """Where chains begin: `z`, its potential energy and gradient, and the evaluations it took (per chain)."""
+class StartingPoint(NamedTuple):
+    """Where chains begin, for one chain or a batch.
+
+    Attributes:
+        z: unconstrained position.
+        potential_energy: `U(z)`.
+        gradient: `grad U(z)`.
+        num_evals: evaluations of each chain.
+    """
 
     z: Any
     potential_energy: jax.Array
@@ -82,12 +89,12 @@ class Target:
         self.ground_state = ground_state
         self.init_strategy = init_strategy
         self.forward_mode = forward_mode
-        self._seen: SeenModel | None = None
+        self._traced: TracedModel | None = None
 
     @property
     def is_ready(self) -> bool:
         """Whether the potential can be built; a model has to be traced once before, by `start`."""
-        return self.model is None or self._seen is not None
+        return self.model is None or self._traced is not None
 
     def rebound(self, model: Callable) -> "Target":
         """A copy for another model, which has not been traced."""
@@ -96,67 +103,67 @@ class Target:
         return target
 
     def __getstate__(self) -> dict:
-        """State for copies and pickles, without what a trace of the model rebuilds."""
-        return {**self.__dict__, "_seen": None}
+        """State for copies and pickles, without what is read from a trace of the model."""
+        return {**self.__dict__, "_traced": None}
 
     # ---- potential and constraints -------------------------------------------------------------------------
 
-    def _seen_model(self) -> SeenModel:
-        if self._seen is None:
+    def _known_model(self) -> TracedModel:
+        if self._traced is None:
             raise RuntimeError("The kernel has not seen the model yet: call `init` (or run MCMC) first.")
-        return self._seen
+        return self._traced
 
     def potential(self, model_args: Sequence = (), model_kwargs: dict | None = None) -> Callable:
         """`z -> U(z)` for these model arguments.
 
         Raises:
-            RuntimeError: for a model before `start` has seen it.
+            RuntimeError: for a model before `start` has traced it.
         """
         if self.potential_fn is not None:
             return self.potential_fn
         if self.ground_state is not None:
             log_prob = self.ground_state.log_prob
             return lambda z: -log_prob(z[GROUND_STATE_SITE])
-        return self._seen_model().potential(model_args, model_kwargs or {})
+        return self._known_model().potential(model_args, model_kwargs or {})
 
     def postprocess(self, model_args: Sequence, model_kwargs: dict | None) -> Callable:
-        """`z -> constrained values and deterministic sites`; identity where there is no model.
+        """`z -> constrained values and deterministic sites`; identity without a model.
 
         Raises:
-            RuntimeError: for a model before `start` has seen it.
+            RuntimeError: for a model before `start` has traced it.
         """
         if self.model is None:
             return lambda z: z
-        return self._seen_model().postprocess(model_args, model_kwargs or {})
+        return self._known_model().postprocess(model_args, model_kwargs or {})
 
     def constrain(
         self, model_args: Sequence, model_kwargs: dict | None, return_deterministic: bool
     ) -> Callable:
-        """`z -> constrained values`; replays the model only for deterministic sites or moving supports.
+        """`z -> constrained values`; replays the model only for deterministic sites or supports that move.
 
         Raises:
-            RuntimeError: for a model before `start` has seen it.
+            RuntimeError: for a model before `start` has traced it.
         """
         if self.model is None or return_deterministic:
             return self.postprocess(model_args, model_kwargs)
-        return self._seen_model().constrain(model_args, model_kwargs or {})
+        return self._known_model().constrain(model_args, model_kwargs or {})
 
     def centering(self, model_kwargs: dict | None) -> Any:
         """The model's location-scale sites that moves may re-centre, or None; never inside `Gibbs`."""
-        if self._seen is None or GIBBS_SITES_KWARG in (model_kwargs or {}):
+        if self._traced is None or GIBBS_SITES_KWARG in (model_kwargs or {}):
             return None
-        return self._seen.centering
+        return self._traced.centering
 
     # ---- start ---------------------------------------------------------------------------------------------
 
     def start(
         self, rng_key: jax.Array, init_params: Any, model_args: Sequence, model_kwargs: dict | None
-    ) -> Start:
+    ) -> StartingPoint:
         """A valid start for one chain, or for each of a batch of keys.
 
-        Inside NumPyro's `Gibbs` the values given are draws from the prior unless the user chose them, and
-        constrained; where they have no finite density, the start found by `init_strategy` takes their place,
-        with a warning.
+        Inside NumPyro's `Gibbs` the values given are constrained, and draws from the prior unless the user
+        chose them. If they have no finite density, the start found by `init_strategy` replaces them, with a
+        warning.
 
         Args:
             rng_key: one key, or one for each vectorized chain.
@@ -205,7 +212,7 @@ class Target:
             )
         return start
 
-    def _start_of_model(self, model, rng_key, model_args, model_kwargs) -> Start:
+    def _start_of_model(self, model, rng_key, model_args, model_kwargs) -> StartingPoint:
         try:
             info = initialize_model(
                 rng_key,
@@ -224,30 +231,30 @@ class Target:
                 "own, as in numpyro.infer.Gibbs([(DiscreteGibbs(model), ['site']), (QDE(model), None)])."
             ) from error
         check_plates(model, info.model_trace, model_args, model_kwargs)
-        seen = SeenModel(model, info, model_args, model_kwargs)
+        traced = TracedModel(model, info, model_args, model_kwargs)
         sites = latent_sites(info.model_trace)
-        if GIBBS_SITES_KWARG in model_kwargs and not seen.supports.is_static:
+        if GIBBS_SITES_KWARG in model_kwargs and not traced.supports.is_static:
             values = {name: site["value"] for name, site in sites.items()}
             if depends_on_siblings(model, model_args, model_kwargs, values, list(sites)):
                 raise ValueError(
                     f"The support of one of the sites {sorted(sites)} depends on a site of another block; "
                     "put both into one block of Gibbs, or write the model with fixed supports."
                 )
-        self._seen = seen
+        self._traced = traced
         found = info.param_info
         z = _as_floats(found.z)
         if jax.tree.map(jnp.result_type, z) != jax.tree.map(jnp.result_type, found.z):
             return self._evaluate(rng_key, z, model_args, model_kwargs, 2)
-        return Start(z, _as_floats(found.potential_energy), _as_floats(found.z_grad), 1)
+        return StartingPoint(z, _as_floats(found.potential_energy), _as_floats(found.z_grad), 1)
 
-    def _start_in_gibbs(self, rng_key, found, values, model_args, model_kwargs) -> Start:
+    def _start_in_gibbs(self, rng_key, found, values, model_args, model_kwargs) -> StartingPoint:
         unknown = sorted(set(values) - set(found.z))
         if unknown:
             raise ValueError(
                 f"QDE cannot move the sites {unknown} (discrete, or not in the model): give them to a block "
                 "of their own, such as DiscreteGibbs."
             )
-        z = self._seen_model().unconstrain(values, model_args, model_kwargs)
+        z = self._known_model().unconstrain(values, model_args, model_kwargs)
         z = _as_floats(z)
         check_structure(z, found.z, None)
         given = self._evaluate(rng_key, z, model_args, model_kwargs, 1)
@@ -264,23 +271,23 @@ class Target:
                 stacklevel=2,
             )
         z, energy, gradient = jax.tree.map(lambda a, b: jnp.where(finite, a, b), given[:3], found[:3])
-        return Start(z, energy, gradient, given.num_evals + found.num_evals)
+        return StartingPoint(z, energy, gradient, given.num_evals + found.num_evals)
 
     def _draw_ground_state(self, rng_key):
         draw = self.ground_state.sample  # pyright: ignore[reportOptionalMemberAccess]
         return {GROUND_STATE_SITE: jax.vmap(draw)(rng_key) if is_batched(rng_key) else draw(rng_key)}
 
-    def _evaluate(self, rng_key, z, model_args, model_kwargs, num_evals) -> Start:
+    def _evaluate(self, rng_key, z, model_args, model_kwargs, num_evals) -> StartingPoint:
         potential = self.potential(model_args, model_kwargs)
         batched = is_batched(rng_key)
         if not jax.tree.leaves(z):
             shape = rng_key.shape[:1] if batched else ()
-            return Start(z, jnp.zeros(shape), z, 0)
+            return StartingPoint(z, jnp.zeros(shape), z, 0)
         if self.potential_fn is not None:
             check_scalar(potential, jax.tree.map(lambda leaf: leaf[0], z) if batched else z)
         evaluate = value_and_gradient(potential, self.forward_mode)
         energy, gradient = (jax.vmap(evaluate) if batched else evaluate)(z)
-        return Start(z, energy, gradient, num_evals)
+        return StartingPoint(z, energy, gradient, num_evals)
 
 
 def _as_floats(z: Any) -> Any:

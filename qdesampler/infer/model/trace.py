@@ -1,7 +1,7 @@
-"""What a NumPyro model says about itself: its sites, its plates, its likelihood and its predictive draws.
+"""A NumPyro model's sites and plates, its likelihood and its predictive draws.
 
-Everything here runs the model's Python function under NumPyro's effect handlers. Nothing here knows about
-MCMC or about file formats, so the conversion to ArviZ needs no import of NumPyro.
+Everything here runs the model's Python function under NumPyro's effect handlers. Nothing here depends on MCMC
+or on file formats, so the conversion to ArviZ needs no import of NumPyro.
 """
 
 import inspect
@@ -29,7 +29,7 @@ class Site(NamedTuple):
     """One site of a model: `kind` is "latent", "observed", "factor" or "deterministic".
 
     `event_ndim` counts the rightmost axes that belong to one draw of the distribution; it is None for a
-    deterministic site, where a model does not say it. `event_dims` are the names that the model gives as
+    deterministic site, whose model does not state it. `event_dims` are the names that the model gives as
     `infer={"event_dims": [...]}`.
     """
 

@@ -1,4 +1,4 @@
-"""What a kernel knows of a model once it has traced it: potential and constraints for any arguments."""
+"""A NumPyro model after one trace: its potential and constraints for any arguments."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,11 +11,11 @@ from qdesampler.infer.model.arguments import Arguments
 from qdesampler.infer.model.centering import find_centering
 from qdesampler.infer.model.supports import read_supports
 
-__all__ = ["SeenModel"]
+__all__ = ["TracedModel"]
 
 
-class SeenModel:
-    """A model after one trace; nothing in it depends on the values of array arguments.
+class TracedModel:
+    """A model after one trace, of which nothing depends on the values of array arguments.
 
     Args:
         model: NumPyro model.
@@ -30,7 +30,7 @@ class SeenModel:
         self._potential = info.potential_fn
         self._postprocess = info.postprocess_fn
         self._arguments = Arguments(model_args, model_kwargs)
-        # values of `numpyro.param` and of modules stay as they were initialised
+        # Values of `numpyro.param` and of modules keep their initial values.
         self._params = {
             name: site["value"]
             for name, site in info.model_trace.items()
@@ -43,24 +43,24 @@ class SeenModel:
         return self._potential(*model_args, **model_kwargs)
 
     def postprocess(self, model_args: Sequence, model_kwargs: dict) -> Callable:
-        """`z -> constrained values and deterministic sites`; replays the model where it has to."""
+        """`z -> constrained values and deterministic sites`; replays the model if needed."""
         if self.supports.has_deterministic or self._transforms_hold(model_args, model_kwargs):
             return self._postprocess(*model_args, **model_kwargs)
         run = substitute(seed(self._model, jax.random.key(0)), data=self._params)
         return lambda z: constrain_fn(run, model_args, model_kwargs, z)
 
     def constrain(self, model_args: Sequence, model_kwargs: dict) -> Callable:
-        """`z -> constrained values`, by transforms alone where the supports are fixed."""
+        """`z -> constrained values`, by transforms alone if the supports are fixed."""
         if self._transforms_hold(model_args, model_kwargs):
             return self.supports.constrain
         return self.postprocess(model_args, model_kwargs)
 
     def unconstrain(self, values: dict, model_args: Sequence, model_kwargs: dict) -> dict[str, Any]:
-        """`z` of constrained values."""
+        """`z` for constrained values."""
         if self._transforms_hold(model_args, model_kwargs):
             return self.supports.unconstrain(values)
         return unconstrain_fn(self._model, tuple(model_args), model_kwargs, values)
 
     def _transforms_hold(self, model_args, model_kwargs) -> bool:
-        """Whether the supports that were read are those of these arguments, at every position."""
+        """Whether the supports read from the trace hold for these arguments, at every position."""
         return self.supports.is_static and self._arguments.are(model_args, model_kwargs)

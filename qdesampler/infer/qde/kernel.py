@@ -23,13 +23,17 @@ from qdesampler.infer.qde.nuts_arguments import (
     position_size,
 )
 from qdesampler.infer.qde.state import QDEAdaptState, QDEState
-from qdesampler.kernels.adaptation.imaginary_time import restarted
-from qdesampler.kernels.adaptation.state import AdaptationSettings, choose_move, start_adaptation
-from qdesampler.kernels.adaptation.trajectory_length import LADDER, START
-from qdesampler.kernels.adaptation.update import adapt
+from qdesampler.kernels.adaptation.state import (
+    Adaptation,
+    AdaptationSettings,
+    StartCoordinates,
+    start_adaptation,
+)
+from qdesampler.kernels.adaptation.step import StepSettings, qde_step
+from qdesampler.kernels.adaptation.trajectory_length import LENGTH_GRID, START_INDEX
 from qdesampler.kernels.mcmc.integrators import DYNAMICS, INTEGRATORS
-from qdesampler.kernels.mcmc.mixture import LOCAL, mixture_move
-from qdesampler.kernels.mcmc.trajectory import Scheme, check_dimension, check_move_settings, draw_num_steps
+from qdesampler.kernels.mcmc.mixture import MixtureInfo
+from qdesampler.kernels.mcmc.trajectory import check_dimension, check_move_settings
 
 __all__ = ["QDE"]
 
@@ -40,15 +44,16 @@ class QDE(TargetKernel):
     With `U = -log p` the Boltzmann Hamiltonian `H = -D lap + D (|grad U|^2 / 4 - lap U / 2)` has the ground
     state `psi0 = sqrt(p)`; the drift of its imaginary time, `2 D grad log psi0 = -D grad U`, is the force of
     local moves. Warm-up is an imaginary-time solve: descents (`D -> 0`), then closed-form steps of a Gaussian
-    trial down its energy, the Fisher divergence, over all chains together when `chain_method="vectorized"`.
-    What follows is a frozen mixture of two exact moves: independence Metropolis from the trial, and
-    trajectories of random length in the coordinates that the trial whitens. Their shares come from the
-    measured acceptance of the trial; where it is poor the kernel is a local sampler with an adapted metric,
-    step size and length. Location-scale sites whose scale is another site are partially non-centred inside
-    the kernel; states and draws stay those of the model as written.
+    trial down its energy, the Fisher divergence. With `chain_method="vectorized"` all chains solve together.
+    The draws come from a frozen mixture of two exact moves: independence Metropolis from the trial, and
+    trajectories of random length in the coordinates that the trial whitens. The measured acceptance of the
+    trial sets their proportions; if it is low, the kernel is a local sampler with an adapted metric, step
+    size and length. Location-scale sites whose scale is another site are partially non-centred inside the
+    kernel; states and draws are those of the model as written.
 
-    A warm-up solved early rests: what remains of it evaluates nothing. A drop-in for NUTS: its keyword
-    arguments have the same meaning here. Inside NumPyro's `Gibbs` only local moves are made.
+    If the solve ends early, the remaining iterations of the warm-up make no evaluations. The kernel is a
+    drop-in for NUTS, whose keyword arguments have the same meaning here. Inside NumPyro's `Gibbs` it makes
+    only local moves.
 
     Args:
         model: NumPyro model. Exactly one of `model`, `potential_fn`, `ground_state` is given.
@@ -61,9 +66,10 @@ class QDE(TargetKernel):
         adapt_step_size: adapt the step size in warm-up; likewise `adapt_mass_matrix` the metric.
         dense_mass: None lets the gain test choose identity, diagonal or correlated (dense up to 128
             dimensions, low-rank beyond); False: diagonal; True: dense; tuples of site names: these blocks.
-        target_accept_prob: acceptance of end points that the step size aims at; 0.9 here asks for about what
-            0.8 along the whole path asks of NUTS.
-        trajectory_length: mean length in units of the metric (HMC's); None: searched for or a quarter period.
+        target_accept_prob: acceptance of end points that the step size aims at; 0.9 here corresponds to about
+            0.8 in NUTS, which averages over the whole trajectory.
+        trajectory_length: mean length in units of the metric (HMC's); None: the warm-up searches for it, or
+            uses a quarter period.
         max_tree_depth: at most `2**depth - 1` steps a trajectory; a pair gives warm-up and sampling.
         init_strategy: NumPyro's per-site start for models.
         find_heuristic_step_size: double or halve the step size first, at every restart of its adaptation.
@@ -71,14 +77,14 @@ class QDE(TargetKernel):
         regularize_mass_matrix: floor the metric while draws are few.
         dynamics: "canonical" or "isokinetic" (microcanonical; at least 2 dimensions).
         integrator: "leapfrog" (one gradient a step) or "mn2" (two).
-        solve: False leaves out the solve, global moves and re-centring. It needs `adapt_mass_matrix`,
+        solve: False omits the solve, global moves and re-centring. The solve needs `adapt_mass_matrix`,
             `adapt_step_size` and at least 40 iterations of warm-up.
 
     Raises:
         ValueError: for none or several sources, an unknown name, or a non-positive number.
     """
 
-    one_chain_prepares = True  # what `init` leaves in the kernel is the same for one chain and for many
+    one_chain_prepares = True  # `init` leaves the same things in the kernel for one chain and for many
 
     def __init__(
         self,
@@ -160,25 +166,28 @@ class QDE(TargetKernel):
 
         def begin(metric, *start):
             rows = start if batched else jax.tree.map(lambda leaf: leaf[None], start)
-            fractions = coordinates.start_fractions(prototype)
-            inside = jax.vmap(lambda z, energy, gradient: coordinates.inside(z, energy, gradient, fractions))
+            centredness = coordinates.start_centredness(prototype)
+            inside = jax.vmap(
+                lambda z, energy, gradient: coordinates.inside(z, energy, gradient, centredness)
+            )
             first = inside(*rows)
+            length = self._trajectory_length
             return start_adaptation(
                 settings,
                 metric,
-                first.position,
-                first.log_density,
-                first.score,
+                first,
                 num_warmup,
-                fractions=fractions,
-                wide=coordinates.candidate_spread(prototype),
-                descent_starts=coordinates.descent_starts(first.position),
+                StartCoordinates(
+                    centredness,
+                    coordinates.proposal_widths(prototype),
+                    coordinates.descent_starts(first.position),
+                ),
                 step_size=self._step_size,
                 target_accept_prob=self._target_accept_prob,
-                length=LADDER[START] if self._trajectory_length is None else self._trajectory_length,
+                length=LENGTH_GRID[START_INDEX] if length is None else length,
             )
 
-        # Compiled in one piece: operation by operation it would take seconds.
+        # Compiled as one program: one operation after another would take seconds.
         shared = jax.jit(begin)(metric, start.z, start.potential_energy, start.gradient)
 
         def each(value, dtype=float):
@@ -207,76 +216,56 @@ class QDE(TargetKernel):
         split = partial(jax.random.split, num=3)
         rng_key, key_move, key_steps = (jax.vmap(split, out_axes=1) if batched else split)(state.rng_key)
         prototype = jax.tree.map(lambda x: x[0], state.z) if batched else state.z
-        flat, unravel = ravel_pytree(prototype)
         shared = state.adapt_state.shared
         iteration = state.i[0] if batched else state.i
-        num_warmup = shared.num_warmup
-        warming = iteration < num_warmup
-        if flat.size == 0:
-            certain = jnp.ones_like(state.accept_prob)
-            return state._replace(
-                i=state.i + 1,
-                num_evals=state.pending_evals,
-                warmup_evals=state.warmup_evals + jnp.where(warming, state.pending_evals, 0),
-                pending_evals=jnp.zeros_like(state.pending_evals),
-                accept_prob=certain,
-                mean_accept_prob=certain,
-                rng_key=rng_key,
-            )
+        if ravel_pytree(prototype)[0].size == 0:
+            return self._still(state, rng_key, iteration < shared.num_warmup)
 
-        # What is done, and how often, depends on no position: all chains of a batch stay in lockstep.
         settings = self._adaptation_settings(prototype, model_kwargs)
-        units = jax.random.uniform(key_steps[0] if batched else key_steps, (3,))
-        choice = choose_move(settings, shared, units[2], iteration)
-        integrator = INTEGRATORS[self._integrator]
-        steps = draw_num_steps(units[:2], shared.step_size, choice.length, choice.steps_limit)
-        total = jnp.where(choice.kind == LOCAL, steps * integrator.stages, choice.evaluations)
-        scheme = Scheme(shared.metric, shared.step_size, steps, DYNAMICS[self._dynamics], integrator)
         coordinates = self._coordinates(settings, prototype, model_args, model_kwargs)
-
-        def move(key, z, energy, gradient, descent, window, origin):
-            here = coordinates.inside(z, energy, gradient, shared.fractions)
-            here = restarted(shared.solve.restart, origin, here)
-            new, descent, window, info = mixture_move(
-                key,
-                here,
-                coordinates.value_and_score(shared.fractions),
-                choice.kind,
-                total,
-                scheme,
-                shared.trial,
-                descent,
-                window,
-                shared.count,
-                choice.record,
-                choice.forget,
-            )
-            sites = coordinates.outside(new, shared.fractions)
-            return here.position, new.position, sites, descent, window, info
-
-        current = (key_move, state.z, state.potential_energy, state.z_grad)
-        own = (shared.solve.descent, shared.window, shared.solve.origin)
-        if not batched:
-            own = jax.tree.map(lambda leaf: leaf[0], own)
-        before, after, (z, energy, z_grad), *own, info = (jax.vmap(move) if batched else move)(*current, *own)
-        evals = info.num_evals + state.pending_evals
-
-        def rows(x):
-            return x if batched else x[None]
-
-        descent, window = jax.tree.map(rows, tuple(own))
-        shared = adapt(
-            settings,
-            shared._replace(solve=shared.solve._replace(descent=descent), window=window),
+        inside = partial(coordinates.inside, centredness=shared.centredness)
+        outside = partial(coordinates.outside, centredness=shared.centredness)
+        here = (jax.vmap(inside) if batched else inside)(state.z, state.potential_energy, state.z_grad)
+        there, adaptation, info = qde_step(
+            key_steps[0] if batched else key_steps,
+            key_move,
+            here,
+            shared,
             iteration,
-            choice,
-            rows(before),
-            rows(after),
-            rows(info.accept_prob),
-            rows(info.num_evals),
+            coordinates.value_and_score(shared.centredness),
+            StepSettings(settings, DYNAMICS[self._dynamics], INTEGRATORS[self._integrator]),
             coordinates if settings.solve and coordinates.can_recentre else None,
         )
-        counted = iteration + 1 - jnp.where(warming, 0, num_warmup)
+        sites = (jax.vmap(outside) if batched else outside)(there)
+        return self._next_state(state, rng_key, iteration, sites, adaptation, info)
+
+    def _still(self, state: QDEState, rng_key: jax.Array, warming: jax.Array) -> QDEState:
+        """The next state of a target without coordinates."""
+        certain = jnp.ones_like(state.accept_prob)
+        return state._replace(
+            i=state.i + 1,
+            num_evals=state.pending_evals,
+            warmup_evals=state.warmup_evals + jnp.where(warming, state.pending_evals, 0),
+            pending_evals=jnp.zeros_like(state.pending_evals),
+            accept_prob=certain,
+            mean_accept_prob=certain,
+            rng_key=rng_key,
+        )
+
+    def _next_state(
+        self,
+        state: QDEState,
+        rng_key: jax.Array,
+        iteration: jax.Array,
+        sites: tuple[Any, jax.Array, Any],
+        shared: Adaptation,
+        info: MixtureInfo,
+    ) -> QDEState:
+        """The state after an iteration, from `(z, U(z), grad U(z))` and what happened."""
+        z, energy, z_grad = sites
+        warming = iteration < shared.num_warmup
+        evals = info.num_evals + state.pending_evals
+        counted = iteration + 1 - jnp.where(warming, 0, shared.num_warmup)
         like = jnp.ones_like(state.accept_prob)
         return QDEState(
             i=state.i + 1,
@@ -312,7 +301,7 @@ class QDE(TargetKernel):
         return state._replace(potential_energy=energy, z_grad=gradient, pending_evals=state.pending_evals + 1)
 
     def _coordinates(self, settings, prototype, model_args, model_kwargs) -> MoveCoordinates:
-        """The coordinates of the moves for these arguments; not kept: never stale."""
+        """The coordinates of the moves for these arguments, made anew so that they are never stale."""
         return MoveCoordinates(
             self._target.potential(model_args, model_kwargs),
             self._target.forward_mode,
@@ -323,7 +312,7 @@ class QDE(TargetKernel):
         )
 
     def _adaptation_settings(self, prototype: Any, model_kwargs: dict | None) -> AdaptationSettings:
-        """What is adapted, for positions like `prototype` (one chain); not kept: never stale."""
+        """What is adapted, for positions like `prototype` (one chain), made anew so as never to be stale."""
         blocks, forced = correlated_blocks(self._dense_mass, self._inverse_mass_matrix, prototype)
         return AdaptationSettings(
             adapt_step_size=self._adapt_step_size,

@@ -1,4 +1,4 @@
-"""NUTS's arguments: checked, and `dense_mass` and `inverse_mass_matrix` translated to blocks and a metric."""
+"""NUTS's arguments: their checks, and the blocks and the metric that two of them stand for."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from qdesampler.numerics.metric import Metric, from_covariance, identity_metric
+from qdesampler.numerics.metric import DENSE_UP_TO, Metric, from_covariance, identity_metric
 
 __all__ = [
     "block_rank",
@@ -18,11 +18,13 @@ __all__ = [
     "position_size",
 ]
 
-_DENSE_UP_TO, _RANK_BEYOND = 128, 64  # automatic metrics: dense, or this many directions
+_LOW_RANK = 64  # most directions of an automatic metric beyond `DENSE_UP_TO` dimensions
+_ASYMMETRY = 1e-4  # largest difference of mirrored entries, relative to the largest entry
+_NEGLIGIBLE = 1e-3  # |log eigenvalue| of a scaled covariance below which a direction may be left out
 
 
 def check_nuts_arguments(kinetic_fn: Any, target_accept_prob: Any) -> None:
-    """Refuse what has no meaning here (traced numbers pass).
+    """Refuse arguments without a meaning here; traced numbers are not checked.
 
     Raises:
         ValueError: a `kinetic_fn` is given, or the acceptance is not between 0 and 1.
@@ -109,10 +111,10 @@ def correlated_blocks(
 
 
 def block_rank(inverse_mass_matrix: Any, prototype: Any, forced: bool) -> int:
-    """Most correlated directions of one block: all that the user asked for, else what the size affords."""
+    """Most correlated directions of one block: all that the user asked for, else by the dimension."""
     dim = position_size(prototype)
     given = isinstance(inverse_mass_matrix, dict) or _is_matrix(inverse_mass_matrix)
-    return dim if forced or given or dim <= _DENSE_UP_TO else _RANK_BEYOND
+    return dim if forced or given or dim <= DENSE_UP_TO else _LOW_RANK
 
 
 def initial_metric(inverse_mass_matrix: Any, prototype: Any, rank: int) -> Metric:
@@ -145,16 +147,16 @@ def initial_metric(inverse_mass_matrix: Any, prototype: Any, rank: int) -> Metri
                 f"inverse_mass_matrix has shape {covariance.shape}; expected ({dim},) or ({dim}, {dim})."
             )
     if covariance.ndim == 2 and np.all(np.isfinite(covariance)):
-        spread = np.max(np.abs(covariance - covariance.T))
-        if spread > 1e-4 * np.max(np.abs(covariance)):
+        asymmetry = np.max(np.abs(covariance - covariance.T))
+        if asymmetry > _ASYMMETRY * np.max(np.abs(covariance)):
             raise ValueError(
-                f"inverse_mass_matrix is not symmetric: entries differ by {spread:.3g}; give a covariance."
+                f"inverse_mass_matrix is not symmetric: entries differ by {asymmetry:.3g}; give a covariance."
             )
     metric = from_covariance(covariance, rank)
     if covariance.ndim == 2 and rank < dim:
         scale = np.sqrt(np.diag(covariance))
         stretches = np.abs(np.log(np.linalg.eigvalsh(covariance / np.outer(scale, scale))))
-        if np.sort(stretches)[: dim - rank].max() > 1e-3:
+        if np.sort(stretches)[: dim - rank].max() > _NEGLIGIBLE:
             raise ValueError(
                 "inverse_mass_matrix correlates coordinates that dense_mass keeps apart; give both the same "
                 "blocks, or dense_mass=True."

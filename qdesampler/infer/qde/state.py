@@ -11,12 +11,12 @@ __all__ = ["QDEAdaptState", "QDEState"]
 
 
 class QDEAdaptState(NamedTuple):
-    """Adaptation as seen from a state.
+    """The adaptation in a state.
 
     Attributes:
-        step_size: whitened units; one for each chain when chains are vectorized.
-        trajectory_length: mean length, whitened units; likewise.
-        shared: everything else, one for all chains of a batch.
+        step_size: whitened units; with vectorized chains one for each chain.
+        trajectory_length: mean length, whitened units; with vectorized chains one for each chain.
+        shared: the whole adaptation, one for all chains of a batch.
     """
 
     step_size: jax.Array

@@ -1,4 +1,4 @@
-"""What a warm-up knows, what it is asked to adapt, and what it has all chains do next."""
+"""The state of the adaptation, its settings, and the choice of the next move."""
 
 from typing import NamedTuple, Protocol
 
@@ -7,25 +7,22 @@ import jax.numpy as jnp
 
 from qdesampler.kernels.adaptation.imaginary_time import Solve, begin_solve, memory, refine_size, round_size
 from qdesampler.kernels.adaptation.schedule import (
-    DESCEND,
-    MEASURE,
-    RECORD,
-    REFINE,
-    REST,
-    ROUND,
-    SEARCH,
-    PlanSettings,
-    make_plan,
+    REFINING_ROWS,
+    Row,
+    WarmupPlanSettings,
+    has,
+    make_warmup_plan,
 )
 from qdesampler.kernels.adaptation.trajectory_length import (
-    LADDER,
-    START,
+    LENGTH_GRID,
+    START_INDEX,
     LengthSearch,
-    candidate,
+    next_index,
     start_length_search,
 )
 from qdesampler.kernels.mcmc.dual_averaging import DualAveraging, start_averaging
-from qdesampler.kernels.mcmc.mixture import DESCENT, GLOBAL, LOCAL, Window, empty_window
+from qdesampler.kernels.mcmc.mixture import DESCENT, GLOBAL, LOCAL, FitWindow, empty_window
+from qdesampler.kernels.mcmc.trajectory import TrajectoryState
 from qdesampler.numerics.metric import Metric
 from qdesampler.numerics.trial import Trial, gaussian_trial
 
@@ -33,29 +30,30 @@ __all__ = [
     "POOLED_ROWS",
     "Adaptation",
     "AdaptationSettings",
-    "Choice",
     "Coordinates",
+    "NextMove",
+    "StartCoordinates",
     "choose_move",
     "current_flags",
     "start_adaptation",
 ]
 
 POOLED_ROWS = 1024  # points kept for a fit, over all chains
-_MEASURED_SHARE = 0.25  # of the iterations that measure a trial beside local moves
-_MEASURED_CANDIDATES = 8
+_MEASURED_PROBABILITY = 0.25  # of a global move in the rows that measure a trial beside local moves
+_MEASURED_PROPOSALS = 8  # of each of these global moves
 
 
 class AdaptationSettings(NamedTuple):
     """What is adapted and how: plain Python values, fixed for the life of a kernel.
 
     Attributes:
-        adapt_step_size: whether the step size moves at all.
-        adapt_metric: whether the metric does.
-        search_step_size: double or halve the step size at every restart before averaging.
-        regularize: floor for metric estimates from few draws.
-        blocks: index groups correlated within; empty for a diagonal metric.
+        adapt_step_size: whether the step size is adapted.
+        adapt_metric: whether the metric is adapted.
+        search_step_size: whether to double or halve the step size at every restart before averaging.
+        regularize: whether metric estimates from few draws have a floor.
+        blocks: index groups with correlations inside; empty for a diagonal metric.
         block_rank: most correlated directions per block.
-        force_blocks: the user asked for these blocks: skip the gain test between diagonal and correlated.
+        force_blocks: whether these blocks are the user's, so that the gain test does not apply to them.
         search_length: whether the trajectory length is searched for.
         max_steps: most steps of a trajectory (warm-up, sampling).
         solve: whether the imaginary-time solve is tried, and global moves are made from its trial.
@@ -90,7 +88,7 @@ class Sections(NamedTuple):
 
 
 class Adaptation(NamedTuple):
-    """Everything the warm-up knows; shared by all chains of a batch.
+    """All that the warm-up adapts; shared by all chains of a batch.
 
     Attributes:
         step_size: in use now.
@@ -98,10 +96,10 @@ class Adaptation(NamedTuple):
         length: mean trajectory length in use outside the search, whitened units.
         metric: in use now by local moves.
         trial: in use now by global moves.
-        share: probability that an iteration makes a global move, once frozen.
-        candidates: candidates of a global move, once frozen.
-        fractions: centredness of each coordinate, shape `(dim,)`; 1 is the model as written.
-        wide: spread of each coordinate's candidates while the trial is sought, shape `(dim,)`.
+        global_probability: probability that an iteration makes a global move, once frozen.
+        proposals: proposals of a global move, once frozen.
+        centredness: of each coordinate, shape `(dim,)`; 1 is the model as written.
+        proposal_widths: least width of each coordinate's proposals during the solve, shape `(dim,)`.
         averaging: the step-size search.
         chain_accept: recent acceptance of each chain, shape `(chains,)`.
         centre: running mean of the positions, shape `(dim,)`.
@@ -121,14 +119,14 @@ class Adaptation(NamedTuple):
     length: jax.Array
     metric: Metric
     trial: Trial
-    share: jax.Array
-    candidates: jax.Array
-    fractions: jax.Array
-    wide: jax.Array
+    global_probability: jax.Array
+    proposals: jax.Array
+    centredness: jax.Array
+    proposal_widths: jax.Array
     averaging: DualAveraging
     chain_accept: jax.Array
     centre: jax.Array
-    window: Window
+    window: FitWindow
     count: jax.Array
     search: LengthSearch
     solve: Solve
@@ -150,25 +148,43 @@ class Coordinates(Protocol):
     def recentre(
         self,
         dynamic: list[jax.Array],
-        fractions: jax.Array,
+        centredness: jax.Array,
         draws: jax.Array,
         scores: jax.Array,
         weights: jax.Array,
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """New fractions that suit weighted points, and the points and scores in the new coordinates."""
+        """New centredness that suits weighted points, and the points and scores in the new coordinates."""
         ...
 
 
-class Choice(NamedTuple):
+class StartCoordinates(NamedTuple):
+    """The coordinates of the moves before the first iteration.
+
+    Attributes:
+        centredness: of each coordinate, shape `(dim,)`; ones if left out.
+        proposal_widths: least width of each coordinate's proposals during the solve, shape `(dim,)`; ones if
+            left out.
+        descent_starts: where descents begin instead of at the chains' positions, shape `(chains, dim)`.
+    """
+
+    centredness: jax.Array | None = None
+    proposal_widths: jax.Array | None = None
+    descent_starts: jax.Array | None = None
+
+
+AS_WRITTEN = StartCoordinates()
+
+
+class NextMove(NamedTuple):
     """What all chains do in an iteration.
 
     Attributes:
         kind: `LOCAL`, `GLOBAL` or `DESCENT`.
         length: mean trajectory length of a local move.
         steps_limit: longest trajectory.
-        evaluations: candidates of a global move, or points of a descent.
+        evaluations: proposals of a global move, or points of a descent.
         record: whether points are recorded in the window.
-        forget: whether the first candidate is taken whatever it is.
+        forget: whether the first proposal is accepted unconditionally.
     """
 
     kind: jax.Array
@@ -179,47 +195,45 @@ class Choice(NamedTuple):
     forget: jax.Array
 
 
+def _window_rows(settings: AdaptationSettings, num_warmup: int, chains: int, dim: int) -> int:
+    """Rows of each chain's window."""
+    rows = max(1, min(num_warmup, -(-POOLED_ROWS // chains))) if settings.adapt_metric else 1
+    if settings.solve:
+        refinement = REFINING_ROWS * refine_size(dim, chains)
+        rows = max(rows, max(2 * round_size(dim, chains), 2 * memory(dim), refinement))
+    return rows
+
+
 def start_adaptation(
     settings: AdaptationSettings,
     metric: Metric,
-    positions: jax.Array,
-    log_densities: jax.Array,
-    scores: jax.Array,
+    first: TrajectoryState,
     num_warmup: int,
+    coordinates: StartCoordinates = AS_WRITTEN,
     *,
-    fractions: jax.Array | None = None,
-    wide: jax.Array | None = None,
-    descent_starts: jax.Array | None = None,
     step_size: float | jax.Array = 1.0,
     target_accept_prob: float | jax.Array = 0.9,
-    length: float | jax.Array = LADDER[START],
+    length: float | jax.Array = LENGTH_GRID[START_INDEX],
 ) -> Adaptation:
     """State before the first iteration.
 
     Args:
         settings: what is adapted.
         metric: the first metric; its rank must be `settings.rank`.
-        positions: where the chains start, shape `(chains, dim)`.
-        log_densities: `log p` there, shape `(chains,)`.
-        scores: `grad log p` there, shape `(chains, dim)`.
+        first: where the chains start, evaluated, chains leading.
         num_warmup: iterations of the warm-up.
-        fractions: centredness of each coordinate, shape `(dim,)`; ones if left out.
-        wide: spread of each coordinate's candidates while the trial is sought, shape `(dim,)`; ones if left
-            out.
-        descent_starts: where descents begin instead of at `positions`, same shape.
+        coordinates: the coordinates of `first`.
         step_size: first step size, whitened units.
         target_accept_prob: acceptance that the step size aims at, in (0, 1).
         length: first mean trajectory length, whitened units.
     """
-    chains, dim = positions.shape
+    chains, dim = first.position.shape
     dtype = jnp.result_type(float)
-    rows = max(1, min(num_warmup, -(-POOLED_ROWS // chains))) if settings.adapt_metric else 1
-    if settings.solve:
-        least = max(2 * round_size(dim, chains), 2 * memory(dim), 12 * refine_size(dim, chains))
-        rows = max(rows, least)
-    plan = make_plan(
+    centredness, widths, descent_starts = coordinates
+    rows = _window_rows(settings, num_warmup, chains, dim)
+    plan = make_warmup_plan(
         num_warmup,
-        PlanSettings(
+        WarmupPlanSettings(
             settings.solve, settings.adapt_metric, settings.search_length, settings.max_steps, chains
         ),
     )
@@ -232,17 +246,17 @@ def start_adaptation(
         length=jnp.asarray(length, dtype),
         metric=metric,
         trial=gaussian_trial(jnp.zeros((dim,), dtype), metric),
-        share=jnp.zeros((), dtype),
-        candidates=jnp.ones((), int),
-        fractions=jnp.ones((dim,), dtype) if fractions is None else fractions,
-        wide=jnp.ones((dim,), dtype) if wide is None else wide,
-        averaging=start_averaging(step, settings.search_step_size),
+        global_probability=jnp.zeros((), dtype),
+        proposals=jnp.ones((), int),
+        centredness=jnp.ones((dim,), dtype) if centredness is None else centredness,
+        proposal_widths=jnp.ones((dim,), dtype) if widths is None else widths,
+        averaging=start_averaging(step, search=settings.search_step_size),
         chain_accept=jnp.full((chains,), target_accept_prob, dtype),
         centre=jnp.zeros((dim,), dtype),
         window=jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (chains, *leaf.shape)), one),
         count=jnp.zeros((), int),
         search=start_length_search(dim),
-        solve=begin_solve(positions, log_densities, scores, plan.rounds > 0, descent_starts, fractions),
+        solve=begin_solve(first, descent_starts, centredness, solve=plan.rounds > 0),
         row=jnp.zeros((), int),
         num_warmup=jnp.asarray(num_warmup, int),
         plan=jnp.asarray(plan.flags),
@@ -259,29 +273,29 @@ def current_flags(state: Adaptation, iteration: jax.Array) -> tuple[jax.Array, j
 
 def choose_move(
     settings: AdaptationSettings, state: Adaptation, unit: jax.Array, iteration: jax.Array
-) -> Choice:
+) -> NextMove:
     """What this iteration does, by a uniform draw on (0, 1); depends on no position of a frozen chain."""
     flags, row = current_flags(state, iteration)
-    searching = (flags & SEARCH) != 0
-    ladder = jnp.asarray(LADDER, state.length.dtype)
-    length = jnp.where(searching, ladder[candidate(state.search)], state.length)
-    recording = (flags & RECORD) != 0
+    grid = jnp.asarray(LENGTH_GRID, state.length.dtype)
+    length = jnp.where(has(flags, Row.SEARCH), grid[next_index(state.search)], state.length)
+    recording = has(flags, Row.RECORD)
     never = jnp.zeros((), bool)
     if not settings.solve:
         kind = jnp.asarray(LOCAL, int)
-        return Choice(kind, length, state.steps_limit[row], kind, recording, never)
+        return NextMove(kind, length, state.steps_limit[row], kind, recording, never)
     chains, _, dim = state.window.draws.shape
-    measuring = (flags & MEASURE) != 0
-    chance = jnp.where(flags == 0, state.share, jnp.where(measuring, _MEASURED_SHARE, 0))
-    proposing = (flags & (ROUND | REFINE | REST)) != 0
-    going_global = proposing | (unit < chance)
-    kind = jnp.where((flags & DESCEND) != 0, DESCENT, jnp.where(going_global, GLOBAL, LOCAL))
+    measuring = has(flags, Row.MEASURE)
+    probability = jnp.where(
+        flags == 0, state.global_probability, jnp.where(measuring, _MEASURED_PROBABILITY, 0)
+    )
+    going_global = has(flags, Row.ROUND | Row.REFINE | Row.REST) | (unit < probability)
+    kind = jnp.where(has(flags, Row.DESCEND), DESCENT, jnp.where(going_global, GLOBAL, LOCAL))
     evaluations = jnp.select(
         [
-            (flags & DESCEND) != 0,
-            (flags & ROUND) != 0,
-            (flags & REFINE) != 0,
-            (flags & REST) != 0,
+            has(flags, Row.DESCEND),
+            has(flags, Row.ROUND),
+            has(flags, Row.REFINE),
+            has(flags, Row.REST),
             measuring,
         ],
         [
@@ -289,11 +303,11 @@ def choose_move(
             round_size(dim, chains),
             refine_size(dim, chains),
             0,
-            _MEASURED_CANDIDATES,
+            _MEASURED_PROPOSALS,
         ],
-        state.candidates,
+        state.proposals,
     )
     record = recording & ((kind == GLOBAL) | ~measuring)
-    # A kept draw forgets nothing, however the warm-up ended.
-    forget = state.solve.fresh & (flags != 0)
-    return Choice(kind.astype(int), length, state.steps_limit[row], evaluations.astype(int), record, forget)
+    # After the warm-up a move never accepts unconditionally, however the warm-up ended.
+    forget = state.solve.forget & (flags != 0)
+    return NextMove(kind.astype(int), length, state.steps_limit[row], evaluations.astype(int), record, forget)

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 __all__ = ["DualAveraging", "start_averaging", "update_averaging"]
 
 _SHRINKAGE, _DELAY, _DECAY = 0.05, 10.0, 0.75  # gamma, t0, kappa of Hoffman and Gelman
-# A single chain's acceptance is noise enough for the search to overshoot and end at .7 of what it looks for.
+# gamma for one chain: with 0.05 the noise of its acceptance makes the search end at .7 of the right step.
 _SHRINKAGE_OF_ONE = 0.1
+_FIRST_FACTOR = 10  # the iterates shrink to this multiple of the first step size
 
 
 class DualAveraging(NamedTuple):
@@ -21,8 +22,8 @@ class DualAveraging(NamedTuple):
         gap: running mean of `target - acceptance`.
         count: updates so far.
         centre: point that the iterates shrink to, `log(10 * first step size)`.
-        direction: +1 or -1 while the start is searched for by doubling or halving, 2 before the first trial,
-            0 when done.
+        direction: +1 or -1 while the first step size is doubled or halved, 2 before the first of these
+            updates, 0 after them.
     """
 
     log_step: jax.Array
@@ -33,21 +34,21 @@ class DualAveraging(NamedTuple):
     direction: jax.Array
 
 
-def start_averaging(step_size: jax.Array, search: bool | jax.Array = False) -> DualAveraging:
-    """Start at `step_size`; with `search`, first double or halve until the acceptance crosses the target."""
+def start_averaging(step_size: jax.Array, *, search: bool | jax.Array = False) -> DualAveraging:
+    """The state at `step_size`; `search`: double or halve it until the acceptance crosses the target."""
     dtype = jnp.result_type(float)
     log_step = jnp.log(jnp.asarray(step_size, dtype))
     direction = jnp.where(search, 2, 0).astype(int)
     zero = jnp.zeros((), dtype)
     return DualAveraging(
-        log_step, log_step, zero, zero, log_step + jnp.log(jnp.asarray(10, dtype)), direction
+        log_step, log_step, zero, zero, log_step + jnp.log(jnp.asarray(_FIRST_FACTOR, dtype)), direction
     )
 
 
 def update_averaging(
     state: DualAveraging, acceptance: jax.Array, target: float | jax.Array, chains: int = 1
 ) -> DualAveraging:
-    """One update from an acceptance statistic in [0, 1], the mean over so many chains."""
+    """One update from an acceptance statistic in [0, 1], the mean over `chains` chains."""
     shrinkage = max(_SHRINKAGE, _SHRINKAGE_OF_ONE / chains**0.5)
     toward = jnp.where(acceptance > target, 1, -1)
     searching = (state.direction == 2) | ((state.direction != 0) & (toward == state.direction))

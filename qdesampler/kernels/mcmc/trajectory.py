@@ -1,16 +1,16 @@
 r"""The local move: a trajectory of a given number of steps, accepted or rejected as a whole.
 
-From `(x, v)`, `v` fresh, the integrator runs `num_steps` steps in the coordinates whitened by the metric and
-the end is accepted with probability
+From `x`, with a fresh velocity `v`, the integrator runs `num_steps` steps in the coordinates whitened by the
+metric. The end `x'` is accepted with probability
 
-    min(1, exp(log p(x') - log p(x) - sum of kinetic energy changes)),
+    min(1, exp(log p(x') - log p(x) - sum of kinetic energy changes)).
 
-exact for any metric, step size and number of steps that do not depend on the current position (Duane,
-Kennedy, Pendleton and Roweth 1987). Where the score is not finite the force is taken as zero: a deterministic
-function of the position, so reversibility and volume are kept, and a trajectory can leave a bad region;
-ending in one is always rejected.
+This is exact for any metric, step size and number of steps that do not depend on the current position (Duane,
+Kennedy, Pendleton and Roweth 1987). If the score is not finite, the force is taken as zero. That is a
+deterministic function of the position, so the map stays reversible and keeps volume, and a trajectory can
+leave a bad region. A trajectory that ends in one is always rejected.
 
-The shape is BlackJAX's: `init(position, key=None) -> state`, `step(key, state) -> (state, info)`.
+The interface is BlackJAX's: `init(position, key=None) -> state`, `step(key, state) -> (state, info)`.
 """
 
 from collections.abc import Callable
@@ -28,23 +28,27 @@ from qdesampler.numerics.random_variates import signed_noise, to_normal, to_unit
 from qdesampler.numerics.types import ValueAndScore
 
 __all__ = [
-    "Path",
+    "JITTER",
+    "RunningTrajectory",
     "SamplingAlgorithm",
     "Scheme",
     "TrajectoryInfo",
     "TrajectoryState",
     "after_evaluation",
     "draw_num_steps",
-    "finish_path",
+    "finish_trajectory",
+    "gaussian_step_size",
     "next_position",
-    "start_path",
+    "start_trajectory",
     "trajectory",
     "trajectory_move",
 ]
 
 DIVERGENCE_THRESHOLD = (
-    1000.0  # energy error above which a trajectory is called divergent, as in Stan and NumPyro
+    1000.0  # nats of energy error above which a trajectory diverges, as in Stan and NumPyro
 )
+JITTER = 0.4  # relative half width of the uniform law of a length or step size, to break periodic orbits
+_GAUSSIAN_STEP = 1.2  # step size that a whitened Gaussian allows, times dim^(1/4)
 
 
 class TrajectoryState(NamedTuple):
@@ -66,8 +70,8 @@ class TrajectoryInfo(NamedTuple):
 
     Attributes:
         accept_prob: acceptance probability of the end point.
-        accepted: whether it was taken.
-        diverging: energy error above 1000, or not finite.
+        accepted: whether the end point was accepted.
+        diverging: whether the energy error was above 1000, or not finite.
         energy: total energy of the kept point.
         num_steps: integrator steps.
         num_evals: evaluations of the log density and its gradient.
@@ -84,22 +88,28 @@ class TrajectoryInfo(NamedTuple):
 class SamplingAlgorithm(NamedTuple):
     """The pair `init(position, key=None) -> state`, `step(key, state) -> (state, info)`.
 
-    BlackJAX hands every `init` a key; one that draws nothing leaves it alone.
+    BlackJAX passes a key to every `init`; one that draws nothing ignores it.
     """
 
     init: Callable
     step: Callable
 
 
-def draw_num_steps(
-    units: jax.Array, step_size: ArrayLike, length: ArrayLike, max_steps: jax.Array | int, spread: float = 0.4
-) -> jax.Array:
-    """A random number of steps of mean about `length / step_size`, at least one.
+def gaussian_step_size(dim: int) -> float:
+    """The step size that a whitened Gaussian of this dimension allows, `1.2 dim^(-1/4)`."""
+    return _GAUSSIAN_STEP * max(dim, 1) ** -0.25
 
-    The length is uniform on `length * [1 - spread, 1 + spread]`, which breaks the periodic orbits of a fixed
-    one; the quotient is rounded up or down at random in proportion. `units` are two uniform draws on (0, 1).
+
+def draw_num_steps(
+    units: jax.Array, step_size: ArrayLike, length: ArrayLike, max_steps: jax.Array | int
+) -> jax.Array:
+    """A random number of steps with mean about `length / step_size`, at least one.
+
+    The length is uniform on `length * [1 - JITTER, 1 + JITTER]`, because a fixed length would have periodic
+    orbits. The quotient is rounded up or down at random in proportion. `units` are two uniform draws on
+    (0, 1).
     """
-    factor = 1 - spread + 2 * spread * units[0]
+    factor = 1 - JITTER + 2 * JITTER * units[0]
     steps = jnp.floor(length * factor / step_size + units[1])
     return jnp.clip(steps, 1, max_steps).astype(int)
 
@@ -139,13 +149,13 @@ def trajectory_move(
     velocity = dynamics.refresh(to_normal(noise[:dim]))
     kinetic = dynamics.kinetic(velocity)
 
-    def stage(i, path):
-        position = next_position(scheme, path, i)
-        return after_evaluation(scheme, path, i, TrajectoryState(position, *value_and_score(position)))
+    def stage(i, running):
+        position = next_position(scheme, running, i)
+        return after_evaluation(scheme, running, i, TrajectoryState(position, *value_and_score(position)))
 
     total = num_steps * integrator.stages
-    path = jax.lax.fori_loop(0, total, stage, start_path(scheme, state, velocity))
-    return finish_path(to_unit(noise[dim]), state, path, kinetic, num_steps, total)
+    running = jax.lax.fori_loop(0, total, stage, start_trajectory(scheme, state, velocity))
+    return finish_trajectory(to_unit(noise[dim]), state, running, kinetic, num_steps, total)
 
 
 class Scheme(NamedTuple):
@@ -158,55 +168,63 @@ class Scheme(NamedTuple):
     integrator: Integrator
 
 
-class Path(NamedTuple):
-    """A trajectory on its way: where it is, its velocity, and the sum of its kinetic energy changes."""
+class RunningTrajectory(NamedTuple):
+    """A trajectory that is being integrated.
+
+    Attributes:
+        here: the last evaluated point.
+        velocity: shape `(dim,)`.
+        change: sum of the kinetic energy changes so far.
+    """
 
     here: TrajectoryState
     velocity: jax.Array
     change: jax.Array
 
 
-def start_path(scheme: Scheme, state: TrajectoryState, velocity: jax.Array) -> Path:
-    """The first half kick."""
+def start_trajectory(scheme: Scheme, state: TrajectoryState, velocity: jax.Array) -> RunningTrajectory:
+    """The trajectory after its first half kick."""
     kick = scheme.integrator.kicks[-1] * jnp.asarray(scheme.step_size, velocity.dtype)
     force = _finite_force(scheme.metric, state.score)
-    return Path(state, *scheme.dynamics.kick(velocity, force, kick))
+    return RunningTrajectory(state, *scheme.dynamics.kick(velocity, force, kick))
 
 
-def next_position(scheme: Scheme, path: Path, i: jax.Array) -> jax.Array:
-    """Where stage `i` evaluates the log density, shape `(dim,)`."""
-    drifts = jnp.asarray(scheme.integrator.drifts, path.velocity.dtype)
+def next_position(scheme: Scheme, running: RunningTrajectory, i: jax.Array) -> jax.Array:
+    """The position at which stage `i` evaluates the log density, shape `(dim,)`."""
+    drifts = jnp.asarray(scheme.integrator.drifts, running.velocity.dtype)
     step = scheme.step_size * drifts[i % scheme.integrator.stages]
-    return path.here.position + step * to_position(scheme.metric, path.velocity)
+    return running.here.position + step * to_position(scheme.metric, running.velocity)
 
 
-def after_evaluation(scheme: Scheme, path: Path, i: jax.Array, here: TrajectoryState) -> Path:
-    """The kick of stage `i`, at the point just evaluated."""
-    integrator, velocity = scheme.integrator, path.velocity
-    # The last kick of a step and the first of the next use the same force: one kick, except at the very end.
+def after_evaluation(
+    scheme: Scheme, running: RunningTrajectory, i: jax.Array, here: TrajectoryState
+) -> RunningTrajectory:
+    """The trajectory after the kick of stage `i`, at the point just evaluated."""
+    integrator, velocity = scheme.integrator, running.velocity
+    # The last kick of a step and the first of the next use the same force: one kick, except at the end.
     kicks = jnp.asarray((*integrator.kicks[1:-1], 2 * integrator.kicks[-1]), velocity.dtype)
     last = i == scheme.num_steps * integrator.stages - 1
     kick = jnp.asarray(scheme.step_size) * jnp.where(last, integrator.kicks[-1], kicks[i % integrator.stages])
     velocity, gained = scheme.dynamics.kick(velocity, _finite_force(scheme.metric, here.score), kick)
-    return Path(here, velocity, path.change + gained)
+    return RunningTrajectory(here, velocity, running.change + gained)
 
 
-def finish_path(
+def finish_trajectory(
     unit: jax.Array,
     state: TrajectoryState,
-    path: Path,
+    running: RunningTrajectory,
     kinetic: jax.Array,
     num_steps: jax.Array,
     num_evals: jax.Array,
     log_ratio: ArrayLike = 0.0,
 ) -> tuple[TrajectoryState, TrajectoryInfo]:
-    """Accept or reject the end of a path that started at `state`, by a uniform draw on (0, 1).
+    """Accept or reject the end of a trajectory that started at `state`, by a uniform draw on (0, 1).
 
-    `log_ratio` is that of the densities with which the end and the start draw the settings of the path, where
-    these depend on the position (`qdesampler.kernels.mcmc.local_step_size`).
+    If the settings of the trajectory depend on the position (`qdesampler.kernels.mcmc.local_step_size`),
+    `log_ratio` is the log ratio of the densities with which the end and the start draw them.
     """
-    end, change = path.here, path.change
-    # A chain put where there is no density (possible under `jit` and `vmap` only) may leave for any point.
+    end, change = running.here, running.change
+    # A chain that starts at a point without density (possible under `jit` and `vmap` only) may leave for any.
     start = jnp.where(jnp.isnan(state.log_density), -jnp.inf, state.log_density)
     error = (start - end.log_density) + change - log_ratio
     usable = jnp.all(jnp.isfinite(jnp.stack([end.position, end.score]))) & jnp.isfinite(end.log_density)
@@ -276,7 +294,7 @@ def trajectory(
 
 
 def check_move_settings(*, step_size=None, length=None, dynamics: str, integrator: str) -> None:
-    """Refuse unknown names and non-positive numbers before any work starts (traced numbers pass).
+    """Refuse unknown names and non-positive numbers; traced numbers are not checked.
 
     Raises:
         ValueError: naming the argument, what was given and what is expected.
@@ -290,7 +308,7 @@ def check_move_settings(*, step_size=None, length=None, dynamics: str, integrato
 
 
 def check_dimension(dynamics: str, dim: int) -> None:
-    """Refuse a dimension below what the dynamics is defined for.
+    """Refuse a dimension in which the dynamics is not defined.
 
     Raises:
         ValueError: with the remedy.

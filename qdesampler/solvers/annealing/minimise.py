@@ -26,7 +26,7 @@ from jax.typing import ArrayLike
 
 from qdesampler.equation.hamiltonian import Hamiltonian
 from qdesampler.equation.schedule import Schedule
-from qdesampler.numerics.lbfgs import advance, next_point, start_descent
+from qdesampler.numerics.lbfgs import next_point, start_descent, update_descent
 from qdesampler.numerics.metric import identity_metric
 from qdesampler.solvers.annealing.path import (
     ImaginaryTimePath,
@@ -158,7 +158,7 @@ def _descend(hamiltonian: Hamiltonian, points: jax.Array, most: jax.Array | int)
         descents, spent, step = carry
         tried = jax.vmap(next_point)(descents)
         spent = spent + jnp.sum(~descents.arrived)
-        return jax.vmap(advance)(descents, tried, *evaluate(tried)), spent, step + 1
+        return jax.vmap(update_descent)(descents, tried, *evaluate(tried)), spent, step + 1
 
     one = jnp.ones((), int)
     descents, spent, _ = jax.lax.while_loop(going, move, (begun, points.shape[0] * one, one))

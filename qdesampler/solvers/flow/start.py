@@ -14,7 +14,7 @@ import numpy as np
 
 from qdesampler.equation.hamiltonian import Hamiltonian
 from qdesampler.numerics.importance_weights import tempered_weights
-from qdesampler.numerics.metric import identity_metric, to_position, to_whitened_gradient
+from qdesampler.numerics.metric import DENSE_UP_TO, identity_metric, to_position, to_whitened_gradient
 from qdesampler.solvers.gaussian.boltzmann import check_bounded
 from qdesampler.solvers.gaussian.starts import log_weight
 from qdesampler.solvers.gaussian.step import step
@@ -24,7 +24,7 @@ from qdesampler.solvers.protocol import NoGroundStateError
 __all__ = ["gaussian_start"]
 
 _ROUNDS, _KEPT = 16, 3
-_DENSE_UP_TO, _LOW_RANK = 128, 32
+_LOW_RANK = 32  # directions of a low-rank factor, beyond `DENSE_UP_TO` dimensions
 _EFFECTIVE = 0.3  # part of the pool that tempered weights leave effective
 _ENOUGH = 0.1  # nats that the evidence lower bound must gain in three rounds to go on
 
@@ -59,7 +59,7 @@ def gaussian_start(hamiltonian: Hamiltonian, key: jax.Array) -> tuple[GaussianWa
     dim, dtype = hamiltonian.dim, jnp.result_type(float)
     count = max(32, 2 * dim)
     psi = GaussianWavefunction(
-        jnp.zeros((dim,), dtype), identity_metric(dim, dim if dim <= _DENSE_UP_TO else _LOW_RANK)
+        jnp.zeros((dim,), dtype), identity_metric(dim, dim if dim <= DENSE_UP_TO else _LOW_RANK)
     )
     best, best_bound, bounds, spent, outwards = psi, -np.inf, [], 0, True
     positions, scores = jnp.zeros((2, _KEPT * count, dim), dtype)

@@ -9,7 +9,14 @@ import numpy as np
 
 from qdesampler.equation.hamiltonian import Hamiltonian
 from qdesampler.numerics.importance_weights import independence_time, tempered_weights
-from qdesampler.numerics.metric import Metric, identity_metric, to_position, to_whitened_gradient, whiten
+from qdesampler.numerics.metric import (
+    DENSE_UP_TO,
+    Metric,
+    identity_metric,
+    to_position,
+    to_whitened_gradient,
+    whiten,
+)
 from qdesampler.solvers.gaussian.starts import LOST, Ends, log_weight
 from qdesampler.solvers.gaussian.step import step
 from qdesampler.solvers.gaussian.wavefunction import (
@@ -22,7 +29,6 @@ from qdesampler.solvers.protocol import NoGroundStateError
 
 __all__ = ["Settings", "certify", "check_bounded", "solve_boltzmann"]
 
-_HESSIAN_UP_TO = 128  # dimensions; beyond, the secants of the descent must do
 _LOCAL_ROUNDS = 3  # before the masses of several modes are compared
 _SAME = 4.0  # squared whitened distance within which two modes are one, at least
 _WILD = 1e15  # a whitened score beyond this is dropped with the points that are not finite
@@ -241,7 +247,7 @@ def solve_boltzmann(
     trials, spent = [], 0
     for i, end in enumerate(ends.positions):
         pairs = tuple(part[i] for part in ends.pairs)
-        if hamiltonian.dim <= _HESSIAN_UP_TO:
+        if hamiltonian.dim <= DENSE_UP_TO:  # beyond, the secants of the descent take the Hessian's place
             trials.append(_from_curvature(hamiltonian, end, pairs, blank))
             spent += hamiltonian.dim
         else:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qdesampler.equation.hamiltonian import Hamiltonian
+from qdesampler.numerics.metric import DENSE_UP_TO
 from qdesampler.solvers.gaussian.boltzmann import Settings, solve_boltzmann
 from qdesampler.solvers.gaussian.objective import solve_objective
 from qdesampler.solvers.gaussian.starts import descend
@@ -17,7 +18,7 @@ from qdesampler.validation import as_positive_int, as_positive_scalar, is_traced
 
 __all__ = ["GaussianTrial", "GaussianTrialWarning"]
 
-_DENSE_UP_TO, _LOW_RANK = 128, 32
+_LOW_RANK = 32  # directions of a low-rank factor, beyond `DENSE_UP_TO` dimensions
 _TOLERANCE = {"boltzmann": 0.3, "objective": 1e-3}
 
 
@@ -162,7 +163,7 @@ class GaussianTrial:
             return 0
         if self.kind == "dense":
             return dim
-        return min(dim, self.rank or (dim if dim <= _DENSE_UP_TO else _LOW_RANK))
+        return min(dim, self.rank or (dim if dim <= DENSE_UP_TO else _LOW_RANK))
 
 
 def _warn_where_needed(found: dict[str, Any], settings: Settings) -> None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qdesampler.equation.hamiltonian import Hamiltonian
-from qdesampler.numerics.lbfgs import Descent, advance, next_point, secants, start_descent
+from qdesampler.numerics.lbfgs import Descent, next_point, secants, start_descent, update_descent
 from qdesampler.solvers.protocol import NoGroundStateError
 
 __all__ = ["LOST", "Ends", "descend", "log_weight"]
@@ -60,7 +60,7 @@ def _descend(hamiltonian: Hamiltonian, points, values, scores, most, memory: int
         tried = jax.vmap(next_point)(descents)
         value, score = jax.vmap(jax.value_and_grad(lambda x: log_weight(hamiltonian, x)))(tried)
         spent = spent + jnp.sum(~descents.arrived)
-        return jax.vmap(advance)(descents, tried, value, score), spent, step + 1
+        return jax.vmap(update_descent)(descents, tried, value, score), spent, step + 1
 
     zero = jnp.zeros((), int)
     return jax.lax.while_loop(going, move, (begun, zero, zero))[:2]

@@ -14,7 +14,6 @@ from qdesampler.backends import ExactEnumeration, IsingProblem
 from qdesampler.backends.protocol import Capabilities, LocalBackend
 from qdesampler.diagnostics import Check, Diagnosis, Finding, diagnose, diagnose_backend, read_temperature
 from qdesampler.infer import QDE, AnnealedQDE, load_model
-from qdesampler.infer.run import run_chains
 
 RNG = np.random.default_rng(0)
 SHAPE = (4, 500)
@@ -322,8 +321,14 @@ def test_a_real_sick_run_gets_its_row(code):
 )
 def test_a_real_healthy_run_gets_none(name, make):
     case = load_model(f"models/{name}")
-    run = run_chains(
-        make(case.model), case.data, key=jax.random.key(1), num_samples=2000, num_warmup=1000, **FIELDS
+    run = MCMC(
+        make(case.model),
+        num_warmup=1000,
+        num_samples=2000,
+        num_chains=4,
+        chain_method="vectorized",
+        progress_bar=False,
     )
+    run.run(jax.random.key(1), **FIELDS, **case.data)
     found = diagnose(run)
     assert found == [], str(found)

@@ -11,10 +11,10 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from numpyro.handlers import seed, trace
+from numpyro.infer import MCMC
 
 from qdesampler.diagnostics import summary, to_datatree
 from qdesampler.infer import QDE, load_model
-from qdesampler.infer.run import run_chains
 
 RNG = np.random.default_rng(0)
 
@@ -108,7 +108,15 @@ def test_arvizs_functions_take_the_tree(tree):
 @pytest.mark.parametrize("name", ["eight_schools", "kidiq_interaction", "wells_interaction", "mesquite"])
 def test_arvizs_functions_take_real_runs(name):
     case = load_model(f"models/{name}")
-    run = run_chains(QDE(case.model), case.data, key=jax.random.key(0), num_samples=200)
+    run = MCMC(
+        QDE(case.model),
+        num_warmup=500,
+        num_samples=200,
+        num_chains=4,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    run.run(jax.random.key(0), **case.data)
     converted = to_datatree(run, log_likelihood=True, posterior_predictive=True, key=jax.random.key(1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)

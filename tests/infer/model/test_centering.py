@@ -1,4 +1,4 @@
-"""Partial non-centring: which sites, the map and its determinant, the fractions; a funnel, a wrong twin."""
+"""Partial non-centring: which sites, the map and its determinant, the centredness; a funnel, a wrong twin."""
 
 import copy
 
@@ -130,7 +130,7 @@ def test_the_map_its_inverse_and_its_determinant(x64, case):
     assert change == 0
 
 
-def test_fractions_are_those_that_the_data_ask_for(x64):
+def test_centredness_is_what_the_data_ask_for(x64):
     """`c_j = k_j s^2 / (1 + k_j s^2)` with `k_j = 1 / sigma_j^2`, averaged over the law of `s`."""
     data = jnp.array([1.0, -2.0, 3.0, 0.5])
     coordinates, potential, prototype = coordinates_of(hierarchy, data)
@@ -172,9 +172,9 @@ def test_a_funnel_is_sampled_exactly(run, assert_expectation):
     assert_expectation(samples["h"] ** 2, 1.0, min_ess=300)
     assert_expectation(samples["x"] / np.exp(samples["h"])[..., None], 0.0, min_ess=300)
     # nothing is known but the prior: the moves stay in the standardised form, and the state in the model's
-    fractions = mcmc.last_state.adapt_state.shared.fractions
-    assert float(fractions[0]) == 1
-    assert np.all(np.asarray(fractions[1:]) < 0.1)
+    centredness = mcmc.last_state.adapt_state.shared.centredness
+    assert float(centredness[0]) == 1
+    assert np.all(np.asarray(centredness[1:]) < 0.1)
     np.testing.assert_allclose(mcmc.last_state.z["x"], samples["x"][:, -1], rtol=1e-6)
 
 
@@ -207,16 +207,16 @@ def test_new_data_are_followed_under_jit_of_the_arguments(run, assert_expectatio
     for y in (jnp.array([2.0, -2.0, 0.0]), jnp.array([0.0, 10.0, 1.0])):
         mcmc = run(kernel, y, warmup=80, samples=300, jit_model_args=True)
         assert_expectation(mcmc.get_samples(group_by_chain=True)["theta"], np.asarray(y) / 2)
-        fractions = mcmc.last_state.adapt_state.shared.fractions
-        np.testing.assert_allclose(fractions, [1, 0.5, 0.5, 0.5], atol=0.12)
+        centredness = mcmc.last_state.adapt_state.shared.centredness
+        np.testing.assert_allclose(centredness, [1, 0.5, 0.5, 0.5], atol=0.12)
 
 
 def test_a_scale_below_the_rounding_of_its_location_has_no_density():
     """In float32 `theta = 5 + 1e-9 y` is 5 whatever `y` is: the density of `y` would be lost."""
     data = jnp.array([1.0, -2.0, 3.0, 0.5])
     coordinates, _, z = coordinates_of(hierarchy, data)
-    fractions = coordinates.start_fractions(z)
-    evaluate = jax.jit(coordinates.value_and_score(fractions))
+    centredness = coordinates.start_centredness(z)
+    evaluate = jax.jit(coordinates.value_and_score(centredness))
     for log_tau, known in ((0.0, True), (-5.0, True), (-20.0, False), (-30.0, False)):
         y = ravel_pytree({"mu": jnp.array(5.0), "tau": jnp.array(log_tau), "theta": jnp.full(4, 0.7)})[0]
         value, score = evaluate(y)
@@ -236,7 +236,7 @@ def test_a_recentred_model_runs_under_our_driver():
         progress_bar=False,
     )
     mcmc.run(jax.random.key(0), data)
-    assert mcmc.last_state.adapt_state.shared.fractions.shape == (6,)
+    assert mcmc.last_state.adapt_state.shared.centredness.shape == (6,)
     assert np.all(np.isfinite(mcmc.get_samples()["theta"]))
     kernel = QDE(hierarchy)
     twin = copy.copy(kernel)

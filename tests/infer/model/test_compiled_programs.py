@@ -13,7 +13,7 @@ from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from qdesampler.infer.annealed import kernel as annealed
 from qdesampler.infer.annealed.kernel import AnnealedQDE
 from qdesampler.infer.annealed.population import walk
-from qdesampler.infer.model.compiled_programs import KeptPrograms
+from qdesampler.infer.model.compiled_programs import CompiledPrograms
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 DATA = jnp.array([1.0, 2.0, 0.5])
@@ -27,7 +27,7 @@ def counted():
         made.append(object())
         return made[-1]
 
-    return KeptPrograms(), make, made
+    return CompiledPrograms(), make, made
 
 
 def test_a_program_is_made_once_for_the_same_arguments(counted):

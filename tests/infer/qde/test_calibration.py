@@ -93,11 +93,11 @@ def ranks_of_the_truth(model, wrong=False):
 
             state, draws = jax.lax.scan(keep, state, length=KEPT)
         shared = state.adapt_state.shared
-        return jnp.sum(draws < truth, 0), shared.solve.outcome, shared.share
+        return jnp.sum(draws < truth, 0), shared.solve.outcome, shared.global_probability
 
     keys = jax.random.split(jax.random.key(11), REPLICATIONS)
-    ranks, outcome, share = jax.jit(jax.vmap(one))(keys)
-    solved = np.isin(np.asarray(outcome), [SOLVED, MIDDLING]) & (np.asarray(share) > 0)
+    ranks, outcome, probability = jax.jit(jax.vmap(one))(keys)
+    solved = np.isin(np.asarray(outcome), [SOLVED, MIDDLING]) & (np.asarray(probability) > 0)
     return np.asarray(ranks), solved
 
 

@@ -62,7 +62,7 @@ def test_a_regular_posterior_is_solved_for_a_few_hundred_evaluations(assert_expe
     assert int(shared.solve.outcome) == SOLVED
     assert int(shared.solve.outliers) == 0
     assert int(solved.warmup_evals.sum()) == evals.sum() < 600
-    assert float(shared.share) > 0.3
+    assert float(shared.global_probability) > 0.3
     # the rest of the warm-up costs nothing and moves nothing
     rest = np.flatnonzero(evals[0] > 0).max() + 1
     assert rest < warm - 20
@@ -72,10 +72,10 @@ def test_a_regular_posterior_is_solved_for_a_few_hundred_evaluations(assert_expe
     mcmc.run(jax.random.key(3), **arguments)
     after = mcmc.last_state
     for name in (
-        "share",
-        "candidates",
+        "global_probability",
+        "proposals",
         "trial",
-        "fractions",
+        "centredness",
         "metric",
         "step_size",
         "length",

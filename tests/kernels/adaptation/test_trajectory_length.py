@@ -1,4 +1,4 @@
-"""The length search finds the cheapest rung of its ladder, whatever end it has to go to."""
+"""The length search finds the cheapest length of its grid, whatever end it has to go to."""
 
 import jax
 import jax.numpy as jnp
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from qdesampler.kernels.adaptation.trajectory_length import (
-    LADDER,
+    LENGTH_GRID,
     best_length,
-    candidate,
+    next_index,
     record_jumps,
     start_length_search,
 )
@@ -18,11 +18,11 @@ CHAINS, DIM = 4, 5
 
 def search_on(correlation, evals_per_length, rounds=600, seed=0):
     """Jumps of Gaussian coordinates whose lag-one correlation is a known function of the length."""
-    ladder = jnp.asarray(LADDER)
+    grid = jnp.asarray(LENGTH_GRID)
 
     def body(carry, key):
         search, y = carry
-        length = ladder[candidate(search)]
+        length = grid[next_index(search)]
         rho = correlation(length)
         new = rho * y + jnp.sqrt(1 - rho**2) * jax.random.normal(key, y.shape)
         evals = jnp.full((CHAINS,), jnp.maximum(1, jnp.round(length * evals_per_length)))
@@ -35,10 +35,10 @@ def search_on(correlation, evals_per_length, rounds=600, seed=0):
 
 
 def cheapest(correlation, evals_per_length):
-    ladder = np.asarray(LADDER)
-    rho = np.clip(np.asarray(correlation(jnp.asarray(ladder))), -0.9, 0.999)
+    grid = np.asarray(LENGTH_GRID)
+    rho = np.clip(np.asarray(correlation(jnp.asarray(grid))), -0.9, 0.999)
     tau = np.maximum((1 + rho) / (1 - rho), (1 + rho**2) / (1 - rho**2))
-    return np.maximum(1, np.round(ladder * evals_per_length)) * tau
+    return np.maximum(1, np.round(grid * evals_per_length)) * tau
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_ends_within_a_fifth_of_the_cheapest(slowness, evals_per_length, seed):
     search = search_on(correlation, evals_per_length, seed=seed)
     costs = cheapest(correlation, evals_per_length)
     assert costs[int(search.centre)] < 1.2 * costs.min()
-    assert float(best_length(search)) == pytest.approx(LADDER[int(search.centre)])
+    assert float(best_length(search)) == pytest.approx(LENGTH_GRID[int(search.centre)])
 
 
 def test_constant_coordinates_do_not_break_the_search():
@@ -60,5 +60,5 @@ def test_constant_coordinates_do_not_break_the_search():
     still = jnp.zeros((CHAINS, 2))
     for _ in range(30):
         search = record_jumps(search, still, still, jnp.ones(CHAINS))
-    assert 0 <= int(search.centre) < len(LADDER)
+    assert 0 <= int(search.centre) < len(LENGTH_GRID)
     assert np.isfinite(float(best_length(search)))

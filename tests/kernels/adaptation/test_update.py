@@ -12,9 +12,9 @@ from qdesampler.kernels.adaptation import update as learning
 from qdesampler.kernels.adaptation.imaginary_time import HOPELESS, NOT_TRIED, SOLVED, UNBOUNDED
 from qdesampler.kernels.adaptation.schedule import SMALLEST_SOLVE
 from qdesampler.kernels.adaptation.state import Adaptation, AdaptationSettings, choose_move, start_adaptation
-from qdesampler.kernels.adaptation.update import adapt
+from qdesampler.kernels.adaptation.update import MoveResult, adapt
 from qdesampler.kernels.mcmc.integrators import INTEGRATORS, canonical
-from qdesampler.kernels.mcmc.mixture import DESCENT, GLOBAL, LOCAL, mixture_move
+from qdesampler.kernels.mcmc.mixture import DESCENT, GLOBAL, LOCAL, MovePlan, Recorder, mixture_move
 from qdesampler.kernels.mcmc.trajectory import Scheme, TrajectoryState, draw_num_steps
 from qdesampler.numerics.metric import dense_matrix, identity_metric
 
@@ -34,11 +34,9 @@ class Run(NamedTuple):
 
 
 def begin(settings, log_density, start, num_warmup, step_size=1.0):
-    chains, dim = start.shape
-    values, scores = jax.vmap(jax.value_and_grad(log_density))(start)
-    metric = identity_metric(dim, settings.rank)
-    shared = start_adaptation(settings, metric, start, values, scores, num_warmup, step_size=step_size)
-    return TrajectoryState(start, values, scores), shared
+    first = TrajectoryState(start, *jax.vmap(jax.value_and_grad(log_density))(start))
+    metric = identity_metric(start.shape[1], settings.rank)
+    return first, start_adaptation(settings, metric, first, num_warmup, step_size=step_size)
 
 
 def iterate(settings, log_density, states, shared, total, key=5):
@@ -62,24 +60,19 @@ def iterate(settings, log_density, states, shared, total, key=5):
                 key,
                 state,
                 evaluate,
-                choice.kind,
-                amount,
+                MovePlan(choice.kind, amount, choice.forget),
                 scheme,
                 shared.trial,
                 descent,
-                window,
-                shared.count,
-                choice.record,
-                choice.forget,
+                Recorder(window, shared.count, choice.record),
             )
 
         new, descent, window, info = jax.vmap(move)(
             jax.random.split(key_moves, chains), states, shared.solve.descent, shared.window
         )
         shared = shared._replace(solve=shared.solve._replace(descent=descent), window=window)
-        shared = adapt(
-            settings, shared, i, choice, states.position, new.position, info.accept_prob, info.num_evals
-        )
+        result = MoveResult(states.position, new.position, info.accept_prob, info.num_evals)
+        shared = adapt(settings, shared, i, choice, result)
         known = shared._replace(window=None)
         return (new, shared), Run(new.position, info.accept_prob, info.num_evals, choice.kind, known)
 
@@ -102,9 +95,9 @@ def assert_frozen(shared, warm):
         "length",
         "metric",
         "trial",
-        "share",
-        "candidates",
-        "fractions",
+        "global_probability",
+        "proposals",
+        "centredness",
         "plan",
         "solve",
     ):
@@ -202,13 +195,13 @@ def test_every_warmup_ends_frozen_and_its_draws_are_exact(lengths, num_warmup):
     tried = num_warmup >= SMALLEST_SOLVE
     assert np.all(np.asarray(run.shared.solve.outcome) != NOT_TRIED) == tried
     # a warm-up too short to solve, or to measure what it solved, leaves local moves only
-    share = float(run.shared.share[-1])
-    assert (share > 0) == np.any(kind[kept] == GLOBAL)
+    probability = float(run.shared.global_probability[-1])
+    assert (probability > 0) == np.any(kind[kept] == GLOBAL)
     if not tried:
-        assert share == 0
+        assert probability == 0
     if num_warmup == LENGTHS[-1]:
         assert int(run.shared.solve.outcome[-1]) == SOLVED
-        assert share > 0.5
+        assert probability > 0.5
     if num_warmup < 39:
         return  # the step size is not adapted yet: nothing is asked of these draws but that they are kept
     draws = np.asarray(run.position)[kept, 0]
@@ -227,7 +220,7 @@ def test_a_solved_warmup_rests_without_evaluations(lengths):
     resting = evals == 0
     assert resting.any()
     first = int(np.argmax(resting))
-    # descents, then candidates, then nothing: the chain stands still until the warm-up is over
+    # descents, then proposals, then nothing: the chain stands still until the warm-up is over
     assert np.all(resting[first:])
     assert np.all(np.diff(np.flatnonzero(kind == DESCENT)) == 1)
     positions = np.asarray(run.position)
@@ -247,7 +240,7 @@ TARGETS = {
 
 
 def test_hard_targets_end_with_the_outcome_that_they_deserve():
-    """No proper density is solved for, every run ends with finite numbers, and a second mode is told."""
+    """No proper density is solved for, every run ends with finite numbers, and a second mode is reported."""
     settings = dense_settings(2, solve=True, max_steps=(31, 31))
     warm, branches = 80, list(TARGETS.values())
 
@@ -258,9 +251,14 @@ def test_hard_targets_end_with_the_outcome_that_they_deserve():
     def result(name, start):
         states, shared = begin(settings, TARGETS[name], start, warm)
         run = program(list(TARGETS).index(name), states, shared)
-        # at most a descent's share, a round or a trajectory an iteration
+        # at most a descent's part, a round or a trajectory an iteration
         assert np.all(np.asarray(run.num_evals) <= 31)
-        for value in (run.shared.step_size, run.shared.metric.scale, run.shared.share, run.shared.length):
+        for value in (
+            run.shared.step_size,
+            run.shared.metric.scale,
+            run.shared.global_probability,
+            run.shared.length,
+        ):
             assert np.all(np.isfinite(value))
         assert_frozen(run.shared, warm)
         return int(run.shared.solve.outcome[-1]), int(run.shared.solve.outliers[-1])

@@ -16,7 +16,7 @@ def run(start, target, scale, search, count=300):
         state = update_averaging(state, acceptance, target)
         return state, state.log_step
 
-    return jax.lax.scan(body, start_averaging(start, search), None, count)
+    return jax.lax.scan(body, start_averaging(start, search=search), None, count)
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e3])

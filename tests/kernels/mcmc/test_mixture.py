@@ -10,7 +10,15 @@ from scipy import stats
 
 from qdesampler.kernels.mcmc import mixture
 from qdesampler.kernels.mcmc.integrators import INTEGRATORS, canonical
-from qdesampler.kernels.mcmc.mixture import DESCENT, GLOBAL, LOCAL, empty_window, mixture_move
+from qdesampler.kernels.mcmc.mixture import (
+    DESCENT,
+    GLOBAL,
+    LOCAL,
+    MovePlan,
+    Recorder,
+    empty_window,
+    mixture_move,
+)
 from qdesampler.kernels.mcmc.trajectory import Scheme, TrajectoryState
 from qdesampler.numerics.lbfgs import next_point, start_descent
 from qdesampler.numerics.metric import from_covariance, identity_metric
@@ -27,13 +35,13 @@ PLAIN = partial(gaussian_trial, jnp.array([0.4, -0.3, 0.5]))
 def trials():
     metric = from_covariance(COVARIANCE, 3)
     plain = PLAIN(metric)
-    bent = plain._replace(
+    skewed = plain._replace(
         shift=jnp.array([0.2, -0.3, 0.0]),
-        spread=jnp.array([1.3, 0.7, 1.0]),
+        width=jnp.array([1.3, 0.7, 1.0]),
         skew=jnp.array([0.0, 0.6, -0.4]),
-        guard=jnp.asarray(0.1),
+        defensive_weight=jnp.asarray(0.1),
     )
-    return {"plain": plain, "skewed and guarded": bent}
+    return {"plain": plain, "skewed and defensive": skewed}
 
 
 def banana_log_density(x):
@@ -57,7 +65,7 @@ def smallest_p(before, after):
     return min(stats.ks_2samp(old, new).pvalue for old, new in pairs) * len(pairs)
 
 
-def one_move(key, state, evaluate, kind, total, trial, window=None, count=0, record=False, **options):
+def one_move(key, state, evaluate, kind, total, trial, window=None, count=0, record=False, forget=False):
     dim = state.position.size
     scheme = Scheme(
         from_covariance(np.eye(dim), dim), 0.6, jnp.asarray(total), canonical, INTEGRATORS["leapfrog"]
@@ -66,31 +74,27 @@ def one_move(key, state, evaluate, kind, total, trial, window=None, count=0, rec
         key,
         state,
         evaluate,
-        jnp.asarray(kind),
-        jnp.asarray(total),
+        MovePlan(jnp.asarray(kind), jnp.asarray(total), forget),
         scheme,
         trial,
-        options.pop("descent", start_descent(state.position, state.log_density, state.score, 2)),
-        empty_window(4, dim) if window is None else window,
-        jnp.asarray(count),
-        jnp.asarray(record),
-        **options,
+        start_descent(state.position, state.log_density, state.score, 2),
+        Recorder(empty_window(4, dim) if window is None else window, jnp.asarray(count), jnp.asarray(record)),
     )
 
 
 @jax.jit
-def three_moves(key, draws, trial, share):
-    """Every chain makes three moves, each global with probability `share`."""
-    return chains_moved(key, draws, trial, share, banana_log_density)
+def three_moves(key, draws, trial, probability):
+    """Every chain makes three moves, each global with this probability."""
+    return chains_moved(key, draws, trial, probability, banana_log_density)
 
 
-def chains_moved(key, draws, trial, share, log_density):
+def chains_moved(key, draws, trial, probability, log_density):
     evaluate = jax.value_and_grad(log_density)
 
     def one(key, x):
         def body(state, key):
             key_kind, key_move = jax.random.split(key)
-            kind = jnp.where(jax.random.uniform(key_kind) < share, GLOBAL, LOCAL)
+            kind = jnp.where(jax.random.uniform(key_kind) < probability, GLOBAL, LOCAL)
             state, _, _, info = one_move(key_move, state, evaluate, kind, 3, trial)
             return state, info
 
@@ -100,13 +104,13 @@ def chains_moved(key, draws, trial, share, log_density):
     return jax.vmap(one)(jax.random.split(key, draws.shape[0]), draws)
 
 
-@pytest.mark.parametrize("trial", ["plain", "skewed and guarded"])
-@pytest.mark.parametrize("share", [0.0, 0.4, 1.0], ids=["local", "mixture", "global"])
-def test_exact_draws_stay_exact(trial, share):
+@pytest.mark.parametrize("trial", ["plain", "skewed and defensive"])
+@pytest.mark.parametrize("probability", [0.0, 0.4, 1.0], ids=["local", "mixture", "global"])
+def test_exact_draws_stay_exact(trial, probability):
     key_a, key_b, key_move = jax.random.split(jax.random.key(7), 3)
-    after, info = three_moves(key_move, banana_draws(key_a), trials()[trial], share)
+    after, info = three_moves(key_move, banana_draws(key_a), trials()[trial], probability)
     assert smallest_p(banana_draws(key_b), after) > FAMILY_RATE
-    # The test has power only if moves are both taken and refused.
+    # The test has power only if moves are both accepted and rejected.
     assert 0.1 < float(info.accept_prob.mean()) < 0.95
     assert np.all(np.asarray(info.num_evals) == 3)
 
@@ -147,7 +151,7 @@ def test_regions_without_density_are_never_entered_and_the_rest_is_left_invarian
     assert stats.kstest(after[:, 1], stats.truncnorm(-1.5, 1.5).cdf).pvalue * 2 > FAMILY_RATE
 
 
-def test_a_chain_without_density_or_that_forgets_takes_the_first_candidate():
+def test_a_chain_without_density_or_that_forgets_accepts_the_first_proposal():
     def evaluate(x):
         return jnp.where(x[0] > -0.5, -0.5 * jnp.sum(x**2), jnp.nan), -x
 
@@ -162,7 +166,7 @@ def test_a_chain_without_density_or_that_forgets_takes_the_first_candidate():
     assert np.isfinite(new.log_density)
     assert float(new.position[0]) > 0
     assert np.isfinite(info.energy)
-    # from the mode of a target far from the trial every candidate is refused, unless the chain forgets
+    # from the mode of a target far from the trial every proposal is rejected, unless the chain forgets
     for forget in (False, True):
         new, _ = moved(jnp.zeros(2), jnp.array([20.0, 0.0]), forget)
         assert (float(new.position[0]) > 10) == forget
@@ -194,11 +198,11 @@ def test_evaluations_are_counted_as_made_and_none_leaves_the_chain_alone():
     np.testing.assert_array_equal(descent.position, start.position)
 
 
-def test_rows_hold_the_candidates_or_the_kept_point():
+def test_rows_hold_the_proposals_or_the_kept_point():
     evaluate = jax.value_and_grad(banana_log_density)
     x = jnp.array([0.3, -0.4, 0.5])
     state = TrajectoryState(x, *evaluate(x))
-    trial = trials()["skewed and guarded"]
+    trial = trials()["skewed and defensive"]
     window = empty_window(7, 3)
     move = jax.jit(
         lambda kind, total, record: one_move(
@@ -215,7 +219,7 @@ def test_rows_hold_the_candidates_or_the_kept_point():
     np.testing.assert_allclose(np.asarray(after.log_weights)[written], weights, rtol=1e-4, atol=1e-4)
     assert np.all(np.asarray(after.log_weights)[kept] == -np.inf)
     assert np.all(np.asarray(after.draws)[kept] == 0)
-    # the chain stands at its start or at one of its candidates
+    # the chain stands at its start or at one of its proposals
     assert np.any(np.all(np.vstack([draws, x]) == np.asarray(new.position), axis=1))
 
     new, _, after, _ = move(LOCAL, 3, True)
