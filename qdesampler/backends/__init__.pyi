@@ -9,12 +9,12 @@ from .gibbs_surrogate import GibbsSurrogate as GibbsSurrogate
 from .path_integral import PathIntegralAnnealing as PathIntegralAnnealing
 from .pool import build_pool as build_pool
 from .problem import IsingProblem as IsingProblem
+from .problem import ProblemTooLargeError as ProblemTooLargeError
 from .problem import bits_to_spins as bits_to_spins
 from .problem import spins_to_bits as spins_to_bits
 from .protocol import AnnealingBackend as AnnealingBackend
 from .protocol import BackendError as BackendError
 from .protocol import Capabilities as Capabilities
-from .protocol import ProblemTooLargeError as ProblemTooLargeError
 from .protocol import Samples as Samples
 from .quantum_dynamics import QuantumDynamics as QuantumDynamics
 from .quantum_dynamics import TransverseGroundState as TransverseGroundState

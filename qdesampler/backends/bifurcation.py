@@ -15,15 +15,12 @@ References:
 
 import dataclasses
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
-from qdesampler.backends.checks import check_call, refuse
-from qdesampler.backends.problem import IsingProblem
-from qdesampler.backends.protocol import Capabilities, LocalBackend, Samples
+from qdesampler.backends.protocol import Capabilities, LocalBackend, SampleCall, Samples
 from qdesampler.backends.sweeps import SweepPlan, from_blocks, make_plan
 from qdesampler.validation import as_positive_int, as_positive_scalar
 
@@ -32,11 +29,14 @@ __all__ = ["SimulatedBifurcation"]
 
 @dataclasses.dataclass(frozen=True)
 class SimulatedBifurcation(LocalBackend):
-    """Simulated bifurcation, all reads at once; `beta` is ignored.
+    """Simulated bifurcation, all reads at once.
+
+    A read is the signs of the oscillators at the end of a run from small random positions. `sample` ignores
+    `beta`, and takes no `schedule` and no `initial_states`.
 
     Attributes:
         num_steps: steps of the integrator.
-        step_size: their length, in periods of the free oscillator over `2 pi`.
+        step_size: length of a step, in units of the free oscillator's period over `2 pi`.
         form: "discrete" (more accurate, more diverse) or "ballistic" (faster to a good mode).
     """
 
@@ -55,27 +55,11 @@ class SimulatedBifurcation(LocalBackend):
         """Low states of unknown law; no temperature."""
         return Capabilities(law="unknown", jittable=True, beta=False)
 
-    def sample(
-        self,
-        problem: IsingProblem,
-        *,
-        key: jax.Array,
-        num_reads: int = 1,
-        beta: ArrayLike = 1.0,
-        schedule: Any = None,
-        initial_states: ArrayLike | None = None,
-    ) -> Samples:
-        """Return the signs of the oscillators at the end, from random small starts.
-
-        Raises:
-            TypeError: an argument is not of its kind.
-            ValueError: a number out of range, or a `schedule` or `initial_states`.
-        """
-        problem, num_reads, _ = check_call("SimulatedBifurcation", problem, num_reads, beta, key=key)
-        refuse("SimulatedBifurcation", schedule=schedule, initial_states=initial_states)
-        plan = make_plan(problem)
-        states = _bifurcate(plan, key, num_reads, self.num_steps, self.step_size, self.form == "discrete")
-        return Samples(states, problem.energies(states))
+    def _draw(self, call: SampleCall) -> Samples:
+        plan = make_plan(call.problem)
+        discrete = self.form == "discrete"
+        states = _bifurcate(plan, call.key, call.num_reads, self.num_steps, self.step_size, discrete)
+        return Samples(states, call.problem.energies(states))
 
 
 def _force(plan: SweepPlan, g: jax.Array) -> jax.Array:
@@ -97,7 +81,7 @@ def _bifurcate(
 ):
     dtype = plan.h.dtype
     n = plan.position.shape[0]
-    # c = 0.5 / (sd of a row's couplings times sqrt n), fields included so that they cannot swamp the walls
+    # c = 0.5 / (sd of a row's couplings times sqrt n); with the fields included, strong ones are scaled down.
     row = jnp.sqrt((jnp.sum(plan.couplings**2) + jnp.sum(plan.h**2)) / n)
     strength = 0.5 / jnp.where(row > 0, row, 1.0)
     x, y = 0.1 * jax.random.uniform(key, (2, *plan.h.shape, num_reads), dtype, -1, 1)

@@ -7,12 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from qdesampler.backends.problem import IsingProblem, check_problem
-from qdesampler.backends.protocol import ProblemTooLargeError
+from qdesampler.backends.problem import IsingProblem, ProblemTooLargeError, check_problem
 from qdesampler.equation.schedule import Schedule, schedule_table
 from qdesampler.validation import as_positive_int, as_positive_scalar, check_key, is_traced
 
-__all__ = ["annealing_table", "check_call", "refuse"]
+__all__ = ["annealing_table", "check_call", "refuse", "refuse_traced"]
 
 
 def check_call(
@@ -52,6 +51,20 @@ def refuse(name: str, **given: Any) -> None:
     for argument, value in given.items():
         if value is not None:
             raise ValueError(f"{name} takes no {argument}; see its capabilities for what it takes.")
+
+
+def refuse_traced(message: str, *arguments: Any) -> None:
+    """Refuse a call of a backend on the host while JAX traces it.
+
+    Args:
+        message: the text of the error.
+        *arguments: pytrees; a traced leaf in any of them is refused.
+
+    Raises:
+        TypeError: one of the leaves is traced.
+    """
+    if any(map(is_traced, jax.tree.leaves(arguments))):
+        raise TypeError(message)
 
 
 def annealing_table(

@@ -13,17 +13,17 @@ import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from qdesampler.backends.checks import check_call, refuse
-from qdesampler.backends.problem import IsingProblem, check_states
-from qdesampler.backends.protocol import BackendError, Capabilities, Samples
-from qdesampler.validation import as_positive_int, is_traced
+from qdesampler.backends.checks import refuse, refuse_traced
+from qdesampler.backends.problem import IsingProblem
+from qdesampler.backends.protocol import BackendError, Capabilities, CheckedBackend, SampleCall, Samples
+from qdesampler.validation import as_positive_int
 
 __all__ = ["BackendRetryWarning", "DimodBackend", "from_bqm", "load_dimod", "seed_from_key", "to_bqm"]
 
@@ -46,7 +46,7 @@ def load_dimod() -> Any:
 
 
 def _device_properties(sampler: Any) -> Mapping[str, Any]:
-    """Properties of the device under all composites: of the first one that tells how many reads it takes."""
+    """Properties of the device under all composites: those of the first layer that limits the reads."""
     layers = [sampler]
     for layer in layers:
         if "num_reads_range" in layer.properties:
@@ -56,7 +56,7 @@ def _device_properties(sampler: Any) -> Mapping[str, Any]:
 
 
 def _is_final(error: Exception) -> bool:
-    """Whether the call itself is wrong, so that making it again cannot help: by Ocean's embedding too."""
+    """Whether the call itself is wrong, or cannot be embedded, so that repeating it cannot help."""
     return isinstance(error, (TypeError, ValueError)) or any(
         base.__name__ == "EmbeddingError" for base in type(error).__mro__
     )
@@ -107,12 +107,15 @@ def to_bqm(problem: IsingProblem, labels: Sequence[Hashable] | None = None, *, s
     return bqm.relabel_variables(dict(enumerate(labels)), inplace=False)
 
 
-class DimodBackend:
+class DimodBackend(CheckedBackend):
     """Any `dimod.Sampler` as a backend of unknown law.
 
     The device sees `beta E`: a sampler at temperature one then aims at `exp(-beta E)`. Reads come back in
     random order (histograms are sorted by energy), one row a read, columns by variable, energies by our own
-    sum.
+    sum. `sample` makes as many calls to the device as its limit of reads requires. It takes no `schedule`
+    (give the device's own to the constructor), and `initial_states` only if the sampler does. The sampler's
+    own errors about bad arguments pass through; wrong variables, values that are not spins and too many
+    failed calls raise `BackendError`.
 
     Attributes:
         records: one dictionary a call that succeeded: reads, seconds, attempts, the device's `timing`, the
@@ -165,7 +168,7 @@ class DimodBackend:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Unknown law; what the sampler's own parameters tell."""
+        """Unknown law; the rest is read from the sampler's own parameters."""
         names = set(self._sampler.parameters)
         graph = _device_properties(self._sampler).get("topology")
         return Capabilities(
@@ -183,45 +186,28 @@ class DimodBackend:
         """The sampler's own properties."""
         return types.MappingProxyType(dict(self._sampler.properties))
 
-    def sample(
-        self,
-        problem: IsingProblem,
-        *,
-        key: jax.Array,
-        num_reads: int = 1,
-        beta: ArrayLike = 1.0,
-        schedule: Any = None,
-        initial_states: ArrayLike | None = None,
-    ) -> Samples:
-        """Return reads, in as many calls to the device as its limit asks for.
-
-        Raises:
-            TypeError: the call is traced, or an argument is not of its kind.
-            ValueError: a `schedule` (give the device's own to the constructor), `initial_states` where the
-                sampler takes none, or numbers out of range. Whatever the sampler says of bad arguments passes
-                through.
-            BackendError: closed, wrong variables, values that are not spins, or the retries are used up.
-        """
-        if any(map(is_traced, (*jax.tree.leaves(problem), key, beta))):
-            raise TypeError(
-                "DimodBackend runs on the host and cannot be traced: fill a pool before (build_pool)."
-            )
-        problem, num_reads, scale = check_call("DimodBackend", problem, num_reads, beta, key=key)
-        refuse("DimodBackend", schedule=schedule)
+    def _check_ready(self, problem: IsingProblem, key: jax.Array, beta: ArrayLike) -> None:
+        refuse_traced(
+            "DimodBackend runs on the host and cannot be traced: fill a pool before (build_pool).",
+            *(problem, key, beta),
+        )
         if self._closed:
             raise BackendError("this backend is closed; make another one.")
-        n = problem.num_variables
-        start = None
-        if initial_states is not None:
-            if not self.capabilities.initial_states:
-                raise ValueError(f"{type(self._sampler).__name__} takes no initial states.")
-            start = np.asarray(check_states("initial_states", initial_states, num_reads, n))
-        path = self._cache_path(problem, key, num_reads, scale, start)
+
+    def _refuse(self, schedule: Any, initial_states: ArrayLike | None) -> None:
+        refuse("DimodBackend", schedule=schedule)
+        if initial_states is not None and not self.capabilities.initial_states:
+            raise ValueError(f"{type(self._sampler).__name__} takes no initial states.")
+
+    def _draw(self, call: SampleCall) -> Samples:
+        problem, key, num_reads = call.problem, call.key, call.num_reads
+        start = None if call.initial_states is None else np.asarray(call.initial_states)
+        path = self._cache_path(problem, key, num_reads, call.beta, start)
         if path is not None and path.exists():
             states = np.load(path)
         else:
-            bqm = to_bqm(problem, self._labels, scale=float(scale))
-            states = self._collect(bqm, n, key, num_reads, start)
+            bqm = to_bqm(problem, self._labels, scale=float(call.beta))
+            states = self._collect(bqm, problem.num_variables, key, num_reads, start)
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 part = path.with_suffix(f".{os.getpid()}.npy")
@@ -244,12 +230,6 @@ class DimodBackend:
         if not self._closed and hasattr(self._sampler, "close"):
             self._sampler.close()
         self._closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def _cache_path(self, problem, key, num_reads, scale, start) -> Path | None:
         if self._cache is None:
@@ -311,7 +291,7 @@ class DimodBackend:
                 "to_bqm(problem) to see its own message, or raise num_retries."
             ) from None
         wait = self._backoff * 2**attempts
-        warnings.warn(f"{name}: {trouble}; again in {wait:g} s.", BackendRetryWarning, stacklevel=4)
+        warnings.warn(f"{name}: {trouble}; again in {wait:g} s.", BackendRetryWarning, stacklevel=5)
         time.sleep(wait)
 
     def _read(self, answer, n: int, key) -> np.ndarray:

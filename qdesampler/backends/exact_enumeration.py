@@ -2,19 +2,18 @@
 
 import dataclasses
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from qdesampler.backends.checks import check_call, refuse
+from qdesampler.backends.checks import check_call
 from qdesampler.backends.problem import IsingProblem, bits_to_spins
-from qdesampler.backends.protocol import Capabilities, LocalBackend, Samples
+from qdesampler.backends.protocol import Capabilities, LocalBackend, SampleCall, Samples
 
 __all__ = ["ExactEnumeration", "all_bits", "all_states"]
 
-_LARGEST = 16
+_LARGEST = 16  # variables: 65,536 states are enumerated
 
 
 def all_bits(n: int) -> jax.Array:
@@ -32,33 +31,18 @@ def all_states(n: int) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class ExactEnumeration(LocalBackend):
-    """Independent draws from `exp(-beta E) / Z` by enumeration, `n <= 16`: the reference of the tests."""
+    """Independent draws from `exp(-beta E) / Z` by enumeration, `n <= 16`: the reference of the tests.
+
+    `sample` returns the log probability of every state, and takes no `schedule` and no `initial_states`.
+    """
 
     @property
     def capabilities(self) -> Capabilities:
         """Exact independent draws with their log probability."""
         return Capabilities(law="density", jittable=True, max_variables=_LARGEST)
 
-    def sample(
-        self,
-        problem: IsingProblem,
-        *,
-        key: jax.Array,
-        num_reads: int = 1,
-        beta: ArrayLike = 1.0,
-        schedule: Any = None,
-        initial_states: ArrayLike | None = None,
-    ) -> Samples:
-        """Return independent exact draws with their log probabilities.
-
-        Raises:
-            TypeError: an argument is not of its kind.
-            ValueError: a number out of range, or a `schedule` or `initial_states`.
-            ProblemTooLargeError: more than 16 variables.
-        """
-        problem, num_reads, beta = check_call("ExactEnumeration", problem, num_reads, beta, _LARGEST, key=key)
-        refuse("ExactEnumeration", schedule=schedule, initial_states=initial_states)
-        return _draw(problem, beta, key, num_reads)
+    def _draw(self, call: SampleCall) -> Samples:
+        return _draw(call.problem, call.beta, call.key, call.num_reads)
 
     def log_partition(self, problem: IsingProblem, *, beta: ArrayLike = 1.0) -> jax.Array:
         """Return `log Z = log sum_s exp(-beta E(s))`."""
@@ -75,7 +59,7 @@ def _draw(problem: IsingProblem, beta: jax.Array, key: jax.Array, num_reads: int
     states = all_states(problem.num_variables)
     energies = problem.energies(states)
     log_prob = jax.nn.log_softmax(-beta * energies)
-    # one uniform a read: a categorical draw by Gumbel noise would need 2^n of them
+    # One uniform number for each read: a categorical draw by Gumbel noise would need 2^n of them.
     total = jnp.cumsum(jnp.exp(log_prob))
     level = total[-1] * (1 - jax.random.uniform(key, (num_reads,), total.dtype))
     rows = jnp.searchsorted(total, level)

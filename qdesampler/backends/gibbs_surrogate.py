@@ -11,15 +11,11 @@ constant of `q` cancels (Liu 2001, section 9.4.3, "surrogate transition").
 
 import dataclasses
 from functools import partial
-from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax.typing import ArrayLike
 
-from qdesampler.backends.checks import check_call, refuse
-from qdesampler.backends.problem import IsingProblem, check_states
-from qdesampler.backends.protocol import Capabilities, LocalBackend, Samples
+from qdesampler.backends.problem import uniform_states
+from qdesampler.backends.protocol import Capabilities, LocalBackend, SampleCall, Samples
 from qdesampler.backends.simulated_annealing import heat_bath
 from qdesampler.backends.sweeps import SweepPlan, from_blocks, make_plan, sweep, to_blocks
 from qdesampler.validation import as_positive_int
@@ -31,8 +27,11 @@ __all__ = ["GibbsSurrogate"]
 class GibbsSurrogate(LocalBackend):
     """`num_sweeps` pairs of heat-bath sweeps, forwards and then backwards, at constant `beta`.
 
+    A read is where the sweeps end that start from its initial state, a uniform random one if none is given.
+    `sample` takes no `schedule`.
+
     Attributes:
-        num_sweeps: pairs of sweeps of a read.
+        num_sweeps: pairs of sweeps for each read.
     """
 
     num_sweeps: int = 10
@@ -45,31 +44,13 @@ class GibbsSurrogate(LocalBackend):
         """A kernel from the initial states, reversible with respect to `exp(-beta E)`."""
         return Capabilities(law="reversible", jittable=True, initial_states=True)
 
-    def sample(
-        self,
-        problem: IsingProblem,
-        *,
-        key: jax.Array,
-        num_reads: int = 1,
-        beta: ArrayLike = 1.0,
-        schedule: Any = None,
-        initial_states: ArrayLike | None = None,
-    ) -> Samples:
-        """Return where the sweeps lead from `initial_states`, `(num_reads, n)` or `(n,)`; else random ones.
-
-        Raises:
-            TypeError: an argument is not of its kind.
-            ValueError: a number out of range, states of another shape, or a `schedule`.
-        """
-        problem, num_reads, beta = check_call("GibbsSurrogate", problem, num_reads, beta, key=key)
-        refuse("GibbsSurrogate", schedule=schedule)
-        n = problem.num_variables
-        key_start, key_run = jax.random.split(key)
-        if initial_states is None:
-            initial_states = 2 * jax.random.bernoulli(key_start, 0.5, (num_reads, n)).astype(jnp.int8) - 1
-        start = check_states("initial_states", initial_states, num_reads, n)
-        states = _palindrome(make_plan(problem), beta, key_run, start, self.num_sweeps)
-        return Samples(states, problem.energies(states))
+    def _draw(self, call: SampleCall) -> Samples:
+        key_start, key_run = jax.random.split(call.key)
+        start = call.initial_states
+        if start is None:
+            start = uniform_states(key_start, call.num_reads, call.problem.num_variables)
+        states = _palindrome(make_plan(call.problem), call.beta, key_run, start, self.num_sweeps)
+        return Samples(states, call.problem.energies(states))
 
 
 @partial(jax.jit, static_argnums=4)

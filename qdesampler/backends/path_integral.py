@@ -19,15 +19,12 @@ References:
 
 import dataclasses
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
-from qdesampler.backends.checks import annealing_table, check_call
-from qdesampler.backends.problem import IsingProblem, check_states
-from qdesampler.backends.protocol import Capabilities, LocalBackend, Samples
+from qdesampler.backends.checks import annealing_table
+from qdesampler.backends.protocol import Capabilities, LocalBackend, SampleCall, Samples
 from qdesampler.backends.sweeps import SweepPlan, from_blocks, make_plan, sweep, to_blocks
 from qdesampler.equation.schedule import Schedule
 from qdesampler.validation import as_positive_int
@@ -39,8 +36,10 @@ __all__ = ["PathIntegralAnnealing"]
 class PathIntegralAnnealing(LocalBackend):
     """Simulated quantum annealing; a read is one slice, chosen at random.
 
+    All slices of a read start at its initial state; without one, every spin of every slice starts at random.
+
     Attributes:
-        num_sweeps: sweeps of a read, unless a call brings a table.
+        num_sweeps: sweeps for each read; a `schedule` given to `sample` as a table has its own number.
         num_slices: `M`, even.
         energy_scale: factor of `E` over the run.
         transverse_field: `Gamma` over the run, in the units of the energy.
@@ -66,37 +65,11 @@ class PathIntegralAnnealing(LocalBackend):
         """Draws of unknown law."""
         return Capabilities(law="unknown", jittable=True, initial_states=True, schedule=True)
 
-    def sample(
-        self,
-        problem: IsingProblem,
-        *,
-        key: jax.Array,
-        num_reads: int = 1,
-        beta: ArrayLike = 1.0,
-        schedule: Any = None,
-        initial_states: ArrayLike | None = None,
-    ) -> Samples:
-        """Return one slice of each read after the run.
-
-        Args:
-            problem: what to anneal.
-            key: JAX key.
-            num_reads: how many.
-            beta: inverse temperature.
-            schedule: None, a table `(T, 2)`, or curves (`annealing_table`).
-            initial_states: -1 and +1, `(num_reads, n)` or `(n,)`, every slice alike; uniform ones if None.
-
-        Raises:
-            TypeError: an argument is not of its kind.
-            ValueError: numbers out of range or shapes that do not fit.
-        """
-        problem, num_reads, beta = check_call("PathIntegralAnnealing", problem, num_reads, beta, key=key)
-        table = annealing_table(schedule, self.num_sweeps, self.energy_scale, self.transverse_field)
-        start = None
-        if initial_states is not None:
-            start = check_states("initial_states", initial_states, num_reads, problem.num_variables)
-        states = _evolve(make_plan(problem), table, beta, key, start, num_reads, self.num_slices)
-        return Samples(states, problem.energies(states))
+    def _draw(self, call: SampleCall) -> Samples:
+        table = annealing_table(call.schedule, self.num_sweeps, self.energy_scale, self.transverse_field)
+        plan, start = make_plan(call.problem), call.initial_states
+        states = _evolve(plan, table, call.beta, call.key, start, call.num_reads, self.num_slices)
+        return Samples(states, call.problem.energies(states))
 
 
 def _decide(weight, trotter, s, field, noise):
@@ -135,7 +108,9 @@ def _evolve(
     else:
         start = jnp.tile(start, (num_slices, 1))
     weights = (beta * table[:, 0] / num_slices).astype(dtype)
-    tiny = jnp.finfo(dtype).tiny  # tanh 0: the slices are locked, a finite coupling says so as well
+    tiny = jnp.finfo(
+        dtype
+    ).tiny  # tanh 0 would give an infinite coupling; a large finite one locks the slices too
     trotters = (-jnp.log(jnp.maximum(jnp.tanh(beta * table[:, 1] / num_slices), tiny)) / 2).astype(dtype)
 
     def step(spins, now):

@@ -15,7 +15,19 @@ from jax.typing import ArrayLike
 
 from qdesampler.validation import as_float_array, is_traced
 
-__all__ = ["IsingProblem", "bits_to_spins", "check_problem", "check_states", "spins_to_bits"]
+__all__ = [
+    "IsingProblem",
+    "ProblemTooLargeError",
+    "bits_to_spins",
+    "check_problem",
+    "check_states",
+    "spins_to_bits",
+    "uniform_states",
+]
+
+
+class ProblemTooLargeError(ValueError):
+    """The problem has more variables than the backend takes."""
 
 
 def bits_to_spins(bits: ArrayLike) -> jax.Array:
@@ -26,6 +38,11 @@ def bits_to_spins(bits: ArrayLike) -> jax.Array:
 def spins_to_bits(spins: ArrayLike) -> jax.Array:
     """Return `x = (s + 1) / 2` as int8, any shape."""
     return (jnp.asarray(spins) > 0).astype(jnp.int8)
+
+
+def uniform_states(key: jax.Array, num_states: int, n: int) -> jax.Array:
+    """Return states of independent fair spins, -1 and +1, as int8 of shape `(num_states, n)`."""
+    return 2 * jax.random.bernoulli(key, 0.5, (num_states, n)).astype(jnp.int8) - 1
 
 
 class IsingProblem(NamedTuple):

@@ -7,20 +7,22 @@ An annealer's output law is in general unknown, so a kernel may not use its draw
 import dataclasses
 import types
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, Protocol, Self, get_args, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, Self, cast, get_args, runtime_checkable
 
 import jax
 from jax.typing import ArrayLike
 
-from qdesampler.backends.problem import IsingProblem
+from qdesampler.backends.checks import check_call, refuse
+from qdesampler.backends.problem import IsingProblem, check_states
 
 __all__ = [
     "AnnealingBackend",
     "BackendError",
     "Capabilities",
+    "CheckedBackend",
     "Law",
     "LocalBackend",
-    "ProblemTooLargeError",
+    "SampleCall",
     "Samples",
 ]
 
@@ -29,10 +31,6 @@ Law = Literal["unknown", "symmetric", "reversible", "weighted", "density"]
 
 class BackendError(RuntimeError):
     """A backend failed to give the reads that were asked for."""
-
-
-class ProblemTooLargeError(ValueError):
-    """The problem has more variables than the backend takes."""
 
 
 class Samples(NamedTuple):
@@ -120,8 +118,104 @@ class AnnealingBackend(Protocol):
         ...
 
 
-class LocalBackend:
-    """What local backends share: nothing to close, nothing to report."""
+class SampleCall(NamedTuple):
+    """The arguments of one call of `sample`, checked.
+
+    Attributes:
+        problem: what to sample, `n` variables.
+        key: JAX key.
+        num_reads: number of states to return.
+        beta: inverse temperature, shape `()`, in the problem's dtype.
+        schedule: as it was given; None for the backend's own.
+        initial_states: int8, -1 and +1, shape `(num_reads, n)`; None if no states were given.
+    """
+
+    problem: IsingProblem
+    key: jax.Array
+    num_reads: int
+    beta: jax.Array
+    schedule: Any
+    initial_states: jax.Array | None
+
+
+class CheckedBackend:
+    """A backend whose `sample` checks the call, refuses what its `capabilities` exclude, and then draws.
+
+    A subclass states its `capabilities` and implements `_draw`; a backend on the host also implements
+    `_check_ready`.
+    """
+
+    def sample(
+        self,
+        problem: IsingProblem,
+        *,
+        key: jax.Array,
+        num_reads: int = 1,
+        beta: ArrayLike = 1.0,
+        schedule: Any = None,
+        initial_states: ArrayLike | None = None,
+    ) -> Samples:
+        """Return `num_reads` states of `problem`, with what the law of the backend adds to them.
+
+        Args:
+            problem: what to sample, `n` variables.
+            key: JAX key.
+            num_reads: number of states.
+            beta: inverse temperature; a backend without one ignores it.
+            schedule: None for the backend's own; else a table `(T, 2)` or curves
+                (`qdesampler.backends.checks.annealing_table`).
+            initial_states: -1 and +1, shape `(num_reads, n)`, or `(n,)` for one state that all reads share;
+                None for uniform random states where the backend starts from states.
+
+        Raises:
+            TypeError: an argument is not of its kind, or JAX traces the call of a backend on the host.
+            ValueError: a number is out of range, states or a schedule have another shape, or the backend
+                takes no `schedule` or no `initial_states`.
+            ProblemTooLargeError: the problem has more variables than the backend takes.
+            BackendError: the backend failed, or it is closed.
+        """
+        self._check_ready(problem, key, beta)
+        most = self._stated.max_variables
+        checked, reads, scale = check_call(type(self).__name__, problem, num_reads, beta, most, key=key)
+        self._refuse(schedule, initial_states)
+        states = None
+        if initial_states is not None:
+            states = check_states("initial_states", initial_states, reads, checked.num_variables)
+        return self._draw(SampleCall(checked, key, reads, scale, schedule, states))
+
+    def _check_ready(self, problem: IsingProblem, key: jax.Array, beta: ArrayLike) -> None:
+        """Refuse any call that this backend cannot serve at the moment; a local backend serves all."""
+
+    def _refuse(self, schedule: Any, initial_states: ArrayLike | None) -> None:
+        """Refuse the arguments that `capabilities` exclude.
+
+        Raises:
+            ValueError: one of them was given.
+        """
+        taken = self._stated
+        refuse(
+            type(self).__name__,
+            schedule=None if taken.schedule else schedule,
+            initial_states=None if taken.initial_states else initial_states,
+        )
+
+    def _draw(self, call: SampleCall) -> Samples:
+        """Return the states of a checked call."""
+        raise NotImplementedError(f"{type(self).__name__} has to implement _draw(call).")
+
+    @property
+    def _stated(self) -> Capabilities:
+        return cast(AnnealingBackend, self).capabilities
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        cast(AnnealingBackend, self).close()
+
+
+class LocalBackend(CheckedBackend):
+    """What local backends share: the checks of `sample`, nothing to close, their settings as properties."""
 
     @property
     def properties(self) -> Mapping[str, Any]:
@@ -131,9 +225,3 @@ class LocalBackend:
 
     def close(self) -> None:
         """Do nothing: a local backend holds nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()

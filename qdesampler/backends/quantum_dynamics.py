@@ -22,15 +22,15 @@ from jax.typing import ArrayLike
 
 from qdesampler.backends.checks import annealing_table, check_call, refuse
 from qdesampler.backends.exact_enumeration import all_states
-from qdesampler.backends.problem import IsingProblem, check_states
-from qdesampler.backends.protocol import BackendError, Capabilities, LocalBackend, Samples
+from qdesampler.backends.problem import IsingProblem, uniform_states
+from qdesampler.backends.protocol import BackendError, Capabilities, LocalBackend, SampleCall, Samples
 from qdesampler.backends.state_vector import evolve_real_time, relax_imaginary_time
 from qdesampler.equation.schedule import Schedule
 from qdesampler.validation import as_positive_int, as_positive_scalar, is_traced
 
 __all__ = ["QuantumDynamics", "TransverseGroundState"]
 
-_LARGEST = 12
+_LARGEST = 12  # spins: 4,096 amplitudes
 Mode = Literal["quench", "reverse_anneal", "imaginary_time"]
 
 
@@ -58,10 +58,16 @@ class QuantumDynamics(LocalBackend):
     `a = (n / (sum h_i^2 + sum_{i<j} J_ij^2))^(1/2)`, which makes the two terms equally large, so that scales,
     fields and times are pure numbers.
 
+    In real time `sample` ignores `beta`; reads start at `initial_states`, uniform random ones if none are
+    given. A `schedule` is the first half of the drive, which then runs through it backwards: the whole
+    drive is symmetric in time whatever is given. In imaginary time `beta` multiplies `E`, and there are no
+    `schedule` and no `initial_states`; a state that has not converged in `num_steps` raises `BackendError`,
+    and under `jit` its `log_prob` is NaN.
+
     Attributes:
         mode: "quench": constant `scale = 1 - g`, `Gamma = g`; "reverse_anneal": `Gamma` rises from 0 to `g`
             and falls again while `scale = 1 - Gamma`; "imaginary_time".
-        num_steps: steps of the splitting in real time; of Krylov at most, in imaginary time.
+        num_steps: steps of the splitting in real time; in imaginary time the most Krylov steps.
         mixing: `g` is drawn uniformly between these for every read; independent of where the read starts.
         duration: the time is drawn uniformly between these for every read.
         transverse_field: `Gamma` of the imaginary time.
@@ -97,44 +103,20 @@ class QuantumDynamics(LocalBackend):
             max_variables=_LARGEST,
         )
 
-    def sample(
-        self,
-        problem: IsingProblem,
-        *,
-        key: jax.Array,
-        num_reads: int = 1,
-        beta: ArrayLike = 1.0,
-        schedule: Any = None,
-        initial_states: ArrayLike | None = None,
-    ) -> Samples:
-        """Return measured states.
-
-        Args:
-            problem: at most 12 spins.
-            key: JAX key.
-            num_reads: how many.
-            beta: factor of `E` in imaginary time; real time has no temperature and ignores it.
-            schedule: real time: a table `(T, 2)` or curves (`annealing_table`), the way out; the drive runs
-                through it and back, so that it reads the same backwards whatever is given.
-            initial_states: real time: -1 and +1, `(num_reads, n)` or `(n,)`; uniform ones if None.
-
-        Raises:
-            TypeError: an argument is not of its kind.
-            ValueError: a number out of range, or an argument that the mode does not take.
-            ProblemTooLargeError: more than 12 variables.
-            BackendError: imaginary time did not converge in `num_steps`. Under `jit` log_prob is then NaN.
-        """
-        problem, num_reads, beta = check_call("QuantumDynamics", problem, num_reads, beta, _LARGEST, key=key)
+    def _refuse(self, schedule: Any, initial_states: ArrayLike | None) -> None:
         if self.mode == "imaginary_time":
             refuse("imaginary time", schedule=schedule, initial_states=initial_states)
-            return _draw(problem, self.ground_state(problem, beta=beta).log_prob, key, num_reads)
-        n = problem.num_variables
-        key_start, key_run = jax.random.split(key)
-        if initial_states is None:
-            initial_states = 2 * jax.random.bernoulli(key_start, 0.5, (num_reads, n)).astype(jnp.int8) - 1
-        start = check_states("initial_states", initial_states, num_reads, n)
-        states = _measure(problem, self._table(schedule), key_run, start, self)
-        return Samples(states, problem.energies(states))
+
+    def _draw(self, call: SampleCall) -> Samples:
+        if self.mode == "imaginary_time":
+            log_prob = self.ground_state(call.problem, beta=call.beta).log_prob
+            return _draw(call.problem, log_prob, call.key, call.num_reads)
+        key_start, key_run = jax.random.split(call.key)
+        start = call.initial_states
+        if start is None:
+            start = uniform_states(key_start, call.num_reads, call.problem.num_variables)
+        states = _measure(call.problem, self._table(call.schedule), key_run, start, self)
+        return Samples(states, call.problem.energies(states))
 
     def transition_matrix(self, problem: IsingProblem, *, key: jax.Array, schedule: Any = None) -> jax.Array:
         """Return `Q[s, s'] = |<s'|U|s>|^2` for one drive drawn by `key`, shape `(2^n, 2^n)`.
@@ -230,7 +212,7 @@ def _measure(problem, table, key, start, settings: QuantumDynamics):
 
 
 def _row(states: jax.Array) -> jax.Array:
-    """The number of each state in the order of `all_states`."""
+    """The index of each state in the order of `all_states`."""
     powers = 1 << jnp.arange(states.shape[-1] - 1, -1, -1, dtype=jnp.int32)
     return (states > 0).astype(jnp.int32) @ powers
 

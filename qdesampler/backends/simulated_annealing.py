@@ -23,8 +23,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from qdesampler.backends.checks import annealing_table, check_call
-from qdesampler.backends.problem import IsingProblem, check_states
-from qdesampler.backends.protocol import Capabilities, LocalBackend, Samples
+from qdesampler.backends.problem import IsingProblem, check_states, uniform_states
+from qdesampler.backends.protocol import Capabilities, LocalBackend, SampleCall, Samples
 from qdesampler.backends.sweeps import SweepPlan, from_blocks, make_plan, sweep, to_blocks
 from qdesampler.equation.schedule import Schedule
 from qdesampler.validation import as_positive_int
@@ -39,10 +39,13 @@ class SimulatedAnnealing(LocalBackend):
     """Annealing by single-spin updates, all reads at once; coloured sweeps for sparse problems.
 
     The default schedule is linear in `beta`, from `beta / num_sweeps` to `beta` itself, which suits sampling
-    and weights; one sweep is at `beta`. As an optimiser it wants a large `beta`.
+    and weights; a single sweep is made at `beta`. As an optimiser it needs a large `beta`.
+
+    `sample` returns log weights for the `beta` of the call, unless `initial_states` are given: draws from
+    given states have no weight. The transverse field of a `schedule` is not used.
 
     Attributes:
-        num_sweeps: sweeps of a read, unless a call brings a table.
+        num_sweeps: sweeps for each read; a `schedule` given to `sample` as a table has its own number.
         energy_scale: `beta_k / beta` over the run; None for the straight line described.
         update: "metropolis" (lower energies) or "heat_bath".
     """
@@ -63,39 +66,13 @@ class SimulatedAnnealing(LocalBackend):
         """Weighted draws from uniform starts; draws from given states have no weight."""
         return Capabilities(law="weighted", jittable=True, initial_states=True, schedule=True)
 
-    def sample(
-        self,
-        problem: IsingProblem,
-        *,
-        key: jax.Array,
-        num_reads: int = 1,
-        beta: ArrayLike = 1.0,
-        schedule: Any = None,
-        initial_states: ArrayLike | None = None,
-    ) -> Samples:
-        """Return annealed states and their log weights.
-
-        Args:
-            problem: what to anneal.
-            key: JAX key.
-            num_reads: how many.
-            beta: inverse temperature at energy scale 1, and the one that the weights are for.
-            schedule: None, a table `(T, 2)`, or curves (`annealing_table`); the transverse field is not used.
-            initial_states: -1 and +1, `(num_reads, n)` or `(n,)`. There is then no `log_weight`.
-
-        Raises:
-            TypeError: an argument is not of its kind.
-            ValueError: numbers out of range or shapes that do not fit.
-        """
-        problem, num_reads, beta = check_call("SimulatedAnnealing", problem, num_reads, beta, key=key)
-        scales = self._scales(schedule)
-        start = None
-        if initial_states is not None:
-            start = check_states("initial_states", initial_states, num_reads, problem.num_variables)
+    def _draw(self, call: SampleCall) -> Samples:
+        problem, start = call.problem, call.initial_states
+        plan, scales = make_plan(problem), self._scales(call.schedule)
         states, log_weight = _anneal(
-            make_plan(problem), problem, scales, beta, key, start, num_reads, self.update
+            plan, problem, scales, call.beta, call.key, start, call.num_reads, self.update
         )
-        return Samples(states, problem.energies(states), None if initial_states is not None else log_weight)
+        return Samples(states, problem.energies(states), log_weight if start is None else None)
 
     def reverse_log_weight(
         self,
@@ -173,7 +150,7 @@ def _anneal(
     n, dtype = problem.num_variables, plan.h.dtype
     key_start, key_run = jax.random.split(key)
     if start is None:
-        start = 2 * jax.random.bernoulli(key_start, 0.5, (num_reads, n)).astype(jnp.int8) - 1
+        start = uniform_states(key_start, num_reads, n)
     betas = beta * scales.astype(dtype)
     rises = jnp.diff(betas, prepend=0)
 

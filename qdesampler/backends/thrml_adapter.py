@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from qdesampler.backends.checks import check_call, refuse
-from qdesampler.backends.problem import IsingProblem, bits_to_spins, check_states
-from qdesampler.backends.protocol import Capabilities, LocalBackend, Samples
+from qdesampler.backends.checks import refuse_traced
+from qdesampler.backends.problem import IsingProblem, bits_to_spins
+from qdesampler.backends.protocol import Capabilities, LocalBackend, SampleCall, Samples
 from qdesampler.backends.sweeps import color_graph
-from qdesampler.validation import as_positive_int, is_traced
+from qdesampler.validation import as_positive_int
 
 __all__ = ["ThrmlBackend"]
 
@@ -35,10 +35,11 @@ def _thrml() -> Any:
 class ThrmlBackend(LocalBackend):
     """`num_sweeps` pairs of THRML's block Gibbs sweeps, forwards and then backwards, at constant `beta`.
 
-    Programs are built anew for every problem: fill pools with it, call nothing inside a chain.
+    Programs are built anew for every problem: use it to fill pools, not inside a chain. A read is where the
+    sweeps end that start from its initial state, a random one if none is given. `sample` takes no `schedule`.
 
     Attributes:
-        num_sweeps: pairs of sweeps of a read.
+        num_sweeps: pairs of sweeps for each read.
 
     Raises:
         ImportError: thrml is not installed.
@@ -56,43 +57,30 @@ class ThrmlBackend(LocalBackend):
         """A kernel from the initial states, reversible with respect to `exp(-beta E)`; on the host."""
         return Capabilities(law="reversible", jittable=False, initial_states=True)
 
-    def sample(
-        self,
-        problem: IsingProblem,
-        *,
-        key: jax.Array,
-        num_reads: int = 1,
-        beta: ArrayLike = 1.0,
-        schedule: Any = None,
-        initial_states: ArrayLike | None = None,
-    ) -> Samples:
-        """Return where the sweeps lead from `initial_states`, `(num_reads, n)` or `(n,)`; else random ones.
+    def _check_ready(self, problem: IsingProblem, key: jax.Array, beta: ArrayLike) -> None:
+        refuse_traced(
+            "ThrmlBackend builds its programs on the host: fill a pool before (build_pool).",
+            *(problem, key, beta),
+        )
 
-        Raises:
-            TypeError: the call is traced, or an argument is not of its kind.
-            ValueError: a number out of range, states of another shape, or a `schedule`.
-        """
-        if any(map(is_traced, (*jax.tree.leaves(problem), key, beta))):
-            raise TypeError("ThrmlBackend builds its programs on the host: fill a pool before (build_pool).")
-        problem, num_reads, beta = check_call("ThrmlBackend", problem, num_reads, beta, key=key)
-        refuse("ThrmlBackend", schedule=schedule)
-        n = problem.num_variables
-        key_start, key_run = jax.random.split(key)
-        if initial_states is None:
-            bits = jax.random.bernoulli(key_start, 0.5, (num_reads, n))
+    def _draw(self, call: SampleCall) -> Samples:
+        problem, n = call.problem, call.problem.num_variables
+        key_start, key_run = jax.random.split(call.key)
+        if call.initial_states is None:
+            bits = jax.random.bernoulli(key_start, 0.5, (call.num_reads, n))
         else:
-            bits = check_states("initial_states", initial_states, num_reads, n) > 0
+            bits = call.initial_states > 0
         sparse = problem.sparse()
         colors = color_graph(n, np.asarray(sparse.edges))
         blocks = [np.flatnonzero(colors == color) for color in range(colors.max() + 1)]
-        pair = _palindrome(sparse, beta, blocks)
+        pair = _palindrome(sparse, call.beta, blocks)
 
         def read(key, bits):
             state = [bits[block] for block in blocks]
             state, _ = jax.lax.scan(pair, state, jax.random.split(key, self.num_sweeps))
             return jnp.zeros((n,), bool).at[np.concatenate(blocks)].set(jnp.concatenate(state))
 
-        found = jax.jit(jax.vmap(read))(jax.random.split(key_run, num_reads), bits)
+        found = jax.jit(jax.vmap(read))(jax.random.split(key_run, call.num_reads), bits)
         states = bits_to_spins(found.astype(jnp.int8))
         return Samples(states, problem.energies(states))
 
@@ -101,7 +89,7 @@ def _palindrome(problem: IsingProblem, beta: jax.Array, blocks: list[np.ndarray]
     """Return one pair of sweeps as the body of a scan over keys; the state is a list of blocks of bits."""
     thrml = _thrml()
     n = problem.num_variables
-    # A node that is coupled by 0 keeps THRML from an empty list of pairs, which it does not take.
+    # THRML refuses an empty list of pairs: an extra node with the coupling 0 makes sure that there is one.
     nodes = [thrml.SpinNode() for _ in range(n + 1)]
     pairs = [*map(tuple, np.asarray(problem.edges).tolist()), (0, n)]
     model = thrml.models.IsingEBM(

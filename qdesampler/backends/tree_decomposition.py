@@ -2,18 +2,17 @@
 
 import types
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from qdesampler.backends.checks import check_call, refuse
+from qdesampler.backends.checks import check_call, refuse_traced
 from qdesampler.backends.dimod_adapter import seed_from_key, to_bqm
 from qdesampler.backends.problem import IsingProblem
-from qdesampler.backends.protocol import BackendError, Capabilities, Samples
-from qdesampler.validation import is_traced
+from qdesampler.backends.protocol import BackendError, Capabilities, CheckedBackend, SampleCall, Samples
 
 __all__ = ["TreeDecomposition", "ocean_sampler"]
 
@@ -34,10 +33,12 @@ def ocean_sampler(name: str) -> Any:
     return getattr(samplers, name)()
 
 
-class TreeDecomposition:
+class TreeDecomposition(CheckedBackend):
     """Independent exact draws from `exp(-beta E) / Z` by tree decomposition (dwave-samplers), on the host.
 
-    Cost grows as `2^treewidth`: chains and trees of any length, grids up to about 20 wide.
+    Cost grows as `2^treewidth`: chains and trees of any length, grids up to about 20 wide. `sample` returns
+    the log probability of every state; it takes no `schedule` and no `initial_states`. A treewidth that is
+    too large is a `ValueError` with the sampler's own message.
     """
 
     def __init__(self):
@@ -54,31 +55,22 @@ class TreeDecomposition:
         """The sampler's own properties."""
         return types.MappingProxyType(dict(self._sampler.properties))
 
-    def sample(
-        self,
-        problem: IsingProblem,
-        *,
-        key: jax.Array,
-        num_reads: int = 1,
-        beta: ArrayLike = 1.0,
-        schedule: Any = None,
-        initial_states: ArrayLike | None = None,
-    ) -> Samples:
-        """Return independent exact draws with their log probabilities.
+    def _check_ready(self, problem: IsingProblem, key: jax.Array | None, beta: ArrayLike) -> None:
+        if self._closed:
+            raise BackendError("this backend is closed; make another one.")
+        refuse_traced(
+            "TreeDecomposition runs on the host and cannot be traced: draw before the chain.",
+            *(problem, key, beta),
+        )
 
-        Raises:
-            TypeError: the call is traced, or an argument is not of its kind.
-            ValueError: a treewidth that is too large (the sampler's own message), a number out of range, or a
-                `schedule` or `initial_states`.
-            BackendError: the backend is closed.
-        """
-        refuse("TreeDecomposition", schedule=schedule, initial_states=initial_states)
-        answer = self._call(problem, seed_from_key, num_reads, beta, key)
+    def _draw(self, call: SampleCall) -> Samples:
+        problem = call.problem
+        answer = self._solve(problem, seed_from_key(call.key), call.num_reads, call.beta)
         columns = [answer.variables.index(i) for i in range(problem.num_variables)]
         rows = np.repeat(answer.record.sample[:, columns], answer.record.num_occurrences, 0)
         states = jnp.asarray(rows, jnp.int8)
         energies = problem.energies(states)
-        log_prob = -jnp.asarray(beta) * energies - answer.info["log_partition_function"]
+        log_prob = -call.beta * energies - answer.info["log_partition_function"]
         return Samples(states, energies, None, log_prob)
 
     def log_partition(self, problem: IsingProblem, *, beta: ArrayLike = 1.0) -> float:
@@ -89,7 +81,9 @@ class TreeDecomposition:
             ValueError: a treewidth that is too large, or a number out of range.
             BackendError: the backend is closed.
         """
-        return float(self._call(problem, lambda key: 0, 1, beta, None).info["log_partition_function"])
+        self._check_ready(problem, None, beta)
+        problem, _, beta = check_call("TreeDecomposition", problem, 1, beta)
+        return float(self._solve(problem, 0, 1, beta).info["log_partition_function"])
 
     def log_prob(self, problem: IsingProblem, states: ArrayLike, *, beta: ArrayLike = 1.0) -> jax.Array:
         """Return the log probability of states, -1 and +1, shape `(..., n)`."""
@@ -99,18 +93,7 @@ class TreeDecomposition:
         """Refuse calls from now on."""
         self._closed = True
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def _call(self, problem: IsingProblem, seed: Any, num_reads: int, beta: ArrayLike, key: Any) -> Any:
-        if self._closed:
-            raise BackendError("this backend is closed; make another one.")
-        if any(map(is_traced, (*jax.tree.leaves(problem), beta, key))):
-            raise TypeError("TreeDecomposition runs on the host and cannot be traced: draw before the chain.")
-        problem, num_reads, checked = check_call("TreeDecomposition", problem, num_reads, beta, key=key)
+    def _solve(self, problem: IsingProblem, seed: int, num_reads: int, beta: jax.Array) -> Any:
         return self._sampler.sample(
-            to_bqm(problem), num_reads=num_reads, beta=float(checked), seed=seed(key), marginals=False
+            to_bqm(problem), num_reads=num_reads, beta=float(beta), seed=seed, marginals=False
         )
