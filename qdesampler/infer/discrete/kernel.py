@@ -23,9 +23,9 @@ from qdesampler.infer.discrete.moves import (
     default_order,
     draw_moves,
 )
-from qdesampler.infer.discrete.sites import SeenSites, see_sites
+from qdesampler.infer.discrete.sites import TracedSites, trace_sites
 from qdesampler.infer.discrete.start import find_start
-from qdesampler.infer.discrete.state import AnnealerAdaptState, AnnealerState, Bill
+from qdesampler.infer.discrete.state import AnnealerAdaptState, AnnealerState, EvaluationCounts
 from qdesampler.infer.discrete.surrogate import SURROGATES, learn
 from qdesampler.infer.model.evaluation import is_batched
 from qdesampler.kernels.discrete.outcomes import DiscreteState, LogDensity, finite_or_low
@@ -37,11 +37,11 @@ __all__ = ["AnnealerGibbs"]
 class AnnealerGibbs(MCMCKernel):
     r"""Exact sampling of discrete latent sites with moves that any annealer may feed.
 
-    An annealer's output law is unknown, so its reads are never accepted as if it were known. A quadratic
-    surrogate of the log density is learned, the backend samples it, and the reads enter through moves that
-    leave the posterior invariant whatever they are: as differences of reads, as a fitted density that is
-    itself drawn from, with weights, or through a transition known to be reversible or symmetric. A draw makes
-    several such moves and one local step of imaginary time.
+    The law of an annealer's reads is unknown, so they are never accepted as if it were known. A quadratic
+    surrogate of the log density is fitted, the backend samples it, and the reads enter through moves that
+    leave the posterior invariant whatever the reads are: as differences of reads, as a fitted density that
+    proposals are drawn from, with weights, or through a transition known to be reversible or symmetric. A
+    draw makes several such moves and one local step of imaginary time.
 
     | move | proposal | the backend's law |
     | --- | --- | --- |
@@ -55,14 +55,14 @@ class AnnealerGibbs(MCMCKernel):
     | "annealed" | the best of annealed paths by weight | "weighted" |
     | "local" | the local step alone | none is used |
 
-    The surrogate and the pool are made in `init` and frozen; `renew_pools` makes them anew between warm-up
-    and run. They depend on no current state of a kept draw, so every draw is exact. Alone the kernel takes
-    models whose latent sites are all discrete; with others it is a block of NumPyro's `Gibbs`:
+    The surrogate and the pool are made in `init` and frozen; `renew_pools` makes them again between warm-up
+    and run. They do not depend on the state of any draw that is kept, so every draw is exact. By itself the
+    kernel takes models whose latent sites are all discrete; for others it is a block of NumPyro's `Gibbs`:
 
         Gibbs([(AnnealerGibbs(model), ["gamma"]), (QDE(model), None)])
 
     Sites must have finitely many values, consecutive integers. `num_evals` counts every evaluation of the log
-    density; what the surrogate cost is charged to the first draw, shared among vectorized chains.
+    density; those of the surrogate are added to the first draw, divided among vectorized chains.
 
     Args:
         model: NumPyro model.
@@ -70,7 +70,7 @@ class AnnealerGibbs(MCMCKernel):
         move: see the table.
         surrogate: "auto", "finite_differences", "taylor", "least_squares", "pseudo_likelihood", or an
             `IsingProblem` on the bits of a position (`qdesampler.backends.encoding.StateEncoding`).
-        pool: reads to use in place of the backend's: positions `(R, n)`, entries `0, ..., q - 1` in the order
+        pool: reads to use instead of the backend's: positions `(R, n)`, entries `0, ..., q - 1` in the order
             of the sorted site names; or a dictionary of values, `(R, *site shape)` each.
         pool_size: reads to take for a pool.
         num_steps: collective moves of a draw; None: a draw costs about as much as a sweep of Gibbs sampling.
@@ -130,7 +130,7 @@ class AnnealerGibbs(MCMCKernel):
         self._pool = pool
         self._pool_size = as_positive_int("pool_size", pool_size)
         self._model = model
-        self._seen: SeenSites | None = None  # set by `init`
+        self._traced: TracedSites | None = None  # set by `init`
 
     # ---- NumPyro's contract --------------------------------------------------------------------------------
 
@@ -141,7 +141,7 @@ class AnnealerGibbs(MCMCKernel):
 
     @property
     def default_fields(self) -> tuple[str, ...]:
-        """What `MCMC` collects unasked."""
+        """The fields that `MCMC` collects by default."""
         return ("z", "potential_energy", "accept_prob", "num_evals", "num_reads", "num_invalid")
 
     @property
@@ -152,7 +152,7 @@ class AnnealerGibbs(MCMCKernel):
     @property
     def _sample_fn(self) -> Callable | None:
         """NumPyro reads this name: None means that `init` has to run before `sample` can."""
-        return self.sample if self._seen is not None else None
+        return self.sample if self._traced is not None else None
 
     def init(
         self,
@@ -165,7 +165,7 @@ class AnnealerGibbs(MCMCKernel):
         """The state before the first iteration; a batch of keys gives a batch of vectorized chains.
 
         Raises:
-            ValueError: sites that this kernel does not take, or values in `init_params` beyond theirs.
+            ValueError: sites that this kernel does not take, or values of `init_params` outside a support.
             ProblemTooLargeError: more bits than the backend takes.
             RuntimeError: no start with a finite density was found in 100 draws from the prior.
             TypeError: a backend on the host while the start is traced.
@@ -175,13 +175,13 @@ class AnnealerGibbs(MCMCKernel):
         split = partial(jax.random.split, num=3)
         rng_key, key_start, key_fit = (jax.vmap(split, out_axes=1) if batched else split)(rng_key)
         one_key = key_start[0] if batched else key_start
-        self._seen = see_sites(self.model, one_key, model_args, kwargs)
-        sites = self._seen.sites
+        self._traced = trace_sites(self.model, one_key, model_args, kwargs)
+        sites = self._traced.sites
         check_encoding(self._settings, self._encoding)
         z, energy, tries = find_start(
             self.model,
             sites,
-            self._seen.potential(model_args, kwargs),
+            self._traced.potential(model_args, kwargs),
             key_start,
             init_params,
             model_args,
@@ -190,13 +190,13 @@ class AnnealerGibbs(MCMCKernel):
         log_density = self._log_density(model_args, kwargs)
         rows = z if batched else jax.tree.map(lambda leaf: leaf[None], z)
         starts = jax.vmap(sites.position)(rows)
-        adapt, bill = self._adapt(log_density, starts, key_fit[0] if batched else key_fit)
+        adapt, counts = self._adapt(log_density, starts, key_fit[0] if batched else key_fit)
         chains = starts.shape[0]
 
         def each(value, dtype: Any = int):
             return jnp.full((chains,) if batched else (), value, jnp.result_type(dtype))
 
-        shared = jax.tree.map(lambda total: _shares(total, chains, batched), bill)
+        shared = jax.tree.map(lambda total: _divided(total, chains, batched), counts)
         return AnnealerState(
             i=each(0),
             z=z,
@@ -230,8 +230,8 @@ class AnnealerGibbs(MCMCKernel):
 
         move = jax.vmap(move) if is_batched(state.rng_key) else move
         rng_key, z, energy, info = move(state.rng_key, state.z, state.potential_energy)
-        bill = Bill(
-            *(jnp.asarray(now) + before for now, before in zip(info.bill, state.pending, strict=True))
+        counts = EvaluationCounts(
+            *(jnp.asarray(now) + before for now, before in zip(info.counts, state.pending, strict=True))
         )
         warming = state.i < state.num_warmup
         counted = state.i + 1 - jnp.where(warming, 0, state.num_warmup)
@@ -240,11 +240,11 @@ class AnnealerGibbs(MCMCKernel):
             i=state.i + 1,
             z=z,
             potential_energy=energy,
-            num_evals=bill.evals.astype(count),
-            num_reads=bill.reads.astype(count),
-            num_calls=bill.calls.astype(count),
+            num_evals=counts.evals.astype(count),
+            num_reads=counts.reads.astype(count),
+            num_calls=counts.calls.astype(count),
             num_invalid=info.num_invalid.astype(count),
-            warmup_evals=(state.warmup_evals + jnp.where(warming, bill.evals, 0)).astype(count),
+            warmup_evals=(state.warmup_evals + jnp.where(warming, counts.evals, 0)).astype(count),
             pending=jax.tree.map(jnp.zeros_like, state.pending),
             accept_prob=info.accept_prob.astype(state.accept_prob.dtype),
             mean_accept_prob=state.mean_accept_prob + (info.accept_prob - state.mean_accept_prob) / counted,
@@ -294,7 +294,7 @@ class AnnealerGibbs(MCMCKernel):
         """A copy of this kernel bound to `wrapper(model)`, to be initialised anew."""
         kernel = copy.copy(self)
         kernel._model = wrapper(self._model)
-        kernel._seen = None
+        kernel._traced = None
         return kernel
 
     def renew(
@@ -305,24 +305,25 @@ class AnnealerGibbs(MCMCKernel):
         *,
         key: jax.Array,
     ) -> AnnealerState:
-        """`state` with the surrogate and the pool made anew from where its chains are.
+        """`state` with a new surrogate and a new pool, fitted from where its chains are.
 
-        Not between draws that are kept: moves are exact because what they use does not follow the chain.
+        Do not call it between draws that are kept: moves are exact because their pool and surrogate do not
+        depend on the chain.
         """
         batched = is_batched(state.rng_key)
         rows = state.z if batched else jax.tree.map(lambda leaf: leaf[None], state.z)
         starts = jax.vmap(self._ready.sites.position)(rows)
-        adapt, bill = self._adapt(self._log_density(model_args, model_kwargs), starts, key)
-        shared = jax.tree.map(lambda total: _shares(total, starts.shape[0], batched), bill)
+        adapt, counts = self._adapt(self._log_density(model_args, model_kwargs), starts, key)
+        shared = jax.tree.map(lambda total: _divided(total, starts.shape[0], batched), counts)
         return state._replace(adapt_state=adapt, pending=state.pending + shared)
 
     # ---- inside --------------------------------------------------------------------------------------------
 
     @property
-    def _ready(self) -> SeenSites:
-        if self._seen is None:
+    def _ready(self) -> TracedSites:
+        if self._traced is None:
             raise RuntimeError("AnnealerGibbs has to be initialised first; run `init`.")
-        return self._seen
+        return self._traced
 
     @property
     def _encoding(self) -> StateEncoding:
@@ -336,7 +337,7 @@ class AnnealerGibbs(MCMCKernel):
     def _log_density(self, model_args, model_kwargs) -> LogDensity:
         return self._ready.sites.log_density(self.get_potential_fn(model_args, model_kwargs))
 
-    def _adapt(self, log_density, starts, key) -> tuple[AnnealerAdaptState, Bill]:
+    def _adapt(self, log_density, starts, key) -> tuple[AnnealerAdaptState, EvaluationCounts]:
         pool = self._pool
         if isinstance(pool, Mapping):
             pool = self._ready.sites.positions(pool)
@@ -345,14 +346,14 @@ class AnnealerGibbs(MCMCKernel):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_seen": None}
+        return {**self.__dict__, "_traced": None}
 
 
 def _arguments(model_args: Sequence, model_kwargs: dict | None) -> tuple[tuple, dict]:
     return tuple(model_args), {} if model_kwargs is None else dict(model_kwargs)
 
 
-def _shares(total: int, chains: int, batched: bool) -> jax.Array:
-    """A bill as whole numbers over chains, that sum to it."""
+def _divided(total: int, chains: int, batched: bool) -> jax.Array:
+    """A count divided among chains: whole numbers that sum to it."""
     parts = total // chains + (np.arange(chains) < total % chains)
     return jnp.asarray(parts if batched else parts[0], jnp.result_type(int))

@@ -8,9 +8,9 @@ a box of half widths `w`. The second-order expansion of `U = -log p` there is an
 
     E(s) = U(c) + g.A s + s' A' H A s / 2,        g = grad U(c),  H = hess U(c),
 
-whatever the signs of the curvature. Reads are judged by `U` itself; the lowest becomes the next anchor. Where
-none is lower the box is halved, for the expansion holds near the anchor only: a trust region whose step an
-annealer takes. Descents end it.
+whatever the signs of the curvature. `U` itself is evaluated at the reads; the lowest becomes the next anchor.
+If none is lower than the anchor, the box is halved, since the expansion holds near the anchor only: this is a
+trust region whose steps are taken by an annealer. A descent from each last anchor ends the search.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,13 +31,16 @@ from qdesampler.validation import as_positive_int, as_positive_scalar, check_key
 
 __all__ = ["Modes", "find_modes"]
 
-_SMALLEST_BOX = 2.0**-8  # of the first one, below which an anchor rests
-_DESCENT_EVALUATIONS = 320
-_SAME = 0.25  # squared distance, by the curvature of the higher one, within which two ends are one mode
+_SMALLEST_BOX = 2.0**-8  # in units of the first box: below, an anchor is not improved any more
+_DESCENT_EVALUATIONS = 320  # gradients of one descent, at most
+_DESCENT_MEMORY = 16  # steps that a descent's model of the curvature remembers, at most
+_SAME = 0.25  # squared distance in the curvature of the higher mode, within which two ends are one mode
+_RAN_AWAY = 1e12  # absolute value of a coordinate beyond which a descent found no mode
+_DEFAULT_SCALE = 2.0  # half width of the first box for a potential, in its unconstrained coordinates
 
 
 class Modes(NamedTuple):
-    """Modes found, the one of largest mass first. A search: what was not found is not known to be absent.
+    """Modes found, the one of largest mass first. The search is not exhaustive: others may exist.
 
     Attributes:
         z: unconstrained sites, leaves `(modes, *shape)`.
@@ -103,18 +106,13 @@ def find_modes(
         ValueError: a number out of range, or no continuous latent site.
         RuntimeError: no anchor has a finite density and curvature, or every search ran away.
     """
-    backend = SimulatedAnnealing() if backend is None else backend
-    if not isinstance(backend, AnnealingBackend):
-        raise TypeError(f"backend must be an annealing backend, got {type(backend).__name__}.")
-    numbers = {
+    counts = {
         "num_starts": num_starts,
         "num_rounds": num_rounds,
         "num_bits": num_bits,
         "num_reads": num_reads,
     }
-    for name, value in numbers.items():
-        as_positive_int(name, value)
-    check_key("key", key)
+    backend = _check_arguments(backend, key, counts)
     arguments, keywords = tuple(model_args), dict(model_kwargs or {})
     target = Target(model, potential_fn, None, init_strategy=init_to_uniform, forward_mode=False)
     key_start, key_prior, key_anchors, key_reads = jax.random.split(key, 4)
@@ -127,32 +125,27 @@ def find_modes(
     search = _Search(lambda x: potential(unravel(x)), width, num_bits)
     offsets = jax.random.uniform(key_anchors, (num_starts, flat.size), width.dtype, -1, 1)
     anchors = (centre + 2 * width * offsets).at[0].set(flat)
-    evals, reads, ends = start.num_evals, 0, []
-    for index, anchor in enumerate(anchors):
-        end, spent, read = search.walk(
-            backend, anchor, jax.random.fold_in(key_reads, index), num_rounds, num_reads
-        )
-        evals, reads = evals + spent, reads + read
-        ends += [] if end is None else [end]
-    if not ends:
-        raise RuntimeError(
-            f"none of {num_starts} anchors has a finite density, gradient and curvature; give a smaller "
-            "scale, or init_params where they are finite."
-        )
-    points, spent = search.descend(jnp.stack(ends))
-    evals += spent
-    heights, masses, kept = search.distinct(points)
-    if not kept:
-        raise RuntimeError(
-            "every descent ran away: the posterior has no mode (see QDE's solve), or no bound."
-        )
-    evals += len(ends) * (flat.size + 1)
-    order = sorted(kept, key=lambda i: -np.nan_to_num(masses[i], posinf=heights[i]))
-    found = points[np.array(order)]
+    ends = search.anneal(backend, anchors, key_reads, num_rounds, num_reads)
+    points = search.descend(jnp.stack(ends))
+    found, log_densities, log_masses = search.modes(points)
     postprocess = target.postprocess(arguments, keywords)
     sites = jax.tree.map(np.asarray, jax.jit(jax.vmap(lambda x: postprocess(unravel(x))))(found))
     z = jax.tree.map(np.asarray, jax.vmap(unravel)(found))
-    return Modes(z, sites, heights[order], masses[order], int(evals), int(reads))
+    evals = int(start.num_evals + search.num_evals)
+    return Modes(z, sites, log_densities, log_masses, evals, search.num_reads)
+
+
+def _check_arguments(
+    backend: AnnealingBackend | None, key: jax.Array, counts: Mapping[str, int]
+) -> AnnealingBackend:
+    """Return the backend of `find_modes`, the default for None; refuse arguments of a wrong kind."""
+    backend = SimulatedAnnealing() if backend is None else backend
+    if not isinstance(backend, AnnealingBackend):
+        raise TypeError(f"backend must be an annealing backend, got {type(backend).__name__}.")
+    for name, value in counts.items():
+        as_positive_int(name, value)
+    check_key("key", key)
+    return backend
 
 
 def _box(key, model, arguments, keywords, z, scale) -> tuple[jax.Array, jax.Array]:
@@ -161,37 +154,61 @@ def _box(key, model, arguments, keywords, z, scale) -> tuple[jax.Array, jax.Arra
     if scale is None and model is not None:
         centre, width = prior_moments(key, model, arguments, keywords, z)
         return jnp.asarray(centre, flat.dtype), jnp.broadcast_to(jnp.asarray(width, flat.dtype), flat.shape)
-    width = as_positive_scalar("scale", 2.0 if scale is None else scale)
+    width = as_positive_scalar("scale", _DEFAULT_SCALE if scale is None else scale)
     return jnp.zeros_like(flat), jnp.full(flat.shape, width, flat.dtype)
 
 
 class _Search:
-    """The functions of one posterior, compiled once."""
+    """The functions of one posterior, compiled once, and the counts of their use.
+
+    Attributes:
+        num_evals: evaluations of the log density so far; a product with its Hessian counts as one.
+        num_reads: reads of the annealer so far.
+    """
 
     def __init__(self, potential: Callable, width: jax.Array, num_bits: int):
-        dim = width.size
         powers = 2.0 ** np.arange(num_bits) / (2.0**num_bits - 1)
+        self.num_evals = self.num_reads = 0
         self._spins = jnp.kron(jnp.diag(width), jnp.asarray(powers, width.dtype))  # A of the first box
-        self._dim = dim
+        self._dim = width.size
         self._values = jax.jit(jax.vmap(potential))
         self._expand = jax.jit(
             lambda x: (*jax.value_and_grad(potential)(x), jax.hessian(potential)(x)),
         )
-        self._fall = jax.jit(jax.vmap(partial(_descent, potential)))
+        self._descents = jax.jit(jax.vmap(partial(_descent, potential)))
 
-    def walk(self, backend, anchor, key, num_rounds: int, num_reads: int):
-        """Where boxes lead from an anchor, or None if it has no finite expansion; evaluations and reads."""
-        share, evals, reads = 1.0, 0, 0
+    def anneal(
+        self, backend: AnnealingBackend, anchors: jax.Array, key: jax.Array, num_rounds: int, num_reads: int
+    ) -> list[jax.Array]:
+        """Return the last anchor of the boxes from each of `anchors` whose expansion is finite.
+
+        Raises:
+            RuntimeError: none of the expansions is finite.
+        """
+        ends = []
+        for index, anchor in enumerate(anchors):
+            end = self._anneal_from(backend, anchor, jax.random.fold_in(key, index), num_rounds, num_reads)
+            ends += [] if end is None else [end]
+        if not ends:
+            raise RuntimeError(
+                f"none of {len(anchors)} anchors has a finite density, gradient and curvature; give a "
+                "smaller scale, or init_params where they are finite."
+            )
+        return ends
+
+    def _anneal_from(self, backend, anchor, key, num_rounds: int, num_reads: int) -> jax.Array | None:
+        """The last anchor of the boxes from one anchor; None if its expansion is not finite."""
+        scale = 1.0
         expansion, best = None, None
         for round_ in range(num_rounds):
             if expansion is None:
                 expansion = self._expand(anchor)
-                evals += self._dim + 1
+                self.num_evals += self._dim + 1
                 if not all(np.all(np.isfinite(np.asarray(part))) for part in expansion):
-                    return best, evals, reads
+                    return best
                 best = anchor
             value, gradient, hessian = expansion
-            A = share * self._spins
+            A = scale * self._spins
             coupling = A.T @ hessian @ A
             problem = IsingProblem.from_dense(
                 A.T @ gradient, jnp.triu(coupling, 1), value + jnp.trace(coupling) / 2
@@ -199,35 +216,49 @@ class _Search:
             found = backend.sample(problem, key=jax.random.fold_in(key, round_), num_reads=num_reads)
             points = anchor + found.states.astype(A.dtype) @ A.T
             values = np.asarray(self._values(points))
-            evals, reads = evals + num_reads, reads + num_reads
+            self.num_evals += num_reads
+            self.num_reads += num_reads
             lowest = int(np.argmin(np.where(np.isfinite(values), values, np.inf)))
             if values[lowest] < float(value):
                 anchor, expansion = points[lowest], None
             else:
-                share /= 2
-                if share < _SMALLEST_BOX:
+                scale /= 2
+                if scale < _SMALLEST_BOX:
                     break
-        return best, evals, reads
+        return best
 
-    def descend(self, points: jax.Array) -> tuple[jax.Array, int]:
-        """Ends of descents, shape `(points, dim)`, and their evaluations."""
-        ends, spent = self._fall(points)
-        return ends, int(np.sum(np.asarray(spent)))
+    def descend(self, points: jax.Array) -> jax.Array:
+        """Return the ends of descents of `U`, shape `(points, dim)`."""
+        ends, spent = self._descents(points)
+        self.num_evals += int(np.sum(np.asarray(spent)))
+        return ends
 
-    def distinct(self, points: jax.Array) -> tuple[np.ndarray, np.ndarray, list[int]]:
-        """Heights and log masses of all ends, and the indices of one end for each mode."""
+    def modes(self, points: jax.Array) -> tuple[jax.Array, np.ndarray, np.ndarray]:
+        """Return one point for each mode among ends of descents, its log density and its log mass.
+
+        The mode of largest mass is the first.
+
+        Raises:
+            RuntimeError: all descents ran away.
+        """
         expansions = [self._expand(x) for x in points]
         heights = -np.array([float(value) for value, _, _ in expansions])
         curvatures = [np.asarray(hessian, float) for _, _, hessian in expansions]
         masses = np.array([h + _log_volume(H) for h, H in zip(heights, curvatures, strict=True)])
-        usable = np.isfinite(heights) & np.all(np.abs(np.asarray(points)) < 1e12, axis=1)
+        usable = np.isfinite(heights) & np.all(np.abs(np.asarray(points)) < _RAN_AWAY, axis=1)
         kept: list[int] = []
         for i in sorted(np.flatnonzero(usable).tolist(), key=lambda i: -heights[i]):
-            moves = [np.asarray(points[i] - points[j], float) for j in kept]
-            near = [move @ curvatures[j] @ move < _SAME for j, move in zip(kept, moves, strict=True)]
+            offsets = [np.asarray(points[i] - points[j], float) for j in kept]
+            near = [offset @ curvatures[j] @ offset < _SAME for j, offset in zip(kept, offsets, strict=True)]
             if not any(near):
                 kept.append(i)
-        return heights, masses, kept
+        if not kept:
+            raise RuntimeError(
+                "every descent ran away: the posterior has no mode (see QDE's solve), or no bound."
+            )
+        self.num_evals += len(points) * (self._dim + 1)
+        order = sorted(kept, key=lambda i: -np.nan_to_num(masses[i], posinf=heights[i]))
+        return points[np.array(order)], heights[order], masses[order]
 
 
 def _log_volume(H: np.ndarray) -> float:
@@ -244,5 +275,5 @@ def _descent(potential: Callable, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         value, gradient = jax.value_and_grad(potential)(x)
         return -value, -gradient
 
-    descent, spent = run_descent(x, climbed, min(x.size + 2, 16), _DESCENT_EVALUATIONS)
+    descent, spent = run_descent(x, climbed, min(x.size + 2, _DESCENT_MEMORY), _DESCENT_EVALUATIONS)
     return descent.position, spent

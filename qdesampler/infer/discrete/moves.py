@@ -19,7 +19,7 @@ from qdesampler.backends import (
     spins_to_bits,
 )
 from qdesampler.backends.encoding import StateEncoding
-from qdesampler.infer.discrete.state import AnnealerAdaptState, Bill
+from qdesampler.infer.discrete.state import AnnealerAdaptState, EvaluationCounts
 from qdesampler.kernels.discrete.annealer_moves import (
     annealed_importance_move,
     independence_move,
@@ -51,7 +51,7 @@ __all__ = [
     "draw_moves",
 ]
 
-POOL_MOVES = ("mask", "coset", "permutation", "fitted")  # need reads before the run, of any law
+POOL_MOVES = ("mask", "coset", "permutation", "fitted")  # need a pool of reads, of any law, before the run
 BIT_MOVES = ("surrogate", "symmetric", "independence", "annealed", "fitted")  # act on bits, not on states
 LAW_OF_MOVE = {
     "mask": "mask",
@@ -68,7 +68,7 @@ LAW_OF_MOVE = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class MoveSettings:
-    """What the user chose; see `AnnealerGibbs`."""
+    """The arguments of `AnnealerGibbs` that shape its moves, described there."""
 
     move: str
     backend: AnnealingBackend
@@ -83,7 +83,7 @@ class MoveSettings:
 
     @property
     def needs_problem(self) -> bool:
-        """Whether draws use a surrogate; a pool's surrogate is used once, to fill it."""
+        """Whether draws use a surrogate; a pool needs its surrogate only while it is filled."""
         return self.move in ("surrogate", "symmetric", "independence", "annealed") or (
             self.taylor_order == 2 and self.move != "permutation"
         )
@@ -112,7 +112,7 @@ class MoveSettings:
         }.get(self.move, 1)
 
     def steps(self, encoding: StateEncoding) -> int:
-        """Collective moves of one draw: by default a draw costs about as much as a sweep of Gibbs."""
+        """Collective moves of a draw: by default it costs about as much as a sweep of Gibbs sampling."""
         if self.num_steps is not None:
             return self.num_steps
         local = self.local_evals(encoding) if self.taylor_order != 1 and self.move != "local" else 0
@@ -124,7 +124,7 @@ class DrawInfo(NamedTuple):
 
     accept_prob: jax.Array
     num_invalid: jax.Array
-    bill: Bill
+    counts: EvaluationCounts
 
 
 def default_backend(move: str) -> AnnealingBackend:
@@ -134,14 +134,14 @@ def default_backend(move: str) -> AnnealingBackend:
 
 
 def default_order(move: str, pool: Any) -> int:
-    """The Taylor order of the local step: 2 where a surrogate is made anyway, else what does without."""
+    """The Taylor order of the local step: 2 if a surrogate is fitted anyway, else one without it."""
     if move == "local":
         return 1
     return 0 if move in POOL_MOVES and pool is not None else 2
 
 
 def check_settings(settings: MoveSettings) -> None:
-    """Refuse what cannot be right for any model.
+    """Refuse settings that are wrong for every model.
 
     Raises:
         TypeError: the backend's law is not one that the move takes, or a count is not an integer.
@@ -182,7 +182,7 @@ def check_encoding(settings: MoveSettings, encoding: StateEncoding) -> None:
 
 
 def encoding_states(encoding: StateEncoding) -> int | tuple[int, ...]:
-    """The number of states, one for all sites if it is one."""
+    """The numbers of states: a single number if all sites have the same."""
     sizes = tuple(int(q) for q in encoding.num_states)
     return sizes[0] if len(set(sizes)) == 1 else sizes
 
@@ -212,17 +212,17 @@ def draw_moves(
     (here, _), infos = jax.lax.scan(step, (here, prepared[0]), (keys, prepared[1]))
     if on_bits:
         here = DiscreteState(encoding.decode(here.position).astype(state.position.dtype), here.log_density)
-    bill = Bill(steps * settings.step_evals(encoding), *extra)
+    counts = EvaluationCounts(steps * settings.step_evals(encoding), *extra)
     invalid = jnp.sum(infos.num_invalid)
     if settings.move not in ("local", "permutation"):
         here, info = _local(key_local, here, log_density, settings, encoding, adapt)
         invalid = invalid + info.num_invalid
-        bill = bill + Bill(settings.local_evals(encoding))
-    return here, DrawInfo(jnp.mean(infos.accept_prob), invalid, bill)
+        counts = counts + EvaluationCounts(settings.local_evals(encoding))
+    return here, DrawInfo(jnp.mean(infos.accept_prob), invalid, counts)
 
 
 def _as_bits(state: DiscreteState, log_density: LogDensity, encoding: StateEncoding):
-    """The same chain on bits: two bits of a site on at once have no density."""
+    """The same chain on bits: a position where two bits of a site are on has density 0."""
 
     def on_bits(bits: jax.Array) -> jax.Array:
         value = log_density(encoding.decode(bits))
@@ -232,7 +232,7 @@ def _as_bits(state: DiscreteState, log_density: LogDensity, encoding: StateEncod
 
 
 def _prepare(key, state, settings, adapt, steps):
-    """What the moves of a draw take at once, each step its part: `((memory, parts), (reads, calls))`."""
+    """What is drawn for all moves of a draw at once: `((memory, one part per step), (reads, calls))`."""
     if settings.move == "independence":
         backend: Any = settings.backend
         samples = backend.sample(adapt.problem, key=key, num_reads=steps, beta=settings.beta)
@@ -244,7 +244,7 @@ def _prepare(key, state, settings, adapt, steps):
 
 
 def _collective(key, state, log_density, settings, encoding, adapt, memory, own):
-    """One collective move: the next state, what the next step has to remember, and what happened."""
+    """One collective move: the next state, the memory of the next step, and the move's info."""
     states = encoding_states(encoding)
     backend, problem = settings.backend, adapt.problem
     if settings.move == "independence":

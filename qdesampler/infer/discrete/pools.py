@@ -1,4 +1,4 @@
-"""Surrogates and pools made anew between the warm-up and the run of an `MCMC`."""
+"""New surrogates and pools between the warm-up and the run of an `MCMC`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,14 +14,14 @@ __all__ = ["renew_pools"]
 
 
 def renew_pools(mcmc: MCMC, key: jax.Array, *model_args: Any, **model_kwargs: Any) -> None:
-    """Learn surrogates and fill pools anew from where the warm-up ended, for `AnnealerGibbs` in `mcmc`.
+    """Fit new surrogates and fill new pools from where the warm-up ended, for `AnnealerGibbs` in `mcmc`.
 
         mcmc.warmup(key, y)
         renew_pools(mcmc, key, y)
         mcmc.run(key, y)
 
-    A pool made at the start of the chains knows their first positions, and inside `Gibbs` the first values of
-    the other sites. What this costs is charged to the next draw.
+    A pool made at the start of the chains depends on their first positions, and inside `Gibbs` on the first
+    values of the other sites. The evaluations and reads that this takes are counted with the next draw.
 
     Args:
         mcmc: after `warmup`; its kernel is an `AnnealerGibbs`, or a `Gibbs` with one among its blocks.
@@ -40,7 +40,7 @@ def renew_pools(mcmc: MCMC, key: jax.Array, *model_args: Any, **model_kwargs: An
     if mcmc.num_chains == 1 or mcmc.chain_method == "vectorized":
         mcmc.post_warmup_state = renew(state, key)
         return
-    # each chain has pools of its own
+    # Each chain has its own pools.
     chains = range(mcmc.num_chains)
     renewed = [
         renew(jax.tree.map(lambda leaf, c=c: leaf[c], state), jax.random.fold_in(key, c)) for c in chains

@@ -15,7 +15,7 @@ from numpyro.infer.util import potential_energy
 from qdesampler.infer.model.start_checks import is_subsampled
 from qdesampler.validation import is_traced
 
-__all__ = ["DiscreteSites", "SeenSites", "see_sites"]
+__all__ = ["DiscreteSites", "TracedSites", "trace_sites"]
 
 
 class DiscreteSites(NamedTuple):
@@ -95,7 +95,7 @@ class DiscreteSites(NamedTuple):
                 )
 
 
-class SeenSites(NamedTuple):
+class TracedSites(NamedTuple):
     """A model after one trace.
 
     Attributes:
@@ -120,7 +120,7 @@ class SeenSites(NamedTuple):
         return energy
 
 
-def see_sites(model: Callable, rng_key: jax.Array, model_args: Sequence, model_kwargs: dict) -> SeenSites:
+def trace_sites(model: Callable, rng_key: jax.Array, model_args: Sequence, model_kwargs: dict) -> TracedSites:
     """Trace a model once; sites to enumerate are left to NumPyro, which sums over them.
 
     Raises:
@@ -161,7 +161,7 @@ def see_sites(model: Callable, rng_key: jax.Array, model_args: Sequence, model_k
     params = {name: site["value"] for name, site in trace.items() if site["type"] in ("param", "mutable")}
     prepared = seed(substitute(run, data=params), jax.random.key(0))
     summing = _with_enumeration(model, rng_key, model_args, model_kwargs, sites) if enumerated else None
-    return SeenSites(sites, prepared, summing)
+    return TracedSites(sites, prepared, summing)
 
 
 def _is_latent(site: dict) -> bool:

@@ -1,4 +1,4 @@
-"""Where chains of discrete sites begin: given values, or draws from the prior that have a density."""
+"""Where chains of discrete sites begin: given values, or draws from the prior with a finite density."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from qdesampler.validation import is_traced
 
 __all__ = ["find_start"]
 
-_TRIES = 100
+_TRIES = 100  # draws from the prior before the search for a finite density is given up
 
 
 def find_start(
@@ -28,8 +28,8 @@ def find_start(
 ) -> tuple[dict[str, jax.Array], jax.Array, int]:
     """Return values, potential energies and the evaluations made for each chain.
 
-    Sites that `init_params` leaves out are drawn from the prior, up to 100 times where the density is not
-    finite; while JAX is tracing once, and a chain may then start where there is none.
+    Sites that `init_params` leaves out are drawn from the prior, up to 100 times while the density is not
+    finite. While JAX is tracing they are drawn once, and a chain may then start where the density is 0.
 
     Raises:
         ValueError: values that the sites cannot have.
@@ -42,7 +42,7 @@ def find_start(
         trace = prototype_trace(conditioned(model), key, tuple(model_args), model_kwargs)
         return {name: jnp.asarray(trace[name]["value"]) for name in sites.names}
 
-    @jax.jit  # in one piece: operation by operation it would take seconds
+    @jax.jit  # compiled whole: dispatched operation by operation it would take seconds
     def attempt(keys):
         drawn = (jax.vmap(draw) if batched else draw)(keys)
         z = {name: jnp.asarray(given.get(name, drawn[name]), drawn[name].dtype) for name in sites.names}
@@ -68,7 +68,7 @@ def find_start(
 
 
 def _better(old, new):
-    """The old start of every chain that has a density, else the new one."""
+    """The old start of every chain whose density is finite there, else the new one."""
     keep = jnp.isfinite(old[1])
     return jax.tree.map(
         lambda a, b: jnp.where(keep.reshape(keep.shape + (1,) * (a.ndim - keep.ndim)), a, b), old, new

@@ -7,17 +7,17 @@ import jax
 from qdesampler.backends.problem import IsingProblem
 from qdesampler.kernels.discrete.bernoulli_mixture import BernoulliMixture
 
-__all__ = ["AnnealerAdaptState", "AnnealerState", "Bill"]
+__all__ = ["AnnealerAdaptState", "AnnealerState", "EvaluationCounts"]
 
 
 class AnnealerAdaptState(NamedTuple):
-    """What the moves know of the posterior; it changes in `init` and `renew_pools` only.
+    """What the moves know about the posterior; it changes in `init` and `renew_pools` only.
 
-    One for all chains of a vectorized batch.
+    All chains of a vectorized batch share one.
 
     Attributes:
         pool: reads as positions, shape `(R, n)`; None for moves without a pool.
-        problem: the surrogate on the bits of positions, its edges left out; None where nothing needs it.
+        problem: the surrogate on the bits of positions, without its edges; None if no move needs it.
         density: a density fitted to the pool, for the move "fitted"; else None.
     """
 
@@ -26,15 +26,15 @@ class AnnealerAdaptState(NamedTuple):
     density: BernoulliMixture | None
 
 
-class Bill(NamedTuple):
-    """What was spent: log-density evaluations, reads of the annealer, calls to it."""
+class EvaluationCounts(NamedTuple):
+    """Counts of log-density evaluations, of reads of the annealer, and of calls to it."""
 
     evals: Any = 0
     reads: Any = 0
     calls: Any = 0
 
-    def __add__(self, other: "Bill") -> "Bill":  # pyright: ignore[reportIncompatibleMethodOverride]
-        return Bill(self.evals + other.evals, self.reads + other.reads, self.calls + other.calls)
+    def __add__(self, other: "EvaluationCounts") -> "EvaluationCounts":  # pyright: ignore[reportIncompatibleMethodOverride]
+        return EvaluationCounts(self.evals + other.evals, self.reads + other.reads, self.calls + other.calls)
 
 
 class AnnealerState(NamedTuple):
@@ -49,8 +49,8 @@ class AnnealerState(NamedTuple):
         num_calls: calls to the annealer for this draw.
         num_invalid: evaluations of this draw that were NaN or infinitely probable; never entered.
         warmup_evals: `num_evals` summed over the warm-up, the fit of the surrogate included.
-        pending: what was spent outside of `sample`, the fit and the pool, charged to the next draw; chains of
-            a batch share it.
+        pending: the counts of what was done outside of `sample`, for the fit and the pool; they are added to
+            those of the next draw, and divided among the chains of a batch.
         accept_prob: mean probability of this draw's collective moves to change the position.
         mean_accept_prob: its running mean, restarted after the warm-up.
         adapt_state: pool, surrogate and fitted density.
@@ -66,7 +66,7 @@ class AnnealerState(NamedTuple):
     num_calls: jax.Array
     num_invalid: jax.Array
     warmup_evals: jax.Array
-    pending: Bill
+    pending: EvaluationCounts
     accept_prob: jax.Array
     mean_accept_prob: jax.Array
     adapt_state: AnnealerAdaptState

@@ -1,4 +1,4 @@
-"""What `AnnealerGibbs` learns before it moves: a surrogate of the log density, and a pool of reads of it."""
+"""What `AnnealerGibbs` fits before it moves: a surrogate of the log density, and a pool of reads of it."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from qdesampler.backends.surrogate import (
     third_difference,
 )
 from qdesampler.infer.discrete.moves import MoveSettings
-from qdesampler.infer.discrete.state import AnnealerAdaptState, Bill
+from qdesampler.infer.discrete.state import AnnealerAdaptState, EvaluationCounts
 from qdesampler.kernels.discrete.bernoulli_mixture import fit_bernoulli_mixture
 from qdesampler.kernels.discrete.outcomes import LogDensity
 from qdesampler.kernels.discrete.surrogate import learn_surrogate, sweep_surrogate
@@ -25,12 +25,12 @@ from qdesampler.validation import is_traced
 __all__ = ["SURROGATES", "learn"]
 
 SURROGATES = ("auto", "finite_differences", "taylor", "least_squares", "pseudo_likelihood")
-_QUADRATIC = 100.0  # third differences below this many units of rounding are none
-_TRIALS = 16
-_WALKERS = 8
-_READS = 64
-MOST_PAIRS = 4096  # evaluations that finite differences may take unasked
-MOST_COEFFICIENTS = 2100  # of least squares unasked: 64 bits
+_QUADRATIC = 100.0  # units of rounding: third differences below count as zero
+_TRIALS = 16  # third differences that are tried, 8 evaluations each
+_CHAINS = 8  # chains that explore, at least; at most twice as many
+_READS = 64  # annealed reads evaluated in each round of fitting
+MOST_PAIRS = 4096  # evaluations that finite differences may take under surrogate="auto"
+MOST_COEFFICIENTS = 2100  # coefficients of least squares under surrogate="auto": 64 bits
 
 
 def learn(
@@ -42,8 +42,8 @@ def learn(
     starts: jax.Array,
     encoding: StateEncoding,
     key: jax.Array,
-) -> tuple[AnnealerAdaptState, Bill]:
-    """Return what the moves need: surrogate, pool, fitted density; and what they cost.
+) -> tuple[AnnealerAdaptState, EvaluationCounts]:
+    """Return what the moves need (surrogate, pool, fitted density) and the counts of what they took.
 
     Args:
         settings: the moves.
@@ -56,19 +56,19 @@ def learn(
         key: JAX key.
     """
     key_fit, key_pool, key_density = jax.random.split(key, 3)
-    bill, problem, reads, density = Bill(), None, None, None
+    counts, problem, reads, density = EvaluationCounts(), None, None, None
     if settings.needs_problem or (settings.needs_pool and pool is None):
         found = fit_surrogate(surrogate, log_density, starts, encoding, key_fit)
-        problem, bill = found.problem, Bill(found.num_evals)
+        problem, counts = found.problem, EvaluationCounts(found.num_evals)
     if settings.needs_pool and pool is not None:
         reads = check_pool_values(pool, encoding)
     elif problem is not None and settings.needs_pool:
         reads = fill_pool(settings, problem, encoding, key=key_pool, size=pool_size)
-        bill = bill + Bill(0, pool_size, 1)
+        counts = counts + EvaluationCounts(0, pool_size, 1)
     if settings.move == "fitted" and reads is not None:
         reads, density = None, fit_bernoulli_mixture(encoding.encode(reads), key=key_density)
     kept = problem._replace(edges=None) if problem is not None and settings.needs_problem else None
-    return AnnealerAdaptState(reads, kept, density), bill
+    return AnnealerAdaptState(reads, kept, density), counts
 
 
 def fit_surrogate(
@@ -80,9 +80,9 @@ def fit_surrogate(
 ) -> Surrogate:
     """Return an Ising problem for the moves and the evaluations that it took.
 
-    "auto" takes finite differences where the log density is quadratic, which is then exact; else least
-    squares up to 64 bits, else pseudo-likelihood. While JAX is tracing it cannot look, and leaves the first
-    out.
+    "auto" takes finite differences if the log density is quadratic, which is then exact; else least squares
+    up to 64 bits, else pseudo-likelihood. While JAX is tracing it cannot test for a quadratic, and never
+    takes finite differences.
 
     Args:
         kind: one of `SURROGATES`, or the problem itself.
@@ -105,8 +105,8 @@ def fit_surrogate(
     if kind == "auto":
         kind = "least_squares" if 1 + bits + pairs <= MOST_COEFFICIENTS else "pseudo_likelihood"
         if not is_traced(starts) and 1 + bits + pairs <= MOST_PAIRS:
-            look = jax.jit(lambda x, key: third_difference(log_density, x, encoding, key=key, trials=_TRIALS))
-            rough = look(anchor, key_test)
+            test = jax.jit(lambda x, key: third_difference(log_density, x, encoding, key=key, trials=_TRIALS))
+            rough = test(anchor, key_test)
             spent = 8 * _TRIALS
             kind = kind if is_traced(rough) or rough > _QUADRATIC else "finite_differences"
     if kind == "finite_differences":
@@ -114,14 +114,14 @@ def fit_surrogate(
     elif kind == "taylor":
         found = taylor_surrogate(log_density, anchor, encoding)
     else:
-        walkers = jnp.resize(starts, (max(_WALKERS, min(starts.shape[0], 2 * _WALKERS)), starts.shape[1]))
+        chains = jnp.resize(starts, (max(_CHAINS, min(starts.shape[0], 2 * _CHAINS)), starts.shape[1]))
         if kind == "least_squares":
             rounds = -(-max(6 * _READS, (1 + bits + pairs) // 2) // _READS)
             found = learn_surrogate(
-                log_density, walkers, encoding, key=key_fit, num_rounds=rounds, num_reads=_READS
+                log_density, chains, encoding, key=key_fit, num_rounds=rounds, num_reads=_READS
             )
         else:
-            found = sweep_surrogate(log_density, walkers, encoding, key=key_fit)
+            found = sweep_surrogate(log_density, chains, encoding, key=key_fit)
     return found._replace(num_evals=found.num_evals + spent)
 
 

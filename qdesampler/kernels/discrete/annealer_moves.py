@@ -1,4 +1,4 @@
-r"""Moves on bits that run a local backend inside the chain, each for one kind of knowledge about its draws.
+r"""Moves on bits that run a local backend inside the chain, one for each law of its draws.
 
 * **surrogate** ("reversible"): `y ~ K(x, .)` with `K` reversible with respect to `q ~ exp(-beta E)`; accept
   with `min(1, pi(y) q(x) / (pi(x) q(y)))` (Liu 2001, section 9.4.3). With the Ising problem a quadratic
@@ -14,7 +14,7 @@ r"""Moves on bits that run a local backend inside the chain, each for one kind o
   Given `x ~ pi` the backward path makes (path, x) an exact draw of the extended target (Neal 2001), and
   choosing among independent proposals by weight leaves that invariant (Andrieu, Lee, Vihola 2018).
 
-The Ising problem, `beta` and the schedule may depend on anything but the current position. A law that a move
+The Ising problem, `beta` and the schedule must not depend on the current position. A law that a move
 does not accept is refused (`qdesampler.kernels.discrete.outcomes.require_law`).
 
 References:
@@ -147,7 +147,7 @@ def independence_move(
 ) -> tuple[DiscreteState, DiscreteInfo]:
     """Propose from a density that is known: a fitted one, or a backend of law "density"; one evaluation.
 
-    Mix it with local moves: where `q` is too narrow it hardly ever leaves.
+    Mix it with local moves: where `q` is too narrow, a chain outside of it accepts hardly any proposal.
 
     Args:
         key: JAX key.

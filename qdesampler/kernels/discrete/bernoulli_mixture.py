@@ -2,8 +2,8 @@ r"""A density on bits fitted to a pool: a mixture of products of Bernoullis abou
 
     q(x) = sum_k w_k prod_i p_ki^{x_i} (1 - p_ki)^{1 - x_i},      p_ki in [floor, 1 - floor],
 
-with one component of `p = 1/2` that expectation-maximisation never takes away, so that `q > 0` everywhere.
-The device's law stays unknown; `q` is drawn from instead of it, and `q` is known.
+with one component of `p = 1/2` that expectation-maximisation never removes, so that `q > 0` everywhere.
+The device's law stays unknown; proposals are drawn from `q`, whose probabilities are known.
 """
 
 from typing import NamedTuple

@@ -1,18 +1,12 @@
-r"""The imaginary-time step for sites of any numbers of states, and permutations that keep their counts.
+r"""The imaginary-time step for sites of any numbers of states.
 
-The transverse field of a site with `q` states drives it to any other state alike. With the potential
+The transverse field drives a site with `q` states equally to each of the others. With the potential
 linearised at `x`, `d_ic = f(x with site i at c) - f(x)`, the step is independent over sites,
 
     P(x_i -> c) ~ 1 if c = x_i, else tanh(tau) exp(d_ic / 2),
 
 which for `q = 2` is the step on bits (`qdesampler.kernels.discrete.informed`); `taylor_order` 0 leaves
 out `d`. Metropolis makes both exact.
-
-**Fixed counts.** A permutation of the sites keeps the number of sites in each state, for bits the Hamming
-weight. Of two pool rows `a`, `b` the sites where they differ are paired at random; the product of these
-transpositions is its own inverse and is drawn without looking at `x`, so it may be proposed as it is; its
-factors commute, so that `K` groups of them generate an orbit of `2^K` positions on which `pi` is drawn from
-exactly, as in `qdesampler.kernels.discrete.masks`.
 """
 
 import jax
@@ -20,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from qdesampler.kernels.discrete.informed import LARGE_LOG_ODDS
 from qdesampler.kernels.discrete.outcomes import (
     DiscreteInfo,
     DiscreteState,
@@ -37,16 +32,14 @@ __all__ = [
     "state_log_probs",
 ]
 
-_LARGE = 1e4  # as in discrete_local: a certain change, without inf - inf
-
 
 def state_differences(
     position: jax.Array, value: jax.Array, log_density: LogDensity, num_states: tuple[int, ...]
 ) -> jax.Array:
     """Return `d_ic = f(x with site i at state c) - f(x)`, shape `(n, max q)`; -inf beyond a site's states.
 
-    `sum_i (q_i - 1)` evaluations count; the current states are evaluated with the rest, which keeps the shape
-    fixed, and those beyond a site's own are never looked at.
+    `sum_i q_i` evaluations: the current states are evaluated with the others, which keeps the shape fixed.
+    States beyond a site's own are never evaluated.
     """
     sizes = np.asarray(num_states)
     most, n = int(sizes.max()), sizes.size
@@ -63,7 +56,7 @@ def state_log_probs(position: jax.Array, differences: jax.Array, tau: ArrayLike)
     tilt = jnp.where(jnp.isnan(differences), 0.0, differences) / 2
     n, most = tilt.shape
     here = jnp.arange(most) == position[:, None]
-    logits = jnp.where(tilt == -jnp.inf, -jnp.inf, jnp.clip(tilt, -_LARGE, _LARGE))
+    logits = jnp.where(tilt == -jnp.inf, -jnp.inf, jnp.clip(tilt, -LARGE_LOG_ODDS, LARGE_LOG_ODDS))
     logits = jnp.where(here, 0.0, logits + jnp.log(jnp.tanh(jnp.asarray(tau, tilt.dtype))))
     return jax.nn.log_softmax(logits, -1)
 

@@ -34,18 +34,19 @@ from qdesampler.kernels.discrete.outcomes import (
 )
 
 __all__ = [
+    "LARGE_LOG_ODDS",
     "flip_differences",
+    "flip_logits",
     "imaginary_time_move",
     "imaginary_time_outcomes",
     "informed_flip",
     "informed_outcomes",
     "informed_weights",
-    "flip_logits",
 ]
 
 Differences = Literal["flips", "autodiff"]
 Balance = Literal["sqrt", "barker"]
-_LARGE = 1e4  # of a log odds: beyond, a bit is flipped (or not) for certain, and inf - inf must not appear
+LARGE_LOG_ODDS = 1e4  # a change is certain beyond; kept finite so that inf - inf cannot appear
 
 
 def flip_differences(
@@ -66,7 +67,7 @@ def flip_differences(
 def flip_logits(differences: jax.Array, tau: ArrayLike) -> jax.Array:
     """Return the log odds of flipping each bit in one step of imaginary time `tau`."""
     tilt = jnp.where(jnp.isnan(differences), 0.0, differences) / 2
-    return jnp.clip(tilt, -_LARGE, _LARGE) + jnp.log(jnp.tanh(jnp.asarray(tau, tilt.dtype)))
+    return jnp.clip(tilt, -LARGE_LOG_ODDS, LARGE_LOG_ODDS) + jnp.log(jnp.tanh(jnp.asarray(tau, tilt.dtype)))
 
 
 def _log_mask_prob(logits: jax.Array, mask: jax.Array) -> jax.Array:
@@ -134,7 +135,9 @@ def imaginary_time_move(
 
 def informed_weights(differences: jax.Array, balance: Balance) -> jax.Array:
     """Return the log probabilities of choosing each bit, `g(exp d_i)` normalised, shape `(n,)`."""
-    d = jnp.where(jnp.isnan(differences), -_LARGE, jnp.clip(differences, -_LARGE, _LARGE))
+    d = jnp.where(
+        jnp.isnan(differences), -LARGE_LOG_ODDS, jnp.clip(differences, -LARGE_LOG_ODDS, LARGE_LOG_ODDS)
+    )
     return jax.nn.log_softmax(d / 2 if balance == "sqrt" else jax.nn.log_sigmoid(d))
 
 

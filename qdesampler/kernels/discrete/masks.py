@@ -1,10 +1,10 @@
 r"""Masks from a pool of reads: moves that are exact whatever device filled the pool.
 
-With `a`, `b` two reads, `m = a - b mod q` (for bits `a XOR b`) is a collective move that the device thinks
-cheap.
+With `a`, `b` two reads, `m = a - b mod q` (for bits `a XOR b`) is a collective move whose cost in energy is
+low by the device's own account.
 
 * **mask**: propose `x + m`, accept with `min(1, pi(x') / pi(x))`. The proposal is symmetric because `m` and
-  `-m` are equally likely and `m` is drawn without looking at `x`.
+  `-m` are equally likely and `m` is drawn without regard to `x`.
 * **coset**: masks `m_1, ..., m_K` generate a group acting on the states; draw from `pi` on the whole orbit,
 
       P(x + sum_k c_k m_k) ~ pi(x + sum_k c_k m_k),      c in {0, ..., q-1}^K.
@@ -24,6 +24,7 @@ References:
 
 import itertools
 import math
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -48,11 +49,12 @@ __all__ = [
     "mask_move",
     "mask_outcomes",
     "pool_mask",
+    "pool_or_site",
     "site_mask",
 ]
 
-NumStates = int | tuple[int, ...]  # of every site alike, or site by site
-_LARGEST_ORBIT = 4096
+NumStates = int | tuple[int, ...]  # one number for all sites, or one for each site
+_LARGEST_ORBIT = 4096  # positions, all evaluated at once
 
 
 def orbit_length(num_states: NumStates) -> int:
@@ -88,6 +90,26 @@ def site_mask(key: jax.Array, n: int, num_states: NumStates = 2) -> jax.Array:
     most = num_states if isinstance(num_states, int) else jnp.asarray(_moduli(num_states))[site]
     shift = jax.random.randint(key_shift, (), 1, jnp.maximum(most, 2))
     return jnp.zeros(n, jnp.int32).at[site].set(shift)
+
+
+def pool_or_site(
+    keys: Sequence[jax.Array],
+    local_share: float,
+    *,
+    from_pool: Callable[[jax.Array], jax.Array],
+    from_site: Callable[[jax.Array], jax.Array],
+) -> jax.Array:
+    """Return `from_site(key)` with probability `local_share`, else `from_pool(key)`, of one shape.
+
+    Args:
+        keys: three JAX keys: for the choice, for `from_pool`, for `from_site`.
+        local_share: probability of `from_site`.
+        from_pool: draws a collective move from a pool.
+        from_site: draws a move of single sites.
+    """
+    key_kind, key_pool, key_site = keys
+    local = jax.random.uniform(key_kind) < local_share
+    return jnp.where(local, from_site(key_site), from_pool(key_pool))
 
 
 def _shifted(position: jax.Array, mask: jax.Array, num_states: NumStates) -> jax.Array:
@@ -128,10 +150,13 @@ def mask_move(
     """
     check_pool(pool, state)
     check_local_share(local_share)
-    key_kind, key_pool, key_site, key_choose = jax.random.split(key, 4)
-    local = jax.random.uniform(key_kind) < local_share
-    collective = pool_mask(key_pool, pool.astype(jnp.int32), num_states)
-    mask = jnp.where(local, site_mask(key_site, state.position.size, num_states), collective)
+    *keys, key_choose = jax.random.split(key, 4)
+    mask = pool_or_site(
+        keys,
+        local_share,
+        from_pool=lambda key: pool_mask(key, pool.astype(jnp.int32), num_states),
+        from_site=lambda key: site_mask(key, state.position.size, num_states),
+    )
     return choose(key_choose, mask_outcomes(state, log_density, mask, num_states), 1)
 
 
@@ -151,7 +176,7 @@ def gibbs_outcomes(state: DiscreteState, log_density: LogDensity, positions: jax
     found = jax.vmap(log_density)(positions[1:])
     others = finite_or_low(found)
     values = jnp.concatenate([state.log_density[None], others.astype(state.log_density.dtype)])
-    # a chain that starts where pi = 0 stays until it sees something better
+    # A chain that starts where pi = 0 stays until a position with pi > 0 is among the outcomes.
     nowhere = jnp.all(values == -jnp.inf)
     log_prob = jax.nn.log_softmax(
         jnp.where(nowhere, jnp.where(jnp.arange(values.size) == 0, 0.0, -jnp.inf), values)
@@ -196,7 +221,7 @@ def check_orbit(num_masks: int, num_states: NumStates) -> None:
     """Refuse an orbit of more than 4096 positions.
 
     Raises:
-        ValueError: that, or `num_masks < 1`.
+        ValueError: the orbit is larger, or `num_masks < 1`.
     """
     length = orbit_length(num_states)
     if num_masks < 1 or length**num_masks > _LARGEST_ORBIT:
@@ -211,7 +236,7 @@ def check_pool(pool: jax.Array, state: DiscreteState) -> None:
     """Refuse a pool of another shape or type.
 
     Raises:
-        ValueError: that.
+        ValueError: the pool is not an array of integers with one column for each site.
     """
     if jnp.ndim(pool) != 2 or pool.shape[0] < 1 or pool.shape[1] != state.position.size:
         raise ValueError(

@@ -13,13 +13,13 @@ What a move may assume of an annealer is in `ACCEPTED_LAWS`; `require_law` refus
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from qdesampler.backends.protocol import AnnealingBackend
+from qdesampler.backends.protocol import AnnealingBackend, Law
 
 __all__ = [
     "ACCEPTED_LAWS",
@@ -34,8 +34,8 @@ __all__ = [
 
 LogDensity = Callable[[jax.Array], jax.Array]
 
-_ALL = ("unknown", "symmetric", "reversible", "weighted", "density")
-ACCEPTED_LAWS: dict[str, tuple[str, ...]] = {
+_ALL: tuple[Law, ...] = get_args(Law)
+ACCEPTED_LAWS: dict[str, tuple[Law, ...]] = {
     "local": _ALL,
     "mask": _ALL,
     "coset": _ALL,
@@ -139,7 +139,7 @@ def is_invalid(log_density: jax.Array) -> jax.Array:
 
 
 def finite_or_low(log_density: jax.Array) -> jax.Array:
-    """NaN and +inf have no place in a log density: such positions are never entered."""
+    """Return -inf for NaN and +inf, which no log density may be: such positions are never entered."""
     return jnp.where(is_invalid(log_density), -jnp.inf, log_density)
 
 
@@ -152,7 +152,7 @@ def metropolis_outcomes(
         state: where the chain is.
         proposal: `x'`.
         log_density: `f(x')`.
-        log_correction: `log q(x | x') - log q(x' | x)`, up to what cancels.
+        log_correction: `log q(x | x') - log q(x' | x)`; common terms may be left out of both.
     """
     invalid = jnp.sum(is_invalid(log_density))
     log_density = finite_or_low(log_density)

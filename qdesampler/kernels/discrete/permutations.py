@@ -1,9 +1,15 @@
-"""Permutations of sites, which keep the number of sites in each state."""
+r"""Permutations of sites, which keep the number of sites in each state (for bits the Hamming weight).
+
+The sites where two pool rows differ are paired at random. The product of these transpositions is its own
+inverse and is drawn without regard to `x`, so it is a symmetric proposal. Its factors commute, so that `K`
+groups of them generate an orbit of `2^K` positions, on which `pi` is drawn from exactly, as in
+`qdesampler.kernels.discrete.masks`.
+"""
 
 import jax
 import jax.numpy as jnp
 
-from qdesampler.kernels.discrete.masks import check_local_share, check_pool, gibbs_outcomes
+from qdesampler.kernels.discrete.masks import check_local_share, check_pool, gibbs_outcomes, pool_or_site
 from qdesampler.kernels.discrete.outcomes import (
     DiscreteInfo,
     DiscreteState,
@@ -12,18 +18,20 @@ from qdesampler.kernels.discrete.outcomes import (
     choose,
 )
 
+__all__ = ["permutation_move", "permutation_outcomes", "pool_transpositions", "site_transpositions"]
+
 
 def pool_transpositions(key: jax.Array, pool: jax.Array, num_groups: int) -> jax.Array:
     """Return `num_groups` commuting involutions `(K, n)`: pairs of sites where two pool rows differ.
 
-    A row of the result maps each site to the one it changes places with. Each pair belongs to one group,
-    drawn at random.
+    A row of the result maps each site to the one that it changes places with. Each pair belongs to one
+    random group.
     """
     key_rows, key_order, key_group = jax.random.split(key, 3)
     first, second = jax.random.randint(key_rows, (2,), 0, pool.shape[0])
     n = pool.shape[1]
     differ = pool[first] != pool[second]
-    # the differing sites first, in random order: neighbours in this order are paired
+    # The differing sites come first, in random order; neighbours in this order are paired.
     order = jnp.argsort(jax.random.uniform(key_order, (n,)) + (1 - differ))
     return _pairs(
         order, jnp.sum(differ) // 2, jax.random.randint(key_group, (n // 2,), 0, num_groups), num_groups
@@ -87,9 +95,12 @@ def permutation_move(
     if not 1 <= num_masks <= 12:
         raise ValueError(f"num_masks must be from 1 to 12, got {num_masks}.")
     check_local_share(local_share)
-    key_kind, key_pool, key_site, key_choose = jax.random.split(key, 4)
-    local = jax.random.uniform(key_kind) < local_share
-    single = site_transpositions(key_site, state.position.size, num_masks)
-    involutions = jnp.where(local, single, pool_transpositions(key_pool, pool, num_masks))
+    *keys, key_choose = jax.random.split(key, 4)
+    involutions = pool_or_site(
+        keys,
+        local_share,
+        from_pool=lambda key: pool_transpositions(key, pool, num_masks),
+        from_site=lambda key: site_transpositions(key, state.position.size, num_masks),
+    )
     outcomes = permutation_outcomes(state, log_density, involutions)
     return choose(key_choose, outcomes, 2**num_masks - 1)

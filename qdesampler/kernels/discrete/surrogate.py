@@ -1,12 +1,13 @@
-r"""A surrogate learned while the log density is explored: what annealers are given to anneal.
+r"""A quadratic surrogate of the log density for annealers, learned from evaluations.
 
-First walkers climb from the chains' starts: at each step all changes of one site are evaluated and one
-outcome, staying included, is drawn in proportion to `pi`. Then rounds of asking and checking: a quadratic
-`f2` is fitted to every value seen so far (`least_squares_surrogate`), annealed reads of it are evaluated, and
-the fit is made anew, so that where `f2` is too high it learns so. Every evaluation is a row of the fit.
+First some chains climb from the given starts: at each step all changes of one site are evaluated and one
+outcome, staying included, is drawn in proportion to `pi`. Then follow rounds of fitting and checking: a
+quadratic `f2` is fitted to every value so far (`least_squares_surrogate`), annealed reads of it are
+evaluated, and the fit is repeated, which corrects `f2` where it is too high. Every evaluation is a row of
+the fit.
 
-Where a quadratic has too many coefficients, walkers make sweeps of Gibbs sampling, and their positions give
-the pairwise law that they seem to be drawn from (`pseudo_likelihood_surrogate`).
+If a quadratic has too many coefficients, the chains make sweeps of Gibbs sampling instead, and a pairwise law
+is fitted to their positions (`pseudo_likelihood_surrogate`).
 """
 
 from typing import NamedTuple
@@ -24,11 +25,11 @@ from qdesampler.kernels.discrete.outcomes import LogDensity, finite_or_low
 
 __all__ = ["Explored", "climb", "learn_surrogate", "sweep_surrogate"]
 
-_SWEEPS = 50  # of the annealed reads that are checked; they need not be exact
+_SWEEPS = 50  # sweeps of each annealed read that is checked; the reads need not be exact
 
 
 class Explored(NamedTuple):
-    """What was evaluated.
+    """The positions that were evaluated, and their values.
 
     Attributes:
         positions: shape `(R, n)`.
@@ -42,16 +43,16 @@ class Explored(NamedTuple):
 def climb(
     log_density: LogDensity, starts: jax.Array, encoding: StateEncoding, key: jax.Array, num_steps: int
 ) -> Explored:
-    """Let walkers take `num_steps` steps, each to the best of all changes of one site, or nearly.
+    """Let chains take `num_steps` steps, each drawn in proportion to `pi` from all changes of one site.
 
-    `W (1 + num_steps N)` evaluations, `N` the number of bits of the encoding.
+    `C (1 + num_steps N)` evaluations, `N` the number of bits of the encoding.
 
     Args:
         log_density: `f` of one position.
-        starts: one for each walker, shape `(W, n)`.
+        starts: one for each chain, shape `(C, n)`.
         encoding: the sites.
         key: JAX key.
-        num_steps: of every walker.
+        num_steps: steps of each chain.
     """
     sizes = np.asarray(encoding.num_states)
     shifts = np.zeros((encoding.num_bits, encoding.num_sites), np.int32)
@@ -93,15 +94,15 @@ def learn_surrogate(
 ) -> Surrogate:
     """Return the surrogate after climbing and `num_rounds` of annealing, evaluating and fitting.
 
-    `W (1 + num_steps N) + num_rounds num_reads` evaluations.
+    `C (1 + num_steps N) + num_rounds num_reads` evaluations.
 
     Args:
         log_density: `f` of one position.
-        starts: one for each walker, shape `(W, n)`.
+        starts: one for each chain, shape `(C, n)`.
         encoding: the sites.
         key: JAX key.
-        num_steps: of every walker.
-        num_rounds: of fitting and checking, after the climb.
+        num_steps: steps of each chain in the climb.
+        num_rounds: rounds of fitting and checking, after the climb.
         num_reads: annealed and evaluated in each round.
         alpha: weight of high values in the fits, see `least_squares_surrogate`.
 
@@ -109,7 +110,7 @@ def learn_surrogate(
         ValueError: too many coefficients for least squares.
     """
 
-    @jax.jit  # in one piece: step by step it would take seconds
+    @jax.jit  # compiled whole: dispatched operation by operation it would take seconds
     def learn(starts, key):
         key_climb, key_rounds = jax.random.split(key)
         seen = climb(log_density, starts, encoding, key_climb, num_steps)
@@ -154,16 +155,16 @@ def sweep_surrogate(
     key: jax.Array,
     num_sweeps: int = 30,
 ) -> Surrogate:
-    """Return the pairwise law of what walkers saw in the last two thirds of `num_sweeps` sweeps of Gibbs.
+    """Return the pairwise law fitted to chains of Gibbs sampling after a third of `num_sweeps` sweeps.
 
-    `W (1 + num_sweeps N)` evaluations.
+    `C (1 + num_sweeps N)` evaluations.
 
     Args:
         log_density: `f` of one position.
-        starts: one for each walker, shape `(W, n)`.
+        starts: one for each chain, shape `(C, n)`.
         encoding: the sites.
         key: JAX key.
-        num_sweeps: of every walker.
+        num_sweeps: sweeps of each chain.
     """
 
     @jax.jit
@@ -175,7 +176,7 @@ def sweep_surrogate(
 
 
 def _sweeps(log_density, starts, encoding, key, num_sweeps):
-    """Where each walker is after every sweep, `(W, num_sweeps, n)`: one change after another, by its odds."""
+    """The chains after every sweep, shape `(C, num_sweeps, n)`; heat-bath updates in random order."""
     site, sizes = jnp.asarray(encoding.site), jnp.asarray(encoding.num_states)
     state = jnp.asarray(encoding.state, jnp.int32)
 
@@ -188,7 +189,7 @@ def _sweeps(log_density, starts, encoding, key, num_sweeps):
         taken = (unit * (1 + jnp.exp(value - new)) < 1) & (new > -jnp.inf)
         return (jnp.where(taken, proposal, x), jnp.where(taken, new, value)), None
 
-    def sweep(carry, key):
+    def one_sweep(carry, key):
         key_order, key_units = jax.random.split(key)
         order = jax.random.permutation(key_order, encoding.num_bits)
         units = jax.random.uniform(key_units, (encoding.num_bits,))
@@ -197,6 +198,6 @@ def _sweeps(log_density, starts, encoding, key, num_sweeps):
 
     def walk(key, start):
         first = (start, finite_or_low(log_density(start)))
-        return jax.lax.scan(sweep, first, jax.random.split(key, num_sweeps))[1]
+        return jax.lax.scan(one_sweep, first, jax.random.split(key, num_sweeps))[1]
 
     return jax.vmap(walk)(jax.random.split(key, starts.shape[0]), starts)

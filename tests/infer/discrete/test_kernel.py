@@ -120,7 +120,7 @@ def test_every_evaluation_is_counted(move, order):
     keys = jax.random.split(jax.random.key(0), 3)
     _, info = jax.jit(jax.vmap(draw))(keys, jnp.asarray(BITS[10:13]))
     jax.block_until_ready(info)
-    assert sum(seen) - 3 == int(np.sum(info.bill.evals))
+    assert sum(seen) - 3 == int(np.sum(info.counts.evals))
 
 
 class Counted(SimulatedAnnealing):
