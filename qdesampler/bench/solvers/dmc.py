@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qdesampler.equation import Hamiltonian
-from qdesampler.solvers.dmc.diffusion_step import Guide, Step, Walker, evaluate
+from qdesampler.solvers.dmc.diffusion_step import Guide, Step, Walker, make_walker
 from qdesampler.solvers.dmc.window import Layout, Population, run_window
 
 __all__ = ["main", "numpy_walkers", "tie_to_one_core"]
@@ -109,7 +109,7 @@ def _potential(x: jax.Array) -> jax.Array:
 
 @jax.jit
 def _evaluate_all(guide: Guide, x: jax.Array) -> Walker:
-    return jax.vmap(lambda y: evaluate(guide, y), in_axes=1, out_axes=-1)(x)
+    return jax.vmap(lambda y: make_walker(guide, y), in_axes=1, out_axes=-1)(x)
 
 
 def _jax_walkers(walkers: int, steps: int, seed: int) -> float:

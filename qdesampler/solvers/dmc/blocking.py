@@ -7,15 +7,15 @@ size `T / B` for blocks of length `B`, against the noise of the error itself, `s
 
     B^3 > 4 n T^2,        T = (error at this level / naive error)^2,
 
-with the largest `T` of all levels so far, for a level whose error happens to be small looks good too early.
+with the largest `T` of all levels so far, since a level whose error happens to be small would pass too early.
 
 The same `T` is the sum of the autocorrelations, `1 + 2 sum_k rho_k`, cut at the first window `W` where
 
     exp(-W / t) < t / sqrt(W n),        t = 2.5 / log((T + 1) / (T - 1)),
 
-(Wolff), which needs fewer points but believes in one time scale. Either misses memory more often than it
-invents some, so the larger of the two errors is taken: a few parts in a hundred too large without memory,
-nearest to the truth with several time scales.
+(Wolff), which needs fewer points but assumes a single time scale. Either estimate misses correlation more
+often than it finds too much, so the larger of the two errors is taken: it is a few per cent too large for a
+series without correlation, and closest to the truth with several time scales.
 
 References:
     Flyvbjerg and Petersen, J. Chem. Phys. 91 (1989) 461: blocking.
@@ -32,7 +32,8 @@ from scipy import stats
 __all__ = ["Blocking", "Fit", "blocking", "fit_polynomial", "ratio"]
 
 _FEWEST = 8  # values that can be blocked, and blocks from which an error may still be read
-_WINDOW, _LONG = 2.5, 30
+_WINDOW = 2.5  # Wolff's window: memory per correlation time
+_LONG = 30  # correlation times that a series must hold to be called converged
 
 
 class Blocking(NamedTuple):
@@ -68,7 +69,7 @@ def blocking(series: np.ndarray) -> Blocking:
     if not np.isfinite(values).all():
         raise ValueError(f"{np.sum(~np.isfinite(values))} of {values.size} values are not finite.")
     mean, naive = float(values.mean()), values.var(ddof=1) / values.size
-    # A spread at the level of rounding has no correlation to speak of.
+    # A spread at the level of rounding has no meaningful correlation.
     if naive <= (np.finfo(np.float64).eps * abs(mean)) ** 2:
         return Blocking(mean, math.sqrt(naive), 0.0, 1.0, True)
     time, relative = max(_by_blocks(values), _by_correlations(values - mean))

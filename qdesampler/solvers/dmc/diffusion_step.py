@@ -39,16 +39,16 @@ __all__ = [
     "Step",
     "Trace",
     "Walker",
-    "advance",
-    "evaluate",
-    "limited_drift",
     "is_broken",
+    "limited_drift",
     "local_energy",
+    "make_walker",
     "propose",
+    "walker_step",
 ]
 
-_DRIFT_LIMIT = 0.25  # `a` above
-_UNROLLED = 16  # most dimensions whose second derivatives are written out
+_DRIFT_LIMIT = 0.25  # `a` of the limited drift
+_UNROLLED = 16  # dimensions up to which second derivatives are written out one by one
 
 
 @jax.tree_util.register_pytree_node_class
@@ -84,7 +84,7 @@ class Guide:
 
 
 class Walker(NamedTuple):
-    """A point and what is known there.
+    """A point, and the trial and its local energy there.
 
     Attributes:
         x: shape `(dim,)`.
@@ -108,7 +108,7 @@ class Step(NamedTuple):
         tau: time step of the move.
         tau_effective: time step of the weights.
         reference: `E_ref`.
-        cut: `c`, largest deviation from `E_ref` that weighs.
+        cut: `c`, largest deviation from `E_ref` in the weights.
     """
 
     tau: jax.Array
@@ -118,10 +118,10 @@ class Step(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """What one step leaves for the averages.
+    """The results of one step that enter the averages.
 
     Attributes:
-        log_weight: of the walker since the start of its walk.
+        log_weight: log weight of the walker since the start of the turn.
         deviation: `E_L - E_ref` after the step, 0 where the walker is dead.
         acceptance: Metropolis probability.
         proposed: squared displacement proposed.
@@ -144,7 +144,7 @@ def local_energy(guide: Guide, x: jax.Array) -> jax.Array:
     return guide.hamiltonian._local_energy(guide.log_psi, x, unrolled_gradient_and_laplacian)
 
 
-def evaluate(guide: Guide, x: jax.Array) -> Walker:
+def make_walker(guide: Guide, x: jax.Array) -> Walker:
     """The walker at a point."""
     log_psi, slope = jax.value_and_grad(guide.log_psi)(x)
     energy = local_energy(guide, x)
@@ -153,7 +153,7 @@ def evaluate(guide: Guide, x: jax.Array) -> Walker:
 
 
 def is_broken(walker: Walker) -> jax.Array:
-    """Whether something is not a number where the trial is not zero; `E_L = +inf` is a wall, and allowed."""
+    """Whether something is not finite where the trial is not zero; `E_L = +inf`, a wall, is allowed."""
     zero = walker.log_psi == -jnp.inf
     energy = jnp.isfinite(walker.local_energy) | (walker.local_energy == jnp.inf)
     sound = jnp.isfinite(walker.log_psi) & jnp.all(jnp.isfinite(walker.slope)) & energy
@@ -174,7 +174,7 @@ def propose(
     diffusion = guide.hamiltonian.diffusion
     push = limited_drift(old.slope, tau, diffusion) * tau
     kick = jnp.sqrt(2 * diffusion * tau) * noise
-    new = evaluate(guide, old.x + push + kick)
+    new = make_walker(guide, old.x + push + kick)
     back = push + kick + limited_drift(new.slope, tau, diffusion) * tau
     log_ratio = 2 * (new.log_psi - old.log_psi) - jnp.sum(back**2 - kick**2) / (4 * diffusion * tau)
     broken = is_broken(new)
@@ -188,15 +188,15 @@ def _cost(energy: jax.Array, step: Step) -> jax.Array:
     return jnp.where(energy == jnp.inf, jnp.inf, cut)
 
 
-def advance(
+def walker_step(
     guide: Guide, old: Walker, log_weight: jax.Array, step: Step, noise: jax.Array, log_uniform: jax.Array
 ) -> tuple[Walker, Trace]:
-    """One step of one walker, whose log weight in the trace goes on from the one given.
+    """One step of one walker.
 
     Args:
         guide: Hamiltonian and trial.
         old: the walker.
-        log_weight: of it.
+        log_weight: its log weight before the step; the trace has that after the step.
         step: numbers of the step.
         noise: standard normal, shape `(dim,)`.
         log_uniform: log of a uniform number in (0, 1).
@@ -214,7 +214,7 @@ def advance(
         jnp.where(log_weight > -jnp.inf, new.local_energy - step.reference, 0),
         acceptance,
         square,
-        # A proposal at infinity is not taken, and must not turn the sum into nan.
+        # A proposal at infinity is rejected, and must not turn the sum into NaN.
         jnp.where(acceptance > 0, acceptance * square, 0),
         broken,
     )

@@ -7,25 +7,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qdesampler.solvers.dmc.diffusion_step import Guide, Walker, evaluate, is_broken, propose
+from qdesampler.solvers.dmc.diffusion_step import Guide, Walker, is_broken, make_walker, propose
 from qdesampler.solvers.protocol import GroundState
 
-__all__ = ["Start", "start_walkers"]
+__all__ = ["EquilibratedWalkers", "equilibrate"]
 
-_SWEEPS, _ACCEPTANCE, _ADAPTATION = 600, 0.6, 0.2
-_QUANTILE = 0.05  # spread of the local energy: between this one and its mirror image
-_SPREADS, _KINETIC = 30.0, 3.0
-_WIDTH = 3.2897  # of a standard Gaussian between them
+_SWEEPS = 600  # Metropolis moves of each walker
+_ACCEPTANCE = 0.6  # mean acceptance that the step length is tuned to
+_ADAPTATION = 0.2  # change of the log step length, per sweep and unit of excess acceptance
+_QUANTILE = 0.05  # the spread of the local energy is taken between this quantile and 1 minus it
+_WIDTH = 3.2897  # distance of these two quantiles of a standard Gaussian
+_SPREADS, _KINETIC = 30.0, 3.0  # spreads and kinetic energies by which a ground state may lie below the trial
 
 
-class Start(NamedTuple):
+class EquilibratedWalkers(NamedTuple):
     """Walkers distributed like `psi_T^2`, as well as the start allows.
 
     Attributes:
         walker: walkers on the last axis.
         energy: mean local energy, without the outer tenth: a first reference energy.
-        spread: width of the local energies' bulk, in standard deviations of a Gaussian.
-        depth: how far below `energy` no ground state is looked for: 30 spreads and 3 kinetic energies.
+        spread: width of the middle nine tenths of the local energies, as a Gaussian's standard deviation.
+        depth: 30 spreads and 3 kinetic energies: an energy lower than `energy - depth` counts as runaway.
     """
 
     walker: Walker
@@ -36,15 +38,15 @@ class Start(NamedTuple):
 
 @jax.jit
 def _evaluate_all(guide: Guide, points: jax.Array) -> tuple[Walker, jax.Array]:
-    walkers = jax.vmap(lambda x: evaluate(guide, x), out_axes=-1)(points)
+    walkers = jax.vmap(lambda x: make_walker(guide, x), out_axes=-1)(points)
     return walkers, jax.vmap(is_broken, in_axes=-1)(walkers)
 
 
 @jax.jit
 def _metropolis(guide: Guide, walkers: Walker, tau: jax.Array, key: jax.Array) -> Walker:
-    """Sample `psi_T^2`; the step is tuned on the way, which at the end leaves next to no trace."""
+    """Sample `psi_T^2`. The step is tuned meanwhile; the bias of that is negligible at the end."""
 
-    def sweep(state, sweep_key):
+    def metropolis_sweep(state, sweep_key):
         walkers, tau = state
         key_noise, key_uniform = jax.random.split(sweep_key)
         noise = jax.random.normal(key_noise, walkers.x.shape, walkers.x.dtype)
@@ -57,7 +59,7 @@ def _metropolis(guide: Guide, walkers: Walker, tau: jax.Array, key: jax.Array) -
         acceptance = jnp.mean(jnp.exp(jnp.minimum(log_ratio, 0)))
         return (walkers, tau * jnp.exp(_ADAPTATION * (acceptance - _ACCEPTANCE))), None
 
-    return jax.lax.scan(sweep, (walkers, tau), jax.random.split(key, _SWEEPS))[0][0]
+    return jax.lax.scan(metropolis_sweep, (walkers, tau), jax.random.split(key, _SWEEPS))[0][0]
 
 
 def _points(
@@ -83,14 +85,14 @@ def _points(
     return jnp.asarray(given, dtype) + width * jax.random.normal(key, (count, dim), dtype)
 
 
-def start_walkers(
+def equilibrate(
     guide: Guide,
     trial: GroundState | None,
     start: np.ndarray | Callable | None,
     count: int,
     tau: float,
     key: jax.Array,
-) -> Start:
+) -> EquilibratedWalkers:
     """Return `count` walkers: draws of `trial`, or the end of a Metropolis run from `start`.
 
     Raises:
@@ -130,4 +132,4 @@ def start_walkers(
     spread = max(float(high - low) / _WIDTH, rounding)
     slopes = np.asarray(walkers.slope, np.float64)
     kinetic = float(guide.hamiltonian.diffusion) * float(np.median(np.sum(slopes**2, 0)))
-    return Start(walkers, energy, spread, _SPREADS * spread + _KINETIC * kinetic)
+    return EquilibratedWalkers(walkers, energy, spread, _SPREADS * spread + _KINETIC * kinetic)

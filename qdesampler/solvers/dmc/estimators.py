@@ -1,4 +1,4 @@
-r"""Energies from the averages of turns, with the bias of population control put right.
+r"""Energies from the averages of turns, corrected for the bias of population control.
 
 After turn `b` of imaginary length `t` the walkers, each of weight 1 before, carry `S_b` together. Control
 divided out `C_j = exp(log_control_j - t E_ref,j)` at turn `j`. The ensemble that no control touched for `L`
@@ -11,9 +11,9 @@ so with the turn's mean local energy `A_b` the *mixed* and the *growth* estimate
     E_mixed = sum_b W_b A_b / sum_b W_b,
     E_growth = -log( sum_b W_b / sum_b W_b' ) / t,        W_b' = P_b prod_{j = b-L}^{b-1} C_j,
 
-`P_b` the weight at the start of turn `b`. With `L = 0` and reconfiguration `E_mixed` is the plain mean,
+where `P_b` is the weight at the start of turn `b`. With `L = 0` and reconfiguration `E_mixed` is the mean,
 biased by `O(1/N)`; the bias decays like `exp(-gap L t)`, and the noise of the weights grows with `L`. `L` is
-five integrated correlation times of `A_b`, or what is asked for.
+five integrated correlation times of `A_b`, or the number that the caller gives.
 
 References:
     Nightingale and Blote, Phys. Rev. B 33 (1986) 659; Umrigar, Nightingale and Runge, J. Chem. Phys. 99
@@ -30,7 +30,8 @@ from qdesampler.solvers.dmc.window import Turn
 
 __all__ = ["Energies", "estimate", "extrapolate"]
 
-_LAG, _LONGEST_LAG = 5.0, 0.1  # in correlation times; part of the run
+_LAG = 5.0  # automatic lag, in correlation times
+_LONGEST_LAG = 0.1  # longest automatic lag, as a part of the run
 
 
 class Energies(NamedTuple):
@@ -38,13 +39,13 @@ class Energies(NamedTuple):
 
     Attributes:
         mixed: mixed estimate.
-        error: of it.
+        error: standard error of `mixed`.
         growth: growth estimate.
-        growth_error: of it.
-        population_bias: plain mean less `mixed`.
-        population_bias_error: of it.
-        lag: turns over which control was put right.
-        correlation_time: of the plain mean, in turns.
+        growth_error: standard error of `growth`.
+        population_bias: mean over walkers and turns minus `mixed`.
+        population_bias_error: standard error of `population_bias`.
+        lag: turns over which the bias was corrected.
+        correlation_time: of the mean over walkers, in turns.
         converged: whether the run is long enough for its error.
         drift: second half of the run less the first, in standard errors.
     """
@@ -107,11 +108,11 @@ def estimate(turns: Turn, length: float, lag: int | None = None) -> Energies:
 def extrapolate(time_steps: np.ndarray, energies: np.ndarray, errors: np.ndarray) -> Fit:
     """Fit `E(tau) = E_0 + c tau + d tau^(3/2)`.
 
-    The move is self-adjoint and leaves the trial's density alone, so its error is of first order in `tau`;
-    what rejected moves add to it is of order `3/2`. At the largest step the two are comparable at most: that
-    is the prior of `d`, `0 +- (|c| + error of c) / sqrt(largest tau)` with `c` of the straight line. Where no
-    error of the step can be seen, the fit is a straight line; where it can, the doubt about its bend is part
-    of the error of `E_0`.
+    The move is self-adjoint and keeps the trial's density invariant, so its error is of first order in `tau`;
+    rejected moves add an error of order `3/2`. At the largest step the two are assumed to be of the same size
+    at most: the prior of `d` is `0 +- (|c| + error of c) / sqrt(largest tau)`, with `c` of the straight line.
+    If the energies show no error of the step, the fit is a straight line; if they do, the uncertainty of the
+    second term is part of the error of `E_0`.
     """
     line = fit_polynomial(time_steps, energies, errors, (0, 1))
     slope = abs(line.coefficients[1]) + math.sqrt(line.covariance[1, 1])

@@ -1,4 +1,4 @@
-r"""The ground state that walkers leave behind: `psi0^2` as points, `log psi0` as a fit.
+r"""The ground state estimated from walkers: `psi0^2` as points, `log psi0` as a fit.
 
 Walkers are distributed like `psi_T psi0`. The mean number of descendants that a walker at `x` has after a
 long time is proportional to `psi0(x) / psi_T(x)` (Liu, Kalos and Chester 1974), so points counted as often
@@ -12,7 +12,7 @@ coordinates
     s_i = z_i / sqrt(1 + z_i^2 / 9),        z = standardised x_1, ..., x_dim, log psi_T(x),
 
 so that far out, where no walker went, `psi0` falls off like `psi_T` and stays normalisable. The degree is the
-one that does best on the half of the windows that it has not seen. Neither the fit nor its norm is exact.
+one with the best likelihood on the half of the windows held out. Neither the fit nor its norm is exact.
 
 References:
     Liu, Kalos and Chester, Phys. Rev. A 10 (1974) 303; Barnett, Reynolds and Lester, J. Comput. Phys. 96
@@ -21,6 +21,7 @@ References:
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -31,11 +32,14 @@ from qdesampler.equation.laplacian import ScalarFunction
 
 __all__ = ["Correction", "WalkersWavefunction", "build_wavefunction"]
 
-_BOUND = 9.0
-_DEGREES, _MOST_FEATURES, _RIDGE = (1, 2, 3, 4, 6, 8), 220, 1e-3
+_BOUND = 9.0  # square of the bound on a coordinate `s`, in units of its standard deviation
+_DEGREES = (1, 2, 3, 4, 6, 8)  # degrees of the polynomial that are tried
+_MOST_FEATURES = 220  # monomials of a fit, at most
+_RIDGE = 1e-3  # penalty of a squared coefficient, per point and unit of the feature's variance
 _MOST_DRAWS = 32768  # points kept for draws
-_NORM_DRAWS, _TAIL = 16384, 7.0
-_BINS = 20
+_NORM_DRAWS = 16384  # draws of the importance-sampling estimate of the norm
+_TAIL = 7.0  # degrees of freedom of the Student-t law of these draws
+_BINS = 20  # bins of equal size for the error on held-out points, at most
 
 
 class Correction(NamedTuple):
@@ -44,8 +48,8 @@ class Correction(NamedTuple):
     Attributes:
         powers: exponents of every feature, shape `(features, dim + 1)`.
         coefficients: shape `(features,)`.
-        centre: of the standardised coordinates, shape `(dim + 1,)`.
-        scale: of them, same shape.
+        centre: mean that standardises a coordinate, shape `(dim + 1,)`.
+        scale: standard deviation that standardises it, same shape.
     """
 
     powers: jax.Array
@@ -57,7 +61,7 @@ class Correction(NamedTuple):
 def _evaluate(correction: Correction, x: jax.Array, log_trial: jax.Array) -> jax.Array:
     z = (jnp.append(x, log_trial) - correction.centre) / correction.scale
     s = z / jnp.sqrt(1 + z**2 / _BOUND)
-    # Powers by multiplication: 0^0 and its derivatives are what they should be.
+    # Powers by multiplication, so that 0^0 = 1 and its derivatives are 0.
     most = max(_DEGREES)
     ladder = jnp.cumprod(jnp.broadcast_to(s, (most, s.size)), 0)
     ladder = jnp.concatenate([jnp.ones((1, s.size), s.dtype), ladder])
@@ -102,7 +106,7 @@ class WalkersWavefunction:
     def log_psi(self, x: jax.Array) -> jax.Array:
         """Return the estimate of `log |psi0(x)|`, a scalar, at one point of shape `(dim,)`."""
         log_trial = self.log_trial(x)
-        # The correction is bounded; where the trial is zero it must not make a nan of -inf.
+        # The correction is bounded; where the trial is zero, it must not turn -inf into NaN.
         inside = jnp.where(log_trial > -jnp.inf, log_trial, 0)
         correction = _evaluate(self.correction, x, inside) - self.log_norm
         return jnp.where(log_trial > -jnp.inf, inside + correction, -jnp.inf)
@@ -190,7 +194,7 @@ def _held_out_error(log_rate: np.ndarray, counts: np.ndarray) -> float:
 def _fit(
     points: np.ndarray, log_trial: np.ndarray, counts: np.ndarray, seen: np.ndarray
 ) -> tuple[Correction, dict[str, float]]:
-    """The correction, and how well it does on what it has not seen."""
+    """The correction, and its errors on held-out points."""
     coordinates = np.concatenate([points, log_trial[:, None]], 1)
     centre, scale = coordinates.mean(0), coordinates.std(0)
     scale = np.where(scale > 1e-6 * (np.abs(centre) + 1e-30), scale, 1.0)
@@ -217,7 +221,7 @@ def _fit(
 
 
 def _comb(counts: np.ndarray, draws: int, offset: float) -> np.ndarray:
-    """Indices, equally likely after the weights are spent."""
+    """Indices drawn in proportion to `counts` by systematic resampling: all of equal weight."""
     cumulated = np.cumsum(counts)
     teeth = (np.arange(draws) + offset) * (cumulated[-1] / draws)
     return np.minimum(np.searchsorted(cumulated, teeth, side="right"), len(counts) - 1)
@@ -258,7 +262,7 @@ def _log_norm(wavefunction: WalkersWavefunction, seed: np.random.Generator) -> t
 
 
 def _effective(values: np.ndarray, counts: np.ndarray, window: np.ndarray) -> float:
-    """Effective number of independent draws behind weighted means of columns, least of all, by windows."""
+    """Least effective number of independent draws behind the weighted mean of a column, by windows."""
     total = counts.sum()
     mean = counts @ values / total
     centred = values - mean
@@ -285,10 +289,14 @@ def _shift(values: np.ndarray, half: np.ndarray, full: np.ndarray, window: np.nd
 def build_wavefunction(
     log_trial: ScalarFunction,
     support: tuple[jax.Array, jax.Array] | None,
-    snapshots: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    snapshots: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
     key: jax.Array,
 ) -> tuple[WalkersWavefunction, dict[str, Any]]:
-    """The wavefunction from points and descendants of at least two windows, and what is known about it."""
+    """The wavefunction from `(points, descendants at half time, at full time)` of two windows or more.
+
+    Returns:
+        The wavefunction, and its diagnostics.
+    """
     window = np.concatenate([np.full(len(p), i) for i, (p, _, _) in enumerate(snapshots)])
     points, half, full = (np.concatenate([s[k] for s in snapshots]).astype(np.float64) for k in range(3))
     dtype = jnp.result_type(float)

@@ -1,13 +1,13 @@
-r"""Population control: weighted walkers in, walkers of equal weight out, and what the control took away.
+r"""Population control: walkers of equal weight from weighted ones, and the factor divided out.
 
 *Reconfiguration* keeps `N` walkers: a comb with `N` equally spaced teeth and one random offset is laid over
 the cumulated weights, so that walker `i` is copied `floor` or `ceil` of `N w_i / sum w` times, and that on
 average exactly. *Branching* copies it `floor(w_i + u_i)` times with its own uniform `u_i`; the number of
 walkers wanders, and a reference energy `E_ref - log(population / N) / tau_f` brings it back.
 
-Both divide out a common factor at every turn, and a factor that knows the energies of the moment biases
-averages by `O(1/N)`. It is written down (`log_control`), so that averages over the last turns can put it back
-(`walkers_estimate`).
+Both divide out a common factor at every turn. As it depends on the present energies, it biases averages by
+`O(1/N)`. It is recorded (`log_control`), so that averages over the last turns can be corrected for it
+(`qdesampler.solvers.dmc.estimators`).
 
 References:
     Buonaura and Sorella, Phys. Rev. B 57 (1998) 11446: reconfiguration at fixed size.
@@ -30,7 +30,7 @@ class Control(NamedTuple):
         ancestor: walker that each place takes over, shape `(capacity,)`.
         weight: 1 for a walker, 0 for an empty place, same shape.
         log_control: log of the factor divided out, without that of the reference energy.
-        total: walkers wanted, as many as `weight` holds unless there was no room.
+        total: number of walkers drawn; larger than the sum of `weight` if there were too few places.
     """
 
     ancestor: jax.Array

@@ -1,4 +1,4 @@
-"""One run of diffusion Monte Carlo at one time step: burn-in until it has settled, measurement, alarms."""
+"""One run of diffusion Monte Carlo at one time step: burn-in until it settles, measurement, checks."""
 
 import math
 import warnings
@@ -11,20 +11,21 @@ import numpy as np
 
 from qdesampler.solvers.dmc.blocking import ratio
 from qdesampler.solvers.dmc.diffusion_step import Guide, Step
-from qdesampler.solvers.dmc.window import Layout, Population, Turn, Window, run_window
+from qdesampler.solvers.dmc.window import Layout, Population, Turn, WindowResult, run_window
 from qdesampler.solvers.protocol import NoGroundStateError
 
-__all__ = ["Monitor", "PopulationError", "Run", "WalkersWarning", "run"]
+__all__ = ["MeasuredRun", "Monitor", "PopulationError", "Snapshot", "WalkersWarning", "run_at_time_step"]
 
 Progress = Callable[[int, int, float], None]
 
-_CUT = 20.0  # largest deviation of the local energy that weighs, in units of sqrt(spread / tau)
+_CUT = 20.0  # largest deviation of the local energy in the weights, in units of sqrt(spread / tau)
 # Branching brings its population back within this time in units of 1 / spread, but not in less than a turn.
 _FEEDBACK = 0.5
-_SETTLED = 3.0  # standard errors between the last two windows of the burn-in
-_MOST_BURN_IN = 4  # times what was asked for
-_FEWEST_EFFECTIVE = 0.02  # part of the walkers
-_LOW_ACCEPTANCE, _COARSE = 0.9, 0.5
+_SETTLED = 3.0  # standard errors by which the last two windows of the burn-in may differ
+_MOST_BURN_IN = 4  # times the burn-in that was asked for
+_FEWEST_EFFECTIVE = 0.02  # effective walkers per walker, below which the population has collapsed
+_LOW_ACCEPTANCE = 0.9  # mean acceptance below which the time step is called coarse
+_COARSE = 0.5  # spread of the log weights of one step above which the time step is called coarse
 
 
 class PopulationError(RuntimeError):
@@ -36,14 +37,14 @@ class WalkersWarning(UserWarning):
 
 
 class Monitor(NamedTuple):
-    """What the host compares the run to.
+    """The numbers that the host checks a run against, and the report of its progress.
 
     Attributes:
-        energy: of the trial.
-        spread: of its local energies.
-        depth: how far below `energy` no ground state is looked for.
-        progress: called with steps done, steps in all and the energy of the last window; or `None`.
-        total: steps in all, over all runs.
+        energy: energy of the trial.
+        spread: spread of its local energies, as a standard deviation.
+        depth: an energy lower than `energy - depth` counts as running away.
+        progress: called with the steps done, their total and the energy of the last window; or `None`.
+        total: number of measured steps, over all runs.
         done: steps of the runs before.
     """
 
@@ -55,15 +56,28 @@ class Monitor(NamedTuple):
     done: int
 
 
-class Run(NamedTuple):
+class Snapshot(NamedTuple):
+    """Walkers at the start of a window, and their numbers of descendants.
+
+    Attributes:
+        points: shape `(places kept, dim)`.
+        half: descendants after half of the window, shape `(places kept,)`.
+        full: descendants at its end, same shape.
+    """
+
+    points: np.ndarray
+    half: np.ndarray
+    full: np.ndarray
+
+
+class MeasuredRun(NamedTuple):
     """A finished run.
 
     Attributes:
         population: at the end.
         turns: averages of the measured turns, float64.
         tau_effective: time step of the weights.
-        snapshots: for each measured window: points at its start, and their descendants after half of it and
-            at its end; shapes `(places kept, dim)`, `(places kept,)` twice.
+        snapshots: one for each measured window.
         burn_in: steps of the burn-in.
         settled: whether its last two windows agree.
     """
@@ -71,12 +85,75 @@ class Run(NamedTuple):
     population: Population
     turns: Turn
     tau_effective: float
-    snapshots: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+    snapshots: list[Snapshot]
     burn_in: int
     settled: bool
 
 
-def run(
+class _BurnIn(NamedTuple):
+    """A finished burn-in.
+
+    Attributes:
+        population: at the end.
+        turns: averages of the turns of each window, float64.
+        tau_effective: time step of the weights.
+        reference: `E_ref`, the mean energy of its second half.
+        settled: whether the last two windows agree.
+    """
+
+    population: Population
+    turns: list[Turn]
+    tau_effective: float
+    reference: float
+    settled: bool
+
+
+class _Windows:
+    """The windows of one run, in order: each draws from its own key and is checked at its end."""
+
+    def __init__(
+        self, guide: Guide, tau: float, key: jax.Array, layout: Layout, monitor: Monitor, dtype: np.dtype
+    ):
+        self.length = layout.turns * layout.steps
+        self._guide, self._tau, self._key, self._layout = guide, tau, key, layout
+        self._monitor, self._dtype, self._done = monitor, dtype, 0
+        self._cut = max(_CUT * math.sqrt(monitor.spread / tau), 2 * _CUT * monitor.spread)
+        self._feedback = jnp.asarray(max(_FEEDBACK / monitor.spread, layout.steps * tau), dtype)
+
+    def run(
+        self, population: Population, tau_effective: float, reference: float, measured: int
+    ) -> WindowResult:
+        """Run the next window; `measured` counts the measured windows up to and including this one."""
+        numbers = (self._tau, tau_effective, reference, self._cut)
+        step = Step(*(jnp.asarray(a, self._dtype) for a in numbers))
+        key = jax.random.fold_in(self._key, self._done)
+        window = run_window(self._guide, population, step, self._feedback, key, self._layout)
+        places, monitor = population.weight.size, self._monitor
+        _check(window.turns, self._layout, places, self._done * self.length, monitor)
+        self._done += 1
+        if monitor.progress is not None:
+            steps = monitor.done + measured * self.length
+            monitor.progress(steps, monitor.total, _mean(window.turns).mean)
+        return window
+
+
+def _burn_in(windows: _Windows, population: Population, tau: float, fewest: int, energy: float) -> _BurnIn:
+    """Run at least `fewest` windows, and up to four times as many until the last two agree."""
+    before: list[Turn] = []
+    tau_effective, reference, settled = tau, energy, False
+    while len(before) < fewest or (not settled and len(before) < _MOST_BURN_IN * fewest):
+        window = windows.run(population, tau_effective, reference, 0)
+        population = window.population
+        before.append(jax.tree.map(lambda a: np.asarray(a, np.float64), window.turns))
+        recent = before[len(before) // 2 :]
+        proposed = sum(np.sum(t.proposed) for t in recent)
+        tau_effective = tau * float(sum(np.sum(t.accepted) for t in recent) / proposed)
+        reference = float(np.mean([_mean(t).mean for t in recent]))
+        settled = len(before) > 1 and _means_agree(before[-2], before[-1])
+    return _BurnIn(population, before, tau_effective, reference, settled)
+
+
+def run_at_time_step(
     guide: Guide,
     population: Population,
     tau: float,
@@ -86,7 +163,7 @@ def run(
     burn_in: int,
     keep: int,
     monitor: Monitor,
-) -> Run:
+) -> MeasuredRun:
     """Burn in for at least `burn_in` windows, then measure `windows`.
 
     Args:
@@ -108,65 +185,47 @@ def run(
         PopulationError: no walkers, too many, or too few different ones.
         FloatingPointError: trial or local energy is not a number at a proposal.
     """
-    dtype = population.walker.x.dtype
-    cut = max(_CUT * math.sqrt(monitor.spread / tau), 2 * _CUT * monitor.spread)
-    length = layout.turns * layout.steps
-    feedback = jnp.asarray(max(_FEEDBACK / monitor.spread, layout.steps * tau), dtype)
-
-    before: list[Turn] = []
-    tau_effective, reference, settled = tau, monitor.energy, False
-
-    def one(index: int, measured: int) -> Window:
-        step = Step(*(jnp.asarray(a, dtype) for a in (tau, tau_effective, reference, cut)))
-        window = run_window(guide, population, step, feedback, jax.random.fold_in(key, index), layout)
-        _check(window.turns, layout, population.weight.size, index * length, monitor)
-        if monitor.progress is not None:
-            monitor.progress(monitor.done + measured * length, monitor.total, _mean(window.turns).mean)
-        return window
-
-    while len(before) < burn_in or (not settled and len(before) < _MOST_BURN_IN * burn_in):
-        window = one(len(before), 0)
+    series = _Windows(guide, tau, key, layout, monitor, population.walker.x.dtype)
+    before = _burn_in(series, population, tau, burn_in, monitor.energy)
+    _check_burn_in(before, tau, series.length, monitor)
+    population, turns, snapshots = before.population, [], []
+    for index in range(windows):
+        points, weights, stride = _kept(population, keep)
+        window = series.run(population, before.tau_effective, before.reference, index + 1)
         population = window.population
-        before.append(jax.tree.map(lambda a: np.asarray(a, np.float64), window.turns))
-        recent = before[len(before) // 2 :]
-        proposed = sum(np.sum(t.proposed) for t in recent)
-        tau_effective = tau * float(sum(np.sum(t.accepted) for t in recent) / proposed)
-        reference = float(np.mean([_mean(t).mean for t in recent]))
-        settled = len(before) > 1 and _agree(before[-2], before[-1])
-    acceptance = float(np.mean([t.acceptance for t in before[-2:]]))
-    if not settled:
-        _check_falling(before, monitor)
+        turns.append(jax.tree.map(lambda a: np.asarray(a, np.float64), window.turns))
+        alive = weights > 0
+        counts = (np.asarray(a)[::stride][alive] for a in (window.half, window.full))
+        snapshots.append(Snapshot(points[alive], *counts))
+    return MeasuredRun(
+        population,
+        jax.tree.map(lambda *parts: np.concatenate(parts), *turns),
+        before.tau_effective,
+        snapshots,
+        len(before.turns) * series.length,
+        before.settled,
+    )
+
+
+def _check_burn_in(before: _BurnIn, tau: float, length: int, monitor: Monitor) -> None:
+    """Warn of a burn-in that has not settled and of a coarse time step; refuse an energy that falls on."""
+    if not before.settled:
+        _check_falling(before.turns, monitor)
         _warn(
-            f"the burn-in of {len(before) * length} steps at time step {tau:g} did not settle: its last "
-            "windows differ by more than their errors. Take more burn_in, or a better trial."
+            f"the burn-in of {len(before.turns) * length} steps at time step {tau:g} did not settle: its "
+            "last windows differ by more than their errors. Take more burn_in, or a better trial."
         )
+    acceptance = float(np.mean([t.acceptance for t in before.turns[-2:]]))
     if acceptance < _LOW_ACCEPTANCE or monitor.spread * tau > _COARSE:
         _warn(
             f"the time step {tau:g} is coarse: acceptance {acceptance:.3f} (better above 0.99), and the "
             f"weights of one step spread by {monitor.spread * tau:.2g} (better below 0.1). Take a smaller "
             "one, several to extrapolate from, or a better trial."
         )
-    turns, snapshots = [], []
-    for index in range(windows):
-        points = _kept(population, keep)
-        window = one(len(before) + index, index + 1)
-        population = window.population
-        turns.append(jax.tree.map(lambda a: np.asarray(a, np.float64), window.turns))
-        alive = points[1] > 0
-        counts = (np.asarray(a)[:: points[2]][alive] for a in (window.half, window.full))
-        snapshots.append((points[0][alive], *counts))
-    return Run(
-        population,
-        jax.tree.map(lambda *parts: np.concatenate(parts), *turns),
-        tau_effective,
-        snapshots,
-        len(before) * length,
-        settled,
-    )
 
 
 def _kept(population: Population, keep: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Every so many walkers: neighbours may be copies."""
+    """Points and weights of every `stride`-th walker, since neighbours may be copies; and the stride."""
     stride = -(-population.weight.size // keep)
     return np.asarray(population.walker.x[:, ::stride]).T, np.asarray(population.weight[::stride]), stride
 
@@ -177,14 +236,14 @@ def _mean(turns: Turn):
     )
 
 
-def _agree(first: Turn, second: Turn) -> bool:
+def _means_agree(first: Turn, second: Turn) -> bool:
     a, b = _mean(first), _mean(second)
     rounding = float(jnp.finfo(jnp.result_type(float)).eps) * max(abs(a.mean), 1.0)
     return abs(a.mean - b.mean) <= _SETTLED * math.hypot(a.error, b.error) + rounding
 
 
 def _check_falling(before: list[Turn], monitor: Monitor) -> None:
-    """Relaxation slows down; a fall that does not is no relaxation."""
+    """Refuse a burn-in whose energy falls on without slowing down, which is no relaxation."""
     last = [_mean(t) for t in before[-5:]]
     steps = [b.mean - a.mean for a, b in zip(last[:-1], last[1:], strict=True)]
     errors = [math.hypot(a.error, b.error) for a, b in zip(last[:-1], last[1:], strict=True)]
@@ -202,7 +261,7 @@ def _raise_runaway(energy: float, monitor: Monitor) -> None:
 
 
 def _check(turns: Turn, layout: Layout, places: int, done: int, monitor: Monitor) -> None:
-    """Alarms of one window."""
+    """Refuse a window with a broken proposal, a runaway energy or a population out of bounds."""
     host = jax.tree.map(np.asarray, turns)
 
     def step_of(bad: np.ndarray) -> int:
@@ -214,13 +273,13 @@ def _check(turns: Turn, layout: Layout, places: int, done: int, monitor: Monitor
             f"proposals, first about step {step_of(bad)}; check the trial and the potential where walkers "
             "go (the trial may be -inf, and the potential inf, where the state is zero)."
         )
-    # Whatever comes after the death of all is not a number; the first trouble is the one to name.
+    # Once all walkers are dead, every later number is NaN; the message names the first trouble.
     dead = (host.after <= 0) | (host.total < 1)
     crowded = host.total > places
     energies = host.reference.astype(np.float64) + host.deviation
     fallen = energies < monitor.energy - monitor.depth
     lost = ~np.isfinite(energies) & ~dead & np.isfinite(host.after)
-    # Weights that overflow are those of one walker, too.
+    # Weights overflow if a few walkers carry nearly all of the weight.
     collapsed = (host.effective < max(2.0, _FEWEST_EFFECTIVE * host.before[0])) | ~np.isfinite(host.after)
     trouble = dead | crowded | fallen | lost | collapsed
     if not trouble.any():
@@ -246,4 +305,4 @@ def _check(turns: Turn, layout: Layout, places: int, done: int, monitor: Monitor
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, WalkersWarning, stacklevel=5)
+    warnings.warn(message, WalkersWarning, stacklevel=6)

@@ -14,10 +14,16 @@ from jax.sharding import Mesh
 from qdesampler.equation.hamiltonian import Hamiltonian
 from qdesampler.equation.laplacian import ScalarFunction
 from qdesampler.solvers.dmc.diffusion_step import Guide
-from qdesampler.solvers.dmc.equilibration import start_walkers
+from qdesampler.solvers.dmc.equilibration import equilibrate
 from qdesampler.solvers.dmc.estimators import Energies, estimate, extrapolate
 from qdesampler.solvers.dmc.forward_walking import build_wavefunction
-from qdesampler.solvers.dmc.run import Monitor, PopulationError, Run, WalkersWarning, run
+from qdesampler.solvers.dmc.run import (
+    MeasuredRun,
+    Monitor,
+    PopulationError,
+    WalkersWarning,
+    run_at_time_step,
+)
 from qdesampler.solvers.dmc.window import Layout, Population
 from qdesampler.solvers.protocol import GroundState, Wavefunction
 from qdesampler.validation import (
@@ -29,11 +35,13 @@ from qdesampler.validation import (
 
 __all__ = ["PopulationError", "Walkers", "WalkersWarning"]
 
-_WINDOWS, _FEWEST_WINDOWS, _FEWEST_TURNS = 20, 4, 8
-_MOST_POINTS = 65536  # stored of all windows together
-_UNSETTLED = 4.5  # standard errors between the halves of the run
-_DOUBTFUL_FIT = 1e-3
-_FORWARD_SHIFT = 5.0  # standard errors
+_WINDOWS = 20  # windows of a run if no forward_time is given
+_FEWEST_WINDOWS = 4  # windows that a run needs, for errors from them
+_FEWEST_TURNS = 8  # turns of population control in a window, at least
+_MOST_POINTS = 65536  # walkers stored, of all windows together
+_UNSETTLED = 4.5  # standard errors between the halves of the run, above which it has not settled
+_DOUBTFUL_FIT = 1e-3  # p-value of the extrapolation below which it is doubted
+_FORWARD_SHIFT = 5.0  # standard errors by which moments may move in the second half of the forward walk
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,44 +49,45 @@ class Walkers:
     r"""Solver for any dimension: diffusion Monte Carlo with importance sampling.
 
     Weighted walkers carry out `exp(-H tau)`, guided by a trial state `psi_T`: they drift along
-    `2 D grad log psi_T`, diffuse, and are weighted by the local energy of the trial (`walkers_move` has the
-    equations). The better the trial, the smaller errors of every kind; one that is the ground state leaves
-    none. Nothing is assumed of it but that it is not zero where the ground state lives.
+    `2 D grad log psi_T`, diffuse, and are weighted by the local energy of the trial (the equations are in
+    `qdesampler.solvers.dmc.diffusion_step`). The better the trial, the smaller errors of every kind; they
+    vanish if it is the ground state. The only assumption is that the trial is not zero where the ground state
+    is not.
 
-    `energy` is the mixed estimate with the bias of population control put right over a finite time
-    (`walkers_estimate`), and `energy_error` *one standard error* of it, by blocking, in which the bias of a
-    finite time step is not contained. With several time steps it is the extrapolation to zero, with
-    terms of first order and of order 3/2, and the error is the fit's: take three steps or more, for two
-    leave the second term to guesswork, and the error says so.
+    `energy` is the mixed estimate, corrected for the bias of population control over a finite time
+    (`qdesampler.solvers.dmc.estimators`), and `energy_error` is *one standard error* of it, by blocking; the
+    bias of a finite time step is not included. With several time steps `energy` is the extrapolation to zero,
+    with terms of first order and of order 3/2, and the error is that of the fit. Take three steps or more:
+    two do not determine the second term, which makes the error large.
     `gap` is `None`.
 
-    The state is an estimate from walkers and their descendants (`walkers_density`), taken at the smallest
-    time step and not extrapolated: `sample` draws from the stored points, `log_psi` is the trial times a
-    smooth fit, its norm an importance-sampling estimate.
+    The state is estimated from walkers and descendants (`qdesampler.solvers.dmc.forward_walking`) at the
+    smallest time step, without extrapolation: `sample` draws from the stored points, `log_psi` is the trial
+    times a smooth fit, and its norm is an importance-sampling estimate.
 
     The result is a function of the key: random numbers depend on the walker's place, not on its device, and
-    all sums over walkers are done in one order, however they are spread. What is left to rounding is how the
-    compiler vectorises parts of different length.
+    all sums over walkers are taken in the same order for any number of devices. Only rounding may differ, as
+    the compiler vectorises parts of different length in different ways.
 
     Diagnostics: `time_steps`, and for each of them `energies`, `energy_errors`, `growth_energies`,
-    `growth_energy_errors`, `population_biases` (what the plain mean of the walkers has too much) with their
-    `_errors`, `acceptances`, `effective_time_steps`, `correlation_times` (imaginary time) and
-    `converged` (whether the runs are long against them); `extrapolation_slope`, `extrapolation_bend`,
-    `extrapolation_p_value` where there are several; `trial_energy` and `local_energy_spread` of the trial,
-    without its outer tenth; `burn_in_steps`, `settled`, `num_steps`, `walker_steps` in all;
-    `forward_time`, and `forward_shift`, the largest change of a first or second moment between half of it and
-    all of it, in standard errors; `sample_is_empirical` and `effective_draws`, the number of independent
-    draws behind those moments; `log_psi_is_estimate`; `correction_degree`; `correction_gain`, the
-    Poisson log likelihood of a point not seen that the fit gained; `correction_error`, root mean square error
-    of `2 log psi0` along the fit, on points not seen; `log_norm_error`.
+    `growth_energy_errors`, `population_biases` (the mean over walkers minus the corrected estimate) and
+    `population_bias_errors`, `acceptances`, `effective_time_steps`, `correlation_times` (imaginary time) and
+    `converged` (whether the runs are much longer than these); with several time steps `extrapolation_slope`,
+    `extrapolation_bend` and `extrapolation_p_value`; `trial_energy` and `local_energy_spread` of the trial,
+    without its outer tenth; `burn_in_steps`, `settled`, `num_steps`, and `walker_steps` of all runs together;
+    `forward_time`, and `forward_shift`, the largest change of a first or second moment over the second half
+    of it, in standard errors; `sample_is_empirical`, and `effective_draws`, the number of independent draws
+    behind those moments; `log_psi_is_estimate`; `correction_degree`; `correction_gain`, the gain of the
+    Poisson log likelihood per held-out point by the fit; `correction_error`, root mean square error of
+    `2 log psi0` along the fit, on held-out points; `log_norm_error`.
 
     Attributes:
         trial: `log |psi_T|`, a function of one point, or a `GroundState`.
         time_step: `tau > 0`, or a tuple of different ones to extrapolate from. A good one has an acceptance
             above 0.99.
-        num_walkers: number of walkers; it is what they number on average for branching.
+        num_walkers: number of walkers; for branching their mean number.
         num_steps: steps to measure, for each time step; rounded up to whole windows.
-        burn_in: steps before, at least; a burn-in that has not settled goes on up to four times as long.
+        burn_in: least number of steps before; a burn-in that has not settled may take four times as long.
             `None`: a quarter of `num_steps`.
         steps_per_turn: steps between two turns of population control.
         population: `"reconfiguration"` (fixed number, by a comb) or `"branching"`.
@@ -87,13 +96,14 @@ class Walkers:
             from a key to one point; a Metropolis run under `psi_T^2` follows. `None`: draws of `trial` where
             it is a `GroundState`, else the origin.
         fixed_node: forbid moves that change the sign of the trial, for states that are not positive: the
-            energy is then the lowest with the nodes of the trial, an upper bound of the state's.
+            energy is then the lowest among states with the nodes of the trial, an upper bound.
         sign: sign of the trial, a function of one point; goes with `fixed_node`.
         forward_time: imaginary time over which descendants are counted, a few times `1 / gap`; `None`: a
             twentieth of a run at the smallest time step.
-        correction_turns: turns over which population control is put right; `None`: automatic; 0: not at all.
-        devices: JAX devices to spread the walkers over; their number divides that of the places. `None`: one.
-        progress: called after every window with steps done, steps in all (burn-in not counted), and the
+        correction_turns: turns over which the bias of population control is corrected; `None`: automatic; 0:
+            no correction.
+        devices: JAX devices that share the walkers; their number divides that of the places. `None`: one.
+        progress: called after every window with the steps done, their total (without the burn-in), and the
             window's mean energy.
 
     Raises:
@@ -169,11 +179,12 @@ class Walkers:
         return self.num_walkers
 
     def solve(self, hamiltonian: Hamiltonian, key: jax.Array | None = None) -> GroundState:
-        """Return the energy and the state as the walkers have them.
+        """Return the energy and the state, estimated from the walkers.
 
         Warns:
-            WalkersWarning: a coarse time step, a burn-in or a run that has not settled or is short against
-                its correlation time, time steps that lie on no line, a forward walk that is too short.
+            WalkersWarning: a coarse time step; a burn-in or a run that has not settled; a run that is short
+                compared with its correlation time; energies that do not follow the extrapolation; a forward
+                walk that is too short.
 
         Raises:
             NoGroundStateError: the energy runs away: the potential is unbounded below, or the trial has next
@@ -192,19 +203,21 @@ class Walkers:
         steps = sorted(self._time_steps, reverse=True)
         layout, windows, burn_in = self._plan(steps[-1])
         key_start, key_density, *keys = jax.random.split(key, 2 + len(steps))
-        begin = start_walkers(guide, trial, self.start, self.num_walkers, steps[0], key_start)
+        begin = equilibrate(guide, trial, self.start, self.num_walkers, steps[0], key_start)
         places = self._places()
         index = np.arange(places) % self.num_walkers
         weight = jnp.asarray(np.arange(places) < self.num_walkers, begin.walker.x.dtype)
         population = Population(jax.tree.map(lambda a: a[..., index], begin.walker), weight)
         length, keep = layout.turns * layout.steps, max(1, _MOST_POINTS // windows)
         total = len(steps) * windows * length
-        runs: list[Run] = []
+        runs: list[MeasuredRun] = []
         for i, (tau, run_key) in enumerate(zip(steps, keys, strict=True)):
             monitor = Monitor(
                 begin.energy, begin.spread, begin.depth, self.progress, total, i * windows * length
             )
-            runs.append(run(guide, population, tau, run_key, layout, windows, burn_in, keep, monitor))
+            runs.append(
+                run_at_time_step(guide, population, tau, run_key, layout, windows, burn_in, keep, monitor)
+            )
             population = runs[-1].population
         lag = self.correction_turns
         found = [estimate(r.turns, layout.steps * r.tau_effective, lag) for r in runs]
@@ -257,7 +270,7 @@ class Walkers:
         return Guide(hamiltonian, log_psi, self.sign)
 
     def _plan(self, smallest: float) -> tuple[Layout, int, int]:
-        """The layout of a window, the windows to measure and those to burn in."""
+        """The layout of a window, and the numbers of windows to measure and to burn in."""
         turn, least = self.steps_per_turn, _FEWEST_TURNS * self.steps_per_turn
         wanted = self.num_steps / _WINDOWS
         if self.forward_time is not None:
@@ -281,11 +294,11 @@ def _log_psi(wavefunction: Wavefunction, x: jax.Array) -> jax.Array:
 
 
 def _energy(steps: np.ndarray, found: list[Energies]) -> tuple[float, float, dict[str, Any]]:
-    """Energy, its error, and what is known of the extrapolation."""
+    """Energy, its error, and the diagnostics of the extrapolation."""
     if len(steps) == 1:
         return found[0].mixed, found[0].error, {}
     values, errors = np.array([e.mixed for e in found]), np.array([e.error for e in found])
-    # Errors of an exact trial may be zero: any weights do then.
+    # The errors of an exact trial may all be zero; the weights are then arbitrary.
     fit = extrapolate(steps, values, np.maximum(errors, np.finfo(np.float32).eps * errors.max() + 1e-30))
     if fit.p_value < _DOUBTFUL_FIT:
         _warn(
@@ -303,7 +316,7 @@ def _energy(steps: np.ndarray, found: list[Energies]) -> tuple[float, float, dic
     )
 
 
-def _per_run(steps: list[float], runs: list[Run], found: list[Energies], turn: int) -> dict[str, Any]:
+def _per_run(steps: list[float], runs: list[MeasuredRun], found: list[Energies], turn: int) -> dict[str, Any]:
     columns = {
         "time_steps": steps,
         "energies": [e.mixed for e in found],

@@ -6,8 +6,8 @@ are inherited, so that at its end the descendants of each can be counted.
 
 The last axis of every array counts the walkers, so that the arithmetic of one walker becomes that of vectors.
 Random numbers are a function of the turn's key and of the place in the array (JAX's counter-based generator),
-and every sum over walkers is taken over the gathered array: several devices share the walkers, but each does
-the sums alike, and nothing depends on their number but rounding.
+and every sum over walkers is taken over the gathered array: several devices share the walkers, but each takes
+all sums in the same order, so that only rounding depends on their number.
 """
 
 import functools
@@ -18,14 +18,14 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from qdesampler.solvers.dmc.diffusion_step import Guide, Step, Trace, Walker, advance
+from qdesampler.solvers.dmc.diffusion_step import Guide, Step, Trace, Walker, walker_step
 from qdesampler.solvers.dmc.population_control import Control, branch, reconfigure
 
-__all__ = ["Layout", "Population", "Turn", "Window", "run_window", "spread"]
+__all__ = ["Layout", "Population", "Turn", "WindowResult", "run_window"]
 
 
 class Layout(NamedTuple):
-    """What a window is compiled for.
+    """The sizes that a window is compiled for.
 
     Attributes:
         turns: turns of a window, even.
@@ -46,7 +46,7 @@ class Population(NamedTuple):
     """Walkers, places on the last axis.
 
     Attributes:
-        walker: points, shape `(dim, places)`, and what is known there.
+        walker: points, shape `(dim, places)`, with the trial and its local energy there.
         weight: 1 for a walker, 0 for an empty place.
     """
 
@@ -62,7 +62,7 @@ class Turn(NamedTuple):
         reference: `E_ref` that this turn's weights refer to.
         before: total weight at the start.
         after: total weight at the end, before control.
-        log_control: what control divided out.
+        log_control: log of the factor that control divided out.
         total: walkers wanted by control.
         effective: effective number of walkers at the end, `(sum w)^2 / sum w^2`.
         acceptance: mean Metropolis probability.
@@ -84,7 +84,7 @@ class Turn(NamedTuple):
     broken: jax.Array
 
 
-class Window(NamedTuple):
+class WindowResult(NamedTuple):
     """A window's outcome.
 
     Attributes:
@@ -101,15 +101,15 @@ class Window(NamedTuple):
 
 
 def _gathered(values, mesh: Mesh | None):
-    """The same values, whole on every device, so that sums do not depend on how walkers are spread."""
+    """The same values, whole on every device, so that sums do not depend on how the walkers are divided."""
     if mesh is None:
         return values
     whole = NamedSharding(mesh, PartitionSpec())
     return jax.tree.map(lambda a: jax.lax.with_sharding_constraint(a, whole), values)
 
 
-def _alike(function: Callable, mesh: Mesh | None) -> Callable:
-    """The function, done by each device for itself: the compiler may not sum parts first."""
+def _replicated(function: Callable, mesh: Mesh | None) -> Callable:
+    """The function, evaluated by every device in full: the compiler must not add up partial sums."""
     if mesh is None:
         return function
     return jax.shard_map(
@@ -117,7 +117,7 @@ def _alike(function: Callable, mesh: Mesh | None) -> Callable:
     )
 
 
-def spread(values, mesh: Mesh | None):
+def _sharded(values, mesh: Mesh | None):
     """The same values, the last axis divided between devices."""
     if mesh is None:
         return values
@@ -170,7 +170,7 @@ def run_window(
     feedback: jax.Array,
     key: jax.Array,
     layout: Layout,
-) -> Window:
+) -> WindowResult:
     """Run one window.
 
     Args:
@@ -198,19 +198,19 @@ def run_window(
 
         def move(state, random):
             moved, trace = jax.vmap(
-                lambda w, log_weight, xi, log_u: advance(guide, w, log_weight, numbers, xi, log_u),
+                lambda w, log_weight, xi, log_u: walker_step(guide, w, log_weight, numbers, xi, log_u),
                 in_axes=-1,
                 out_axes=-1,
             )(*state, *random)
             return (moved, trace.log_weight), trace
 
-        start = spread((walkers.walker, jnp.zeros(places, dtype)), layout.mesh)
-        (moved, _), trace = jax.lax.scan(move, start, spread((noise, jnp.log(uniform)), layout.mesh))
-        control, averages = _alike(functools.partial(_close, layout.policy), layout.mesh)(
+        start = _sharded((walkers.walker, jnp.zeros(places, dtype)), layout.mesh)
+        (moved, _), trace = jax.lax.scan(move, start, _sharded((noise, jnp.log(uniform)), layout.mesh))
+        control, averages = _replicated(functools.partial(_close, layout.policy), layout.mesh)(
             _gathered(trace, layout.mesh), walkers.weight, reference, key_control
         )
         moved = jax.tree.map(lambda a: a[..., control.ancestor], _gathered(moved, layout.mesh))
-        return (Population(spread(moved, layout.mesh), control.weight), origin[control.ancestor]), averages
+        return (Population(_sharded(moved, layout.mesh), control.weight), origin[control.ancestor]), averages
 
     def descendants(walkers, origin):
         return jnp.zeros(places, walkers.weight.dtype).at[origin].add(walkers.weight)
@@ -222,4 +222,4 @@ def run_window(
     indices = jnp.arange(layout.turns).reshape(2, -1)
     state, (turns, counts) = jax.lax.scan(half, (population, jnp.arange(places)), indices)
     turns = jax.tree.map(lambda a: a.reshape(-1), turns)
-    return Window(state[0], turns, counts[0], counts[1])
+    return WindowResult(state[0], turns, counts[0], counts[1])

@@ -13,7 +13,7 @@ import pytest
 from qdesampler.equation import Hamiltonian
 from qdesampler.solvers import Walkers, ground_state
 from qdesampler.solvers.dmc.blocking import fit_polynomial
-from qdesampler.solvers.dmc.diffusion_step import Guide, evaluate, limited_drift, local_energy
+from qdesampler.solvers.dmc.diffusion_step import Guide, limited_drift, local_energy, make_walker
 from qdesampler.solvers.dmc.estimators import extrapolate
 
 EXACT = 1.0603620904841829  # of -d^2/dx^2 + x^4
@@ -169,5 +169,5 @@ def test_the_local_energy_is_the_hamiltonians(kind, dim):
     x = jax.random.normal(jax.random.key(0), (dim,))
     guide = Guide(hamiltonian, lambda x: -0.3 * jnp.sum(x**2) + jnp.sin(x[0]))
     np.testing.assert_allclose(local_energy(guide, x), hamiltonian.local_energy(guide.log_psi, x), rtol=1e-12)
-    walker = evaluate(guide, x)
+    walker = make_walker(guide, x)
     np.testing.assert_allclose(walker.slope, jax.grad(guide.log_psi)(x), rtol=1e-12)
