@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from qdesampler.backends.protocol import Capabilities, LocalBackend, SampleCall, Samples
-from qdesampler.backends.sweeps import SweepPlan, from_blocks, make_plan
+from qdesampler.backends.sweeps import SweepPlan, from_blocks, plan_sweeps
 from qdesampler.validation import as_positive_int, as_positive_scalar
 
 __all__ = ["SimulatedBifurcation"]
@@ -56,7 +56,7 @@ class SimulatedBifurcation(LocalBackend):
         return Capabilities(law="unknown", jittable=True, beta=False)
 
     def _draw(self, call: SampleCall) -> Samples:
-        plan = make_plan(call.problem)
+        plan = plan_sweeps(call.problem)
         discrete = self.form == "discrete"
         states = _bifurcate(plan, call.key, call.num_reads, self.num_steps, self.step_size, discrete)
         return Samples(states, call.problem.energies(states))

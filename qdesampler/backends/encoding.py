@@ -5,7 +5,7 @@ Site `i` with `q_i` states gets `q_i - 1` bits, bit `(i, c)` for the states `c =
     u_ic = 1 if x_i = c, else 0,
 
 and no bit on means state 0. A site of two states is its own bit. Two bits of a site on at once stand for no
-position; a penalty in the energy makes that rare, and who uses the bits gives it probability 0.
+position; a penalty in the energy makes that rare, and the moves on bits give it probability 0.
 """
 
 import dataclasses

@@ -17,7 +17,7 @@ import jax
 from qdesampler.backends.problem import uniform_states
 from qdesampler.backends.protocol import Capabilities, LocalBackend, SampleCall, Samples
 from qdesampler.backends.simulated_annealing import heat_bath
-from qdesampler.backends.sweeps import SweepPlan, from_blocks, make_plan, sweep, to_blocks
+from qdesampler.backends.sweeps import SweepPlan, from_blocks, plan_sweeps, sweep_spins, to_blocks
 from qdesampler.validation import as_positive_int
 
 __all__ = ["GibbsSurrogate"]
@@ -49,7 +49,7 @@ class GibbsSurrogate(LocalBackend):
         start = call.initial_states
         if start is None:
             start = uniform_states(key_start, call.num_reads, call.problem.num_variables)
-        states = _palindrome(make_plan(call.problem), call.beta, key_run, start, self.num_sweeps)
+        states = _palindrome(plan_sweeps(call.problem), call.beta, key_run, start, self.num_sweeps)
         return Samples(states, call.problem.energies(states))
 
 
@@ -60,7 +60,7 @@ def _palindrome(plan: SweepPlan, beta: jax.Array, key: jax.Array, start: jax.Arr
     def pair(spins, key):
         for reverse, key_sweep in zip((False, True), jax.random.split(key), strict=True):
             noise = jax.random.uniform(key_sweep, spins.shape, spins.dtype)
-            spins, _ = sweep(plan, spins, noise, decide, reverse=reverse)
+            spins, _ = sweep_spins(plan, spins, noise, decide, reverse=reverse)
         return spins, None
 
     spins, _ = jax.lax.scan(pair, to_blocks(plan, start), jax.random.split(key, num_sweeps))

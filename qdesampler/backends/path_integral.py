@@ -25,7 +25,7 @@ import jax.numpy as jnp
 
 from qdesampler.backends.checks import annealing_table
 from qdesampler.backends.protocol import Capabilities, LocalBackend, SampleCall, Samples
-from qdesampler.backends.sweeps import SweepPlan, from_blocks, make_plan, sweep, to_blocks
+from qdesampler.backends.sweeps import SweepPlan, from_blocks, plan_sweeps, sweep_spins, to_blocks
 from qdesampler.equation.schedule import Schedule
 from qdesampler.validation import as_positive_int
 
@@ -67,7 +67,7 @@ class PathIntegralAnnealing(LocalBackend):
 
     def _draw(self, call: SampleCall) -> Samples:
         table = annealing_table(call.schedule, self.num_sweeps, self.energy_scale, self.transverse_field)
-        plan, start = make_plan(call.problem), call.initial_states
+        plan, start = plan_sweeps(call.problem), call.initial_states
         states = _evolve(plan, table, call.beta, call.key, start, call.num_reads, self.num_slices)
         return Samples(states, call.problem.energies(states))
 
@@ -120,7 +120,7 @@ def _evolve(
             jax.random.uniform(key_local, (*plan.h.shape, num_slices // 2, 2, num_reads), dtype),
             jax.random.uniform(key_line, (*plan.h.shape, num_reads), dtype),
         )
-        spins, _ = sweep(plan, spins, noise, partial(_decide, weight, trotter))
+        spins, _ = sweep_spins(plan, spins, noise, partial(_decide, weight, trotter))
         return spins, None
 
     steps = (jnp.arange(table.shape[0]), weights, trotters)

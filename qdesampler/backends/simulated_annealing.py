@@ -25,7 +25,7 @@ from jax.typing import ArrayLike
 from qdesampler.backends.checks import annealing_table, check_call
 from qdesampler.backends.problem import IsingProblem, check_states, uniform_states
 from qdesampler.backends.protocol import Capabilities, LocalBackend, SampleCall, Samples
-from qdesampler.backends.sweeps import SweepPlan, from_blocks, make_plan, sweep, to_blocks
+from qdesampler.backends.sweeps import SweepPlan, from_blocks, plan_sweeps, sweep_spins, to_blocks
 from qdesampler.equation.schedule import Schedule
 from qdesampler.validation import as_positive_int
 
@@ -68,7 +68,7 @@ class SimulatedAnnealing(LocalBackend):
 
     def _draw(self, call: SampleCall) -> Samples:
         problem, start = call.problem, call.initial_states
-        plan, scales = make_plan(problem), self._scales(call.schedule)
+        plan, scales = plan_sweeps(problem), self._scales(call.schedule)
         states, log_weight = _anneal(
             plan, problem, scales, call.beta, call.key, start, call.num_reads, self.update
         )
@@ -98,7 +98,9 @@ class SimulatedAnnealing(LocalBackend):
         reads = jnp.shape(states)[0] if jnp.ndim(states) == 2 else 1
         problem, reads, beta = check_call("SimulatedAnnealing", problem, reads, beta)
         states = check_states("states", states, reads, problem.num_variables)
-        return _backwards(make_plan(problem), problem, self._scales(schedule), beta, key, states, self.update)
+        return _backwards(
+            plan_sweeps(problem), problem, self._scales(schedule), beta, key, states, self.update
+        )
 
     def _scales(self, schedule: Any) -> jax.Array:
         steps = self.num_sweeps
@@ -159,7 +161,7 @@ def _anneal(
         index, b, rise = now
         log_weight = log_weight - rise * energy
         noise = jax.random.uniform(jax.random.fold_in(key_run, index), spins.shape, dtype)
-        spins, change = sweep(plan, spins, noise, partial(_UPDATES[update], b))
+        spins, change = sweep_spins(plan, spins, noise, partial(_UPDATES[update], b))
         return (spins, energy + change, log_weight), None
 
     first = (to_blocks(plan, start), problem.energies(start), jnp.full(num_reads, n * jnp.log(2.0), dtype))
@@ -178,7 +180,7 @@ def _backwards(plan, problem, scales, beta, key, states, update):
         spins, energy, log_weight = carry
         index, b, rise = now
         noise = jax.random.uniform(jax.random.fold_in(key, index), spins.shape, dtype)
-        spins, change = sweep(plan, spins, noise, partial(_UPDATES[update], b), reverse=True)
+        spins, change = sweep_spins(plan, spins, noise, partial(_UPDATES[update], b), reverse=True)
         energy = energy + change
         return (spins, energy, log_weight - rise * energy), None
 

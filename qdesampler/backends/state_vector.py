@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 __all__ = ["evolve_real_time", "relax_imaginary_time", "transverse_action"]
 
-_KRYLOV = 24
+_KRYLOV = 24  # vectors in the Krylov space of one step
 
 
 def _num_spins(size: int) -> int:
@@ -57,7 +57,7 @@ def evolve_real_time(psi: jax.Array, energies: jax.Array, phases: jax.Array, ang
 def relax_imaginary_time(
     energies: jax.Array, transverse_field: jax.Array, max_steps: int, tolerance: float
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Follow `d psi / d tau = -H psi` from the uniform state until it stands still.
+    """Follow `d psi / d tau = -H psi` from the uniform state until it is stationary.
 
     By Perron and Frobenius the ground state has no node, so the uniform state overlaps with it.
 
@@ -93,7 +93,7 @@ def relax_imaginary_time(
         basis, alpha, beta = jax.lax.fori_loop(
             0, width, extend, (basis, jnp.zeros(width, dtype), jnp.zeros(width, dtype))
         )
-        # past the end of an invariant subspace the basis is zero: lift those levels out of the way
+        # Past the end of an invariant subspace the basis is zero: those levels are moved above all others.
         alpha = jnp.where(jnp.any(basis[:width] != 0, 1), alpha, 10 * scale)
         levels, vectors = jnp.linalg.eigh(jnp.diag(alpha) + jnp.diag(beta[:-1], 1) + jnp.diag(beta[:-1], -1))
         delta = width**2 / (8 * jnp.maximum(levels[-1] - levels[0], jnp.finfo(dtype).tiny))
@@ -103,11 +103,11 @@ def relax_imaginary_time(
 
     scale = jnp.max(jnp.abs(energies)) + transverse_field * _num_spins(size)
 
-    def going(carry):
+    def unfinished(carry):
         _, _, residual, _, step = carry
         return (residual > tolerance * scale) & (step < max_steps)
 
-    def advance(carry):
+    def relax(carry):
         psi, _, _, passed, step = carry
         psi, delta = krylov_step(psi)
         energy, residual = measure(psi)
@@ -116,5 +116,5 @@ def relax_imaginary_time(
     psi = jnp.full(size, size**-0.5, dtype)
     energy, residual = measure(psi)
     start = (psi, energy, residual, jnp.zeros((), dtype), 0)
-    psi, energy, residual, passed, _ = jax.lax.while_loop(going, advance, start)
+    psi, energy, residual, passed, _ = jax.lax.while_loop(unfinished, relax, start)
     return energy, psi, residual, passed

@@ -10,13 +10,13 @@ so that `exp(-E)` is close to `pi ~ exp(f)` where `f2` is close to `f`. Four way
 * `finite_difference_surrogate`: all changes of one and two sites at an anchor. Works for any code; equal to
   `f` within two changes of the anchor, everywhere if `f` is quadratic.
 * `taylor_surrogate`: gradient and Hessian of the continuous extension at an anchor, `x_i^2 = x_i` folding the
-  diagonal into the linear part. Silent nonsense where the extension lies (indexing, `where`, comparisons);
-  `extension_error` tells.
+  diagonal into the linear part. Wrong without notice if the extension differs from `f` (indexing, `where`,
+  comparisons); `extension_error` measures that.
 * `least_squares_surrogate`: fitted to values of `f`, weighted towards the high ones.
 * `pseudo_likelihood_surrogate` (`qdesampler.backends.surrogate_fit`): fitted to positions, as a law.
 
-A surrogate is never the target: moves correct for it, or use only its reads. `third_difference` tells
-whether it is the target after all.
+A surrogate is in general not the target: moves correct for it, or use only its reads. `third_difference`
+tests whether the target is quadratic, so that both agree.
 """
 
 from collections.abc import Callable
@@ -45,7 +45,7 @@ _BATCH = 4096  # positions evaluated at once
 
 
 class Surrogate(NamedTuple):
-    """An Ising problem on the bits of positions, and what it cost.
+    """An Ising problem on the bits of positions, and the evaluations that it took.
 
     Attributes:
         problem: `-E = f2` on bits that stand for a position.

@@ -1,7 +1,8 @@
-r"""Surrogates fitted to what a chain has seen: least squares to values, pseudo-likelihood to positions.
+r"""Surrogates fitted to positions of a chain: least squares to values, pseudo-likelihood to positions alone.
 
 **Least squares.** `f2` minimises `sum_r w_r (f(x_r) - f2(x_r))^2 + ridge |coefficients|^2` with weights
-`w_r = exp(alpha (f(x_r) - max f))`, normalised: near the top `f2` must be right, far below it only low.
+`w_r = exp(alpha (f(x_r) - max f))`, normalised: `f2` must be accurate near the maximum, and low far
+below it.
 
 **Pseudo-likelihood.** `f2` maximises the sum over sites of `log P(x_i | the other sites)` under
 `exp(f2)`, averaged over positions (Besag 1975). It fits the law that the positions have and never sees `f`;
@@ -20,7 +21,7 @@ from qdesampler.validation import as_positive_int
 
 __all__ = ["MOST_FEATURES", "least_squares_surrogate", "pseudo_likelihood_surrogate"]
 
-MOST_FEATURES = 4000
+MOST_FEATURES = 4000  # coefficients of a least-squares fit, whose cost is their cube
 
 
 def least_squares_surrogate(
@@ -35,12 +36,12 @@ def least_squares_surrogate(
     """Fit `f2` to values of the log density; no evaluations.
 
     Args:
-        positions: shape `(R, n)`; repeated ones count as often as they stand there.
+        positions: shape `(R, n)`; a repeated position counts each time.
         values: `f` of each, shape `(R,)`; NaN and infinite ones are left out.
         encoding: the sites.
         alpha: how much the high values weigh, at least 0.
         ridge: relative to the total weight, positive.
-        floor: values further below the highest are taken as that far below.
+        floor: values lower than the highest minus `floor` are replaced by that.
 
     Raises:
         ValueError: shapes that do not fit, numbers out of range, or more than 4000 coefficients.
@@ -78,7 +79,7 @@ def least_squares_surrogate(
 def pseudo_likelihood_surrogate(
     positions: jax.Array, encoding: StateEncoding, *, ridge: float = 0.01, num_steps: int = 200
 ) -> Surrogate:
-    """Fit the pairwise law that positions seem to be drawn from; no evaluations, no constant.
+    """Fit a pairwise law to positions as if they were drawn from it; no evaluations, no constant.
 
     Accelerated gradient ascent (Nesterov) with the step that the curvature allows.
 

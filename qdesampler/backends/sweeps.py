@@ -22,10 +22,10 @@ import numpy as np
 from qdesampler.backends.problem import IsingProblem
 from qdesampler.validation import is_traced
 
-__all__ = ["SweepPlan", "color_graph", "from_blocks", "make_plan", "sweep", "to_blocks"]
+__all__ = ["SweepPlan", "color_graph", "from_blocks", "plan_sweeps", "sweep_spins", "to_blocks"]
 
-_BLOCK = 32  # spins of a dense block: below, products are too thin; above, the sequential part dominates
-_UNROLLED = 8  # colours up to here are written out in the program
+_BLOCK = 32  # spins of a dense block: fewer make small products, with more the sequential part dominates
+_UNROLLED = 8  # colours up to which the loop over them is unrolled
 
 Decide = Callable[[jax.Array, jax.Array, Any], jax.Array]
 
@@ -81,8 +81,8 @@ def color_graph(n: int, edges: np.ndarray) -> np.ndarray:
     return best if best is not None else np.zeros(0, int)
 
 
-def make_plan(problem: IsingProblem) -> SweepPlan:
-    """Return the plan of a problem: coloured if it has a known edge list that pays, else dense.
+def plan_sweeps(problem: IsingProblem) -> SweepPlan:
+    """Return the plan of a problem: coloured if it has an edge list with few enough entries, else dense.
 
     Edges that are traced cannot be coloured: such a problem is swept as a dense one.
     """
@@ -145,13 +145,13 @@ def from_blocks(plan: SweepPlan, spins: jax.Array) -> jax.Array:
     return spins.reshape(-1, spins.shape[-1])[plan.position].T.astype(jnp.int8)
 
 
-def sweep(
+def sweep_spins(
     plan: SweepPlan, spins: jax.Array, noise: Any, decide: Decide, *, reverse: bool = False
 ) -> tuple[jax.Array, jax.Array]:
     """Return the spins after one sweep, and how much the energy of every read changed, shape `(reads,)`.
 
     Args:
-        plan: from `make_plan`.
+        plan: from `plan_sweeps`.
         spins: shape `(blocks, size, reads)`.
         noise: random numbers for `decide`, a pytree with leading axes `(blocks, size)`.
         decide: maps spins `(..., reads)`, their fields `dE/ds` and their noise to new spins; it may use no

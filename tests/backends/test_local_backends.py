@@ -21,7 +21,7 @@ from qdesampler.backends import (
     log_partition_estimate,
 )
 from qdesampler.backends.exact_enumeration import all_states
-from qdesampler.backends.sweeps import color_graph, from_blocks, make_plan, sweep, to_blocks
+from qdesampler.backends.sweeps import color_graph, from_blocks, plan_sweeps, sweep_spins, to_blocks
 from qdesampler.equation.schedule import Schedule, schedule_table
 
 BACKENDS = {
@@ -121,7 +121,7 @@ def test_a_problem_whose_edges_are_traced_is_swept_as_a_dense_one():
 @pytest.mark.parametrize("problem", [ring(), glass(), glass(33)], ids=["colours", "dense", "two blocks"])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_sweep_reports_the_change_of_energy(problem, reverse):
-    plan = make_plan(problem)
+    plan = plan_sweeps(problem)
     key_a, key_b = jax.random.split(jax.random.key(0))
     states = 2 * jax.random.bernoulli(key_a, 0.5, (5, problem.num_variables)).astype(jnp.int8) - 1
     spins = to_blocks(plan, states)
@@ -130,7 +130,7 @@ def test_a_sweep_reports_the_change_of_energy(problem, reverse):
     def descend(s, field, noise):
         return jnp.where(s * field + 0.1 * noise > 0, -s, s)
 
-    new, change = sweep(plan, spins, jax.random.normal(key_b, spins.shape), descend, reverse=reverse)
+    new, change = sweep_spins(plan, spins, jax.random.normal(key_b, spins.shape), descend, reverse=reverse)
     after = from_blocks(plan, new)
     np.testing.assert_allclose(change, problem.energies(after) - problem.energies(states), atol=2e-4)
     assert np.all(np.asarray(change) < 0.5)

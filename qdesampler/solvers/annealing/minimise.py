@@ -4,13 +4,14 @@ The two loops of the quantum dynamic equation: at a large diffusion coefficient 
 
     H = -D lap + zeta
 
-is broad and feels the objective smoothed over its width; as `D` falls it gathers on the global minimum. The
-state followed here is a Gaussian with independent coordinates (`qdesampler.solvers.annealing.path`), evolved
-by averages of `zeta` over its own draws: no derivatives, and a step that shrinks with the spread of the
-values, so that the scale of the objective does not matter. What is left at the end is polished by a descent.
+is broad and depends on the objective smoothed over its width; as `D` falls it contracts to the global
+minimum. The state here is a Gaussian with independent coordinates (`qdesampler.solvers.annealing.path`),
+evolved by averages of `zeta` over its own draws: without derivatives, and with a step that shrinks with the
+spread of the values, so that the scale of the objective does not matter. A descent from the last state ends
+the search.
 
-Where it can fail: the smoothed objective may have its minimum elsewhere (deception), and a `D` that starts
-too low or falls too fast freezes the state in a local minimum. Several keys tell more than one.
+It can fail: the smoothed objective may have its minimum elsewhere (deception), and a `D` that starts too low
+or falls too fast keeps the state in a local minimum. Compare the results of several keys.
 
 References:
     Wang and Maimaitiniyazi, "Quantum dynamics of machine learning", arXiv:2407.19890 (2024).
@@ -40,7 +41,7 @@ from qdesampler.validation import as_positive_int, as_positive_scalar, is_traced
 
 __all__ = ["AnnealedMinimum", "anneal"]
 
-_MEMORY = 16
+_MEMORY = 16  # pairs of steps and gradient differences that a descent remembers, at most
 
 
 @jax.tree_util.register_dataclass
@@ -52,8 +53,8 @@ class AnnealedMinimum:
         position: the lowest point found, shape `(dim,)`.
         value: `zeta` there.
         path: the state on its way; `path.state` is the last one.
-        evaluations: of `zeta`, all told; a gradient counts one.
-        polished: how much the descents at the end gained over the lowest draw.
+        evaluations: of `zeta`, in total; a gradient counts as one.
+        polished: gain of the descents at the end over the lowest draw.
     """
 
     position: jax.Array
@@ -78,7 +79,8 @@ def anneal(
     """Minimise the objective of `hamiltonian` by lowering `D` along `schedule`.
 
     A ground state at `D` in a parabola of curvature `k` has the variance `(D / 2k)^(1/2)`: choose the first
-    `D` so that this is the size of the region to search, the last so that it is the size of one basin.
+    `D` so that the standard deviation is the size of the region to search, and the last so that it is the
+    size of one basin.
 
     Args:
         hamiltonian: from `Hamiltonian.from_objective`; its own `D` is not used.
@@ -135,7 +137,7 @@ def anneal(
     path = ImaginaryTimePath(state=GaussianWavefunction(packet.mean, metric), evaluations=spent, **seen)
     position, value = packet.best, packet.best_value
     if polish:
-        ends, values, used = _descend(hamiltonian, jnp.stack([packet.best, packet.mean]), polish)
+        ends, values, used = _polish(hamiltonian, jnp.stack([packet.best, packet.mean]), polish)
         spent += int(used)
         lowest = jnp.argmin(values)
         lower = values[lowest] < value
@@ -145,13 +147,13 @@ def anneal(
 
 
 @jax.jit
-def _descend(hamiltonian: Hamiltonian, points: jax.Array, most: jax.Array | int):
+def _polish(hamiltonian: Hamiltonian, points: jax.Array, most: jax.Array | int):
     """Ends of descents from `points`, `zeta` there, and the evaluations they took together."""
     evaluate = jax.vmap(jax.value_and_grad(lambda x: -hamiltonian.function(x)))
     memory = min(hamiltonian.dim + 2, _MEMORY)
-    begun = jax.vmap(lambda x, v, s: start_descent(x, v, s, memory))(points, *evaluate(points))
+    init = jax.vmap(lambda x, v, s: start_descent(x, v, s, memory))(points, *evaluate(points))
 
-    def going(carry):
+    def unfinished(carry):
         return jnp.any(~carry[0].arrived) & (carry[2] < most)
 
     def move(carry):
@@ -161,6 +163,6 @@ def _descend(hamiltonian: Hamiltonian, points: jax.Array, most: jax.Array | int)
         return jax.vmap(update_descent)(descents, tried, *evaluate(tried)), spent, step + 1
 
     one = jnp.ones((), int)
-    descents, spent, _ = jax.lax.while_loop(going, move, (begun, points.shape[0] * one, one))
+    descents, spent, _ = jax.lax.while_loop(unfinished, move, (init, points.shape[0] * one, one))
     values = jnp.where(jnp.isfinite(descents.log_density), -descents.log_density, jnp.inf)
     return descents.position, values, spent

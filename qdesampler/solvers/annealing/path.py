@@ -38,13 +38,13 @@ from qdesampler.validation import as_positive_int, as_positive_scalar, is_traced
 
 __all__ = ["ImaginaryTimePath", "Packet", "evolve", "evolve_packet"]
 
-_MOST_GROWTH = 0.5  # of log s^2 in one step
+_MOST_GROWTH = 0.5  # largest change of log s^2 in one step
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImaginaryTimePath:
-    """What was seen along a path of `n` steps; an immutable JAX pytree.
+    """The observables along a path of `n` steps; an immutable JAX pytree.
 
     Attributes:
         time: imaginary time `tau`, shape `(n + 1,)`, the start included.
@@ -146,7 +146,7 @@ def evolve(
 
 
 def check_schedule(hamiltonian: Hamiltonian, schedule: Schedule) -> None:
-    """Refuse a diffusion coefficient that ends the evolution, or that the potential does not follow.
+    """Refuse a diffusion coefficient that vanishes, or that does not fit a Boltzmann potential.
 
     Raises:
         ValueError: the schedule reaches 0, or moves `D` under a Boltzmann Hamiltonian.
@@ -163,7 +163,7 @@ def check_schedule(hamiltonian: Hamiltonian, schedule: Schedule) -> None:
 
 
 def check_finite(energy: jax.Array) -> None:
-    """Refuse a path that met no number.
+    """Refuse a path whose energy is not finite.
 
     Raises:
         ValueError: with the first step where the energy is not finite.
@@ -216,7 +216,7 @@ def evolve_packet(
         values = potential(points)
         spread = values - jnp.mean(values)
         sd = jnp.std(values)
-        # Longer than the relaxation of the widest coordinate at this D would be no step of a path.
+        # A step longer than the relaxation time of the widest coordinate would leave the path.
         longest = 0.5 * jnp.max(packet.variance) / d
         tau = jnp.minimum(jnp.minimum(time_step, longest), strength / jnp.maximum(sd, jnp.finfo(dtype).tiny))
         tau = jnp.where(final, 0, tau)

@@ -1,15 +1,15 @@
-r"""Training a flow on the energy of a Boltzmann Hamiltonian, by scored points that are used again.
+r"""Training a flow on the energy of a Boltzmann Hamiltonian, by scored points that are reused.
 
 With the flow `x = T(u)`, `u ~ N(0, I)`, the energy density `|grad log q - grad log p|^2` may be measured in
-any coordinates. Measured in those of `u`, where `q` is round everywhere,
+any coordinates. In those of `u`, where `q` is the standard normal law,
 
     r(x) = J^T (grad log p - grad log q)(x) = grad_u [log p(T(u)) + log |det J(u)| + |u|^2 / 2],   J = dT/du,
 
-it does not ask for more where `p` is narrow, as the energy itself does without bound in the neck of a funnel.
-It needs `grad log p` at points `x` and nothing else, so a scored point serves every step of training; the
-points come from all trials so far, weighted by as much of `p / q` (`q` the mixture of those trials) as leaves
-some of them effective: imaginary time in rounds "draw from the trial, score, store, train on all". (Seyboldt,
-Carlson and Carpenter 2026 train flows on this loss for preconditioning; the weights are ours.)
+it does not grow where `p` is narrow, whereas the energy itself grows without bound in the neck of a funnel.
+It needs only `grad log p` at points `x`, so a scored point serves every step of training. The points come
+from all trials so far, weighted by a power of `p / q` (`q` the mixture of those trials) that keeps some of
+them effective: imaginary time in rounds "draw from the trial, score, store, train on all". (Seyboldt, Carlson
+and Carpenter 2026 train flows on this loss for preconditioning; the weights are our addition.)
 """
 
 import dataclasses
@@ -23,6 +23,7 @@ import numpy as np
 from qdesampler.equation.hamiltonian import Hamiltonian
 from qdesampler.numerics.importance_weights import tempered_weights
 from qdesampler.numerics.metric import to_whitened_gradient, whiten
+from qdesampler.solvers.flow.start import EFFECTIVE
 from qdesampler.solvers.flow.training import minimise
 from qdesampler.solvers.flow.wavefunction import FlowWavefunction
 from qdesampler.solvers.gaussian.boltzmann import Candidates, certify
@@ -31,17 +32,16 @@ from qdesampler.solvers.protocol import NoGroundStateError
 
 __all__ = ["FlowSettings", "solve_boltzmann"]
 
-_GROWTH = 1.5  # of the rounds
-_CHUNK = 128  # points drawn at once; a round has a multiple
-_EFFECTIVE = 0.3  # part of the pool that tempered weights leave effective
-_SETTLED = 0.01  # nats of evidence lower bound that two rounds must gain to go on
-_CERTIFIED = 8  # chunks
-_WORTH = 1.2  # ratio of acceptances from which on the flow is worth its cost
-_LEAST = 20.0  # nats below the median beyond which a draw is lost, and not more than lost
+_GROWTH = 1.5  # ratio of the sizes of consecutive rounds
+_CHUNK = 128  # points drawn at once; the size of a round is a multiple
+_SETTLED = 0.01  # nats of evidence lower bound that two rounds must gain to continue
+_CERTIFIED = 8  # chunks of draws that the final numbers are estimated from
+_WORTH = 1.2  # acceptance relative to the Gaussian's, above which the flow is worth its cost
+_LEAST = 20.0  # nats below the median at which log weights are cut off in the robust bound
 
 
 class FlowSettings(NamedTuple):
-    """What training depends on; see `FlowTrial`."""
+    """The settings of training, described in `FlowTrial`."""
 
     evaluations: int
     rounds: int
@@ -121,7 +121,7 @@ def _levels(pool: _Pool) -> jax.Array:
     mixture = jax.scipy.special.logsumexp(pool.log_trials + share[:, None], axis=0)
     log_weights = jnp.where(jnp.isfinite(pool.log_density), pool.log_density - mixture, -jnp.inf)
     valid = jnp.isfinite(log_weights)
-    weights = tempered_weights(log_weights, valid, _EFFECTIVE * jnp.sum(valid))
+    weights = tempered_weights(log_weights, valid, EFFECTIVE * jnp.sum(valid))
     return jnp.cumsum(weights) / jnp.sum(weights)
 
 
@@ -146,7 +146,7 @@ def _draw_round(hamiltonian, psi: FlowWavefunction, key: jax.Array, chunks: int)
 
 @jax.jit
 def _robust_bound(log_weights: jax.Array) -> jax.Array:
-    """The evidence lower bound, draws that `p` all but excludes cut off."""
+    """The evidence lower bound, with very low log weights cut off."""
     finite = jnp.isfinite(log_weights)
     middle = jnp.nanmedian(jnp.where(finite, log_weights, jnp.nan))
     return jnp.mean(jnp.where(finite, jnp.maximum(log_weights, middle - _LEAST), middle - _LEAST))
@@ -205,7 +205,7 @@ def _fill(pool: _Pool, psi: FlowWavefunction, drawn: Candidates, first: int) -> 
 def solve_boltzmann(
     hamiltonian: Hamiltonian, key: jax.Array, psi: FlowWavefunction, settings: FlowSettings
 ) -> tuple[FlowWavefunction, dict[str, Any]]:
-    """The flow with the highest evidence lower bound on draws that it has not seen, its certificate and bill.
+    """The flow with the highest evidence lower bound on held-out draws, and its diagnostics.
 
     Raises:
         NoGroundStateError: no draw of the start is finite, or draws run away.

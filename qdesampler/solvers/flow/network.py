@@ -1,15 +1,15 @@
 r"""The bijection of a flow trial: coupling layers of flowjax, the identity before training.
 
-Each layer leaves one half of the coordinates as it is; from these a small network computes the four numbers
-of a smooth elementwise map for each of the others (the sinh-arcsinh family of Jones and Pewsey 2009),
+Each layer keeps one half of the coordinates; from these a small network computes the four numbers of a
+smooth elementwise map for each of the others (the sinh-arcsinh family of Jones and Pewsey 2009),
 
     y = shift + exp(s) sinh(t arcsinh u + k) / t,        |s| < 3,   |k| < 1,   |log t| < 0.15.
 
-The bounds keep the tails: layer upon layer of powers far from 1 would send points just outside of what the
-training saw to where `q` is nothing. The map bends, skews and widens, keeps its inverse in closed form, and
-has derivatives of every order, which a spline between knots has not: a trial state is differentiated twice.
-Layers come in pairs, first one half, then the other; a permutation drawn at random parts the coordinates
-anew for each pair. In one dimension the four numbers are free parameters.
+The bounds keep the tails: many layers with powers far from 1 would map points just outside of the training
+points to where `q` vanishes. The map bends, skews and widens, has an inverse in closed form, and derivatives
+of every order. A spline between knots does not have these, and a trial state is differentiated twice. Layers
+come in pairs, first one half, then the other; a random permutation divides the coordinates again for each
+pair. In one dimension the four numbers are free parameters.
 
 A network whose last layer is zero gives `s = k = shift = 0`, `t = 1`, so training starts at `y = u`.
 """
@@ -23,8 +23,8 @@ import jax.numpy as jnp
 
 __all__ = ["Network", "forward", "inverse", "network"]
 
-_MOST_LOG_SCALE, _MOST_SKEW, _MOST_LOG_TAIL = 3.0, 1.0, 0.15
-_MOST_ARCSINH = 38.0  # sinh beyond it has no square in float32
+_MOST_LOG_SCALE, _MOST_SKEW, _MOST_LOG_TAIL = 3.0, 1.0, 0.15  # bounds of |s|, |k| and |log t| above
+_MOST_ARCSINH = 38.0  # argument of sinh beyond which its square overflows float32
 
 
 class Network(tuple):

@@ -20,10 +20,10 @@ from qdesampler.solvers.protocol import NoGroundStateError
 
 __all__ = ["solve_objective"]
 
-_HELD_OUT = 512  # draws that judge a round
-_CERTIFIED = 2048
-_SETTLED = 0.5  # standard errors of a paired difference that a round must gain to go on
-_PATIENCE = 2  # rounds without gain
+_HELD_OUT = 512  # held-out draws that compare the rounds
+_CERTIFIED = 2048  # draws that the final numbers are estimated from
+_SETTLED = 0.5  # standard errors of a paired difference that a round must gain to continue
+_PATIENCE = 2  # rounds without gain after which training ends
 
 
 def _energy_density(hamiltonian: Hamiltonian, psi: FlowWavefunction, u: jax.Array) -> jax.Array:
@@ -46,7 +46,7 @@ def _densities(hamiltonian: Hamiltonian, psi: FlowWavefunction, nodes: jax.Array
 
 @functools.partial(jax.jit, static_argnames=("count",))
 def _local_energies(hamiltonian: Hamiltonian, psi: FlowWavefunction, key: jax.Array, count: int) -> jax.Array:
-    """`E_L` at fresh draws, shape `(count,)`; one after the other, a Laplacian takes `dim` passes at once."""
+    """`E_L` at fresh draws, shape `(count,)`; in batches, since each Laplacian takes `dim` passes at once."""
     draws = jax.vmap(psi.sample)(jax.random.split(key, count))
     return jax.lax.map(lambda x: hamiltonian.local_energy(psi.log_psi, x), draws, batch_size=128)
 
@@ -54,7 +54,7 @@ def _local_energies(hamiltonian: Hamiltonian, psi: FlowWavefunction, key: jax.Ar
 def solve_objective(
     hamiltonian: Hamiltonian, key: jax.Array, psi: FlowWavefunction, settings: FlowSettings
 ) -> tuple[FlowWavefunction, dict[str, Any]]:
-    """The flow of least energy on draws that it has not seen, the energy with its error, and the bill.
+    """The flow of least energy on held-out draws, and its energy, error and diagnostics.
 
     Raises:
         NoGroundStateError: the energy of the start is not finite.

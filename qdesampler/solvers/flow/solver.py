@@ -27,44 +27,45 @@ class FlowTrialWarning(UserWarning):
 class FlowTrial:
     r"""Solver for posteriors that no Gaussian fits: `psi = sqrt(q)`, `q` a Gaussian bent by a trained map.
 
-    It needs the optional extra `flow`. Where `GaussianTrial` does well it is not worth its time; on funnels
-    and curved ridges it is what an independence proposal needs.
+    It needs the optional extra `flow`. If `GaussianTrial` does well, a flow is not worth its time; on funnels
+    and curved ridges an independence proposal needs one.
 
     *Boltzmann Hamiltonians.* In rounds: draws of the present flow are scored (`log p` and its gradient, one
     evaluation each) and stored; the flow is trained on all stored points on the energy seen from its base,
-    see `flow_boltzmann`, with no further evaluation. The fresh draws of each round judge the flow that drew
-    them before it has seen them; the flow with the highest evidence lower bound is kept. The energy reported
+    see `qdesampler.solvers.flow.boltzmann`, with no further evaluation. The fresh draws of each round measure
+    the flow that drew them before it is trained on them; the flow with the highest evidence lower bound is
+    kept. The energy reported
     is `E[q] = (D/4) E_q |grad log q - grad log p|^2 >= 0 = E_0`, with `energy_error` = energy + its standard
-    error, as for the Gaussian. It can be large where the flow is good: in the neck of a funnel a small
-    misfit has a large gradient. Judge a proposal by its acceptance. The tails of `q` are those of a Gaussian
-    that was bent: what lies far out in a direction that no draw has seen is not bounded by it.
+    error, as for the Gaussian. It can be large although the flow is good: in the neck of a funnel a small
+    misfit has a large gradient. Judge a proposal by its acceptance. The tails of `q` are those of a bent
+    Gaussian: they do not bound the target far out in directions without draws.
 
     *Objective Hamiltonians.* The energy `E_q[(D/4) |grad log q|^2 + zeta]` itself, by reparametrised
-    gradients, see `flow_objective`; `energy_error` as for `GaussianTrial`.
+    gradients, see `qdesampler.solvers.flow.objective`; `energy_error` as for `GaussianTrial`.
 
     The solve runs on the host, once, and cannot run under `jit`; `gap` is `None`. Draws are exact draws of
     `q`; `log_psi` has derivatives of every order.
 
-    Diagnostics: `evaluations` of this solve, all told; `start_evaluations`, those behind the start (of a
-    `GroundState` given as start they are not in `evaluations`); `rounds`; `converged`; `history`, a mapping
-    of arrays: `evaluations` and what draws held out said after each round. Boltzmann: those of the
-    Gaussian's certificate (`energy_standard_error`, `acceptance`, `independence_time`,
-    `evidence_lower_bound` and its `_error`, `finite_share`), `best_round` (0 is the Gaussian start),
-    `gaussian_acceptance`, that of the start on the same footing, and `pays`: whether the flow accepts at
+    Diagnostics: `evaluations` of this solve in total; `start_evaluations`, those that found the start (they
+    are not in `evaluations` if the start is a `GroundState`); `rounds`; `converged`; `history`, a mapping of
+    arrays: `evaluations` and the estimates from held-out draws after each round. Boltzmann: those of
+    `GaussianTrial` (`energy_standard_error`, `acceptance`, `independence_time`, `evidence_lower_bound` and
+    its `_error`, `finite_share`), `best_round` (0 is the Gaussian start), `gaussian_acceptance`, the
+    acceptance of the start on the same draws, and `pays`: whether the flow accepts at
     least 1.2 times as often. Objectives: `energy_spread`, `energy_standard_error`.
 
     Attributes:
         start: a ground state of `GaussianTrial`, which the flow whitens by and starts at; a `GaussianTrial`
-            to be solved first; `None`: a Gaussian found by scored draws from `N(0, I)` on (`flow_start`);
-            where these lose their way, and for objectives, by `GaussianTrial()`.
+            to be solved first; `None`: a Gaussian found by rounds of scored draws that begin at `N(0, I)`
+            (`qdesampler.solvers.flow.start`); if these find none, and for objectives, by `GaussianTrial()`.
         layers: coupling layers, in pairs.
         width: hidden units of the network of each.
-        evaluations: most evaluations that training may use. Judging the result takes up to 2048 more.
+        evaluations: largest number of evaluations for training; up to 2048 more measure the result.
         rounds: rounds of draws and training.
         steps: steps of Adam in a round (Boltzmann).
         batch: points of a step.
         rate: learning rate.
-        acceptance: a flow that is accepted so often is good enough (Boltzmann).
+        acceptance: acceptance at which training ends (Boltzmann).
 
     Raises:
         TypeError, ValueError: an argument is not of these kinds; the message names it.

@@ -1,9 +1,10 @@
 r"""The Gaussian that a flow starts from, found without descents.
 
-The densest point of a funnel is far from its mass, or there is none, and a search that begins there does not
-come back. So these rounds begin at `N(0, I)` in the coordinates given: draw, score, one closed-form step of
-`gaussian_step` from the latest rounds with weights tempered until they count (`trial.tempered_weights`).
-Where the target is too far or too stiff for that, the rounds say so, and descents are the better start.
+The densest point of a funnel is far from its mass, or does not exist, and a search that begins there does not
+return to the mass. So these rounds begin at `N(0, I)` in the model's coordinates: draw, evaluate the score,
+and take one closed-form step (`qdesampler.solvers.gaussian.step`) from the latest rounds with tempered
+weights (`qdesampler.numerics.importance_weights`). If the target is too far or too stiff for that, the result
+is None, and descents are the better start.
 """
 
 import functools
@@ -17,16 +18,16 @@ from qdesampler.numerics.importance_weights import tempered_weights
 from qdesampler.numerics.metric import DENSE_UP_TO, identity_metric, to_position, to_whitened_gradient
 from qdesampler.solvers.gaussian.boltzmann import check_bounded
 from qdesampler.solvers.gaussian.starts import log_weight
-from qdesampler.solvers.gaussian.step import step
+from qdesampler.solvers.gaussian.step import LOW_RANK, least_energy_step
 from qdesampler.solvers.gaussian.wavefunction import GaussianWavefunction, log_gaussian
 from qdesampler.solvers.protocol import NoGroundStateError
 
-__all__ = ["gaussian_start"]
+__all__ = ["EFFECTIVE", "gaussian_start"]
 
-_ROUNDS, _KEPT = 16, 3
-_LOW_RANK = 32  # directions of a low-rank factor, beyond `DENSE_UP_TO` dimensions
-_EFFECTIVE = 0.3  # part of the pool that tempered weights leave effective
-_ENOUGH = 0.1  # nats that the evidence lower bound must gain in three rounds to go on
+EFFECTIVE = 0.3  # effective sample size of tempered weights, as a part of the pool
+_ROUNDS = 16  # rounds of draws, at most
+_KEPT = 3  # latest rounds that a step is fitted to
+_ENOUGH = 0.1  # nats that the evidence lower bound must gain in three rounds to continue
 
 
 @functools.partial(jax.jit, static_argnames=("count",))
@@ -45,21 +46,21 @@ def _draw(hamiltonian: Hamiltonian, psi: GaussianWavefunction, key: jax.Array, c
 @jax.jit
 def _step(psi: GaussianWavefunction, positions, scores, log_weights):
     valid = jnp.isfinite(log_weights)
-    weights = tempered_weights(log_weights, valid, _EFFECTIVE * jnp.sum(valid))
-    return GaussianWavefunction(*step(psi.centre, psi.metric, positions, scores, weights))
+    weights = tempered_weights(log_weights, valid, EFFECTIVE * jnp.sum(valid))
+    return GaussianWavefunction(*least_energy_step(psi.centre, psi.metric, positions, scores, weights))
 
 
 def _outwards(u: jax.Array, scores: jax.Array) -> bool:
-    """Whether whitened scores grow along their points instead of against them: nothing is confined."""
+    """Whether whitened scores point outwards on average, so that the target confines nothing."""
     return float(jnp.sum((u - jnp.mean(u, 0)) * (scores - jnp.mean(scores, 0)))) > 0
 
 
 def gaussian_start(hamiltonian: Hamiltonian, key: jax.Array) -> tuple[GaussianWavefunction | None, int]:
-    """A Gaussian near the mass of `p`, `None` where the rounds lost their way, and the evaluations used."""
+    """A Gaussian near the mass of `p`, or `None` if the rounds do not find one; and the evaluations used."""
     dim, dtype = hamiltonian.dim, jnp.result_type(float)
     count = max(32, 2 * dim)
     psi = GaussianWavefunction(
-        jnp.zeros((dim,), dtype), identity_metric(dim, dim if dim <= DENSE_UP_TO else _LOW_RANK)
+        jnp.zeros((dim,), dtype), identity_metric(dim, dim if dim <= DENSE_UP_TO else LOW_RANK)
     )
     best, best_bound, bounds, spent, outwards = psi, -np.inf, [], 0, True
     positions, scores = jnp.zeros((2, _KEPT * count, dim), dtype)
@@ -68,11 +69,11 @@ def gaussian_start(hamiltonian: Hamiltonian, key: jax.Array) -> tuple[GaussianWa
         drawn = _draw(hamiltonian, psi, jax.random.fold_in(key, i), count)
         spent += count
         finite = jnp.isfinite(drawn[2])
-        share = float(jnp.mean(finite))
-        if share < 0.5:  # look closer to the centre
+        finite_fraction = float(jnp.mean(finite))
+        if finite_fraction < 0.5:  # draw closer to the centre
             psi = GaussianWavefunction(psi.centre, psi.metric._replace(scale=psi.metric.scale / 2))
             continue
-        bound = float(jnp.sum(jnp.where(finite, drawn[2], 0)) / jnp.sum(finite) + jnp.log(share))
+        bound = float(jnp.sum(jnp.where(finite, drawn[2], 0)) / jnp.sum(finite) + jnp.log(finite_fraction))
         if bound > best_bound:
             best, best_bound, outwards = psi, bound, _outwards(*drawn[3:])
         bounds.append(best_bound)

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 __all__ = ["minimise"]
 
-_FINAL_RATE = 0.05  # of the first, at the end of the cosine
-_CLIP = 5.0  # norm of a gradient
+_FINAL_RATE = 0.05  # learning rate at the end of the cosine, in units of the first
+_CLIP = 5.0  # norm to which larger gradients are scaled down
 
 
 @functools.partial(jax.jit, static_argnames=("loss", "steps"))

@@ -18,7 +18,7 @@ from qdesampler.numerics.metric import (
     whiten,
 )
 from qdesampler.solvers.gaussian.starts import LOST, Ends, log_weight
-from qdesampler.solvers.gaussian.step import step
+from qdesampler.solvers.gaussian.step import least_energy_step
 from qdesampler.solvers.gaussian.wavefunction import (
     GaussianWavefunction,
     kinetic_energy,
@@ -27,17 +27,17 @@ from qdesampler.solvers.gaussian.wavefunction import (
 )
 from qdesampler.solvers.protocol import NoGroundStateError
 
-__all__ = ["Settings", "certify", "check_bounded", "solve_boltzmann"]
+__all__ = ["GaussianSettings", "certify", "check_bounded", "solve_boltzmann"]
 
 _LOCAL_ROUNDS = 3  # before the masses of several modes are compared
-_SAME = 4.0  # squared whitened distance within which two modes are one, at least
-_WILD = 1e15  # a whitened score beyond this is dropped with the points that are not finite
-_POOLED_ROWS = 4096  # most points that a fit looks at, unless one round has more
-_FEWEST_CERTIFIED = 128
+_SAME = 4.0  # squared whitened distance within which two modes are one (in many dimensions dim / 4)
+_WILD = 1e15  # whitened score beyond which a point is dropped as if it were not finite
+_POOLED_ROWS = 4096  # points that a fit uses at most, unless two rounds have more
+_FEWEST_CERTIFIED = 128  # draws that the final numbers are estimated from, at least
 
 
-class Settings(NamedTuple):
-    """What the rounds depend on; see `GaussianTrial`."""
+class GaussianSettings(NamedTuple):
+    """The settings of the rounds, described in `GaussianTrial`."""
 
     rank: int
     rounds: int
@@ -46,7 +46,7 @@ class Settings(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """Draws from a Gaussian trial and what the target says of them; a batch has a leading axis.
+    """Draws from a trial, evaluated under the target; a batch has a leading axis.
 
     Attributes:
         position: shape `(dim,)`.
@@ -61,7 +61,7 @@ class Candidates(NamedTuple):
     energy: jax.Array
 
 
-class _Window(NamedTuple):
+class _RecentRounds(NamedTuple):
     """The latest rounds of candidates, newest first, shape `(kept, n, ...)`."""
 
     position: jax.Array
@@ -86,19 +86,19 @@ def _draw(hamiltonian: Hamiltonian, psi: GaussianWavefunction, key: jax.Array, c
 
 
 @jax.jit
-def _improve(psi: GaussianWavefunction, window: _Window, newest: jax.Array):
-    """The step fitted to the `newest` rounds, and how far it goes: root mean square distance, whitened."""
-    kept, count, dim = window.position.shape
-    log_weights = window.log_weight.reshape(-1)
+def _improve(psi: GaussianWavefunction, recent: _RecentRounds, newest: jax.Array):
+    """The trial fitted to the `newest` rounds, and how far it moved: root mean square whitened distance."""
+    kept, count, dim = recent.position.shape
+    log_weights = recent.log_weight.reshape(-1)
     valid = jnp.repeat(jnp.arange(kept) < newest, count) & jnp.isfinite(log_weights)
     number = jnp.sum(valid).astype(log_weights.dtype)
     if 0 < psi.metric.stretch.size < dim:
-        weights = valid.astype(log_weights.dtype)  # with few points a dimension they are mostly noise
+        weights = valid.astype(log_weights.dtype)  # with few points for each dimension, p / q is mostly noise
     else:
         target = jnp.maximum(0.5 * number, jnp.minimum(number, dim + 2))
         weights = tempered_weights(log_weights, valid, target)
-    rows = (window.position.reshape(-1, dim), window.score.reshape(-1, dim))
-    centre, metric = step(psi.centre, psi.metric, *rows, weights)
+    rows = (recent.position.reshape(-1, dim), recent.score.reshape(-1, dim))
+    centre, metric = least_energy_step(psi.centre, psi.metric, *rows, weights)
     probes = jax.random.normal(jax.random.key(0), (min(dim, 64), dim), centre.dtype)
 
     def moved(y):
@@ -109,12 +109,14 @@ def _improve(psi: GaussianWavefunction, window: _Window, newest: jax.Array):
 
 @jax.jit
 def _from_curvature(hamiltonian: Hamiltonian, end: jax.Array, pairs: tuple, blank: Metric):
-    """The Gaussian of covariance `|hess log p|^-1` at an end; of its secants where that is not finite."""
+    """The Gaussian of covariance `|hess log p|^-1` at an end, fitted to secants if that is not finite."""
     hessian = jax.hessian(lambda x: log_weight(hamiltonian, x))(end)
     moves = jnp.concatenate([jnp.eye(end.size), -jnp.eye(end.size)]).astype(end.dtype)
     scores = jnp.concatenate([hessian, -hessian])
     sound = jnp.all(jnp.isfinite(hessian))
-    exact = step(jnp.zeros_like(end), blank, moves, scores, jnp.ones((2 * end.size,), end.dtype), 1.0)[1]
+    exact = least_energy_step(
+        jnp.zeros_like(end), blank, moves, scores, jnp.ones((2 * end.size,), end.dtype), 1.0
+    )[1]
     metric = jax.tree.map(lambda a, b: jnp.where(sound, a, b), exact, _from_secants(end, pairs, blank).metric)
     return GaussianWavefunction(end, metric)
 
@@ -122,12 +124,14 @@ def _from_curvature(hamiltonian: Hamiltonian, end: jax.Array, pairs: tuple, blan
 @jax.jit
 def _from_secants(end: jax.Array, pairs: tuple[jax.Array, ...], blank: Metric) -> GaussianWavefunction:
     moves, scores, weights = pairs
-    return GaussianWavefunction(end, step(jnp.zeros_like(end), blank, moves, scores, weights, 1.0)[1])
+    return GaussianWavefunction(
+        end, least_energy_step(jnp.zeros_like(end), blank, moves, scores, weights, 1.0)[1]
+    )
 
 
 @jax.jit
 def certify(candidates: Candidates) -> dict[str, jax.Array]:
-    """Energy, evidence lower bound, acceptance and time of the trial that drew these."""
+    """Energy, evidence lower bound, acceptance and independence time of the trial that drew `candidates`."""
     finite = jnp.isfinite(candidates.log_weight)
     number = jnp.maximum(jnp.sum(finite), 1)
 
@@ -139,7 +143,7 @@ def certify(candidates: Candidates) -> dict[str, jax.Array]:
 
     time, acceptance = independence_time(candidates.log_weight, jnp.ones_like(finite))
     (energy, energy_error), (bound, bound_error) = mean(candidates.energy), mean(candidates.log_weight)
-    # Where density is missing, the bound of the trial cut down to where there is one.
+    # If some draws have no density, this is the bound of the trial restricted to the others.
     bound = bound + jnp.log(jnp.mean(finite))
     return {
         "energy": energy,
@@ -153,10 +157,10 @@ def certify(candidates: Candidates) -> dict[str, jax.Array]:
 
 
 def check_bounded(psi: GaussianWavefunction, most_width: float = LOST) -> None:
-    """Refuse a trial without bound.
+    """Refuse a trial that grows without bound.
 
     Raises:
-        NoGroundStateError: a width is beyond `most_width`, or the ratio of two beyond the arithmetic.
+        NoGroundStateError: a width is above `most_width`, or the ratio of two too large for the arithmetic.
     """
     scale, stretch = np.asarray(psi.metric.scale), np.asarray(psi.metric.stretch)
     widest = float(np.max(scale) * np.max(stretch, initial=1.0))
@@ -174,16 +178,16 @@ def check_bounded(psi: GaussianWavefunction, most_width: float = LOST) -> None:
 
 
 class _Search:
-    """The rounds of one trial, counted."""
+    """The rounds of one trial, with counts of rounds and evaluations."""
 
-    def __init__(self, hamiltonian: Hamiltonian, settings: Settings, psi: GaussianWavefunction):
+    def __init__(self, hamiltonian: Hamiltonian, settings: GaussianSettings, psi: GaussianWavefunction):
         self.hamiltonian, self.settings, self.psi = hamiltonian, settings, psi
         self.rounds = self.evaluations = self.wild = self.filled = 0
         self.change = np.inf
         count, dim = settings.candidates, psi.dim
         kept = int(np.clip(_POOLED_ROWS // count, 2, max(2, -(-settings.rounds // 2))))
         dtype = psi.centre.dtype
-        self.window = _Window(
+        self.recent = _RecentRounds(
             jnp.zeros((kept, count, dim), dtype),
             jnp.zeros((kept, count, dim), dtype),
             jnp.full((kept, count), -jnp.inf, dtype),
@@ -203,19 +207,19 @@ class _Search:
             metric = self.psi.metric
             self.psi = GaussianWavefunction(self.psi.centre, metric._replace(scale=metric.scale / 2))
             return
-        kept = self.window.log_weight.shape[0]
-        self.window = _Window(
+        kept = self.recent.log_weight.shape[0]
+        self.recent = _RecentRounds(
             *(
                 jnp.concatenate([new[None], old[:-1]])
-                for new, old in zip(latest[:3], self.window, strict=True)
+                for new, old in zip(latest[:3], self.recent, strict=True)
             )
         )
         self.filled = min(self.filled + 1, kept)
-        # The later half of the rounds: the early ones came from trials that were far away.
+        # Fit the later half of the rounds: the early ones were drawn from trials far away.
         newest = min(self.filled, (self.rounds + 1) // 2)
         if 0 < self.settings.rank < self.psi.dim:
-            newest = min(newest, 2)  # a low-rank step is no exact one: far points would hold it back
-        self.psi, change = _improve(self.psi, self.window, jnp.asarray(newest))
+            newest = min(newest, 2)  # a low-rank fit is not exact: distant points would slow it down
+        self.psi, change = _improve(self.psi, self.recent, jnp.asarray(newest))
         self.change = float(change)
         check_bounded(self.psi)
 
@@ -235,9 +239,9 @@ def _distinct(trials: list[GaussianWavefunction]) -> list[int]:
 
 
 def solve_boltzmann(
-    hamiltonian: Hamiltonian, key: jax.Array, ends: Ends, settings: Settings
+    hamiltonian: Hamiltonian, key: jax.Array, ends: Ends, settings: GaussianSettings
 ) -> tuple[GaussianWavefunction, dict[str, Any]]:
-    """The Gaussian of least energy, and the certificate and bill of its search.
+    """The Gaussian of least energy, and the diagnostics of its search.
 
     Raises:
         NoGroundStateError: the trial grows without bound, or has no point of finite density.
@@ -247,7 +251,7 @@ def solve_boltzmann(
     trials, spent = [], 0
     for i, end in enumerate(ends.positions):
         pairs = tuple(part[i] for part in ends.pairs)
-        if hamiltonian.dim <= DENSE_UP_TO:  # beyond, the secants of the descent take the Hessian's place
+        if hamiltonian.dim <= DENSE_UP_TO:  # beyond, the secants of the descent replace the Hessian
             trials.append(_from_curvature(hamiltonian, end, pairs, blank))
             spent += hamiltonian.dim
         else:
@@ -263,7 +267,7 @@ def solve_boltzmann(
         masses = [float(certify(search.latest)["evidence_lower_bound"]) for search in searches]
     best = int(np.nanargmax(masses)) if len(searches) > 1 else 0
     search = searches[best]
-    spent -= search.evaluations  # counted with the search itself
+    spent -= search.evaluations  # they are added below
     while search.rounds < settings.rounds:
         search.round(jax.random.fold_in(key_rounds, search.rounds))
         if search.rounds > 1 and search.change <= settings.tolerance:

@@ -10,14 +10,14 @@ metric is a quarter of Fisher's), gives with `g = E_q[grad zeta]` and `K = E_q[h
     d mu / d tau = -2 Sigma g,          d Sigma / d tau = D I - 2 Sigma K Sigma,
 
 stationary where `g = 0` and `(D/2) Sigma^-2 = K`; on a harmonic oscillator this is the exact evolution. A
-step solves the second equation exactly for a frozen `K`: with the functions `kappa = sqrt(2 D K)`, `T =
+step solves the second equation exactly for a constant `K`: with the functions `kappa = sqrt(2 D K)`, `T =
 tanh(kappa tau) / kappa` and `S = 1 / cosh(kappa tau)` of that matrix,
 
     Sigma' = D T + S (Sigma^-1 + 2 K T)^-1 S,
 
 and the first implicitly, `mu' = mu - (Sigma'^-1 / (2 tau) + K+)^-1 g`: stable for any `tau`, which grows
-while the energy falls and is cut where it would rise. (Taylor order 2 of the objective, one such step at a
-time.)
+while the energy falls and is reduced where it would rise. (Each step is a Taylor expansion of the objective
+of order 2.)
 
 References:
     Kramer and Saraceno, "Geometry of the Time-Dependent Variational Principle in Quantum Mechanics" (1981).
@@ -40,7 +40,7 @@ from qdesampler.numerics.metric import (
     to_position,
     to_whitened_gradient,
 )
-from qdesampler.solvers.gaussian.boltzmann import Settings, check_bounded
+from qdesampler.solvers.gaussian.boltzmann import GaussianSettings, check_bounded
 from qdesampler.solvers.gaussian.starts import Ends
 from qdesampler.solvers.gaussian.step import canonical
 from qdesampler.solvers.gaussian.wavefunction import GaussianWavefunction, kinetic_energy, precision_factor
@@ -49,11 +49,11 @@ from qdesampler.solvers.protocol import NoGroundStateError
 __all__ = ["solve_objective"]
 
 _NODES = {1: 64, 2: 24, 3: 12}  # Gauss-Hermite nodes an axis
-_FEWEST_NODES = 128  # of random ones
-_STEPS_A_ROUND = 10
-_MOST_WIDTH = 1e8  # its fourth power is still a number in float32
-_WIDEST_START = 4.0  # variance
-_LONGEST = 1e6  # step in units of the relaxation time
+_FEWEST_NODES = 128  # random nodes, at least
+_STEPS_A_ROUND = 10  # steps of imaginary time for each of the `rounds`
+_MOST_WIDTH = 1e8  # width beyond which the state runs away; its fourth power is finite in float32
+_WIDEST_START = 4.0  # largest variance of the harmonic state at the start
+_LONGEST = 1e6  # longest step, in units of the relaxation time
 
 
 class _Averages(NamedTuple):
@@ -124,7 +124,7 @@ def _inverse_factor(metric: Metric) -> jax.Array:
 
 @jax.jit
 def _imbalance(hamiltonian: Hamiltonian, psi: GaussianWavefunction, averages: _Averages) -> jax.Array:
-    """Distance from stationarity, direction by direction: shift in widths, and `(2/D) Sigma K Sigma - I`."""
+    """Deviations from stationarity: the shift in widths, and half of `(2/D) Sigma K Sigma - I`."""
     metric, unit = psi.metric, 2 / hamiltonian.diffusion
     shift = unit * to_whitened_gradient(metric, to_position(metric, averages.gradient))
     if averages.curvature.ndim == 1:
@@ -137,7 +137,7 @@ def _imbalance(hamiltonian: Hamiltonian, psi: GaussianWavefunction, averages: _A
 
 @jax.jit
 def _evolve(hamiltonian: Hamiltonian, psi: GaussianWavefunction, averages: _Averages, tau: jax.Array):
-    """One step of imaginary time; `tau` is cut where a negative curvature would spread the state at once."""
+    """One step of imaginary time; `tau` is reduced if a negative curvature widens the state too fast."""
     diffusion, metric = hamiltonian.diffusion, psi.metric
     diagonal = averages.curvature.ndim == 1
     if diagonal:
@@ -147,7 +147,7 @@ def _evolve(hamiltonian: Hamiltonian, psi: GaussianWavefunction, averages: _Aver
     widest = jnp.max(metric.scale) ** 2 * jnp.max(metric.stretch, initial=1.0) ** 2
     bend = jnp.maximum(-jnp.min(curvature), 0)
     rate = jnp.sqrt(2 * diffusion * jnp.abs(curvature))
-    # tan(rate tau) <= 2 rate tau up to 1, and the width at most doubles.
+    # Below this limit tan(rate tau) <= 2 rate tau, and the width doubles at most.
     limit = jnp.minimum(
         1 / jnp.sqrt(2 * diffusion * jnp.maximum(bend, jnp.finfo(bend.dtype).tiny)),
         1 / jnp.maximum(8 * bend * widest, jnp.finfo(bend.dtype).tiny),
@@ -203,9 +203,9 @@ def _local_energies(hamiltonian: Hamiltonian, psi: GaussianWavefunction, nodes: 
 
 
 def solve_objective(
-    hamiltonian: Hamiltonian, key: jax.Array, ends: Ends, settings: Settings
+    hamiltonian: Hamiltonian, key: jax.Array, ends: Ends, settings: GaussianSettings
 ) -> tuple[GaussianWavefunction, dict[str, Any]]:
-    """The Gaussian of least energy, its energy with the error of that, and the bill.
+    """The Gaussian of least energy, and its energy, error and diagnostics.
 
     Raises:
         NoGroundStateError: the state spreads without bound, or the objective is not finite where it lives.
@@ -238,13 +238,13 @@ def solve_objective(
         evaluations += nodes.shape[0] * (1 + dim)
         left = np.asarray(_imbalance(hamiltonian, new, check))
         slack = rounding * (abs(float(averages.energy)) + float(kinetic_energy(hamiltonian, psi.metric)))
-        # Random nodes know the gradient of the energy only so well; nearer to balance is as good as lower.
+        # With random nodes the gradient of the energy is inexact: a step towards balance is accepted too.
         lower = float(check.energy) <= float(averages.energy) + slack
         if not (_finite(check) and np.all(np.isfinite(left))):
             tau = used / 4
         elif lower or np.linalg.norm(left) < np.linalg.norm(force):
             longest = _LONGEST * jnp.max(new.metric.scale**2) / hamiltonian.diffusion
-            # A force that turned round has been overshot.
+            # A force of the opposite direction means that the step went too far.
             tau = used / 4 if left @ force < 0 else jnp.minimum(4 * used, longest)
             psi, averages, force = new, check, left
             check_bounded(psi, _MOST_WIDTH)

@@ -10,15 +10,16 @@ import numpy as np
 
 from qdesampler.equation.hamiltonian import Hamiltonian
 from qdesampler.numerics.metric import DENSE_UP_TO
-from qdesampler.solvers.gaussian.boltzmann import Settings, solve_boltzmann
+from qdesampler.solvers.gaussian.boltzmann import GaussianSettings, solve_boltzmann
 from qdesampler.solvers.gaussian.objective import solve_objective
-from qdesampler.solvers.gaussian.starts import descend
+from qdesampler.solvers.gaussian.starts import run_descents
+from qdesampler.solvers.gaussian.step import LOW_RANK
 from qdesampler.solvers.protocol import GroundState
 from qdesampler.validation import as_positive_int, as_positive_scalar, is_traced
 
 __all__ = ["GaussianTrial", "GaussianTrialWarning"]
 
-_LOW_RANK = 32  # directions of a low-rank factor, beyond `DENSE_UP_TO` dimensions
+# Boltzmann: root mean square whitened distance of a round; objective: largest imbalance.
 _TOLERANCE = {"boltzmann": 0.3, "objective": 1e-3}
 
 
@@ -30,55 +31,55 @@ class GaussianTrialWarning(UserWarning):
 class GaussianTrial:
     r"""Solver for any dimension: the Gaussian `psi = sqrt(N(mu, Sigma))` of least energy.
 
-    *Boltzmann Hamiltonians.* Descents of `-log p` (imaginary time at `D -> 0`) from several points; around
-    each distinct end a local Gaussian, of which the one with the largest mass is kept, as told by its
-    evidence lower bound `E_q[log p - log q]`, whatever its height; then rounds of candidates drawn from the
+    *Boltzmann Hamiltonians.* First, descents of `-log p` (imaginary time at `D -> 0`) from several points. A
+    local Gaussian is fitted at each distinct end, and the one with the largest mass is kept, by its evidence
+    lower bound `E_q[log p - log q]`, whatever its height. Then follow rounds of candidates drawn from the
     trial and the closed-form step
 
         Sigma Cov(a) Sigma = Cov(x),    mu = mean x + Sigma mean a,    a = grad log p(x),
 
-    in the coordinates that the trial whitens, until it stands still. The step minimises the energy over the
-    points at hand, which are weighted by as much of `p / q` as leaves half of them effective (with a low-rank
-    factor all alike). It is exact on a Gaussian. Elsewhere its fixed point balances score and
-    width under `q`, near the least energy but not exactly there,
-    for the points move with the trial and lean towards `p`. The energy reported is
+    in the coordinates that the trial whitens, until the trial stops moving. The step minimises the energy
+    over the candidates, weighted by a power of `p / q` that keeps half of them effective (with a low-rank
+    factor by equal weights). It is exact on a Gaussian. On other targets its fixed point balances score and
+    width under `q`; it is near the least energy but not exactly there, since the candidates move with the
+    trial and their weights favour `p`. The energy reported is
 
         E[q] = (D/4) E_q |grad log q - grad log p|^2 >= 0 = E_0,
 
     so it is itself the distance to the exact energy, and `energy_error = energy + its standard error`. All
-    numbers come from draws that the trial has not seen. What a heavy tail holds beyond them is not seen
-    either.
+    reported numbers come from draws that no fit has used. Mass in a heavy tail beyond these draws is missed.
 
-    *Objective Hamiltonians.* The time-dependent variational principle, see `gaussian_objective`; the harmonic
-    state of lowest energy among the ends of the descents is where it starts. Expectations are Gauss-Hermite
-    sums up to three dimensions and over fixed antithetic draws beyond. The energy is an upper bound of
-    `E_0` (up to the error of those sums); `energy_error` is the root of the variance of the local energy
-    plus sampling error: some level lies that close (Weinstein), the ground level where the state is nearer
-    to it than to any other. Each evaluation of the curvature takes `dim` Hessian-vector products, so it is
-    meant for up to some hundred dimensions (diagonal: a thousand).
+    *Objective Hamiltonians.* The time-dependent variational principle
+    (`qdesampler.solvers.gaussian.objective`), started from the harmonic state of lowest energy among the ends
+    of the descents. Expectations are Gauss-Hermite sums up to three dimensions, and averages over fixed
+    antithetic draws beyond. The energy is an upper bound of `E_0` (up to the error of those sums);
+    `energy_error` is the root of the variance of the local energy plus sampling error: some level lies within
+    it (Weinstein), the ground level if the state is closer to it than to any other. Each evaluation of the
+    curvature takes `dim` Hessian-vector products, so this is meant for some hundred dimensions at most
+    (diagonal: a thousand).
 
-    The solve runs once, on the host; it cannot run under `jit`. `gap` is `None`: a Gaussian knows no second
+    The solve runs once, on the host; it cannot run under `jit`. `gap` is `None`: a Gaussian gives no second
     level. It works in float32 at condition numbers of about 1e8 if `log_p` does.
 
-    Diagnostics: `evaluations` (gradients, Hessian-vector products one each), `rounds`, `converged`.
-    Boltzmann: `energy_standard_error`; `kinetic_energy`, `(D/4) tr Sigma^-1`, the scale to judge it by;
+    Diagnostics: `evaluations` (gradients and Hessian-vector products, one each), `rounds`, `converged`.
+    Boltzmann: `energy_standard_error`; `kinetic_energy`, `(D/4) tr Sigma^-1`, the scale to compare it with;
     `acceptance` and `independence_time`, as a proposal of independence Metropolis, and
     `evidence_lower_bound` (of `log integral p`) with its `_error`; `modes`, shape `(modes, dim)`, and
     `mode_log_masses`; `change`, what the last round moved in whitened units; `finite_share` of the
     candidates, and `wild_rounds`, in which most were not finite and the widths were halved. Objectives:
-    `energy_spread`, the root of the variance of the local energy, and `imbalance`, how far force and virial
-    are from balance in any direction.
+    `energy_spread`, the root of the variance of the local energy, and `imbalance`, the norm of the
+    deviations of force and virial from balance.
 
     Attributes:
         kind: `"dense"`, `"diagonal"`, or `"low-rank"`: diagonal times a correction of `rank` directions
             (Boltzmann only where `rank < dim`).
         rank: directions of a low-rank factor; `None`: all up to 128 dimensions, 32 beyond.
-        start: where the first descent starts and the others around it, shape `(dim,)`; `None`: around the
-            origin.
+        start: start of the first descent, shape `(dim,)`, the others start around it; `None`: all start
+            around the origin.
         descents: number of descents.
-        rounds: most rounds (for objectives, of up to ten steps each).
+        rounds: largest number of rounds (for objectives, of up to ten steps each).
         candidates: points of a round; `None`: `max(16, 2 dim)`.
-        tolerance: how far a round may still move, root mean square distance in units of the trial's widths
+        tolerance: distance that the last round may move, root mean square in units of the trial's widths
             (objectives: largest imbalance); `None`: 0.3 (objectives: 1e-3).
 
     Raises:
@@ -118,7 +119,7 @@ class GaussianTrial:
         """Return the Gaussian of least energy; `key` draws starts and candidates.
 
         Warns:
-            GaussianTrialWarning: the rounds ended before the trial stood still, or part of its draws lies
+            GaussianTrialWarning: the rounds ended before the trial stopped moving, or part of its draws lies
                 where log density or gradient is not finite.
 
         Raises:
@@ -137,7 +138,7 @@ class GaussianTrial:
             if len(self.start) != dim:
                 raise ValueError(f"start must have shape ({dim},), got ({len(self.start)},).")
             centre = jnp.asarray(self.start, jnp.result_type(float))
-        settings = Settings(
+        settings = GaussianSettings(
             self._rank(dim),
             self.rounds,
             max(16, 2 * dim) if self.candidates is None else self.candidates,
@@ -150,7 +151,7 @@ class GaussianTrial:
                 "kind='diagonal' or kind='dense' for an objective."
             )
         key_descents, key_rounds = jax.random.split(key)
-        ends = descend(hamiltonian, key_descents, centre, self.descents)
+        ends = run_descents(hamiltonian, key_descents, centre, self.descents)
         method = solve_objective if objective else solve_boltzmann
         psi, found = method(hamiltonian, key_rounds, ends, settings)
         _warn_where_needed(found, settings)
@@ -163,10 +164,10 @@ class GaussianTrial:
             return 0
         if self.kind == "dense":
             return dim
-        return min(dim, self.rank or (dim if dim <= DENSE_UP_TO else _LOW_RANK))
+        return min(dim, self.rank or (dim if dim <= DENSE_UP_TO else LOW_RANK))
 
 
-def _warn_where_needed(found: dict[str, Any], settings: Settings) -> None:
+def _warn_where_needed(found: dict[str, Any], settings: GaussianSettings) -> None:
     if not found["converged"]:
         name = "change" if "change" in found else "imbalance"
         warnings.warn(

@@ -1,4 +1,4 @@
-"""Where a search begins: descents from several points, those that ran away, and the distinct ends."""
+"""The start of a search: descents from several points and their ends, without those that ran away."""
 
 import functools
 from typing import NamedTuple
@@ -11,12 +11,13 @@ from qdesampler.equation.hamiltonian import Hamiltonian
 from qdesampler.numerics.lbfgs import Descent, next_point, secants, start_descent, update_descent
 from qdesampler.solvers.protocol import NoGroundStateError
 
-__all__ = ["LOST", "Ends", "descend", "log_weight"]
+__all__ = ["LOST", "Ends", "run_descents", "log_weight"]
 
 LOST = 1e12  # a coordinate or a standard deviation beyond this has run away
 _SPREAD = 2.0  # half width of the box that starts are drawn from
 _TRIES = 64  # points drawn for each start before the search for a finite one is given up
-_MEMORY = 32
+_MEMORY = 32  # pairs of steps and gradient differences that a descent remembers, at most
+_DESCENT_STEPS = 320  # steps of a descent, at most; in more than 160 dimensions twice their number
 
 
 class Ends(NamedTuple):
@@ -25,7 +26,7 @@ class Ends(NamedTuple):
     Attributes:
         positions: shape `(ends, dim)`.
         log_densities: `log p` (an objective: `-zeta / D`) there.
-        pairs: secants of each descent as `(moves, scores, weights)`, see `descent.secants`.
+        pairs: secants of each descent, see `qdesampler.numerics.lbfgs.secants`.
         evaluations: gradients spent on all of them.
     """
 
@@ -36,7 +37,7 @@ class Ends(NamedTuple):
 
 
 def log_weight(hamiltonian: Hamiltonian, x: jax.Array) -> jax.Array:
-    """What is climbed: `log p`, or `-zeta / D`, a scalar."""
+    """The function that descents maximise: `log p`, or `-zeta / D`, a scalar."""
     value = hamiltonian.function(x)
     return value if hamiltonian.kind == "boltzmann" else -value / hamiltonian.diffusion
 
@@ -49,9 +50,9 @@ def _evaluate(hamiltonian: Hamiltonian, points: jax.Array):
 
 @functools.partial(jax.jit, static_argnames=("memory",))
 def _descend(hamiltonian: Hamiltonian, points, values, scores, most, memory: int):
-    begun = jax.vmap(lambda x, v, s: start_descent(x, v, s, memory))(points, values, scores)
+    init = jax.vmap(lambda x, v, s: start_descent(x, v, s, memory))(points, values, scores)
 
-    def going(carry) -> jax.Array:
+    def unfinished(carry) -> jax.Array:
         descents, _, step = carry
         return jnp.any(~descents.arrived) & (step < most)
 
@@ -63,18 +64,18 @@ def _descend(hamiltonian: Hamiltonian, points, values, scores, most, memory: int
         return jax.vmap(update_descent)(descents, tried, value, score), spent, step + 1
 
     zero = jnp.zeros((), int)
-    return jax.lax.while_loop(going, move, (begun, zero, zero))[:2]
+    return jax.lax.while_loop(unfinished, move, (init, zero, zero))[:2]
 
 
 def _starts(hamiltonian: Hamiltonian, key: jax.Array, centre: jax.Array | None, count: int):
-    """Points with a finite density and gradient, and the evaluations that finding them took."""
+    """Points with a finite density and gradient, and the evaluations of the search for them."""
     dim, dtype = hamiltonian.dim, jnp.result_type(float)
     origin = jnp.zeros((dim,), dtype) if centre is None else centre
     found: list[tuple] = []
     spent = 0
     for attempt in range(_TRIES):
         offsets = jax.random.uniform(jax.random.fold_in(key, attempt), (count, dim), dtype, -_SPREAD, _SPREAD)
-        points = origin + offsets * 0.8 ** (attempt // 8)  # towards the middle, should the box be too wide
+        points = origin + offsets * 0.8 ** (attempt // 8)  # a smaller box after every eight attempts
         if centre is not None and attempt == 0:
             points = points.at[0].set(centre)
         values, scores, finite = _evaluate(hamiltonian, points)
@@ -91,15 +92,15 @@ def _starts(hamiltonian: Hamiltonian, key: jax.Array, centre: jax.Array | None, 
     return [jnp.stack(column) for column in zip(*found[:count], strict=True)], spent
 
 
-def descend(hamiltonian: Hamiltonian, key: jax.Array, centre: jax.Array | None, count: int) -> Ends:
+def run_descents(hamiltonian: Hamiltonian, key: jax.Array, centre: jax.Array | None, count: int) -> Ends:
     """Descents from `count` points around `centre` (the first from there) or around the origin.
 
     Raises:
-        NoGroundStateError: no start is finite, or what is climbed rises without end.
+        NoGroundStateError: no start is finite, or `log p` (an objective: `-zeta`) rises without end.
     """
     (points, values, scores), spent = _starts(hamiltonian, key, centre, count)
     dim = hamiltonian.dim
-    most = max(320, 2 * dim)
+    most = max(_DESCENT_STEPS, 2 * dim)
     descents, steps = _descend(hamiltonian, points, values, scores, most, min(dim + 2, _MEMORY))
     height = np.asarray(descents.log_density)
     far = np.max(np.abs(np.asarray(descents.position)), axis=1)

@@ -1,13 +1,13 @@
 r"""One closed-form step of imaginary time for a Gaussian, in the coordinates that it whitens.
 
-Points `x = mu + L y` with scores `a` are seen as `y` and `L^T a`, where the fit of `metric.fit_metric` is
-near the identity whatever the conditioning of `p`, so that float32 suffices; the step is then put behind
-`L`.
+Points `x = mu + L y` with scores `a` are mapped to `y` and `L^T a`. In these coordinates the factor fitted by
+`qdesampler.numerics.metric.fit_metric` is near the identity whatever the conditioning of `p`, so that float32
+suffices; the new factor is the product of `L` and the fitted one.
 
-A low-rank factor is not closed under this, and candidates of a Gaussian do not show by themselves where `p`
-is wider than they are. Its directions are those of the residual `L^T a + y`, which vanishes where the trial
-is right and has the size of 1 where it is too narrow: the leading ones join those already there, the
-diagonal is fitted outside their span and the rest inside it.
+The product of two low-rank factors has a higher rank, and draws of a Gaussian do not show by themselves
+where `p` is wider than they are. New directions are taken from the residual `L^T a + y`, which vanishes where
+the trial is right and has the size of 1 where it is too narrow: its leading directions are added to the
+present ones, the diagonal is fitted outside their span and the rest inside it.
 """
 
 import jax
@@ -25,10 +25,11 @@ from qdesampler.numerics.metric import (
 from qdesampler.numerics.trial import fit_centre
 from qdesampler.solvers.gaussian.wavefunction import precision_factor
 
-__all__ = ["GROWTH", "canonical", "step"]
+__all__ = ["GROWTH", "LOW_RANK", "canonical", "least_energy_step"]
 
-GROWTH = 1e3  # of a width whose scores say nothing, so that a flat direction is seen to run away
-_TURNS = 3  # of the subspace iteration
+GROWTH = 1e3  # factor of a width whose scores vanish, so that a flat direction runs away and is noticed
+LOW_RANK = 32  # directions of a low-rank factor beyond `DENSE_UP_TO` dimensions
+_TURNS = 3  # iterations of the subspace method
 
 
 def canonical(factor: jax.Array, scale: jax.Array | None = None) -> Metric:
@@ -47,7 +48,7 @@ def _columns(metric: Metric, matrix: jax.Array) -> jax.Array:
 
 
 def _fit_dense(y: jax.Array, a: jax.Array, weights: jax.Array, fallback: float) -> jax.Array:
-    """Factor of the covariance of least energy in the coordinates given, shape `(dim, dim)`."""
+    """Factor of the covariance of least energy in whitened coordinates, shape `(dim, dim)`."""
     dim = y.shape[1]
     fitted = fit_metric(y, a, weights, identity_metric(dim, dim, fallback), _whole(dim), dim)[2]
     return _columns(fitted, jnp.eye(dim, dtype=y.dtype))
@@ -91,7 +92,7 @@ def _fit_low_rank(metric: Metric, y: jax.Array, a: jax.Array, weights: jax.Array
     return Metric(metric.scale * scale, frame @ inside.basis[:, strongest], inside.stretch[strongest])
 
 
-def step(
+def least_energy_step(
     centre: jax.Array,
     metric: Metric,
     positions: jax.Array,
@@ -99,7 +100,7 @@ def step(
     weights: jax.Array,
     fallback: float = GROWTH,
 ) -> tuple[jax.Array, Metric]:
-    """Centre and metric of least energy from weighted points; rank as that of `metric`.
+    """Return the centre and the metric of least energy from weighted points; the rank is kept.
 
     Args:
         centre: of the present trial, shape `(dim,)`.
@@ -107,7 +108,7 @@ def step(
         positions: shape `(n, dim)`; rows without weight may hold anything.
         scores: `grad log p` there.
         weights: non-negative, shape `(n,)`.
-        fallback: growth of a width whose scores say nothing; the default lets a flat direction run away.
+        fallback: factor of a width whose scores vanish; the default lets a flat direction run away.
     """
     dim, rank = metric.basis.shape
     keep = (weights > 0)[:, None]

@@ -1,4 +1,4 @@
-r"""The Gaussian state `psi = sqrt(N(centre, L L^T))`, and the error of a search that finds none."""
+r"""The Gaussian state `psi = sqrt(N(centre, L L^T))`."""
 
 import dataclasses
 import math

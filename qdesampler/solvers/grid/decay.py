@@ -7,9 +7,9 @@ its logarithm is noise. There the logarithm is found from the Schroedinger equat
     lap S + |grad S|^2 + 2 grad l . grad S = (V - E) / D - lap l - |grad l|^2,
 
 solved as the end of its own imaginary-time evolution `dS/dt = left - right`, with `S` held fixed where `psi`
-is known. Perturbations are carried outward along `-grad log psi`, away from what is known, so a wall where
-`S` falls outward needs no condition (`S` is extrapolated through it); where `S` would rise outward it is held
-level, for nothing is known beyond. Where `psi` vanishes at hard walls like the
+is known. Perturbations travel outward along `-grad log psi`, away from the known nodes, so a wall where
+`S` falls outward needs no condition (`S` is extrapolated through it); where `S` would rise outward it is kept
+constant, since nothing is known beyond. Where `psi` vanishes at hard walls like the
 envelope `prod_i sin(pi (x_i - lo_i) / L_i)`, `S` is even about them. `S` is nearly a polynomial where `psi`
 falls steeply, so fourth-order differences serve well, once a monotone scheme has brought them near.
 
@@ -23,10 +23,10 @@ from qdesampler.solvers.grid.grid import Grid, outer_sum
 
 __all__ = ["continue_logarithm", "log_envelope", "wall_layer"]
 
-_MAX_STEPS = 20000  # as many as a wave needs to cross a fine grid, with room
-_STEEPEST = 10.0  # fall of `log psi` from node to node
+_MAX_STEPS = 20000  # iterations, several times those in which a wave crosses a fine grid
+_STEEPEST = 10.0  # largest fall of `log psi` from node to node that is followed
 _LAYER = 6.0  # decay lengths from an open wall within which it bends the state: exp(-2 * 6) = 6e-6
-_ROUGH_GOAL = 1e-3
+_ROUGH_GOAL = 1e-3  # largest residual of the monotone scheme, in units of 1 / h^2 + |(V - E) / D|
 _GOAL = 1e-8  # largest residual, in units of 1 / L^2 + |(V - E) / D|
 
 

@@ -12,8 +12,8 @@ two sine transforms. The basis is started with the lowest product states of the 
     H_mf = sum_i ( -D d^2/dx_i^2 + v_i(x_i) ),        v_i(x_i) = E[V | x_i] under the product density,
 
 so that a separable potential is solved at once, its degenerate levels complete. Whole blocks are iterated,
-with guard states above those asked for and random vectors among the first, so that no level is missed for its
-symmetry.
+with guard states above the requested ones and random vectors among the first, so that no level is missed
+because of its symmetry.
 
 References:
     Davidson, J. Comput. Phys. 17 (1975) 87; Liu, "The simultaneous expansion method" (1978): blocks.
@@ -29,9 +29,9 @@ from qdesampler.solvers.grid.grid import Grid, outer_sum
 
 __all__ = ["Eigenpairs", "lowest_eigenpairs"]
 
-_SELF_CONSISTENT_SWEEPS = 8
-_RANDOM_VECTORS = 2
-_GUARD_TOLERANCE = 1e-3  # in units of the zero-point energy: enough for a guard to know its place
+_SELF_CONSISTENT_SWEEPS = 8  # iterations of the mean field
+_RANDOM_VECTORS = 2  # random vectors among the first of the basis
+_GUARD_TOLERANCE = 1e-3  # residual of a guard state, in units of the zero-point energy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _davidson(
     limit = min(max(5 * block, 40), grid.size // 2)
     products = _product_states(grid, potential, diffusion, block - _RANDOM_VECTORS)
     zero_point = float(np.vdot(products[0], apply(products[:1]))) - bottom
-    # Always the same random vectors: their only work is to be orthogonal to nothing.
+    # The random vectors are always the same; they only have to overlap with every level.
     noise = np.random.default_rng(0).standard_normal((_RANDOM_VECTORS, grid.size))
     start = np.concatenate([products, precondition(noise, zero_point)])
     basis = _orthonormal_rows(start, np.zeros((0, grid.size)))

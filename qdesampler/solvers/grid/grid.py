@@ -27,7 +27,7 @@ from qdesampler.equation.hamiltonian import Hamiltonian
 
 __all__ = ["Grid", "cap_potential", "evaluate_on", "evaluate_potential", "outer_sum"]
 
-_POINTS_PER_CALL = 32768
+_POINTS_PER_CALL = 32768  # nodes evaluated at once, to limit memory
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,9 +1,10 @@
-"""The ground state on a grid, for one, two and three dimensions: the standard other solvers are held to.
+"""The ground state on a grid, for one, two and three dimensions: the reference for the other solvers.
 
     H psi_n = E_n psi_n,    H = -D lap + V,    psi = 0 on the walls of a box,
 
-solved to spectral accuracy (`grid`, `eigensolver`), its errors measured (`energy_error`), with `log psi`
-continued into the far tails by its own equation (`tail`), interpolated and drawn from (`grid_wavefunction`).
+solved to spectral accuracy (`grid`, `eigensolver`), with errors from the solution itself (`energy_error`).
+`log psi` is continued into the far tails by its own equation (`decay`), interpolated and drawn from
+(`wavefunction`).
 """
 
 import dataclasses
@@ -26,17 +27,17 @@ from qdesampler.solvers.protocol import GroundState
 
 __all__ = ["GridWarning", "SpectralGrid"]
 
-_MAX_DIM = 3
-# Dense diagonalisation of one axis, and memory of the iteration in two and three.
+_MAX_DIM = 3  # coordinates
+# Nodes: dense diagonalisation in one dimension; memory of the iteration in two and three.
 _MAX_POINTS, _MAX_SIZE = 4096, 2_000_000
-# Mass outside the bounds: from the first it shows in the energies; beyond the second, solve another box.
+# Mass outside the bounds: above the first it affects the energies; above the second the box is refused.
 _WARN_MASS, _REFUSE_MASS = 1e-6, 1e-2
 _WARN_ERROR = 1e-2  # of the ground energy, in units of the gap
 # Below this part of its maximum `psi` is taken from its logarithmic equation instead of the eigenvector.
 _TAIL_CUT, _WORST_TAIL_CUT = 1e-7, 1e-2
-_TAIL_RESIDUAL = 1e-2
-# Levels closer than these multiples of the rounding error count as one. The Boltzmann state is known up to
-# its norm, so more of them can be told apart by it.
+_TAIL_RESIDUAL = 1e-2  # relative residual of the logarithmic equation, above which it is reported
+# Levels closer than these multiples of the rounding error count as one. The ground state of a Boltzmann
+# Hamiltonian is known up to its norm, which selects it among more levels.
 _DEGENERATE = {"objective": 1e2, "boltzmann": 1e6}
 
 
@@ -148,7 +149,7 @@ class SpectralGrid:
             grid,
             cap_potential(grid, potential, diffusion),
             diffusion,
-            max(self.states, 2),  # the second tells whether the first is alone
+            max(self.states, 2),  # the second shows whether the first is degenerate
             tolerance=self.tolerance,
             max_iterations=self.max_iterations,
         )
@@ -191,7 +192,7 @@ class SpectralGrid:
 def _positive_state(
     hamiltonian: Hamiltonian, grid: Grid, potential: np.ndarray, pairs: Eigenpairs
 ) -> np.ndarray:
-    """Return the ground state, positive; of several at one level, the one nearest to a positive guess."""
+    """Return the positive ground state; among several at one level, the one nearest to a positive guess."""
     above = pairs.energies[: len(pairs.states)] - pairs.energies[0]
     alike = above < _DEGENERATE[hamiltonian.kind] * pairs.rounding
     if hamiltonian.log_density is not None:
@@ -236,7 +237,7 @@ def _check_walls(grid: Grid, psi: np.ndarray, outside: float) -> None:
 def _logarithm(
     grid: Grid, psi: np.ndarray, decay: np.ndarray, noise: float, *, hard: bool
 ) -> tuple[np.ndarray, float, float]:
-    """Return `log psi` less the envelope of hard walls, everywhere; the cut; the residual of the tail."""
+    """Return `log psi` minus the envelope of hard walls on all nodes, the cut, and the tail's residual."""
     below_zero = max(0.0, -psi.min() / psi.max())
     cut = max(_TAIL_CUT, 10 * below_zero, 100 * noise)
     if cut > _WORST_TAIL_CUT:

@@ -22,7 +22,7 @@ __all__ = ["GridWavefunction", "build_grid_wavefunction"]
 _CURVATURE_MARGIN = 1.5
 # Allowance for rounding in float32, where bound and value are computed in different orders.
 _ROUNDING_MARGIN = 1e-5
-_LOWEST_ACCEPTANCE = 1e-3
+_LOWEST_ACCEPTANCE = 1e-3  # mean acceptance of a draw below which the state is refused as too rough
 
 
 @jax.tree_util.register_dataclass
