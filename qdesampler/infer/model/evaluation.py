@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from numpyro.util import is_prng_key
 
 
-def value_and_gradient(potential: Callable, forward_mode: bool) -> Callable:
+def value_and_gradient(potential: Callable, *, forward_mode: bool) -> Callable:
     """`z -> (U(z), grad U(z))`, by reverse or forward differentiation, traced once.
 
     The energy has JAX's default float type, whatever type the model computes in. NaN counts as no density,

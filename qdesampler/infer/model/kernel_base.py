@@ -74,7 +74,7 @@ class TargetKernel(MCMCKernel):
         Raises:
             RuntimeError: for a model before `init`.
         """
-        return self._target.constrain(model_args, model_kwargs, return_deterministic)
+        return self._target.constrain(model_args, model_kwargs, return_deterministic=return_deterministic)
 
     def __copy__(self) -> Self:
         """A kernel with its own target, because a trace made by one kernel must not reach the other."""

@@ -137,7 +137,7 @@ class Target:
         return self._known_model().postprocess(model_args, model_kwargs or {})
 
     def constrain(
-        self, model_args: Sequence, model_kwargs: dict | None, return_deterministic: bool
+        self, model_args: Sequence, model_kwargs: dict | None, *, return_deterministic: bool
     ) -> Callable:
         """`z -> constrained values`; replays the model only for deterministic sites or supports that move.
 
@@ -285,7 +285,7 @@ class Target:
             return StartingPoint(z, jnp.zeros(shape), z, 0)
         if self.potential_fn is not None:
             check_scalar(potential, jax.tree.map(lambda leaf: leaf[0], z) if batched else z)
-        evaluate = value_and_gradient(potential, self.forward_mode)
+        evaluate = value_and_gradient(potential, forward_mode=self.forward_mode)
         energy, gradient = (jax.vmap(evaluate) if batched else evaluate)(z)
         return StartingPoint(z, energy, gradient, num_evals)
 

@@ -29,21 +29,22 @@ class MoveCoordinates:
 
     Args:
         potential: `z -> U(z)`.
-        forward_mode: differentiate forwards.
         prototype: position of one chain, a pytree.
         centering: the sites to re-centre, or None.
         model_args: the model's arguments.
         model_kwargs: its keyword arguments.
+        forward_mode: whether to differentiate forwards.
     """
 
     def __init__(
         self,
         potential: Callable,
-        forward_mode: bool,
         prototype: Any,
         centering: Centering | None,
         model_args: Sequence,
         model_kwargs: dict | None,
+        *,
+        forward_mode: bool,
     ):
         self._potential = potential
         self._forward_mode = forward_mode
@@ -100,7 +101,7 @@ class MoveCoordinates:
             z, change = self.centering.to_sites(args, kwargs, y, centredness, self.unravel)
             return self._potential(self.unravel(z)) - change
 
-        evaluate = value_and_gradient(potential, self._forward_mode)
+        evaluate = value_and_gradient(potential, forward_mode=self._forward_mode)
 
         def negated(y):
             energy, gradient = evaluate(y)

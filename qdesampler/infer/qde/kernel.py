@@ -295,7 +295,7 @@ class QDE(TargetKernel):
         if not jax.tree.leaves(state.z):
             return state
         evaluate = value_and_gradient(
-            self._target.potential(model_args, model_kwargs), self._target.forward_mode
+            self._target.potential(model_args, model_kwargs), forward_mode=self._target.forward_mode
         )
         energy, gradient = (jax.vmap(evaluate) if is_batched(state.rng_key) else evaluate)(state.z)
         return state._replace(potential_energy=energy, z_grad=gradient, pending_evals=state.pending_evals + 1)
@@ -304,11 +304,11 @@ class QDE(TargetKernel):
         """The coordinates of the moves for these arguments, made anew so that they are never stale."""
         return MoveCoordinates(
             self._target.potential(model_args, model_kwargs),
-            self._target.forward_mode,
             prototype,
             self._target.centering(model_kwargs) if settings.solve else None,
             model_args,
             model_kwargs,
+            forward_mode=self._target.forward_mode,
         )
 
     def _adaptation_settings(self, prototype: Any, model_kwargs: dict | None) -> AdaptationSettings:
@@ -320,7 +320,7 @@ class QDE(TargetKernel):
             search_step_size=self._find_heuristic_step_size,
             regularize=self._regularize_mass_matrix,
             blocks=blocks,
-            block_rank=block_rank(self._inverse_mass_matrix, prototype, forced),
+            block_rank=block_rank(self._inverse_mass_matrix, prototype, forced=forced),
             force_blocks=forced,
             search_length=self._trajectory_length is None,
             max_steps=self._max_steps,

@@ -110,7 +110,7 @@ def correlated_blocks(
     return tuple(tuple(block.tolist()) for block in blocks if block.size > 1), True
 
 
-def block_rank(inverse_mass_matrix: Any, prototype: Any, forced: bool) -> int:
+def block_rank(inverse_mass_matrix: Any, prototype: Any, *, forced: bool) -> int:
     """Most correlated directions of one block: all that the user asked for, else by the dimension."""
     dim = position_size(prototype)
     given = isinstance(inverse_mass_matrix, dict) or _is_matrix(inverse_mass_matrix)

@@ -7,10 +7,10 @@ velocity):
     isokinetic   kick: u <- rotate(u, g), |u| = 1 (microcanonical)       "kinetic energy" = log-volume of the
         rotation
 
-in whitened coordinates, `g` the whitened score. Isokinetic velocities are scaled by `sqrt(dim)`, so that a
-step size and a trajectory length mean the same in both. The acceptance needs the sum of the kinetic changes
-only (Robnik, De Luca, Silverstein and Seljak 2023, arXiv:2212.08549, and Robnik, Cohn-Gordon and Seljak 2025,
-arXiv:2503.01707, for its exact use).
+in whitened coordinates, with the whitened score `g`. Isokinetic velocities are scaled by `sqrt(dim)`, so that
+a step size and a trajectory length have the same meaning in both. The acceptance needs only the sum of the
+kinetic changes (Robnik, De Luca, Silverstein and Seljak 2023, arXiv:2212.08549; for its exact use Robnik,
+Cohn-Gordon and Seljak 2025, arXiv:2503.01707).
 """
 
 from collections.abc import Callable
@@ -53,8 +53,8 @@ class Dynamics(NamedTuple):
     Attributes:
         refresh: `normal draws -> velocity`, both of shape `(dim,)`, exactly from the stationary law.
         kick: `(velocity, force, h) -> (velocity, kinetic energy change)`.
-        kinetic: `velocity -> kinetic energy` at the start of a trajectory (zero where it has no absolute
-            meaning).
+        kinetic: `velocity -> kinetic energy` at the start of a trajectory (zero for dynamics in which it has
+            no absolute value).
         smallest_dim: dimension below which the dynamics is undefined.
     """
 

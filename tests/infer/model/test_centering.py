@@ -79,7 +79,7 @@ def coordinates_of(model, *args):
     sites = trace(seed(model, jax.random.key(3))).get_trace(*args)
     latent = [name for name, s in sites.items() if s["type"] == "sample" and not s["is_observed"]]
     z = {name: jnp.full_like(sites[name]["value"], 0.3) for name in latent}
-    return MoveCoordinates(potential, False, z, found_in(model, *args), args, {}), potential, z
+    return MoveCoordinates(potential, z, found_in(model, *args), args, {}, forward_mode=False), potential, z
 
 
 @pytest.mark.parametrize("case", ["hierarchy", "nested"])
@@ -112,7 +112,7 @@ def test_the_map_its_inverse_and_its_determinant(x64, case):
         assert np.all(np.asarray(scale)[~mask] == 1)
 
         # densities and gradients: the way in and out, against the density written down in `y`
-        energy, gradient = value_and_gradient(potential, False)(unravel(z))
+        energy, gradient = value_and_gradient(potential, forward_mode=False)(unravel(z))
         inside = coordinates.inside(unravel(z), energy, gradient, c)
         value, score = jax.value_and_grad(lambda y: -potential(unravel(forth(y)[0])) + forth(y)[1])(y)
         for state in (inside, (y, *coordinates.value_and_score(c)(y))):

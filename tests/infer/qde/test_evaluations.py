@@ -1,4 +1,4 @@
-"""The bill is honest: `num_evals` against a count of what is computed, and how often a model is traced."""
+"""`num_evals` against a count of the evaluations that are made, and how often a model is traced."""
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ class CountedNormal(dist.Normal):
         return super().log_prob(self.counter(value))
 
 
-def bill(mcmc):
+def counted(mcmc):
     return int(np.sum(mcmc.last_state.warmup_evals) + np.sum(mcmc.get_extra_fields()["num_evals"]))
 
 
@@ -62,7 +62,7 @@ def test_evaluations_of_a_potential_are_counted_one_by_one(run, options, chains)
     mcmc = run(kernel, warmup=70, samples=30, chains=chains, init_params=start)
     evals = mcmc.get_extra_fields(group_by_chain=True)["num_evals"]
     assert evals.min() >= 1
-    assert counter.total == bill(mcmc) > 100 * chains
+    assert counter.total == counted(mcmc) > 100 * chains
     # vectorized chains walk in lockstep: what one pays, all pay
     assert np.all(evals == evals[:1])
 
@@ -90,12 +90,12 @@ def test_evaluations_of_a_model_are_counted_with_its_start(run, chains):
         numpyro.deterministic("replayed", jnp.array(1.0))
 
     mcmc = run(QDE(model, dense_mass=False), warmup=30, samples=20, chains=chains)
-    assert counter.total == bill(mcmc)
+    assert counter.total == counted(mcmc)
     given = {"scale": jnp.zeros(chains), "x": jnp.zeros(chains)}
     given = given if chains > 1 else jax.tree.map(lambda x: x[0], given)
     before = counter.total
     mcmc = run(QDE(model, dense_mass=False), warmup=30, samples=20, chains=chains, init_params=given)
-    assert counter.total - before == bill(mcmc)
+    assert counter.total - before == counted(mcmc)
 
 
 @pytest.mark.parametrize("chains", [pytest.param(1, marks=pytest.mark.slow), 3])

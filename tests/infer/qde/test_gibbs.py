@@ -1,4 +1,4 @@
-"""QDE as a block of NumPyro's Gibbs: the hooks, the start, the bill, and exact answers."""
+"""QDE as a block of NumPyro's Gibbs: the hooks, the start, the evaluation counts, and exact answers."""
 
 import pickle
 import warnings

@@ -42,9 +42,9 @@ def test_it_starts_at_a_draw_or_where_it_is_told():
     started = kernel.init(keys, 10).z["x"]
     assert started.shape == (3, 2)
     assert len(np.unique(started)) == 6
-    told = kernel.init(jax.random.key(0), 10, {"x": jnp.array([5.0, 6.0])})
-    assert told.z["x"].tolist() == [5.0, 6.0]
-    assert told.potential_energy == 25.0
+    given = kernel.init(jax.random.key(0), 10, {"x": jnp.array([5.0, 6.0])})
+    assert given.z["x"].tolist() == [5.0, 6.0]
+    assert given.potential_energy == 25.0
     with pytest.raises(ValueError, match=r"\['x'\] has shape \(3,\); expected \(2,\)"):
         kernel.init(jax.random.key(0), 10, {"x": jnp.zeros(3)})
 

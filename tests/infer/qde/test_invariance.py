@@ -46,7 +46,7 @@ def smallest_p(dynamics):
 def test_exact_draws_stay_exact(dynamics):
     p, accept = smallest_p(dynamics)
     assert p > FAMILY_RATE
-    assert 0.3 < accept < 0.97  # power: moves are both taken and refused
+    assert 0.3 < accept < 0.97  # power: moves are both accepted and rejected
 
 
 def test_the_twin_without_the_kinetic_term_is_caught(monkeypatch):

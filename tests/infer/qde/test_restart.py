@@ -1,4 +1,4 @@
-"""Stopping and going on: warm-up and run apart, restarts, pickles; what the warm-up found stays frozen."""
+"""Stopping and continuing: separate warm-up and run, restarts, pickles; the adaptation stays frozen."""
 
 import pickle
 

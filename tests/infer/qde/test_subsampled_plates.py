@@ -1,4 +1,4 @@
-"""Plates with `subsample_size`: refused where chance would pick the rows once, taken where they are fixed."""
+"""Plates with `subsample_size`: refused if the rows would be drawn once, accepted if they are fixed."""
 
 from pathlib import Path
 

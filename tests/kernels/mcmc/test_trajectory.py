@@ -74,7 +74,7 @@ def test_exact_draws_stay_exact(dynamics, integrator):
     scheme = INTEGRATORS[integrator]
     p, info = banana_p_value(DYNAMICS[dynamics], scheme, 0.55 * scheme.stages)
     assert p > FAMILY_RATE
-    # The test has power only if moves are both taken and refused.
+    # The test has power only if moves are both accepted and rejected.
     assert 0.3 < float(info.accepted.mean()) < 0.95
 
 
