@@ -23,7 +23,7 @@ _MOVED = {
     "GroundStateDistribution": ("infer", "GroundStateDistribution"),
     "Schedule": ("equation", "Schedule"),
     "anneal": ("solvers", "anneal"),
-    "anneal_walkers": ("evidence", "anneal_walkers"),
+    "anneal_walkers": ("evidence", "anneal_particles"),
     "diagnose_backend": ("annealers", "diagnose_backend"),
     "evolve": ("solvers", "evolve"),
     "find_modes": ("annealers", "find_modes"),

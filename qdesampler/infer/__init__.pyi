@@ -1,7 +1,8 @@
 from .annealed.evidence import compare_evidence as compare_evidence
 from .annealed.evidence import log_evidence as log_evidence
 from .annealed.kernel import AnnealedQDE as AnnealedQDE
-from .annealed.walkers import anneal_walkers as anneal_walkers
+from .annealed.particles import anneal_particles as anneal_particles
+from .annealed.particles import anneal_walkers as anneal_walkers
 from .cases.load import ModelCase as ModelCase
 from .cases.load import ModelLoadError as ModelLoadError
 from .cases.load import list_models as list_models

@@ -2,9 +2,10 @@
 
     python -m qdesampler.bench.evidence --targets double-well --methods annealed,tempering --out evidence.md
 
-A method's `evaluations to target` are those at which the root mean square error over seeds would be 0.05 in
-log Z and 0.02 in the mass of a mode: draws scaled by the squared excess, the warm-up as it is (all of it
-where there are no draws to add). With few seeds such an error is itself uncertain by tens of per cent.
+The `evaluations to target` of a method are those at which the root mean square error over seeds would be 0.05
+in log Z and 0.02 in the mass of a mode. The draws are scaled by the squared excess of the error and the
+warm-up is added; a method without draws is scaled as a whole. With few seeds such an error is itself
+uncertain by tens of per cent.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from qdesampler.bench.targets.evidence_posteriors import MULTIMODAL_POSTERIORS
 
 __all__ = ["main", "row"]
 
-CLOSE, CLOSE_MASS = 0.05, 0.02
+CLOSE, CLOSE_MASS = 0.05, 0.02  # root mean square errors aimed at: nats of log Z, mass of a mode
 TARGETS = {**EVIDENCE_TARGETS, **MULTIMODAL_POSTERIORS}
 COLUMNS = (
     "target",
@@ -44,7 +45,7 @@ COLUMNS = (
 
 
 def evaluations_to_target(results: Sequence[Result], target: EvidenceTarget) -> float:
-    """Evaluations of one seed at which both root mean square errors would be as small as asked for."""
+    """Evaluations of one seed at which both root mean square errors would reach `CLOSE` and `CLOSE_MASS`."""
     excess = _rms([r.log_evidence - target.log_evidence for r in results]) / CLOSE
     excess = 0.0 if math.isnan(excess) else excess  # a method without an evidence
     if target.mass is not None:

@@ -1,10 +1,11 @@
-"""How often the start of AnnealedQDE loses a mode.
+"""How often the search before AnnealedQDE's ladder loses a mode.
 
     python -m qdesampler.bench.evidence.lost_modes --keys 20
 
-Forty Gaussians of equal weight in the plane. For every key the populations are annealed, and the reference
-that the ladder would start from is compared with the target at each of the forty tops: a mode counts as lost
-where the reference is more than 4 nats too thin, as draws then hardly come there. No draws are made.
+The target is forty Gaussians of equal weight in the plane. For every key the populations are annealed, and
+the reference that the ladder would start from is compared with the target at each of the forty modes. A mode
+counts as lost if `log p/q` is above 4 nats there, because draws of the reference then hardly come there. No
+draws are made.
 """
 
 import argparse
@@ -24,43 +25,52 @@ from qdesampler.kernels.references import reference as references
 
 __all__ = ["Lost", "lost_modes", "main"]
 
-CHAINS, WARMUP, LOST = 4, 300, 4.0
+CHAINS, WARMUP = 4, 300  # chains and iterations of warm-up that the kernel is started for
+LOST = 4.0  # nats of log p/q at a mode above which it counts as lost
 
 
 class Lost(NamedTuple):
-    """Of one key: modes lost, nats by which the worst top is too thin, mass told of, evaluations."""
+    """The modes lost with one key.
+
+    Attributes:
+        count: number of modes lost.
+        worst: largest log p/q at a mode, in nats.
+        missed_mass: mass of modes that descents found and particles missed.
+        num_evals: evaluations spent.
+    """
 
     count: int
     worst: float
-    hidden_share: float
+    missed_mass: float
     num_evals: int
 
 
-def lost_modes(seeds: Sequence[int], walkers: int | None) -> Iterator[Lost]:
-    """Anneal the populations of four chains for each seed, and look at the reference that they leave.
+def lost_modes(seeds: Sequence[int], particles: int | None) -> Iterator[Lost]:
+    """Anneal the populations of four chains for each seed, and compare the reference with the target.
 
     Args:
-        seeds: of the keys.
-        walkers: of a chain; None for what AnnealedQDE takes by itself.
+        seeds: seeds of the keys.
+        particles: particles of a chain; None for AnnealedQDE's default.
     """
     target = mixture_40()
     kernel = AnnealedQDE(
         potential_fn=lambda x: -target.log_density(x),
         reference=(0.0, target.reference),
-        num_walkers=walkers,
+        num_particles=particles,
     )
-    tops = jnp.asarray(mixture_40_means(), float)
-    log_p = jax.vmap(target.log_density)(tops) - target.log_evidence
+    modes = jnp.asarray(mixture_40_means(), float)
+    log_p = jax.vmap(target.log_density)(modes) - target.log_evidence
     for seed in seeds:
         keys = jax.random.split(jax.random.key(seed), CHAINS)
         state = kernel.init(keys, WARMUP, init_params=jnp.full((CHAINS, target.dim), 0.1))
         ladder = state.adapt_state.ladder
         reference = jax.tree.map(lambda leaf: leaf[0], ladder.reference)  # the chains have one in common
-        thin = np.asarray(log_p - jax.vmap(lambda x, q=reference: references.log_density(q, x))(tops))
+        log_q = jax.vmap(lambda x, q=reference: references.log_density(q, x))(modes)
+        log_ratio = np.asarray(log_p - log_q)
         yield Lost(
-            int(np.sum(thin > LOST)),
-            float(thin.max()),
-            float(jnp.max(ladder.hidden_share)),
+            int(np.sum(log_ratio > LOST)),
+            float(log_ratio.max()),
+            float(jnp.max(ladder.missed_mass)),
             int(np.sum(np.asarray(state.pending_evals), dtype=np.int64)),
         )
 
@@ -70,21 +80,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m qdesampler.bench.evidence.lost_modes", description=__doc__
     )
-    parser.add_argument("--keys", type=int, default=20, help="how many")
-    parser.add_argument("--first", type=int, default=100, help="the first key")
+    parser.add_argument("--keys", type=int, default=20, help="number of keys")
+    parser.add_argument("--first", type=int, default=100, help="seed of the first key")
     parser.add_argument(
-        "--walkers", default="default", help="a chain, separated by commas; or default, as AnnealedQDE has it"
+        "--particles",
+        default="default",
+        help="particles of a chain, separated by commas; default: AnnealedQDE's own number",
     )
     options = parser.parse_args(arguments)
-    sizes = options.walkers.split(",")
+    sizes = options.particles.split(",")
     if not all(size == "default" or (size.isdecimal() and int(size) >= 16) for size in sizes):
-        parser.error(f"--walkers {options.walkers}: expected default, or integers of at least 16")
+        parser.error(f"--particles {options.particles}: expected default, or integers of at least 16")
     if options.keys < 1 or options.first < 0:
         parser.error(f"--keys {options.keys} --first {options.first}: expected at least 1, and at least 0")
     print("\n".join(f"- {name}: {value}" for name, value in header(Settings(CHAINS, WARMUP, 0)).items()))
     print(f"- keys {options.first} to {options.first + options.keys - 1}\n")
     lines = [
-        "| walkers | keys with a mode lost | modes lost | keys told of one | worst, nats | evaluations |",
+        "| particles | keys with a mode lost | modes lost | keys reporting one | worst, nats | evaluations |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for size in sizes:
@@ -94,14 +106,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for seed, one in zip(seeds, runs, strict=True):
             found.append(one)
             print(
-                f"  walkers {size}, key {seed}: {one.count} lost, worst {one.worst:.1f} nats, told of "
-                f"{one.hidden_share:.3f}, {one.num_evals:,} evaluations",
+                f"  particles {size}, key {seed}: {one.count} lost, worst {one.worst:.1f} nats, missed mass "
+                f"{one.missed_mass:.3f}, {one.num_evals:,} evaluations",
                 flush=True,
             )
         lines.append(
             f"| {size} | {sum(one.count > 0 for one in found)} of {len(found)} | "
             f"{sum(one.count for one in found)} of {40 * len(found)} | "
-            f"{sum(one.hidden_share > 0 for one in found)} | {max(one.worst for one in found):.1f} | "
+            f"{sum(one.missed_mass > 0 for one in found)} | {max(one.worst for one in found):.1f} | "
             f"{np.mean([one.num_evals for one in found]):,.0f} |"
         )
     print("\n" + "\n".join(lines))

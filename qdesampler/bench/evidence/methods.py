@@ -1,4 +1,4 @@
-"""Ways to an evidence, for several seeds: AnnealedQDE, plain tempering, walkers, SMC, nested sampling."""
+"""Methods that estimate an evidence, for several seeds: AnnealedQDE, tempering, particles, SMC, dynesty."""
 
 import math
 from collections.abc import Callable
@@ -16,20 +16,22 @@ from qdesampler.diagnostics.statistics.ladder import ladder_summary
 from qdesampler.driver.mcmc import MCMC
 from qdesampler.infer.annealed.evidence import evidence_report
 from qdesampler.infer.annealed.kernel import AnnealedQDE
-from qdesampler.infer.annealed.walkers import anneal_walkers
+from qdesampler.infer.annealed.particles import anneal_particles
 from qdesampler.kernels.mcmc.dual_averaging import start_averaging
 from qdesampler.kernels.paths.path import GeometricPath
-from qdesampler.kernels.paths.replica import place
+from qdesampler.kernels.paths.replica import make_replica
 from qdesampler.kernels.references import reference as references
 from qdesampler.kernels.tempering.evidence_sums import empty_sums
 from qdesampler.kernels.tempering.ladder import Ladder, ladder_step
-from qdesampler.kernels.tempering.schedule import rungs_for
+from qdesampler.kernels.tempering.schedule import num_rungs_for
 from qdesampler.numerics.metric import identity_metric
 
 __all__ = ["METHODS", "Result", "Sizes"]
 
-CHAINS = 4
-_TRIAL_RUNGS, _MAX_STEPS, _ACCEPT = 24, 16, 0.8
+CHAINS = 4  # chains of every seed
+_TRIAL_RUNGS = 24  # rungs of the peer's first ladder
+_MAX_STEPS = 16  # most leapfrog steps of the peer's trajectories
+_ACCEPT = 0.8  # acceptance probability that the peers' step sizes aim at
 
 
 class Sizes(NamedTuple):
@@ -41,9 +43,16 @@ class Sizes(NamedTuple):
 
 
 class Result(NamedTuple):
-    """One seed of one method; `mass` of the mode looked at; evaluations split where draws can be added.
+    """One seed of one method.
 
-    `round_trips` are those of the kept iterations of all chains.
+    Attributes:
+        log_evidence: the estimate, in nats.
+        error: its stated standard error.
+        mass: posterior mass of the target's chosen mode.
+        warmup_evals: evaluations before the draws.
+        draw_evals: evaluations of the draws; 0 for a method without draws that could be added.
+        alarms: codes of the findings.
+        round_trips: round trips of all chains in the kept iterations.
     """
 
     log_evidence: float
@@ -113,22 +122,22 @@ class _PeerAdapt(NamedTuple):
 
 
 def plain_tempering(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
-    """Non-reversible tempering from the prior, plainly tuned: the peer.
+    """Non-reversible tempering from the prior with standard tuning: the peer.
 
-    Replicas begin as draws from the prior on a uniform ladder; a trial ladder of 24 rungs measures the
-    barrier in half of a warm-up, the ladder proper has `2 Lambda + 2` rungs, rounds that double and step
-    sizes by dual averaging. Identity metric in units of the prior's standard deviations; no walkers, no fit.
+    Replicas begin as draws from the prior. A trial ladder of 24 rungs measures the barrier in half of a
+    warm-up; the ladder proper has `2 Lambda + 2` rungs, rounds that double and step sizes by dual averaging.
+    The metric is the identity in units of the prior's standard deviations. There are no particles and no fit.
     """
     path, chains, dim = GeometricPath(), CHAINS * sizes.seeds, target.dim
     scale = jnp.broadcast_to(jnp.asarray(target.reference, float), (dim,))
-    wide = references.broad(jnp.zeros(dim), scale, 1)
+    prior = references.gaussian_reference(jnp.zeros(dim), scale, 1)
     evaluate = jax.value_and_grad(target.log_density)
 
-    def begin(key, fractions, num_warmup):
-        rungs = fractions.size
-        coefficients = jax.vmap(path.coefficients)(fractions)
-        starts = jax.vmap(lambda k: references.draw(wide, k))(jax.random.split(key, rungs))
-        replicas = jax.vmap(lambda x, c: place(x, evaluate, wide, path, c))(starts, coefficients)
+    def start(key, betas, num_warmup):
+        rungs = betas.size
+        coefficients = jax.vmap(path.coefficients)(betas)
+        starts = jax.vmap(lambda k: references.draw(prior, k))(jax.random.split(key, rungs))
+        replicas = jax.vmap(lambda x, c: make_replica(x, evaluate, prior, path, c))(starts, coefficients)
         metric = identity_metric(dim, 0)._replace(scale=scale)
         steps = jnp.full((rungs,), 0.5)
         return Ladder(
@@ -136,8 +145,8 @@ def plain_tempering(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
             num_warmup=jnp.asarray(num_warmup, int),
             replicas=replicas,
             directions=jnp.zeros((rungs,), int),
-            reference=wide,
-            fractions=fractions,
+            reference=prior,
+            betas=betas,
             centres=jnp.zeros(rungs - 1),
             metrics=jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (rungs, *leaf.shape)), metric),
             local_scales=jnp.zeros(rungs),
@@ -148,8 +157,8 @@ def plain_tempering(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
             round_sums=jnp.zeros((3, rungs - 1)),
             round_count=jnp.zeros((), int),
             kept=empty_sums(rungs),
-            walker_log_evidence=jnp.full((), jnp.nan),
-            hidden_share=jnp.zeros(()),
+            particle_log_evidence=jnp.full((), jnp.nan),
+            missed_mass=jnp.zeros(()),
             components=jnp.zeros((), int),
         )
 
@@ -158,9 +167,9 @@ def plain_tempering(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
             ladder, info = ladder_step(key, ladder, evaluate, path, _MAX_STEPS, _ACCEPT)
             return ladder, (ladder.replicas.position[-1], info.num_evals)
 
-        def run(key, fractions):
+        def run(key, betas):
             key_start, key_run = jax.random.split(key)
-            ladder = begin(key_start, fractions, num_warmup)
+            ladder = start(key_start, betas, num_warmup)
             return jax.lax.scan(body, ladder, jax.random.split(key_run, iterations))
 
         return jax.jit(jax.vmap(run, in_axes=(0, None)))
@@ -170,26 +179,26 @@ def plain_tempering(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
     trial = jnp.concatenate([jnp.zeros(1), jnp.geomspace(1e-3, 1, _TRIAL_RUNGS - 1)])
     probe, (_, spent) = runner(half, half + 50)(keys, trial)
     barrier = float(np.mean(np.sum(np.asarray(probe.kept.rejections), axis=1))) / 50
-    rungs = rungs_for(barrier, 40)
+    rungs = num_rungs_for(barrier, 40)
     at = jnp.linspace(0, _TRIAL_RUNGS - 1, rungs)
-    fractions = jnp.interp(at, jnp.arange(_TRIAL_RUNGS), jnp.mean(probe.fractions, axis=0))
-    ladder, (draws, evals) = runner(sizes.warmup, sizes.warmup + sizes.draws)(keys, fractions)
+    betas = jnp.interp(at, jnp.arange(_TRIAL_RUNGS), jnp.mean(probe.betas, axis=0))
+    ladder, (draws, evals) = runner(sizes.warmup, sizes.warmup + sizes.draws)(keys, betas)
     evals = np.asarray(evals, np.int64)
     warm = evals[:, : sizes.warmup].sum(1) + np.asarray(spent, np.int64).sum(1) + rungs + _TRIAL_RUNGS
     state = _PeerState(_PeerAdapt(ladder), warm)
     return _by_seed(target, state, draws[:, sizes.warmup :], evals[:, sizes.warmup :].sum(1), sizes.seeds)
 
 
-def walkers(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
-    """`anneal_walkers`: eight populations of 256 walkers a seed."""
+def particles(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
+    """`anneal_particles`: eight populations of 256 particles a seed."""
     results = []
     for seed in range(sizes.seeds):
-        found = anneal_walkers(
+        found = anneal_particles(
             potential_fn=lambda x: -target.log_density(x),
             key=jax.random.key(seed),
             init_params=jnp.full((target.dim,), 0.1),
             reference=(0.0, target.reference),
-            num_walkers=256,
+            num_particles=256,
         )
         inside = np.asarray(jax.vmap(jax.vmap(target.in_mode))(found.samples), float)
         by_population = np.sum(np.exp(found.log_weights) * inside, axis=1)
@@ -206,12 +215,12 @@ def tempered_smc(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
     acceptance of the stage before towards 0.8.
     """
     blackjax = _blackjax()
-    dim, particles, moves, steps = target.dim, 2048, 5, 3
+    dim, count, moves, steps = target.dim, 2048, 5, 3
     scale = jnp.broadcast_to(jnp.asarray(target.reference, float), (dim,))
-    wide = references.broad(jnp.zeros(dim), scale, 1)
+    prior = references.gaussian_reference(jnp.zeros(dim), scale, 1)
 
     def log_prior(x):
-        return references.log_density(wide, x)
+        return references.log_density(prior, x)
 
     def log_likelihood(x):
         return target.log_density(x) - log_prior(x)
@@ -238,27 +247,27 @@ def tempered_smc(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
     results = []
     for seed in range(sizes.seeds):
         key = jax.random.key(seed)
-        start = jax.vmap(lambda k: references.draw(wide, k))(jax.random.split(key, particles))
+        start = jax.vmap(lambda k: references.draw(prior, k))(jax.random.split(key, count))
         state: Any = blackjax.smc.tempered.init(start)
-        log_z, evals, step_size = 0.0, particles, jnp.asarray(0.4)
+        log_z, evals, step_size = 0.0, count, jnp.asarray(0.4)
         while float(state.tempering_param) < 1 and evals < 20_000_000:
             key, key_stage = jax.random.split(key)
             variance = jnp.var(state.particles, axis=0) + 1e-12
             state, increment, rate = stage(key_stage, state, variance, step_size)
             log_z += float(increment)
             step_size = jnp.clip(step_size * jnp.exp(rate - _ACCEPT), 1e-3, 1.0)
-            evals += particles * moves * (steps + 1)
+            evals += count * moves * (steps + 1)
         mass = float(jnp.mean(jax.vmap(target.in_mode)(state.particles)))
         results.append(Result(log_z, math.nan, mass, evals, 0))
     return results
 
 
 def nested(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
-    """Static nested sampling, 500 live points, dynesty's choice of sampler; one seed: it is slow."""
+    """Static nested sampling, 500 live points, dynesty's choice of sampler; one seed because it is slow."""
     dynesty = _dynesty()
     scale = np.broadcast_to(np.asarray(target.reference, float), (target.dim,))
-    wide = references.broad(jnp.zeros(target.dim), jnp.asarray(scale), 1)
-    ratio = jax.jit(lambda x: target.log_density(x) - references.log_density(wide, x))
+    prior = references.gaussian_reference(jnp.zeros(target.dim), jnp.asarray(scale), 1)
+    ratio = jax.jit(lambda x: target.log_density(x) - references.log_density(prior, x))
     normal = jax.scipy.special.ndtri
 
     def transform(unit):
@@ -317,13 +326,13 @@ def nuts(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
 
 METHODS: dict[str, Callable[[EvidenceTarget, Sizes], list[Result]]] = {
     "annealed": annealed(),
-    "annealed-1024": annealed(num_walkers=1024),
-    "annealed-broad": annealed(leg="broad"),
+    "annealed-1024": annealed(num_particles=1024),
+    "annealed-prior": annealed(reference_kind="prior"),
     "annealed-diffusion": annealed(path="diffusion"),
-    "annealed-slices": annealed(path="path-integral", leg="broad"),
+    "annealed-slices": annealed(path="path-integral", reference_kind="prior"),
     "tempering": plain_tempering,
     "nuts": nuts,
-    "walkers": walkers,
+    "particles": particles,
     "blackjax-smc": tempered_smc,
     "dynesty": nested,
 }

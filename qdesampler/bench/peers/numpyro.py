@@ -28,7 +28,7 @@ KERNELS: dict[str, Callable[[Callable], MCMCKernel]] = {
 ABLATIONS: dict[str, Callable[[Callable], MCMCKernel]] = {
     "qde-local": lambda model: QDE(model, solve=False),
     "annealed": AnnealedQDE,
-    "annealed-64": lambda model: AnnealedQDE(model, num_walkers=64),
+    "annealed-64": lambda model: AnnealedQDE(model, num_particles=64),
     "qde-local-no-metric": lambda model: QDE(model, solve=False, adapt_mass_matrix=False),
 }
 

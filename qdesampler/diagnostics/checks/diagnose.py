@@ -87,7 +87,7 @@ def _ladder(run: Any, tree: xr.DataTree) -> list[Judged]:
             Finding(
                 "no_round_trips",
                 f"Replicas made {trips} round trips in {chains} chains: masses of modes and the evidence "
-                "rest on where walkers began.",
+                "depend on where particles started.",
                 "Draw for longer, raise num_rungs or max_steps, or give a reference closer to the posterior.",
             )
         ]

@@ -7,6 +7,7 @@ import numpy as np
 from qdesampler.diagnostics.checks.finding import Finding
 from qdesampler.diagnostics.statistics.ladder import LadderSummary, ladder_summary
 from qdesampler.infer.annealed.evidence import evidence_report
+from qdesampler.kernels.references.mode_search import LARGE_MISSED_MASS, LEAST_MISSED_MASS
 
 __all__ = ["ladder_findings"]
 
@@ -15,7 +16,6 @@ LEAST_SWAP = 0.05  # acceptance of a pair below which the ladder is as good as c
 PEAK = 20.0  # specific heat of a rung over the median of all that counts as a peak
 SIGMAS = 3.0
 _WIDE_SANDWICH = 0.5  # nats by which a sandwich may be wide without a word
-_HIDDEN, _LARGE = 0.02, 0.2  # mass of an overlooked mode: left out of the reference, or part of it
 
 
 def ladder_findings(run: Any) -> list[Finding]:
@@ -23,9 +23,9 @@ def ladder_findings(run: Any) -> list[Finding]:
 
     Codes: "no_round_trips" (too few, so that masses of modes are left to chance), "first_order" (a pair of
     rungs that hardly swaps, or a peak of the specific heat: the posterior is reached by a jump),
-    "hidden_mode" (descents found a mode where walkers have none), "legs_disagree" (the ladder and the walkers
-    find different evidence), "chains_disagree" (chains find different evidence), "sandwich" (stepping stones
-    upwards and downwards lie farther apart than the error).
+    "missed_mode" (descents found a mode that particles missed), "particles_disagree" (the ladder and the
+    particles find different evidence), "chains_disagree" (chains find different evidence), "sandwich"
+    (stepping stones upwards and downwards lie farther apart than the error).
 
     Args:
         run: as for `ladder_summary`.
@@ -34,8 +34,8 @@ def ladder_findings(run: Any) -> list[Finding]:
     checks = (
         _round_trips(summary),
         _first_order(summary),
-        _hidden(summary),
-        _legs(report, summary),
+        _missed_mode(summary),
+        _particles(report),
         _chains(report),
         _sandwich(report),
     )
@@ -49,7 +49,7 @@ def _round_trips(summary: LadderSummary) -> Finding | None:
     return Finding(
         "no_round_trips",
         f"Replicas made {summary.round_trips.tolist()} round trips in {summary.iterations} iterations of "
-        "each chain: masses of modes and the evidence rest on where walkers began.",
+        "each chain: masses of modes and the evidence depend on where particles started.",
         "Draw for longer, raise num_rungs or max_steps, or give a reference closer to the posterior.",
     )
 
@@ -58,52 +58,53 @@ def _first_order(summary: LadderSummary) -> Finding | None:
     worst = summary.swap_rates.min()
     pair = int(np.argmin(summary.swap_rates.min(axis=0)))
     # Local barriers are about equal after tuning; heat that is concentrated on a tiny step is a transition.
-    heat = summary.specific_heat * np.diff(summary.fractions, axis=1) ** 2
+    heat = summary.specific_heat * np.diff(summary.betas, axis=1) ** 2
     typical = np.median(heat, axis=1, keepdims=True)
     peak = float(np.max(heat / np.maximum(typical, 1e-12))) if heat.shape[1] > 3 else 0.0
     hot = peak > PEAK and float(heat.max()) > PEAK
     if worst >= LEAST_SWAP and not hot:
         return None
-    where = summary.fractions[:, pair].mean()
+    where = summary.betas[:, pair].mean()
     return Finding(
         "first_order",
-        f"The path has a jump (a first-order transition): the pair of rungs at fraction {where:.3g} swaps "
+        f"The path has a jump (a first-order transition): the pair of rungs at beta = {where:.3g} swaps "
         f"with rate {worst:.2g}, and the largest variance of its work is {float(heat.max()):.3g}. Phases "
         "on either side hardly mix, and a narrow one may be missing.",
         "Start at suspected modes, give a closer reference, raise num_rungs, or check with nested sampling.",
     )
 
 
-def _hidden(summary: LadderSummary) -> Finding | None:
-    share = float(summary.hidden_share.max())
-    # A first leg of few walkers misses a small mode now and then; draws visit one that the reference holds.
-    held = np.all((summary.components != 0) & (summary.hidden_share > 0))
-    if share <= (_LARGE if held else _HIDDEN):
+def _missed_mode(summary: LadderSummary) -> Finding | None:
+    mass = float(summary.missed_mass.max())
+    # A pilot of few particles sometimes misses a small mode; draws visit it if the reference has it.
+    in_reference = np.all((summary.components != 0) & (summary.missed_mass > 0))
+    if mass <= (LARGE_MISSED_MASS if in_reference else LEAST_MISSED_MASS):
         return None
-    if held:
+    if in_reference:
         place = "It is part of the reference of every chain, so that draws come there."
     else:
         place = "It is not part of every chain's reference: draws may leave it out."
     return Finding(
-        "hidden_mode",
-        f"Descents found a mass of {share:.2g} (by Laplace's approximation) in modes of which walkers showed "
-        f"less than a quarter: the thermal path does not lead there. {place}",
+        "missed_mode",
+        f"Descents found a mass of {mass:.2g} (by Laplace's approximation) in modes of which particles "
+        f"showed less than a quarter: the thermal path does not lead there. {place}",
         "Believe the evidence only if chains and seeds agree; there may be more such modes.",
     )
 
 
-def _legs(report: Any, summary: LadderSummary) -> Finding | None:
-    error = np.hypot(report.standard_error, report.walkers_error)
-    gap = report.value - report.walkers
+def _particles(report: Any) -> Finding | None:
+    error = np.hypot(report.standard_error, report.by_particles_error)
+    gap = report.value - report.by_particles
     if not np.isfinite(error) or abs(gap) <= SIGMAS * error + 0.1:
         return None
-    lower = "The walkers missed what the ladder has" if gap > 0 else "The ladder lacks what the walkers had"
+    missed = "The particles missed what the ladder has"
+    lower = missed if gap > 0 else "The ladder lacks what the particles had"
     return Finding(
-        "legs_disagree",
-        f"The ladder's log evidence {report.value:.3f} and the walkers' {report.walkers:.3f} differ by "
-        f"{abs(gap):.2g}, more than their errors ({error:.2g}): one of them sees a mode that the other does "
-        f"not. {lower}, or few walkers lost a mode on the way.",
-        "Raise num_walkers and compare seeds; with a fitted reference try leg='broad'.",
+        "particles_disagree",
+        f"The ladder's log evidence {report.value:.3f} and the particles' {report.by_particles:.3f} differ "
+        f"by {abs(gap):.2g}, more than their errors ({error:.2g}): one of them sees a mode that the other "
+        f"does not. {lower}, or few particles lost a mode on the way.",
+        "Raise num_particles and compare seeds; with a fitted reference try reference_kind='prior'.",
     )
 
 
@@ -116,7 +117,7 @@ def _chains(report: Any) -> Finding | None:
     return Finding(
         "chains_disagree",
         f"The chains' log evidences are {np.round(values, 2).tolist()}: they do not see the same posterior.",
-        "Warm up and draw for longer, raise num_walkers.",
+        "Warm up and draw for longer, raise num_particles.",
     )
 
 

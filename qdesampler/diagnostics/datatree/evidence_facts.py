@@ -14,9 +14,9 @@ def evidence_facts(run: Any) -> dict[str, float | int]:
     """What a run of AnnealedQDE found, as numbers; empty for other kernels.
 
     `log_evidence` (of the potential given) and `log_evidence_error`, `log_evidence_lower` and
-    `log_evidence_upper` (stepping stones upwards and downwards), `walker_log_evidence`, `rungs`, `barrier`
-    (mean over chains), `round_trips` (of all chains) and `hidden_mass` (of modes that descents found and
-    walkers had not, the largest over chains).
+    `log_evidence_upper` (stepping stones upwards and downwards), `particle_log_evidence`, `rungs`, `barrier`
+    (mean over chains), `round_trips` (of all chains) and `missed_mass` (of modes that descents found and
+    particles missed, the largest over chains).
 
     Args:
         run: a `numpyro.infer.MCMC` after `run`, or its last state.
@@ -31,9 +31,9 @@ def evidence_facts(run: Any) -> dict[str, float | int]:
         "log_evidence_error": report.standard_error,
         "log_evidence_lower": report.lower,
         "log_evidence_upper": report.upper,
-        "walker_log_evidence": report.walkers,
-        "rungs": int(ladder.fractions.shape[1]),
+        "particle_log_evidence": report.by_particles,
+        "rungs": int(ladder.betas.shape[1]),
         "barrier": float(np.mean(ladder.kept.rejections.sum(axis=1) / counts)),
         "round_trips": int(ladder.kept.round_trips.sum()),
-        "hidden_mass": float(ladder.hidden_share.max()),
+        "missed_mass": float(ladder.missed_mass.max()),
     }

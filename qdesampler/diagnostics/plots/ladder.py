@@ -30,19 +30,19 @@ def plot_ladder(run: Any) -> Figure:
     figure = Figure(figsize=(10, 7), layout="constrained")
     FigureCanvasAgg(figure)
     rates, flow, heat, evidence = figure.subplots(2, 2).ravel()
-    rungs = np.arange(summary.fractions.shape[1])
-    for chain in range(summary.fractions.shape[0]):
+    rungs = np.arange(summary.betas.shape[1])
+    for chain in range(summary.betas.shape[0]):
         rates.plot(rungs[:-1] + 0.5, summary.swap_rates[chain], marker=".", label=f"chain {chain}")
         flow.plot(rungs, summary.flow[chain], marker=".")
         positive = np.maximum(summary.specific_heat[chain], 1e-12)
-        heat.loglog(np.maximum(summary.fractions[chain, 1:], 1e-12), positive, marker=".")
+        heat.loglog(np.maximum(summary.betas[chain, 1:], 1e-12), positive, marker=".")
     flow.plot(rungs, 1 - rungs / rungs[-1], color="grey", linestyle=":", label="ideal")
     flow.legend()
     rates.set(xlabel="pair of rungs", ylabel="swap rate", ylim=(0, 1))
     rates.set_title(f"barrier {summary.barrier.mean():.2f}, {int(summary.round_trips.sum())} round trips")
     rates.legend()
     flow.set(xlabel="rung", ylabel="share that came from the reference", ylim=(-0.02, 1.02))
-    heat.set(xlabel="fraction of the path", ylabel="specific heat")
+    heat.set(xlabel="beta", ylabel="specific heat")
     evidence.plot(report.by_chain, np.arange(report.by_chain.size), "o")
     for value, style, label in (
         (report.value, "-", "bridge"),

@@ -143,12 +143,12 @@ def evidence(tree: xr.DataTree) -> dict[str, str]:
         "Log evidence": f"{value:.4f} \N{PLUS-MINUS SIGN} {error:.2g}",
         "Stepping stones": f"{float(attrs['log_evidence_lower']):.4f} up, "
         f"{float(attrs['log_evidence_upper']):.4f} down",
-        "Walkers alone": f"{float(attrs['walker_log_evidence']):.4f}",
+        "Particles before the ladder": f"{float(attrs['particle_log_evidence']):.4f}",
         "Ladder": f"{int(attrs['rungs'])} rungs, barrier {float(attrs['barrier']):.2f}",
         "Round trips": f"{int(attrs['round_trips']):,}",
     }
-    hidden = float(attrs.get("hidden_mass", 0))
-    return known | ({"Mass of a mode that walkers missed": f"{hidden:.2g}"} if hidden > 0 else {})
+    missed = float(attrs.get("missed_mass", 0))
+    return known | ({"Mass of modes that particles missed": f"{missed:.2g}"} if missed > 0 else {})
 
 
 def _shapes(tree: xr.DataTree, group: str, skip: int, most: int = 12) -> str | None:

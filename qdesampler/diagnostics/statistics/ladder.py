@@ -11,7 +11,7 @@ class LadderSummary(NamedTuple):
     """Numbers of a ladder, over the kept iterations; arrays have the chains on the leading axis.
 
     Attributes:
-        fractions: of the path at each rung, shape `(chains, rungs)`.
+        betas: position of each rung on the path, shape `(chains, rungs)`.
         swap_rates: mean acceptance of each pair, shape `(chains, rungs - 1)`.
         barrier: sum of the rejection rates, shape `(chains,)`.
         round_trips: from the reference to the posterior and back, shape `(chains,)`.
@@ -23,13 +23,13 @@ class LadderSummary(NamedTuple):
         step_sizes: shape `(chains, rungs)`.
         num_steps: of a trajectory, shape `(chains,)`.
         move_every: iterations from one trajectory to the next, shape `(chains,)`.
-        components: Gaussians of the fitted reference, 0 for the broad one, -1 for a product of mixtures on
+        components: Gaussians of the fitted reference, 0 for the prior one, -1 for a product of mixtures on
             the axes, -2 for an autoregressive Gaussian, shape `(chains,)`.
-        hidden_share: mass of modes that descents found and walkers had not, shape `(chains,)`.
+        missed_mass: mass of modes that descents found and particles missed, shape `(chains,)`.
         iterations: kept, of a chain.
     """
 
-    fractions: np.ndarray
+    betas: np.ndarray
     swap_rates: np.ndarray
     barrier: np.ndarray
     round_trips: np.ndarray
@@ -40,7 +40,7 @@ class LadderSummary(NamedTuple):
     num_steps: np.ndarray
     move_every: np.ndarray
     components: np.ndarray
-    hidden_share: np.ndarray
+    missed_mass: np.ndarray
     iterations: int
 
 
@@ -60,12 +60,12 @@ def ladder_summary(run: Any) -> LadderSummary:
         raise ValueError("No iteration was kept: run the sampler first, with mcmc.run(key, ...).")
     rejections = kept.rejections / counts[:, None]
     mean, square = kept.work[:, 0] / counts[:, None], kept.work[:, 1] / counts[:, None]
-    steps = np.diff(ladder.fractions.astype(float), axis=1)
+    steps = np.diff(ladder.betas.astype(float), axis=1)
     heat = np.maximum(square - mean**2, 0) / np.maximum(steps, 1e-12) ** 2
     odds = np.sum(rejections / np.maximum(1 - rejections, 1e-6), axis=1)
     settled = np.maximum(kept.settled, 1)
     return LadderSummary(
-        fractions=ladder.fractions,
+        betas=ladder.betas,
         swap_rates=1 - rejections,
         barrier=rejections.sum(axis=1),
         round_trips=kept.round_trips,
@@ -77,6 +77,6 @@ def ladder_summary(run: Any) -> LadderSummary:
         num_steps=ladder.num_steps,
         move_every=ladder.move_every,
         components=ladder.components,
-        hidden_share=ladder.hidden_share,
+        missed_mass=ladder.missed_mass,
         iterations=int(counts.min()),
     )

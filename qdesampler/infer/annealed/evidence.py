@@ -1,15 +1,16 @@
 r"""The evidence of an AnnealedQDE run, its error, and what it rests on.
 
-    log Z = sum_k log Z_k+1 / Z_k,
+    log Z = sum_k log Z_k+1 / Z_k.
 
-each ratio by the bridge between neighbours (`qdesampler.kernels.tempering.evidence_sums`), all of it from
-iterations after the warm-up. It is the evidence *of the potential as given*: for a model, whose priors are
-normalised, the marginal likelihood of its observed sites; constants missing from a `potential_fn` are missing
-from it.
+Each ratio is estimated by the bridge between neighbours (`qdesampler.kernels.tempering.evidence_sums`), from
+iterations after the warm-up. It is the evidence *of the potential as given*. For a model, whose priors are
+normalised, that is the marginal likelihood of its observed sites; constants missing from a `potential_fn` are
+missing from its evidence.
 
-The error comes from the bridge's influence on each batch of iterations, `sum_k (u_k / E u_k - v_k / E v_k)`
-with `u, v` the two terms of each pair: its batch means are a time series whose variance, autocorrelation
-included, is the estimate's; where chains disagree by more than that, their spread is taken instead.
+The error comes from the bridge's influence function on each batch of iterations,
+`sum_k (u_k / E u_k - v_k / E v_k)` with `u, v` the two terms of each pair. Its batch means are a time series;
+the variance of their mean, autocorrelation included, is the variance of the estimate. If chains disagree by
+more than that, their spread is taken instead.
 """
 
 from collections.abc import Mapping
@@ -30,9 +31,9 @@ __all__ = [
     "log_evidence",
 ]
 
-_LEAST_BATCHES = 8
-# 97.5% points of Student's t over the normal 1.96, so that two errors cover 95% from few chains:
-# 1 to 8 degrees
+_LEAST_BATCHES = 8  # batches of iterations, or merged batches, from which a variance is taken
+# 97.5% points of Student's t over the normal 1.96, for 1 to 8 degrees of freedom, so that two errors cover
+# 95% if there are few chains.
 _STUDENT = (6.48, 2.20, 1.62, 1.42, 1.31, 1.25, 1.21, 1.18)
 
 
@@ -44,17 +45,17 @@ class LogEvidence(NamedTuple):
 
 
 class EvidenceReport(NamedTuple):
-    """The evidence with what it rests on.
+    """The evidence, and the estimates that support it; all in nats.
 
     Attributes:
         value: `log Z` of the potential given.
-        standard_error: of it.
+        standard_error: standard error of `value`.
         lower: stepping stones upwards, below `log Z` in expectation.
-        upper: stepping stones downwards, above it in expectation.
+        upper: stepping stones downwards, above `log Z` in expectation.
         by_chain: bridge estimate of each chain, shape `(chains,)`.
-        walkers: what the last leg of walkers found before the warm-up, log of the mean over chains.
-        walkers_error: its standard error, from the spread over chains; NaN for one chain.
-        iterations: kept, of each chain.
+        by_particles: `log Z` by the last pass of particles before the warm-up, log of the mean over chains.
+        by_particles_error: standard error of `by_particles`, from the spread over chains; NaN for one chain.
+        iterations: number of kept iterations of each chain.
     """
 
     value: float
@@ -62,8 +63,8 @@ class EvidenceReport(NamedTuple):
     lower: float
     upper: float
     by_chain: np.ndarray
-    walkers: float
-    walkers_error: float
+    by_particles: float
+    by_particles_error: float
     iterations: int
 
 
@@ -103,7 +104,7 @@ def log_evidence(run: Any) -> LogEvidence:
 
 
 def evidence_report(run: Any) -> EvidenceReport:
-    """The evidence, the sandwich of stepping stones, and what each chain and the walkers say.
+    """The evidence, its bounds by stepping stones, and the estimates of each chain and of the particles.
 
     Args:
         run: as for `log_evidence`.
@@ -129,16 +130,15 @@ def evidence_report(run: Any) -> EvidenceReport:
             np.logaddexp.reduce(kept.stones.astype(float), axis=1) - np.log(counts.sum(axis=1))[:, None, None]
         )
     error = _standard_error(kept.bridge.astype(float), counts, by_chain)
-    walkers = ladder.walker_log_evidence.astype(float)
-    mean, spread = error_of_populations(walkers)
+    mean, spread = error_of_populations(ladder.particle_log_evidence.astype(float))
     return EvidenceReport(
         value=float(by_chain.mean()),
         standard_error=float(error),
         lower=float(stones[:, 0].sum(axis=1).mean()),
         upper=float(-stones[:, 1].sum(axis=1).mean()),
         by_chain=by_chain,
-        walkers=mean,
-        walkers_error=spread,
+        by_particles=mean,
+        by_particles_error=spread,
         iterations=iterations,
     )
 
@@ -146,8 +146,8 @@ def evidence_report(run: Any) -> EvidenceReport:
 def error_of_populations(log_values: np.ndarray) -> tuple[float, float]:
     """Log of the mean evidence of independent populations, and its standard error by their spread.
 
-    The mean is of the evidence, which walkers estimate without bias, not of its logarithm. The error is
-    widened so that two of them cover 95% from few populations; it is NaN for a single one.
+    The mean is that of the evidence, which particles estimate without bias, not of its logarithm. The error
+    is widened so that two errors cover 95% even if there are few populations; it is NaN for a single one.
     """
     count = log_values.size
     if np.any(np.isnan(log_values)):
@@ -156,16 +156,16 @@ def error_of_populations(log_values: np.ndarray) -> tuple[float, float]:
     if count == 1:
         return mean, float("nan")
     spread = np.exp(log_values - mean).std(ddof=1)
-    return mean, float(_small(count - 1) * spread / np.sqrt(count))
+    return mean, float(_student_factor(count - 1) * spread / np.sqrt(count))
 
 
-def _small(degrees: int) -> float:
-    """Widening of a standard error known from few values."""
+def _student_factor(degrees: int) -> float:
+    """Factor that widens a standard error known from few values."""
     return _STUDENT[degrees - 1] if degrees <= len(_STUDENT) else 1 + 1.3 / degrees
 
 
 def _standard_error(bridge: np.ndarray, counts: np.ndarray, by_chain: np.ndarray) -> float:
-    """Error of the mean over chains; NaN where some pair of rungs never met."""
+    """Error of the mean over chains; NaN if some pair of rungs never overlapped."""
     chains = by_chain.size
     if not np.all(np.isfinite(by_chain)):
         return float("nan")
@@ -185,7 +185,7 @@ def _standard_error(bridge: np.ndarray, counts: np.ndarray, by_chain: np.ndarray
 
 
 def _variance_of_mean(series: np.ndarray) -> float:
-    """Variance of the mean of correlated batch means: the largest over merged batches that are enough."""
+    """Variance of the mean of correlated batch means: the largest over batch lengths with enough batches."""
     largest = 0.0
     while series.size >= _LEAST_BATCHES:
         degrees = series.size - 1

@@ -1,4 +1,4 @@
-"""AnnealedQDE: the NumPyro kernel for posteriors of many modes, with the evidence beside the draws."""
+"""AnnealedQDE: the NumPyro kernel for posteriors of many modes, which also gives the evidence."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,84 +9,90 @@ from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from numpyro.infer.initialization import init_to_uniform
 
-from qdesampler.infer.annealed.broad_reference import DEFAULT_SCALE, broad_gaussian
+from qdesampler.infer.annealed.deprecated import renamed_argument
 from qdesampler.infer.annealed.population import (
-    Start,
-    agree,
+    LadderChoice,
+    PassResult,
+    anneal_and_fit,
     check_arrival,
+    choose_ladder,
     flat_evaluation,
     path_named,
-    walk,
+    start_ladders,
 )
-from qdesampler.infer.annealed.search import search
+from qdesampler.infer.annealed.prior_reference import DEFAULT_SCALE, prior_gaussian
+from qdesampler.infer.annealed.search import anneal_until_settled
 from qdesampler.infer.annealed.state import AnnealedAdaptState, AnnealedState
 from qdesampler.infer.model.arguments import Arguments
-from qdesampler.infer.model.compiled_programs import KeptPrograms
+from qdesampler.infer.model.compiled_programs import CompiledPrograms
 from qdesampler.infer.model.evaluation import is_batched
 from qdesampler.infer.model.kernel_base import TargetKernel
 from qdesampler.infer.model.prior import prior_moments
 from qdesampler.infer.model.target import Target
 from qdesampler.kernels.paths.path import DiffusionPath, TemperingPath
-from qdesampler.kernels.paths.replica import place
-from qdesampler.kernels.references.reference import broad
-from qdesampler.kernels.smc.persistent_sampling import WalkerSettings
-from qdesampler.kernels.smc.reference_fit import room_for, with_reference
-from qdesampler.kernels.tempering.ladder import SHORTEST_WARMUP, ladder_step, start_ladder
-from qdesampler.kernels.tempering.schedule import equal_shares
+from qdesampler.kernels.paths.replica import make_replica
+from qdesampler.kernels.references.reference import Reference, gaussian_reference
+from qdesampler.kernels.smc.persistent_sampling import ParticleSettings
+from qdesampler.kernels.smc.reference_fit import num_slots
+from qdesampler.kernels.tempering.ladder import SHORTEST_WARMUP, ladder_step
 from qdesampler.numerics.types import ValueAndScore
 
 __all__ = ["AnnealedQDE"]
 
-_LEGS = ("auto", "fitted", "broad")
+_REFERENCE_KINDS = ("auto", "fitted", "prior")
 
 
 class AnnealedQDE(TargetKernel):
     r"""Exact sampling of many modes, and the evidence: the outer loop of the quantum dynamic equation.
 
-    Lowering `D` carries the ground state of the Hamiltonian from a broad state to the posterior. Here the
-    loop is a ladder of replicas inside each chain, on a path `q^(1-s) p^s` from a normalised reference `q` to
-    the posterior `p = exp(-U)` (or through `exp(-U/D)` with `D` lowered). Neighbours swap non-reversibly, so
-    that replicas travel from the reference, where they forget, to the posterior and back; the kernel leaves
+    Lowering `D` carries the ground state of the Hamiltonian from the prior to the posterior. Here the loop is
+    a ladder of replicas inside each chain, on a path `q^(1-b) p^b` from a normalised reference `q` to the
+    posterior `p = exp(-U)` (or through `exp(-U/D)` with `D` lowered). Neighbours swap non-reversibly, so that
+    replicas travel from the reference, where every draw is new, to the posterior and back. The kernel leaves
     the product of all rungs invariant, and its draws are those of the posterior's rung.
 
-    Before the warm-up a population of persistent walkers is annealed from a broad Gaussian: it fills the
-    modes and gives the first rungs, metrics and evidence. From the walkers a reference is fitted: mixtures of
-    Gaussians, or one whose widths depend on the place. Where it covers them it replaces the broad
-    Gaussian: walkers set out again from there, until the evidence has settled
-    (`qdesampler.infer.annealed.search`), then the ladder, of two rungs where fresh draws of the reference are
-    accepted. The warm-up places the rungs at equal shares of the measured barrier and tunes step sizes, which
-    follow the score where that is far from linear (`qdesampler.kernels.mcmc.local_step_size`); then all is
-    frozen.
+    Before the warm-up a population of particles is annealed from the prior reference (persistent sampling).
+    It fills the modes and gives the first rungs, metrics and evidence. A reference is fitted to the
+    particles: a mixture of Gaussians, or a Gaussian whose widths depend on the position. If it covers them,
+    it replaces the prior reference, and particles start again from it until the evidence has settled
+    (`qdesampler.infer.annealed.search`). Then the ladder starts; it has two rungs if draws of the reference
+    are accepted often. The warm-up places the rungs so that all pairs swap at the same rate and tunes step
+    sizes, which follow the score if that is far from linear (`qdesampler.kernels.mcmc.local_step_size`); then
+    everything is frozen.
 
     After `run`, `log_evidence(mcmc)` gives `log Z = log int exp(-U(z)) dz` *of the potential as given*: for a
     model that is the marginal likelihood, as its priors are normalised; constants missing from a
     `potential_fn` are missing from its evidence.
 
     Args:
-        model: NumPyro model. Exactly one of `model`, `potential_fn` is given.
-        potential_fn: `z -> U(z)`, scalar, over any pytree; `init_params` is then required in `run`.
-        reference: the broad Gaussian in unconstrained coordinates: a scale, or `(centre, scale)`. It has to
-            cover the posterior. None: as wide as the prior of the model; 5 for a potential.
-        path: "geometric", "diffusion" (`D` lowered; broad reference only), "path-integral" (rings of slices,
+        model: NumPyro model. Exactly one of `model`, `potential_fn` is given. potential_fn: `z -> U(z)`,
+        scalar, over any pytree; `init_params` is then required in `run`. reference: the prior reference, a
+        Gaussian in unconstrained coordinates: a scale, or `(centre, scale)`.
+            It has to cover the posterior. None: as wide as the prior of the model; a scale of 5 for a
+            potential.
+        path: "geometric", "diffusion" (`D` lowered; prior reference only), "path-integral" (rings of slices,
             `D` lowered: quantum annealing) or a path object (`qdesampler.kernels.paths.path_integral`).
-        leg: "fitted", "broad", or "auto": fitted where that mixture covers the walkers and its barrier is
-            lower.
-        num_rungs: of the ladder, at least 2 (the reference counts); None: from the barrier.
+        reference_kind: what the ladder starts from: "fitted", "prior", or "auto", which takes the fitted
+            reference if it covers the particles and its barrier is lower.
+        num_rungs: rungs of the ladder, at least 2 (the reference counts); None: from the barrier.
         max_rungs: most rungs that None may choose.
-        num_walkers: of the population of each chain, at least 16. None: 256, after a pilot of 128 over all
-            chains (32 a chain at least), which is all where it sees one Gaussian, autoregressive or not,
-            whose draws are accepted, at once or from the top in which all descents ended.
-        max_steps: most leapfrog steps of a walker's trajectory; between two swaps there are at most four.
-        target_accept_prob: what step sizes aim at.
+        num_particles: particles of each chain's population, at least 16. None: 256, after a pilot of 128 over
+            all chains (at least 32 a chain). The pilot suffices if one Gaussian, autoregressive or not, fits
+            and its draws are accepted, either at once or after a start from the mode in which all descents
+            ended.
+        max_steps: most leapfrog steps of a particle's trajectory; between two swaps there are at most four.
+        target_accept_prob: acceptance probability that step sizes aim at.
         init_strategy: NumPyro's per-site start, used for the structure of a model's sites.
         forward_mode_differentiation: differentiate forwards.
+        leg: the old name of `reference_kind`, with "broad" for "prior"; deprecated.
+        num_walkers: the old name of `num_particles`; deprecated.
 
     Raises:
         ValueError: for none or several sources, an improper reference, fewer than two rungs, or a number out
             of its range.
     """
 
-    init_on_host = True  # what `init` finds decides the shapes of the state: it cannot be compiled whole
+    init_on_host = True  # what `init` finds decides the shapes of the state, so it cannot be one program
 
     def __init__(
         self,
@@ -95,19 +101,25 @@ class AnnealedQDE(TargetKernel):
         *,
         reference: Any = None,
         path: str | TemperingPath = "geometric",
-        leg: str = "auto",
+        reference_kind: str = "auto",
         num_rungs: int | None = None,
         max_rungs: int = 40,
-        num_walkers: int | None = None,
+        num_particles: int | None = None,
         max_steps: int = 16,
         target_accept_prob: float = 0.8,
         init_strategy: Callable = init_to_uniform,
         forward_mode_differentiation: bool = False,
+        leg: str | None = None,
+        num_walkers: int | None = None,
     ):
+        if leg is not None:
+            reference_kind = renamed_argument("leg", "reference_kind", "prior" if leg == "broad" else leg)
+        if num_walkers is not None:
+            num_particles = renamed_argument("num_walkers", "num_particles", num_walkers)
         for name, value, least in (
             ("num_rungs", num_rungs, 2),
             ("max_rungs", max_rungs, 3),
-            ("num_walkers", num_walkers, 16),
+            ("num_particles", num_particles, 16),
             ("max_steps", max_steps, 1),
         ):
             if value is not None and (isinstance(value, bool) or int(value) != value or value < least):
@@ -115,24 +127,30 @@ class AnnealedQDE(TargetKernel):
                 raise ValueError(f"{name} is {value}; expected an integer of at least {least}.{remedy}")
         if not 0 < target_accept_prob < 1:
             raise ValueError(f"target_accept_prob is {target_accept_prob}; expected between 0 and 1.")
-        if leg not in _LEGS:
-            raise ValueError(f"leg is {leg!r}; expected one of {', '.join(_LEGS)}.")
+        if reference_kind not in _REFERENCE_KINDS:
+            raise ValueError(
+                f"reference_kind is {reference_kind!r}; expected one of {', '.join(_REFERENCE_KINDS)}."
+            )
         self._path = path_named(path)
         thermal = isinstance(self._path, DiffusionPath)
-        if leg == "fitted" and thermal:
-            raise ValueError("Lowering D forgets a fitted reference: use leg='broad' with path='diffusion'.")
-        self._leg = "broad" if thermal else leg
+        if reference_kind == "fitted" and thermal:
+            raise ValueError(
+                "Lowering D forgets a fitted reference: use reference_kind='prior' with path='diffusion'."
+            )
+        self._reference_kind = "prior" if thermal else reference_kind
         if reference is not None:
             size = max((jnp.size(part) for part in jax.tree.leaves(reference)), default=1)
-            broad_gaussian(reference, size)  # refuse what is improper before any work starts
+            prior_gaussian(reference, size)  # refuses an improper reference before any work starts
         self._reference = reference
         self._num_rungs = num_rungs
         self._max_rungs = max_rungs
         self._max_steps = max_steps
         self._target_accept_prob = target_accept_prob
-        self._pilot = num_walkers is None and leg != "broad" and not thermal
-        settings = WalkerSettings(max_steps=max_steps)
-        self._walkers = settings if num_walkers is None else settings._replace(walkers=int(num_walkers))
+        self._pilot = num_particles is None and self._reference_kind != "prior"
+        settings = ParticleSettings(max_steps=max_steps)
+        if num_particles is not None:
+            settings = settings._replace(num_particles=int(num_particles))
+        self._settings = settings
         self._target = Target(
             model,
             potential_fn,
@@ -140,15 +158,16 @@ class AnnealedQDE(TargetKernel):
             init_strategy=init_strategy,
             forward_mode=forward_mode_differentiation,
         )
-        # Sequential chains must have states of one shape: what the first one chose, and for which arguments.
-        self._chosen: tuple[Arguments, int, bool] | None = None
-        self._programs = KeptPrograms()
+        # Sequential chains must have states of one shape: the choice of the first one, and for which
+        # arguments.
+        self._chosen: tuple[Arguments, LadderChoice] | None = None
+        self._programs = CompiledPrograms()
 
     # ---- NumPyro's contract --------------------------------------------------------------------------------
 
     def __getstate__(self) -> dict:
-        """State for copies and pickles, without what belongs to one run."""
-        return {**self.__dict__, "_chosen": None, "_programs": KeptPrograms()}
+        """State for copies and pickles, without the choice and the programs of one run."""
+        return {**self.__dict__, "_chosen": None, "_programs": CompiledPrograms()}
 
     def init(
         self,
@@ -158,15 +177,15 @@ class AnnealedQDE(TargetKernel):
         model_args: Sequence = (),
         model_kwargs: dict | None = None,
     ) -> AnnealedState:
-        """Walkers, then the ladder; a batch of keys gives a batch of vectorized chains.
+        """Anneal particles, then start the ladder; a batch of keys gives a batch of vectorized chains.
 
-        The number of rungs and the reference's leg are agreed over the chains of a batch, and taken over by
-        the sequential chains that follow the first. Under a transform (parallel chains, `vmap`) the number of
-        rungs cannot depend on the barrier: it is `num_rungs`, or half of `max_rungs`.
+        All chains of a batch have the same reference and number of rungs, and sequential chains take those of
+        the first one. Under a transform (parallel chains, `vmap`) the number of rungs cannot depend on the
+        barrier: it is `num_rungs`, or half of `max_rungs`.
 
         Raises:
             ValueError: a bad `init_params` or reference, or fewer than 32 iterations of warm-up.
-            RuntimeError: no valid start, walkers that never saw a finite density or did not arrive.
+            RuntimeError: no valid start, or particles that never saw a finite density or did not arrive.
         """
         if num_warmup < SHORTEST_WARMUP:
             raise ValueError(
@@ -184,41 +203,30 @@ class AnnealedQDE(TargetKernel):
         if flat.size == 0:
             raise ValueError("The model has no continuous latent site: there is nothing to anneal.")
         evaluate = self._evaluation(unravel, model_args, model_kwargs)
-        centre, scale = self._broad(keys[0, 4], flat.size, prototype, model_args, model_kwargs)
+        centre, scale = self._prior_moments(keys[0, 4], flat.size, prototype, model_args, model_kwargs)
         shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(prototype))
         structure = (jax.tree.structure(prototype), shapes)
 
-        def kept(name, make):
-            return self._programs.get((*name, structure), make, model_args, model_kwargs, (keys, init_params))
+        def compiled(name, make):
+            inputs = (keys, init_params)
+            return self._programs.get((*name, structure), make, model_args, model_kwargs, inputs)
 
-        found = self._found(keys[:, 1], evaluate, broad(centre, scale, room_for(flat.size)), kept)
-        rungs, fitted = self._agreed(found, batched, model_args, model_kwargs)
+        prior_reference = gaussian_reference(centre, scale, num_slots(flat.size))
+        result = self._anneal(keys[:, 1], evaluate, prior_reference, compiled)
+        choice = self._choose(result, batched, model_args, model_kwargs)
 
-        def built(keys, found, fitted):
-            reference = found.reference(fitted)
+        def start_all(keys, result, fitted):
+            fixed = choice._replace(fitted=fitted)
+            sizes = {"num_warmup": num_warmup, "max_steps": self._max_steps}
+            return start_ladders(keys, result, fixed, self._path, **sizes)
 
-            def build(key, walkers, probes, rejections):
-                return start_ladder(
-                    key,
-                    with_reference(walkers, reference, self._path),
-                    reference,
-                    self._path,
-                    equal_shares(probes, rejections, rungs),
-                    num_warmup,
-                    self._max_steps,
-                    found.fit.hidden_share,
-                    jnp.where(fitted, found.fit.components, 0),
-                )
-
-            return jax.vmap(build)(keys, found.walkers, found.probes, found.rejections(fitted))
-
-        build_all = kept(("ladder", rungs, num_warmup), lambda: jax.jit(built))
-        ladder = build_all(keys[:, 2], found, fitted)
-        spent = found.num_evals + start.num_evals
+        program = compiled(("ladder", choice.num_rungs, num_warmup), lambda: jax.jit(start_all))
+        ladder = program(keys[:, 2], result, choice.fitted)
+        spent = result.num_evals + start.num_evals
         rng_key = keys[:, 3]
         if not batched:
             ladder, spent, rng_key = jax.tree.map(lambda leaf: leaf[0], (ladder, spent, rng_key))
-        zero = jnp.zeros_like(ladder.walker_log_evidence)
+        zero = jnp.zeros_like(ladder.particle_log_evidence)
         none = jnp.zeros_like(spent)
         z, energy, gradient = self._posterior_rung(ladder, unravel, batched)
         return AnnealedState(
@@ -277,30 +285,30 @@ class AnnealedQDE(TargetKernel):
         """One line for the progress bar of a single chain."""
         ladder = state.adapt_state.ladder
         return (
-            f"{ladder.fractions.shape[-1]} rungs, {ladder.kept.round_trips} round trips, "
+            f"{ladder.betas.shape[-1]} rungs, {ladder.kept.round_trips} round trips, "
             f"acc. prob={state.mean_accept_prob:.2f}"
         )
 
     def refresh(self, state: AnnealedState, model_args: Sequence, model_kwargs: dict | None) -> AnnealedState:
-        """The same replicas, their densities recomputed for these arguments (one evaluation a rung)."""
+        """The same replicas with their densities recomputed for these arguments (one evaluation a rung)."""
         batched = is_batched(state.rng_key)
         prototype = jax.tree.map(lambda x: x[0], state.z) if batched else state.z
         _, unravel = ravel_pytree(prototype)
         evaluate = self._evaluation(unravel, model_args, model_kwargs or {})
 
-        def anew(ladder):
-            replicas = jax.vmap(lambda x, c: place(x, evaluate, ladder.reference, self._path, c))(
-                ladder.replicas.position, jax.vmap(self._path.coefficients)(ladder.fractions)
+        def refreshed(ladder):
+            replicas = jax.vmap(lambda x, c: make_replica(x, evaluate, ladder.reference, self._path, c))(
+                ladder.replicas.position, jax.vmap(self._path.coefficients)(ladder.betas)
             )
             return ladder._replace(replicas=replicas)
 
-        ladder = (jax.vmap(anew) if batched else anew)(state.adapt_state.ladder)
+        ladder = (jax.vmap(refreshed) if batched else refreshed)(state.adapt_state.ladder)
         z, energy, gradient = self._posterior_rung(ladder, unravel, batched)
         return state._replace(
             z=z,
             z_grad=gradient,
             potential_energy=energy,
-            pending_evals=state.pending_evals + ladder.fractions.shape[-1] * self._path.slices,
+            pending_evals=state.pending_evals + ladder.betas.shape[-1] * self._path.slices,
             adapt_state=state.adapt_state._replace(ladder=ladder),
         )
 
@@ -308,46 +316,74 @@ class AnnealedQDE(TargetKernel):
 
     def _evaluation(self, unravel, model_args, model_kwargs) -> ValueAndScore:
         potential = self._target.potential(model_args, model_kwargs)
-        return flat_evaluation(potential, unravel, self._target.forward_mode)
+        return flat_evaluation(potential, unravel, forward_mode=self._target.forward_mode)
 
-    def _broad(self, rng_key, dim, prototype, model_args, model_kwargs):
+    def _prior_moments(self, rng_key, dim, prototype, model_args, model_kwargs):
+        """Centre and standard deviations of the prior reference."""
         if self._reference is not None:
-            return broad_gaussian(self._reference, dim)
+            return prior_gaussian(self._reference, dim)
         if self.model is None:
-            return broad_gaussian(DEFAULT_SCALE, dim)
+            return prior_gaussian(DEFAULT_SCALE, dim)
         return prior_moments(rng_key, self.model, model_args, model_kwargs, prototype)
 
-    def _found(self, keys, evaluate, wide, kept) -> Start:
-        """What the walkers found; under a transform one leg, as the number of legs depends on the data."""
+    def _anneal(self, keys, evaluate, prior_reference: Reference, compiled) -> PassResult:
+        """The passes of particles; under a transform a single one, as their number depends on the data."""
 
-        def one(keys, begin, wide, look, settings, rich):
-            return walk(keys, evaluate, begin, wide, self._path, settings, rich, look)
+        def anneal(keys, init, settings, prior_reference, *, with_mixtures, search_modes):
+            return anneal_and_fit(
+                keys,
+                init,
+                settings,
+                evaluate,
+                prior_reference,
+                self._path,
+                with_mixtures=with_mixtures,
+                search_modes=search_modes,
+            )
 
-        program = kept(("walk",), lambda: jax.jit(one, static_argnums=(4, 5)))
+        static = ("settings", "with_mixtures")
+        program = compiled(("anneal",), lambda: jax.jit(anneal, static_argnames=static))
 
-        def leg(keys, begin, settings, rich, look):
-            return program(keys, begin, wide, look, settings, rich)
+        def run_pass(keys, init, settings, *, with_mixtures, search_modes):
+            return program(
+                keys,
+                init,
+                settings,
+                prior_reference,
+                with_mixtures=with_mixtures,
+                search_modes=search_modes,
+            )
 
         if isinstance(keys, Tracer):
-            return leg(keys, wide, self._walkers, True, True)
+            return run_pass(keys, prior_reference, self._settings, with_mixtures=True, search_modes=True)
 
-        def again(found):
-            check_arrival(found.walkers)
-            return self._leg != "broad" and agree(found, self._leg, None, self._max_rungs)[1]
+        def may_continue(result):
+            check_arrival(result.particles)
+            if self._reference_kind == "prior":
+                return False
+            return choose_ladder(result, self._reference_kind, None, self._max_rungs).fitted
 
-        found = search(leg, keys, wide, self._path, self._walkers, self._pilot, again)
-        check_arrival(found.walkers)
-        return found
+        result = anneal_until_settled(
+            run_pass,
+            keys,
+            prior_reference,
+            self._path,
+            self._settings,
+            pilot=self._pilot,
+            may_continue=may_continue,
+        )
+        check_arrival(result.particles)
+        return result
 
-    def _agreed(self, found, batched, model_args, model_kwargs) -> tuple[int, Any]:
-        """Number of rungs, and whether the reference is the fitted one."""
+    def _choose(self, result: PassResult, batched, model_args, model_kwargs) -> LadderChoice:
+        """The ladder of this batch, or of the sequential chain that was first."""
         arguments = Arguments(model_args, model_kwargs)
         if not batched and self._chosen is not None and self._chosen[0].are(model_args, model_kwargs):
-            return self._chosen[1], self._chosen[2]
-        rungs, fitted = agree(found, self._leg, self._num_rungs, self._max_rungs)
-        if not batched and isinstance(fitted, bool):
-            self._chosen = (arguments, rungs, fitted)
-        return rungs, fitted
+            return self._chosen[1]
+        choice = choose_ladder(result, self._reference_kind, self._num_rungs, self._max_rungs)
+        if not batched and isinstance(choice.fitted, bool):
+            self._chosen = (arguments, choice)
+        return choice
 
     @staticmethod
     def _posterior_rung(ladder, unravel, batched):

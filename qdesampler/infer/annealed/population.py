@@ -1,7 +1,7 @@
-"""From walkers to the choice of a ladder: reference, barrier, number of rungs."""
+"""One pass of annealing: particles, a reference fitted to them, and the choice of a ladder from both."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -12,146 +12,237 @@ from jax.flatten_util import ravel_pytree
 from qdesampler.infer.model.evaluation import value_and_gradient
 from qdesampler.kernels.paths.path import TemperingPath
 from qdesampler.kernels.paths.path_integral import PATHS
+from qdesampler.kernels.references.mode_search import LARGE_MISSED_MASS
 from qdesampler.kernels.references.reference import Reference
-from qdesampler.kernels.smc.persistent_sampling import Walkers, WalkerSettings, run_walkers
+from qdesampler.kernels.smc.persistent_sampling import (
+    Particles,
+    ParticleSettings,
+    run_persistent_sampling,
+)
 from qdesampler.kernels.smc.reference_fit import FittedReference, fit_reference, with_reference
+from qdesampler.kernels.tempering.ladder import Ladder, start_ladder
 from qdesampler.kernels.tempering.schedule import (
-    direct_acceptance,
+    HIGH_ACCEPTANCE,
+    num_rungs_for,
+    place_rungs,
     predicted_rejections,
-    probe_fractions,
-    rungs_for,
+    probe_betas,
+    reference_acceptance,
 )
 from qdesampler.numerics.types import ValueAndScore
 
 __all__ = [
-    "Start",
-    "agree",
+    "MAX_UNCOVERED",
+    "AnnealingPass",
+    "LadderChoice",
+    "PassResult",
+    "anneal_and_fit",
     "check_arrival",
+    "choose_ladder",
     "flat_evaluation",
     "path_named",
-    "walk",
+    "start_ladders",
 ]
 
-MOST_UNCOVERED = 0.1  # of the walkers may lie outside a reference that replaces the broad one
-_LARGE = 0.2  # mass of an overlooked mode for which the fitted reference, which holds it, is taken anyway
-_WORTH = 0.8  # share of the broad barrier that a fitted reference has to fall below
-_DIRECT = 0.7  # acceptance of swaps from end to end above which two rungs are enough
-_DIRECT_DRAWS = 128  # over all chains, to measure it
+MAX_UNCOVERED = 0.1  # fraction of held-out particles that a fitted reference may leave uncovered
+_LEAST_GAIN = 0.8  # barrier from the fitted reference over that from the prior one, below which it is taken
+_ACCEPTANCE_DRAWS = 128  # draws of the reference, over all chains, that measure its acceptance
 
 
-class Start(NamedTuple):
-    """What the populations of a batch of chains found, one a chain.
+class PassResult(NamedTuple):
+    """What one pass found for a batch of chains; each chain has a population of its own.
 
     Attributes:
-        walkers: their runs, seen from the reference where they began, leading axis `chains`.
-        wide: the broad reference.
-        fit: the one fitted to all of them together.
-        probes: fractions at which rejections were predicted, shape `(chains, probes)`.
-        broad_rejections: between these, from the broad reference.
-        fitted_rejections: likewise from the fitted one.
-        direct: how often fresh draws of the fitted reference would be taken, shape `(chains,)`.
-        num_evals: evaluations of walkers and fit, shape `(chains,)`.
+        particles: the populations, with `log q` of the reference that they started from, leading axis
+        `chains`. prior_reference: the prior reference. fit: the reference fitted to all populations together.
+        probes: betas at which rejections were predicted, shape `(chains, probes)`. prior_rejections:
+        predicted rejection rates from the prior reference, shape `(chains, probes - 1)`. fitted_rejections:
+        predicted rejection rates from the fitted one, shape `(chains, probes - 1)`. reference_acceptance: how
+        often draws of the fitted reference would be accepted at the target, shape
+            `(chains,)`.
+        num_evals: evaluations of particles and fit, shape `(chains,)`.
     """
 
-    walkers: Walkers
-    wide: Reference
+    particles: Particles
+    prior_reference: Reference
     fit: FittedReference
     probes: jax.Array
-    broad_rejections: jax.Array
+    prior_rejections: jax.Array
     fitted_rejections: jax.Array
-    direct: jax.Array
+    reference_acceptance: jax.Array
     num_evals: jax.Array
 
     def reference(self, fitted: Any) -> Reference:
-        """The reference of a leg."""
-        return jax.tree.map(lambda a, b: jnp.where(fitted, a, b), self.fit.reference, self.wide)
+        """The fitted reference if `fitted`, else the prior one."""
+        return jax.tree.map(lambda a, b: jnp.where(fitted, a, b), self.fit.reference, self.prior_reference)
 
     def rejections(self, fitted: Any) -> jax.Array:
-        """Predicted on a leg."""
-        return jnp.where(fitted, self.fitted_rejections, self.broad_rejections)
+        """The predicted rejection rates from `reference(fitted)`."""
+        return jnp.where(fitted, self.fitted_rejections, self.prior_rejections)
 
 
-def walk(
+class AnnealingPass(Protocol):
+    """Anneals one population for each key, starting from the reference `init`."""
+
+    def __call__(
+        self,
+        keys: jax.Array,
+        init: Reference,
+        settings: ParticleSettings,
+        *,
+        with_mixtures: bool,
+        search_modes: bool,
+    ) -> PassResult:
+        """See `anneal_and_fit`."""
+        ...
+
+
+class LadderChoice(NamedTuple):
+    """Number of rungs, and whether they start from the fitted reference (an array under a transform)."""
+
+    num_rungs: int
+    fitted: Any
+
+
+def anneal_and_fit(
     keys: jax.Array,
+    init: Reference,
+    settings: ParticleSettings,
     evaluate: ValueAndScore,
-    begin: Reference,
-    wide: Reference,
+    prior_reference: Reference,
     path: TemperingPath,
-    settings: WalkerSettings,
-    rich: bool = True,
-    look: bool = True,
-) -> Start:
-    """Anneal one population for each key from `begin`, fit one reference to all and predict the barriers."""
-    split = jax.vmap(lambda key: jax.random.split(key, 5))(keys)
-    walkers = jax.vmap(lambda key: run_walkers(key, evaluate, begin, path, settings))(split[:, 0])
-    fit = fit_reference(split[0, 1], walkers, evaluate, wide, path, rich, look)
-    chains = keys.shape[0]
-    draws = -(-_DIRECT_DRAWS // chains)
+    *,
+    with_mixtures: bool,
+    search_modes: jax.Array | bool,
+) -> PassResult:
+    """Anneal one population for each key, fit one reference to all of them and predict the barriers.
 
-    def predict(walkers, key_broad, key_fitted, key_direct):
-        probes = probe_fractions(walkers.fractions, walkers.used)
-        seen = with_reference(walkers, fit.reference, path)
+    Args:
+        keys: one a chain.
+        init: the reference that the particles start from.
+        settings: sizes of a population; static.
+        evaluate: `x -> (log p, grad log p)`.
+        prior_reference: the reference before any fit.
+        path: from a reference to the target.
+        with_mixtures: see `fit_reference`; static.
+        search_modes: see `fit_reference`.
+    """
+    split = jax.vmap(lambda key: jax.random.split(key, 5))(keys)
+    particles = jax.vmap(lambda key: run_persistent_sampling(key, evaluate, init, path, settings))(
+        split[:, 0]
+    )
+    fit = fit_reference(
+        split[0, 1],
+        particles,
+        evaluate,
+        prior_reference,
+        path,
+        with_mixtures=with_mixtures,
+        search_modes=search_modes,
+    )
+    chains = keys.shape[0]
+    draws = -(-_ACCEPTANCE_DRAWS // chains)
+
+    def predict(particles, key_prior, key_fitted, key_acceptance):
+        probes = probe_betas(particles.betas, particles.num_stages)
+        refitted = with_reference(particles, fit.reference, path)
+        from_prior = with_reference(particles, prior_reference, path)
         return (
             probes,
-            predicted_rejections(key_broad, with_reference(walkers, wide, path), path, probes),
-            predicted_rejections(key_fitted, seen, path, probes),
-            direct_acceptance(key_direct, seen, evaluate, fit.reference, path, draws),
+            predicted_rejections(key_prior, from_prior, path, probes),
+            predicted_rejections(key_fitted, refitted, path, probes),
+            reference_acceptance(key_acceptance, refitted, evaluate, fit.reference, path, draws),
         )
 
-    # The fit's evaluations are shared out, so that the chains' bills add up to the whole.
-    share = fit.num_evals // chains + (jnp.arange(chains) < fit.num_evals % chains)
-    predicted = jax.vmap(predict)(walkers, split[:, 2], split[:, 3], split[:, 4])
-    evals = walkers.num_evals + share + draws * path.slices
-    return Start(walkers, wide, fit, *predicted, evals)
+    # The evaluations of the fit are divided among the chains, so that the chains' counts sum to the total.
+    of_fit = fit.num_evals // chains + (jnp.arange(chains) < fit.num_evals % chains)
+    predicted = jax.vmap(predict)(particles, split[:, 2], split[:, 3], split[:, 4])
+    evals = particles.num_evals + of_fit + draws * path.slices
+    return PassResult(particles, prior_reference, fit, *predicted, evals)
 
 
-def check_arrival(walkers: Any) -> None:
-    """Refuse walkers that never saw a density or did not arrive (traced runs pass).
+def check_arrival(particles: Any) -> None:
+    """Refuse particles that never saw a density or did not reach the target (traced runs are not checked).
 
     Raises:
         RuntimeError: with what to change.
     """
-    if isinstance(walkers.used, Tracer):
+    if isinstance(particles.num_stages, Tracer):
         return
-    used = np.asarray(walkers.used)
-    last = np.take_along_axis(np.asarray(walkers.fractions), used[:, None] - 1, axis=1)[:, 0]
-    log_z = np.take_along_axis(np.asarray(walkers.log_normalisers), used[:, None] - 1, axis=1)[:, 0]
+    at = np.asarray(particles.num_stages)[:, None] - 1
+    last = np.take_along_axis(np.asarray(particles.betas), at, axis=1)[:, 0]
+    log_z = np.take_along_axis(np.asarray(particles.log_normalisers), at, axis=1)[:, 0]
     if not np.all(np.isfinite(log_z)):
         raise RuntimeError(
-            "No walker drawn from the broad reference saw a finite log density, so that there is nothing to "
-            "anneal: give reference=(centre, scale) where the density is positive, or raise num_walkers."
+            "No particle drawn from the prior reference saw a finite log density, so that there is nothing "
+            "to anneal: give reference=(centre, scale) where the density is positive, or raise num_particles."
         )
     if not np.all(last >= 1):
         raise RuntimeError(
-            f"The walkers came only to fraction {last.min():.3g} of the path in {int(used.max())} stages: "
+            f"The particles reached only beta = {last.min():.3g} of the path in {int(at.max()) + 1} stages: "
             "the reference lies too far from the posterior. Give a closer reference=(centre, scale), or "
-            "raise num_walkers."
+            "raise num_particles."
         )
 
 
-def agree(found: Start, leg: str, num_rungs: int | None, max_rungs: int) -> tuple[int, Any]:
-    """Number of rungs, and whether the fitted reference is taken, for all chains of a batch.
+def choose_ladder(
+    result: PassResult, reference_kind: str, num_rungs: int | None, max_rungs: int
+) -> LadderChoice:
+    """Number of rungs and reference, the same for all chains of a batch.
 
-    Two rungs, where fresh draws of the fitted reference are accepted as they are, else by the barrier.
+    Two rungs if draws of the fitted reference are accepted often enough; else the number by the barrier.
+    Under a transform the number cannot depend on the barrier: it is `num_rungs`, or half of `max_rungs`.
 
-    Under a transform the second is an array, and the first cannot depend on the barrier.
+    Args:
+        result: of the last pass.
+        reference_kind: "auto", "fitted" or "prior".
+        num_rungs: number of rungs, or None.
+        max_rungs: most rungs that None may choose.
     """
-    broad_barrier = found.broad_rejections.sum(-1)
-    fitted_barrier = found.fitted_rejections.sum(-1)
-    covers = (found.fit.uncovered <= MOST_UNCOVERED) & (found.fit.components != 0)
-    covers |= found.fit.hidden_share > _LARGE
-    short = covers & (jnp.mean(found.direct) >= _DIRECT)
-    good = short | (covers & (fitted_barrier < _WORTH * broad_barrier))
-    fitted: Any = {"fitted": True, "broad": False, "auto": None}[leg]
-    if isinstance(broad_barrier, Tracer):
+    prior_barrier = result.prior_rejections.sum(-1)
+    fitted_barrier = result.fitted_rejections.sum(-1)
+    covers = (result.fit.uncovered <= MAX_UNCOVERED) & (result.fit.components != 0)
+    covers |= result.fit.missed_mass > LARGE_MISSED_MASS
+    accepted = covers & (jnp.mean(result.reference_acceptance) >= HIGH_ACCEPTANCE)
+    good = accepted | (covers & (fitted_barrier < _LEAST_GAIN * prior_barrier))
+    fitted: Any = {"fitted": True, "prior": False, "auto": None}[reference_kind]
+    if isinstance(prior_barrier, Tracer):
         fitted = jnp.all(good) if fitted is None else fitted
-        return num_rungs or max(3, max_rungs // 2), fitted
+        return LadderChoice(num_rungs or max(3, max_rungs // 2), fitted)
     if fitted is None:
         fitted = bool(np.all(good))
-    if fitted and bool(short):
-        return num_rungs or 2, fitted
-    barrier = float(np.max(fitted_barrier if fitted else broad_barrier))
-    return num_rungs or rungs_for(barrier, max_rungs), fitted
+    if fitted and bool(accepted):
+        return LadderChoice(num_rungs or 2, fitted)
+    barrier = float(np.max(fitted_barrier if fitted else prior_barrier))
+    return LadderChoice(num_rungs or num_rungs_for(barrier, max_rungs), fitted)
+
+
+def start_ladders(
+    keys: jax.Array,
+    result: PassResult,
+    choice: LadderChoice,
+    path: TemperingPath,
+    *,
+    num_warmup: int,
+    max_steps: int,
+) -> Ladder:
+    """One ladder for each key, with a leading axis of chains; arguments as for `start_ladder`."""
+    reference = result.reference(choice.fitted)
+
+    def start_one(key, particles, probes, rejections):
+        return start_ladder(
+            key,
+            with_reference(particles, reference, path),
+            reference,
+            path,
+            place_rungs(probes, rejections, choice.num_rungs),
+            num_warmup=num_warmup,
+            max_steps=max_steps,
+            missed_mass=result.fit.missed_mass,
+            components=jnp.where(choice.fitted, result.fit.components, 0),
+        )
+
+    return jax.vmap(start_one)(keys, result.particles, result.probes, result.rejections(choice.fitted))
 
 
 def path_named(path: str | TemperingPath) -> TemperingPath:
@@ -169,9 +260,9 @@ def path_named(path: str | TemperingPath) -> TemperingPath:
     return path
 
 
-def flat_evaluation(potential: Callable, unravel: Callable, forward_mode: bool = False) -> ValueAndScore:
-    """`x -> (log p, grad log p)` over flat positions; NaN counts as no density."""
-    evaluate = value_and_gradient(potential, forward_mode)
+def flat_evaluation(potential: Callable, unravel: Callable, *, forward_mode: bool = False) -> ValueAndScore:
+    """`x -> (log p, grad log p)` over flat positions; NaN counts as zero density."""
+    evaluate = value_and_gradient(potential, forward_mode=forward_mode)
 
     def evaluated(x):
         energy, gradient = evaluate(unravel(x))

@@ -1,128 +1,182 @@
-"""The search before a ladder: legs of walkers, each from the reference of the last one, until they agree.
+"""The search before a ladder: passes of annealing, each from the reference of the last one, until they agree.
 
-The first leg starts from the broad reference. What its walkers overlooked (the neck of a funnel, a posterior
-far narrower than the prior) is at the edge of the reference fitted to them, so that walkers which start from
-there get farther for a few evaluations. Legs end when the evidence has settled.
+The first pass starts from the prior reference. What its particles missed (the neck of a funnel, a posterior
+far narrower than the prior) is at the edge of the reference fitted to them, so that particles which start
+from that reference reach it for a few evaluations. Passes end when the evidence has settled.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from qdesampler.infer.annealed.evidence import error_of_populations
-from qdesampler.infer.annealed.population import MOST_UNCOVERED, Start
+from qdesampler.infer.annealed.population import MAX_UNCOVERED, AnnealingPass, PassResult
 from qdesampler.kernels.paths.path import TemperingPath
 from qdesampler.kernels.references.reference import Reference
-from qdesampler.kernels.smc.persistent_sampling import WalkerSettings, target_log_weights
-from qdesampler.kernels.smc.reference_fit import AUTOREGRESSIVE, outside, peak_reference
+from qdesampler.kernels.smc.persistent_sampling import ParticleSettings, log_evidence
+from qdesampler.kernels.smc.reference_fit import AUTOREGRESSIVE, log_mass_outside, mode_reference
+from qdesampler.kernels.tempering.schedule import HIGH_ACCEPTANCE
 
-__all__ = ["MOST_LEGS", "Leg", "search"]
+__all__ = ["MAX_PASSES", "anneal_until_settled"]
 
-# (keys, where to begin, settings, mixtures too?, descents too?) -> what was found
-Leg = Callable[[jax.Array, Reference, WalkerSettings, bool, bool], Start]
-
-MOST_LEGS = 6
-# Nats between legs; errors of the walkers may raise the first up to the second.
-_SETTLED, _AT_MOST = 0.1, 0.15
-_PLAIN_ERROR, _PLAIN_DIRECT = 0.1, 0.7  # error of the walkers and acceptance that need no second opinion
-_PILOT, _PILOT_LEAST = 128, 32  # walkers of the pilot over all chains, and of one chain at least
+MAX_PASSES = 6  # passes from the whole populations, and from a pilot
+# Nats of log Z between two passes that count as settled; twice the particles' error may raise the first
+# number up to the second (results/evidence.md: "in all 70 runs within .05").
+_SETTLED, _MAX_SETTLED = 0.1, 0.15
+_SMALL_ERROR = 0.1  # nats of error with which one pass suffices if its reference has `HIGH_ACCEPTANCE`
+# The pilot: particles over all chains, and of one chain at least (results/evidence.md: "One mode").
+_PILOT_PARTICLES, _PILOT_LEAST = 128, 32
+# The pilot: least effective sample size over the population, moves a stage, most steps of a trajectory.
 _PILOT_ESS, _PILOT_MOVES, _PILOT_STEPS = 0.1, 1, 3
-# Acceptance from end to end: the pilot is enough, is enough where there is one mode alone, or is no use.
-_PILOT_DIRECT, _ALONE_DIRECT, _HOPELESS = 0.7, 0.3, 0.2
-_ATTEMPTS = 2  # at the legs after the first
-_ELSEWHERE = 1e-4  # of the evidence; of few walkers it may be nats too low
+# Reference acceptance with which a settled pilot suffices if the target is unimodal, and below which a pilot
+# is given up (results/evidence.md: "One mode").
+_UNIMODAL_ACCEPTANCE, _LEAST_ACCEPTANCE = 0.3, 0.2
+_ATTEMPTS = 2  # tries of a pilot's passes after the first
+# Mass outside the final reference over Z, by the pilot's first pass, above which the pilot does not suffice.
+# It is this small because few particles may find that mass nats too low (results/evidence.md:
+# spike-in-slab-8).
+_MAX_MASS_OUTSIDE = 1e-4
 
 
-def search(
-    leg: Leg,
+class _Passes(NamedTuple):
+    """The last of several passes, and whether the evidence has settled."""
+
+    result: PassResult
+    settled: bool
+
+
+class _Pilot(NamedTuple):
+    """What a pilot found, and whether that suffices."""
+
+    result: PassResult
+    suffices: bool
+
+
+def anneal_until_settled(
+    run_pass: AnnealingPass,
     keys: jax.Array,
-    wide: Reference,
+    prior_reference: Reference,
     path: TemperingPath,
-    settings: WalkerSettings,
+    settings: ParticleSettings,
+    *,
     pilot: bool,
-    again: Callable[[Start], bool],
-) -> Start:
-    """A pilot of few walkers, which is all where there is one Gaussian; else the populations of `settings`.
+    may_continue: Callable[[PassResult], bool],
+) -> PassResult:
+    """Try a pilot of few particles, which suffices for a single Gaussian; else anneal whole populations.
 
     Args:
-        leg: runs the walkers of one leg.
+        run_pass: runs the particles of one pass.
         keys: one a chain.
-        wide: the broad reference.
+        prior_reference: where the first pass starts.
         path: from a reference to the target.
-        settings: of the whole populations.
-        pilot: begin with one.
-        again: whether another leg may start from the reference that a leg left.
+        settings: sizes of the whole populations.
+        pilot: start with a pilot.
+        may_continue: whether another pass may start from the reference that a pass left.
     """
     spent = 0
     if pilot:
         keys_pilot, keys = _split(keys)
-        found, enough = _pilot(leg, keys_pilot, wide, path, settings)
-        if enough:
-            return found
-        spent = found.num_evals
-    keys_leg, keys = _split(keys)
-    found = leg(keys_leg, wide, settings, True, True)
-    if again(found):
-        found, _ = _legs(leg, keys, found, found.fit.reference, path, settings, True, again)
-    return found._replace(num_evals=found.num_evals + spent)
-
-
-def _pilot(leg, keys, wide, path, settings) -> tuple[Start, bool]:
-    """Few walkers, and whether they are enough.
-
-    Where some went astray but all descents ended in one mode, the next leg starts from its top. Where later
-    legs went astray they are walked once more. What the first leg saw outside of what comes of either must
-    not count.
-    """
-    size = max(_PILOT_LEAST, -(-_PILOT // keys.shape[0]))
-    steps = min(settings.max_steps, _PILOT_STEPS)
-    few = settings._replace(walkers=size, least_ess=_PILOT_ESS, moves=_PILOT_MOVES, max_steps=steps)
-    keys_leg, keys = _split(keys)
-    first = leg(keys_leg, wide, few, False, True)
-    alone = bool(first.fit.alone)
-    plain = _is_plain(first, _HOPELESS) and float(first.fit.hidden_share) == 0
-    if not (plain or alone):
-        return first, False
-    begin = first.fit.reference if plain else peak_reference(first.fit, wide)
-    found = first
-    for attempt in range(_ATTEMPTS):
-        keys_legs, keys = _split(keys)
-        spent = first._replace(num_evals=found.num_evals)
-        found, settled = _legs(
-            leg, keys_legs, spent, begin, path, few, False, lambda found: _is_plain(found, _HOPELESS)
+        found = _run_pilot(run_pass, keys_pilot, prior_reference, path, settings)
+        if found.suffices:
+            return found.result
+        spent = found.result.num_evals
+    keys_pass, keys = _split(keys)
+    result = run_pass(keys_pass, prior_reference, settings, with_mixtures=True, search_modes=True)
+    if may_continue(result):
+        init = result.fit.reference
+        result, _ = _repeat_passes(
+            run_pass, keys, init, settings, path, result, with_mixtures=True, may_continue=may_continue
         )
-        good = _is_plain(found, _PILOT_DIRECT) or (alone and settled and _is_plain(found, _ALONE_DIRECT))
+    return result._replace(num_evals=result.num_evals + spent)
+
+
+def _run_pilot(
+    run_pass: AnnealingPass,
+    keys: jax.Array,
+    prior_reference: Reference,
+    path: TemperingPath,
+    settings: ParticleSettings,
+) -> _Pilot:
+    """Anneal few particles, and judge whether they suffice.
+
+    If particles of the first pass went astray but all its descents ended in one mode, the next pass starts
+    from that mode. If later passes go astray, they are repeated once. The mass that the first pass found
+    outside the final reference must be negligible, unless the first try from its own reference succeeded.
+    """
+    size = max(_PILOT_LEAST, -(-_PILOT_PARTICLES // keys.shape[0]))
+    few = settings._replace(
+        num_particles=size,
+        least_ess=_PILOT_ESS,
+        moves=_PILOT_MOVES,
+        max_steps=min(settings.max_steps, _PILOT_STEPS),
+    )
+    keys_pass, keys = _split(keys)
+    first = run_pass(keys_pass, prior_reference, few, with_mixtures=False, search_modes=True)
+    unimodal = bool(first.fit.unimodal)
+    single_gaussian = _is_single_gaussian(first, _LEAST_ACCEPTANCE) and float(first.fit.missed_mass) == 0
+    if not (single_gaussian or unimodal):
+        return _Pilot(first, False)
+    init = first.fit.reference if single_gaussian else mode_reference(first.fit, prior_reference)
+    result = first
+    for attempt in range(_ATTEMPTS):
+        keys_passes, keys = _split(keys)
+        result, settled = _repeat_passes(
+            run_pass,
+            keys_passes,
+            init,
+            few,
+            path,
+            first._replace(num_evals=result.num_evals),
+            with_mixtures=False,
+            may_continue=lambda found: _is_single_gaussian(found, _LEAST_ACCEPTANCE),
+        )
+        good = _is_single_gaussian(result, HIGH_ACCEPTANCE)
+        good = good or (unimodal and settled and _is_single_gaussian(result, _UNIMODAL_ACCEPTANCE))
         if not good:
             continue
-        if plain and not attempt:
-            return found, True
-        elsewhere = float(outside(first.walkers, path, found.fit.reference))
-        found = found._replace(fit=found.fit._replace(hidden_share=jnp.zeros_like(found.fit.hidden_share)))
-        return found, elsewhere < _evidence(found, path)[0] + np.log(_ELSEWHERE)
-    return found, False
+        if single_gaussian and not attempt:
+            return _Pilot(result, True)
+        outside = float(log_mass_outside(first.particles, path, result.fit.reference))
+        result = result._replace(fit=result.fit._replace(missed_mass=jnp.zeros_like(result.fit.missed_mass)))
+        return _Pilot(result, bool(outside < _evidence(result, path)[0] + np.log(_MAX_MASS_OUTSIDE)))
+    return _Pilot(result, False)
 
 
-def _legs(leg, keys, found, begin, path, settings, rich, again) -> tuple[Start, bool]:
-    """Legs after the first until the evidence has settled, and whether it has."""
-    look = rich and float(found.fit.hidden_share) > 0  # once more: there may be other overlooked modes
-    for _ in range(1, MOST_LEGS):
-        last, before = found, _evidence(found, path)[0]
-        keys_leg, keys = _split(keys)
-        found = leg(keys_leg, begin, settings, rich, look)
-        look, begin = False, found.fit.reference
-        hidden = jnp.maximum(last.fit.hidden_share, found.fit.hidden_share)
-        found = found._replace(
-            fit=found.fit._replace(hidden_share=hidden), num_evals=found.num_evals + last.num_evals
+def _repeat_passes(
+    run_pass: AnnealingPass,
+    keys: jax.Array,
+    init: Reference,
+    settings: ParticleSettings,
+    path: TemperingPath,
+    first: PassResult,
+    *,
+    with_mixtures: bool,
+    may_continue: Callable[[PassResult], bool],
+) -> _Passes:
+    """Run passes after `first`, the next one from `init`, until the evidence has settled."""
+    result = first
+    # If the first pass missed a mode there may be more of them: the second one searches again.
+    search_modes = with_mixtures and float(first.fit.missed_mass) > 0
+    for _ in range(1, MAX_PASSES):
+        last, before = result, _evidence(result, path)[0]
+        keys_pass, keys = _split(keys)
+        result = run_pass(keys_pass, init, settings, with_mixtures=with_mixtures, search_modes=search_modes)
+        search_modes, init = False, result.fit.reference
+        missed_mass = jnp.maximum(last.fit.missed_mass, result.fit.missed_mass)
+        result = result._replace(
+            fit=result.fit._replace(missed_mass=missed_mass), num_evals=result.num_evals + last.num_evals
         )
-        value, error = _evidence(found, path)
-        settled = abs(value - before) <= np.clip(2 * np.nan_to_num(error), _SETTLED, _AT_MOST)
-        if settled or (error <= _PLAIN_ERROR and float(jnp.mean(found.direct)) >= _PLAIN_DIRECT):
-            return found, True
-        if not again(found):
+        value, error = _evidence(result, path)
+        settled = abs(value - before) <= np.clip(2 * np.nan_to_num(error), _SETTLED, _MAX_SETTLED)
+        acceptance = float(jnp.mean(result.reference_acceptance))
+        if settled or (error <= _SMALL_ERROR and acceptance >= HIGH_ACCEPTANCE):
+            return _Passes(result, True)
+        if not may_continue(result):
             break
-    return found, False
+    return _Passes(result, False)
 
 
 def _split(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -130,17 +184,16 @@ def _split(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
     return pairs[:, 0], pairs[:, 1]
 
 
-def _evidence(found: Start, path: TemperingPath) -> tuple[float, float]:
-    walkers = found.walkers
-    weights = jax.vmap(lambda one: target_log_weights(one, path))(walkers)
-    per_stage = weights.shape[1] // walkers.fractions.shape[1]
-    log_z = jax.nn.logsumexp(weights, axis=1) - jnp.log(walkers.used * per_stage)
+def _evidence(result: PassResult, path: TemperingPath) -> tuple[float, float]:
+    """`log Z` by the particles of all chains, and its error."""
+    log_z = jax.vmap(lambda one: log_evidence(one, path))(result.particles)
     return error_of_populations(np.asarray(log_z, float))
 
 
-def _is_plain(found: Start, least: float) -> bool:
-    """All walkers arrived, one Gaussian (autoregressive or not) covers them, and its draws are accepted."""
-    fit, walkers = found.fit, found.walkers
-    last = jnp.take_along_axis(walkers.fractions, walkers.used[:, None] - 1, axis=1)
-    plain = ((fit.components == 1) | (fit.components == AUTOREGRESSIVE)) & (fit.uncovered <= MOST_UNCOVERED)
-    return bool(plain & jnp.all(last >= 1) & (jnp.mean(found.direct) >= least))
+def _is_single_gaussian(result: PassResult, least_acceptance: float) -> bool:
+    """Whether all particles arrived, and one Gaussian or autoregressive one covers them and is accepted."""
+    fit, particles = result.fit, result.particles
+    last = jnp.take_along_axis(particles.betas, particles.num_stages[:, None] - 1, axis=1)
+    covers = ((fit.components == 1) | (fit.components == AUTOREGRESSIVE)) & (fit.uncovered <= MAX_UNCOVERED)
+    accepted = jnp.mean(result.reference_acceptance) >= least_acceptance
+    return bool(covers & jnp.all(last >= 1) & accepted)

@@ -1,4 +1,4 @@
-"""The state of an AnnealedQDE chain: `z` stands on the rung of the posterior."""
+"""The state of an AnnealedQDE chain: `z` is the position on the rung of the posterior."""
 
 from typing import NamedTuple
 
@@ -11,11 +11,11 @@ __all__ = ["AnnealedAdaptState", "AnnealedState"]
 
 
 class AnnealedAdaptState(NamedTuple):
-    """What the warm-up adapts, frozen after it but for replicas and sums.
+    """What the warm-up adapts; after it only replicas and sums change.
 
     Attributes:
-        step_size: on the rung of the target, whitened units.
-        ladder: all rungs, their replicas and the sums kept.
+        step_size: step size on the rung of the target, whitened units.
+        ladder: all rungs, their replicas and the sums for the evidence.
     """
 
     step_size: jax.Array

@@ -2,15 +2,16 @@ r"""Paths from a reference to the target, as objects.
 
 Every path is linear in a few *features* of a position, among them the log densities of reference and target,
 
-    log pi_s(x) = sum_j c_j(s) phi_j(x),      pi_0 normalised and easy to draw,   pi_1 of evidence Z,
+    log pi_b(x) = sum_j c_j(b) phi_j(x),      pi_0 normalised and easy to draw,   pi_1 of evidence Z,
 
-so that everything a ladder needs of two rungs is the *work* `W = sum_j (c_j' - c_j) phi_j`: the acceptance of
-a swap of `x` (lower) and `x'` (upper) is `min(1, exp(W(x) - W(x')))`, and `log Z'/Z = log E[e^W]` over the
-lower rung. The first feature is `log q`, the second `log p`. Along the geometric path `W = (b' - b) V` with
-`V = log p - log q`.
+with `b` (`beta`) from 0 to 1. Everything that a ladder needs of two rungs is therefore the *work* `W = sum_j
+(c_j' - c_j) phi_j`: the acceptance of a swap of `x` (lower) and `x'` (upper) is `min(1, exp(W(x) - W(x')))`,
+and `log Z'/Z = log E[e^W]` over the lower rung. The first feature is `log q`, the second `log p`. Along the
+geometric path `W = (b' - b) V` with `V = log p - log q`.
 """
 
 import dataclasses
+import warnings
 from typing import Protocol
 
 import jax
@@ -35,8 +36,8 @@ class TemperingPath(Protocol):
         """Points of the target in one position."""
         ...
 
-    def coefficients(self, fraction: jax.Array) -> jax.Array:
-        """`c(s)` at `fraction` of the way, shape `(features,)`."""
+    def coefficients(self, beta: jax.Array) -> jax.Array:
+        """`c(beta)`, shape `(features,)`, for a scalar `beta` between 0 and 1."""
         ...
 
     def draw(self, reference: Reference, key: jax.Array) -> jax.Array:
@@ -59,7 +60,7 @@ class TemperingPath(Protocol):
 
 
 def two_features(position: jax.Array, evaluate: ValueAndScore, reference: Reference) -> tuple:
-    """`(log q, log p)` and their gradients; NaN counts as no density."""
+    """`(log q, log p)` and their gradients; a NaN of `log p` counts as zero density."""
     log_target, target_score = evaluate(position)
     log_target = jnp.where(jnp.isnan(log_target), -jnp.inf, log_target)
     log_reference, reference_score = references.value_and_score(reference, position)
@@ -75,7 +76,7 @@ class _PointPath:
         return 1
 
     def draw(self, reference: Reference, key: jax.Array) -> jax.Array:
-        """From the reference."""
+        """An exact draw from the reference."""
         return references.draw(reference, key)
 
     def features(self, position: jax.Array, evaluate: ValueAndScore, reference: Reference) -> tuple:
@@ -93,49 +94,60 @@ class _PointPath:
 
 @dataclasses.dataclass(frozen=True)
 class GeometricPath(_PointPath):
-    """`pi_s = q^(1-s) p^s`."""
+    """`pi_b = q^(1-b) p^b`."""
 
-    def coefficients(self, fraction: jax.Array) -> jax.Array:
-        """`(1 - s, s)`."""
-        return jnp.stack([1 - fraction, fraction])
+    def coefficients(self, beta: jax.Array) -> jax.Array:
+        """`(1 - beta, beta)`."""
+        return jnp.stack([1 - beta, beta])
 
 
 @dataclasses.dataclass(frozen=True)
 class DiffusionPath(_PointPath):
     """The outer loop of the quantum dynamic equation: `pi = exp(-U / D)`, `D` lowered from `start` to 1.
 
-    The first `leg` of the way leads geometrically from the reference to `exp(-U / start)`, the rest lowers
-    `D` geometrically. `exp(-U / start)` has to be normalisable.
+    While `beta` is below `reference_fraction` the path leads geometrically from the reference to
+    `exp(-U / start)`; from there on `D` falls geometrically. `exp(-U / start)` has to be normalisable.
 
     Attributes:
         start: the largest `D`, above 1.
-        leg: share of the way spent on the first leg, between 0 and 1.
+        reference_fraction: the part of the path that leaves the reference, between 0 and 1.
+        leg: the old name of `reference_fraction`; deprecated.
 
     Raises:
         ValueError: for a number out of its range.
     """
 
     start: float = 10.0
-    leg: float = 0.3
+    reference_fraction: float = 0.3
+    leg: dataclasses.InitVar[float | None] = None
 
-    def __post_init__(self):
+    def __post_init__(self, leg: float | None):
+        if leg is not None:
+            warnings.warn(
+                "The argument leg of DiffusionPath is now called reference_fraction.",
+                DeprecationWarning,
+                stacklevel=3,
+            )
+            object.__setattr__(self, "reference_fraction", leg)
         if not 1 < self.start < float("inf"):
             raise ValueError(f"start is {self.start}; expected a finite number above 1.")
-        if not 0 < self.leg < 1:
-            raise ValueError(f"leg is {self.leg}; expected a number between 0 and 1.")
+        if not 0 < self.reference_fraction < 1:
+            raise ValueError(
+                f"reference_fraction is {self.reference_fraction}; expected a number between 0 and 1."
+            )
 
-    def coefficients(self, fraction: jax.Array) -> jax.Array:
-        """`(1 - s/leg, s/(leg D0))` on the first leg, then `(0, 1/D)`."""
-        first = jnp.minimum(fraction / self.leg, 1)
-        rest = jnp.maximum((fraction - self.leg) / (1 - self.leg), 0)
+    def coefficients(self, beta: jax.Array) -> jax.Array:
+        """`(1 - beta/f, beta/(f D0))` for `beta` below `f = reference_fraction`, then `(0, 1/D)`."""
+        first = jnp.minimum(beta / self.reference_fraction, 1)
+        rest = jnp.maximum((beta - self.reference_fraction) / (1 - self.reference_fraction), 0)
         lowered = jnp.where(rest < 1, self.start ** (rest - 1), 1.0)
-        return jnp.stack([1 - first, jnp.where(fraction < self.leg, first / self.start, lowered)])
+        return jnp.stack([1 - first, jnp.where(beta < self.reference_fraction, first / self.start, lowered)])
 
 
 def combine(coefficients: jax.Array, features: jax.Array) -> jax.Array:
-    """`sum_j c_j phi_j`, where a coefficient of zero silences even an infinite feature."""
-    silent = coefficients == 0
-    return jnp.sum(jnp.where(silent, 0, coefficients * jnp.where(silent, 0, features)))
+    """`sum_j c_j phi_j`, where a coefficient of zero removes its feature even if that is infinite."""
+    unused = coefficients == 0
+    return jnp.sum(jnp.where(unused, 0, coefficients * jnp.where(unused, 0, features)))
 
 
 def work(lower: jax.Array, upper: jax.Array, features: jax.Array) -> jax.Array:

@@ -5,12 +5,13 @@ under `exp(-(1/P) sum_k U(x_k) - kappa/2 sum_k |x_k - x_k+1|^2)` with `kappa` pr
 `D` stiffens the ring until it is a classical point. Slices spread through a thin barrier that a point has to
 climb. Here
 
-    log pi_s = a log q(x_1) + b log p(x_1) + m (1/P) sum_k log p(x_k) + log N(u; 0, 1/kappa),
+    log pi_beta = a log q(x_1) + b log p(x_1) + m (1/P) sum_k log p(x_k) + log N(u; 0, 1/kappa),
 
-with `u` the ring's internal coordinates. Its first leg leads from the reference to the quantum state at the
-largest `D` (`m`: 0 to 1), its second lowers `D` (Kadowaki and Nishimori 1998; Santoro et al. 2002), its last
-hands over from the mean of all slices to the first one (`m`: 1 to 0, `b`: 0 to 1), where the ring is a
-normalised Gaussian beside an exact draw: the marginal of `x_1` is the posterior, and the evidence its own.
+with `u` the ring's internal coordinates. The path has three parts. The first leads from the reference to the
+quantum state at the largest `D` (`m` from 0 to 1). The second lowers `D` (Kadowaki and Nishimori 1998;
+Santoro et al. 2002). The third moves the target from the mean over all slices to the first slice (`m` from 1
+to 0, `b` from 0 to 1). At its end the ring is a normalised Gaussian that is independent of `x_1`, so that the
+marginal of `x_1` is the posterior and the evidence that of the posterior.
 """
 
 import dataclasses
@@ -47,7 +48,7 @@ class PathIntegralPath:
     loose: float = 4.0
     stiff: float = 4000.0
 
-    _LEG, _HANDOVER = 0.4, 0.9  # where the second and the last leg begin
+    _REFERENCE_FRACTION, _HANDOVER = 0.4, 0.9  # values of beta where the second and the third part begin
 
     def __post_init__(self):
         if isinstance(self.slices, bool) or int(self.slices) != self.slices or self.slices < 2:
@@ -57,11 +58,13 @@ class PathIntegralPath:
                 f"loose is {self.loose} and stiff {self.stiff}; expected finite numbers, 0 < loose < stiff."
             )
 
-    def coefficients(self, fraction: jax.Array) -> jax.Array:
-        """Of `log q(x_1)`, `log p(x_1)`, the mean over slices, `-|u|^2 / 2` and `log kappa` terms."""
-        first = jnp.clip(fraction / self._LEG, 0, 1)
-        second = jnp.clip((fraction - self._LEG) / (self._HANDOVER - self._LEG), 0, 1)
-        last = jnp.clip((fraction - self._HANDOVER) / (1 - self._HANDOVER), 0, 1)
+    def coefficients(self, beta: jax.Array) -> jax.Array:
+        """Those of `log q(x_1)`, `log p(x_1)`, the mean over slices, `-|u|^2 / 2` and `log kappa`."""
+        first = jnp.clip(beta / self._REFERENCE_FRACTION, 0, 1)
+        second = jnp.clip(
+            (beta - self._REFERENCE_FRACTION) / (self._HANDOVER - self._REFERENCE_FRACTION), 0, 1
+        )
+        last = jnp.clip((beta - self._HANDOVER) / (1 - self._HANDOVER), 0, 1)
         log_kappa = jnp.log(self.loose) + second * jnp.log(self.stiff / self.loose)
         return jnp.stack([1 - first, last, first - last, jnp.exp(log_kappa), log_kappa])
 
@@ -73,7 +76,7 @@ class PathIntegralPath:
         return jnp.concatenate([first, ring / jnp.sqrt(self.loose)])
 
     def features(self, position: jax.Array, evaluate: ValueAndScore, reference: Reference) -> tuple:
-        """The five of `coefficients`, and their gradients; NaN counts as no density."""
+        """The five features of `coefficients`, and their gradients; NaN counts as zero density."""
         dim = reference.means.shape[1]
         first, ring = position[:dim], position[dim:]
         bridge = jnp.asarray(_bridge(self.slices), position.dtype)  # (P, P - 1), its first row zero
@@ -106,7 +109,7 @@ class PathIntegralPath:
         return features, gradients
 
     def log_reference(self, position: jax.Array, reference: Reference) -> tuple[jax.Array, jax.Array]:
-        """`log q(x_1)`, less the ring's `log 2 pi` terms, and the gradient."""
+        """`log q(x_1)` without the ring's `log 2 pi` terms, and its gradient."""
         dim = reference.means.shape[1]
         value, score = references.value_and_score(reference, position[:dim])
         return value, jnp.concatenate([score, jnp.zeros_like(position[dim:])])
@@ -126,8 +129,8 @@ def _bridge(slices: int) -> np.ndarray:
 
 
 def _scale(reference: Reference) -> jax.Array:
-    """Standard deviations of a reference's last component: the broad leg, or the broad Gaussian itself."""
-    whitener = reference.whiteners[-1]
+    """Standard deviations of a reference's last slot, which holds the prior reference."""
+    whitener = reference.whiteners[references.PRIOR_SLOT]
     return 1 / (jnp.diagonal(whitener) if whitener.ndim == 2 else whitener)
 
 

@@ -5,30 +5,31 @@ import jax.numpy as jnp
 
 from qdesampler.kernels.mcmc.local_step_size import log_scale
 from qdesampler.kernels.paths.replica import Replica
+from qdesampler.kernels.references.reference import DENSE_DIMENSIONS
 from qdesampler.numerics.metric import Metric, fisher_loss, fit_metric, identity_metric
 
-DENSE_DIMENSIONS = 64
+__all__ = ["TRAJECTORY_LENGTH", "choose_metric", "num_steps_for"]
 
-
-LENGTH = 1.5  # of a trajectory in whitened units: about a quarter period of a Gaussian
-
-
-_LINEAR = 0.8  # share of the score that is linear in the position, below which steps follow the place
+TRAJECTORY_LENGTH = 1.5  # whitened units: about a quarter of the period of a Gaussian
+# Part of the scores' variance that is linear in the position, below which step sizes follow the score
+# (results/evidence.md: funnel-10).
+_LINEAR = 0.8
 
 
 def choose_metric(replicas: Replica) -> tuple[Metric, jax.Array]:
-    """The metric of a rung behind a gain test, and how long its steps are that follow the place.
+    """The metric of a rung, and the typical factor of step sizes that follow the score.
 
-    Every other draw fits; the rest judges which kind of metric (identity, diagonal or dense) leaves the least
-    Fisher divergence, and how much of the scores is linear in the position: about all of it where one metric
-    serves everywhere, next to nothing in a funnel, where steps follow the place.
+    Every other draw fits a metric of each kind (identity, diagonal, dense). The remaining draws judge which
+    kind leaves the least Fisher divergence, and which part of the scores is linear in the position: nearly
+    all of it if one metric serves everywhere, hardly any in a funnel, where step sizes have to follow the
+    score.
 
     Args:
         replicas: equally weighted draws of the rung, on it, leading axis `n`.
 
     Returns:
         The metric, and the geometric mean of the steps' local factors
-        (`qdesampler.kernels.mcmc.local_step_size`), or 0 where one step size serves.
+        (`qdesampler.kernels.mcmc.local_step_size`), or 0 if one step size serves everywhere.
     """
     n, dim = replicas.position.shape
     scores = replicas.score
@@ -41,7 +42,7 @@ def choose_metric(replicas: Replica) -> tuple[Metric, jax.Array]:
     def fit(weights):
         return fit_metric(replicas.position, scores, weights, previous, blocks, rank)
 
-    # Fitted to every other draw, to be judged, and to all, to be used: one program for both.
+    # One program for both: a fit to every other draw, which is judged, and one to all, which is used.
     fits = jax.vmap(fit)(jnp.stack([even * usable, usable]))
     kinds = jax.tree.map(lambda *leaves: jnp.stack(leaves), *fits)
     losses = jax.vmap(lambda kind: fisher_loss(kind, replicas.position, scores, ~even * usable))(
@@ -59,14 +60,14 @@ def choose_metric(replicas: Replica) -> tuple[Metric, jax.Array]:
     return metric, jnp.where(linear < _LINEAR, typical, 0)
 
 
-def steps_for(step_size: jax.Array, local_scale: jax.Array, max_steps: int) -> jax.Array:
-    """Steps of a trajectory of `LENGTH`, by the typical step."""
+def num_steps_for(step_size: jax.Array, local_scale: jax.Array, max_steps: int) -> jax.Array:
+    """Steps of a trajectory of `TRAJECTORY_LENGTH`, computed from the typical step."""
     typical = step_size * jnp.where(local_scale > 0, local_scale, 1)
-    return jnp.clip(jnp.ceil(LENGTH / typical), 1, max_steps).astype(int)
+    return jnp.clip(jnp.ceil(TRAJECTORY_LENGTH / typical), 1, max_steps).astype(int)
 
 
 def _linearity(positions: jax.Array, scores: jax.Array) -> jax.Array:
-    """Share of the scores' variance, mean over coordinates, that half of the draws predict in the others."""
+    """Held-out R squared of a linear fit of the scores to every other draw, mean over coordinates."""
     n, dim = positions.shape
     x = (positions - jnp.mean(positions, 0)) / (jnp.std(positions, 0) + 1e-12)
     y = (scores - jnp.mean(scores, 0)) / (jnp.std(scores, 0) + 1e-12)

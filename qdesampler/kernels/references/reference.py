@@ -1,11 +1,11 @@
 r"""References: the normalised densities that a ladder starts from.
 
-A reference can be drawn from exactly, so that the lowest rung forgets everything at every iteration, and its
-log density and score cost no evaluation of the target. A broad one, a single Gaussian, knows nothing of the
-target. A fitted one is made of the ground states that walkers have found: a mixture of Gaussians, a product
-of one-dimensional states as Hartree's (`k^dim` modes for the price of `k dim` bumps), or an autoregressive
-Gaussian whose widths depend on the place (funnels), kept wide by a broad leg: a component that covers what no
-walker saw.
+A reference can be drawn from exactly, so that the lowest rung forgets everything at every iteration. Its log
+density and score cost no evaluation of the target. The prior reference is a single Gaussian that knows
+nothing of the target. A fitted reference is one of these, fitted to particles: a mixture of Gaussians; a
+product of one-dimensional mixtures (`k^dim` modes from `k dim` components, as in Hartree's product states);
+or an autoregressive Gaussian whose widths depend on the position (funnels). It keeps the prior reference as
+one more component, which covers what no particle has visited.
 """
 
 from typing import NamedTuple
@@ -23,34 +23,41 @@ from qdesampler.kernels.references.autoregressive import (
 
 __all__ = [
     "AUTOREGRESSIVE_DIMENSIONS",
+    "AUTOREGRESSIVE_PART",
     "DENSE_DIMENSIONS",
+    "PRIOR_SLOT",
+    "PRODUCT_PART",
     "AxisMixtures",
     "Reference",
     "add_component",
-    "broad",
     "draw",
     "gaussian_log_densities",
+    "gaussian_reference",
     "log_densities",
     "log_density",
     "log_weights_of",
     "lower_whitener",
     "squared_distances",
+    "squared_radius",
     "value_and_score",
     "with_log_weights",
 ]
 
-DENSE_DIMENSIONS = 64  # full covariances up to here, diagonal ones beyond
-AUTOREGRESSIVE_DIMENSIONS = 32  # most that an autoregressive Gaussian is fitted in
-AXIS_BUMPS = 6  # Gaussians on each axis of the product
+DENSE_DIMENSIONS = 64  # dimensions up to which covariances and metrics of AnnealedQDE are full, not diagonal
+AUTOREGRESSIVE_DIMENSIONS = 32  # dimensions up to which an autoregressive Gaussian is fitted
+AXIS_COMPONENTS = 6  # Gaussians on each axis of the product
+PRIOR_SLOT = -1  # index of the prior reference among the Gaussians, counted from the end
+# Indices of the product and of the autoregressive Gaussian in `log_weights_of`, counted from the end.
+PRODUCT_PART, AUTOREGRESSIVE_PART = -2, -1
 
 
 class AxisMixtures(NamedTuple):
     """`prod_i sum_k w_ik N(x_i; m_ik, s_ik^2)`: one mixture on each axis, each normalised.
 
     Attributes:
-        log_weights: shape `(dim, bumps)`.
-        means: likewise.
-        scales: standard deviations, likewise.
+        log_weights: shape `(dim, AXIS_COMPONENTS)`.
+        means: shape `(dim, AXIS_COMPONENTS)`.
+        scales: standard deviations, shape `(dim, AXIS_COMPONENTS)`.
     """
 
     log_weights: jax.Array
@@ -62,13 +69,13 @@ class Reference(NamedTuple):
     """`q(x) = sum_k w_k N(x; m_k, (P_k' P_k)^-1) + w prod_i r_i(x_i) + w' c(x)`, normalised.
 
     Attributes:
-        log_weights: shape `(components,)`, `-inf` for components that are not used.
+        log_weights: shape `(components,)`, `-inf` for unused components.
         means: shape `(components, dim)`.
         whiteners: lower triangular `P_k`, shape `(components, dim, dim)`, or their diagonals,
             shape `(components, dim)`.
-        product_log_weight: `log w` of the product, `-inf` where it is not used.
+        product_log_weight: `log w` of the product, `-inf` if it is unused.
         product: the `r_i`.
-        autoregressive_log_weight: `log w'` of the autoregressive Gaussian, `-inf` where it is not used.
+        autoregressive_log_weight: `log w'` of the autoregressive Gaussian, `-inf` if it is unused.
         autoregressive: `c`.
     """
 
@@ -85,16 +92,16 @@ def _is_dense(whiteners: jax.Array) -> bool:
     return whiteners.ndim == 3
 
 
-def broad(centre: jax.Array, scale: jax.Array, components: int) -> Reference:
-    """One Gaussian of standard deviations `scale`, shape `(dim,)`, with room for `components`."""
+def gaussian_reference(centre: jax.Array, scale: jax.Array, components: int) -> Reference:
+    """One Gaussian of standard deviations `scale`, shape `(dim,)`, in the first of `components` slots."""
     dtype, dim = jnp.result_type(float), centre.size
     scale = jnp.broadcast_to(jnp.asarray(scale, dtype), (dim,))
     centre = jnp.asarray(centre, dtype)
     whitener = jnp.diag(1 / scale) if dim <= DENSE_DIMENSIONS else 1 / scale
     product = AxisMixtures(
-        jnp.full((dim, AXIS_BUMPS), -jnp.log(jnp.asarray(AXIS_BUMPS, dtype))),
-        jnp.broadcast_to(centre[:, None], (dim, AXIS_BUMPS)),
-        jnp.broadcast_to(scale[:, None], (dim, AXIS_BUMPS)),
+        jnp.full((dim, AXIS_COMPONENTS), -jnp.log(jnp.asarray(AXIS_COMPONENTS, dtype))),
+        jnp.broadcast_to(centre[:, None], (dim, AXIS_COMPONENTS)),
+        jnp.broadcast_to(scale[:, None], (dim, AXIS_COMPONENTS)),
     )
     return Reference(
         jnp.full((components,), -jnp.inf, dtype).at[0].set(0),
@@ -108,10 +115,11 @@ def broad(centre: jax.Array, scale: jax.Array, components: int) -> Reference:
 
 
 def squared_distances(reference: Reference, x: jax.Array) -> jax.Array:
-    """Of `x` to every part, in its standard deviations; infinite where it is not used.
+    """Squared distance of `x` from every part, in that part's standard deviations; infinite for unused parts.
 
-    `|P_k (x - m_k)|^2`, for the product the sum over axes of the squared distance to the nearest bump, for
-    the autoregressive Gaussian in the widths of the place; shape `(components + 2,)`.
+    For a Gaussian `|P_k (x - m_k)|^2`; for the product the sum over axes of the squared distance to the
+    nearest component; for the autoregressive Gaussian measured in its widths at `x`. Shape `(components +
+    2,)`.
     """
     gaussians = jnp.where(reference.log_weights > -jnp.inf, _distances(reference, x), jnp.inf)
     offsets = (x[:, None] - reference.product.means) / reference.product.scales
@@ -125,6 +133,11 @@ def squared_distances(reference: Reference, x: jax.Array) -> jax.Array:
     return jnp.concatenate([gaussians, product[None], autoregressive[None]])
 
 
+def squared_radius(dim: int, deviations: float) -> jax.Array:
+    """`dim + k sqrt(2 dim)`: mean and `k` standard deviations of a Gaussian draw's squared distance."""
+    return dim + deviations * jnp.sqrt(2.0 * dim)
+
+
 def _distances(reference: Reference, x: jax.Array) -> jax.Array:
     offset = x - reference.means
     if _is_dense(reference.whiteners):
@@ -133,7 +146,7 @@ def _distances(reference: Reference, x: jax.Array) -> jax.Array:
 
 
 def gaussian_log_densities(reference: Reference, x: jax.Array) -> jax.Array:
-    """`log N(x; m_k, .)` of every Gaussian, shape `(components,)`."""
+    """`log N(x; m_k, (P_k' P_k)^-1)` of every Gaussian, shape `(components,)`."""
     whiteners = reference.whiteners
     diagonal = jnp.diagonal(whiteners, axis1=1, axis2=2) if _is_dense(whiteners) else whiteners
     constant = 0.5 * x.size * jnp.log(2 * jnp.asarray(jnp.pi, x.dtype))
@@ -143,8 +156,8 @@ def gaussian_log_densities(reference: Reference, x: jax.Array) -> jax.Array:
 def _product_log_density(product: AxisMixtures, x: jax.Array) -> jax.Array:
     z = (x[:, None] - product.means) / product.scales
     constant = 0.5 * jnp.log(2 * jnp.asarray(jnp.pi, x.dtype))
-    bumps = product.log_weights - 0.5 * z**2 - jnp.log(product.scales) - constant
-    return jnp.sum(jax.nn.logsumexp(bumps, axis=1))
+    densities = product.log_weights - 0.5 * z**2 - jnp.log(product.scales) - constant
+    return jnp.sum(jax.nn.logsumexp(densities, axis=1))
 
 
 def log_density(reference: Reference, x: jax.Array) -> jax.Array:
@@ -153,7 +166,7 @@ def log_density(reference: Reference, x: jax.Array) -> jax.Array:
 
 
 def log_weights_of(reference: Reference) -> jax.Array:
-    """Of all parts, shape `(components + 2,)`: the Gaussians, the product, the autoregressive one."""
+    """Log weights of all parts, shape `(components + 2,)`: the Gaussians, the product, the autoregressive."""
     rest = jnp.stack([reference.product_log_weight, reference.autoregressive_log_weight])
     return jnp.concatenate([reference.log_weights, rest])
 
@@ -161,14 +174,14 @@ def log_weights_of(reference: Reference) -> jax.Array:
 def with_log_weights(reference: Reference, log_weights: jax.Array) -> Reference:
     """The same parts with other weights, in the order of `log_weights_of`."""
     return reference._replace(
-        log_weights=log_weights[:-2],
-        product_log_weight=log_weights[-2],
-        autoregressive_log_weight=log_weights[-1],
+        log_weights=log_weights[:PRODUCT_PART],
+        product_log_weight=log_weights[PRODUCT_PART],
+        autoregressive_log_weight=log_weights[AUTOREGRESSIVE_PART],
     )
 
 
 def log_densities(reference: Reference, x: jax.Array) -> jax.Array:
-    """Of `x` under each part, normalised; shape `(components + 2,)`."""
+    """Log density of `x` under each part, each normalised; shape `(components + 2,)`."""
     rest = [
         _product_log_density(reference.product, x),
         autoregressive_log_density(reference.autoregressive, x),
@@ -188,7 +201,7 @@ def value_and_score(reference: Reference, x: jax.Array) -> tuple[jax.Array, jax.
 
 def draw(reference: Reference, key: jax.Array) -> jax.Array:
     """One exact draw, shape `(dim,)`."""
-    key_component, key_bumps, key_noise = jax.random.split(key, 3)
+    key_component, key_axes, key_noise = jax.random.split(key, 3)
     k = jax.random.categorical(key_component, log_weights_of(reference))
     noise = jax.random.normal(key_noise, reference.means.shape[1:], reference.means.dtype)
     last = reference.log_weights.size - 1
@@ -198,8 +211,8 @@ def draw(reference: Reference, key: jax.Array) -> jax.Array:
     else:
         gaussian = mean + noise / whitener
     product = reference.product
-    bumps = jax.random.categorical(key_bumps, product.log_weights, axis=1)[:, None]
-    means, scales = (jnp.take_along_axis(leaf, bumps, 1)[:, 0] for leaf in (product.means, product.scales))
+    chosen = jax.random.categorical(key_axes, product.log_weights, axis=1)[:, None]
+    means, scales = (jnp.take_along_axis(leaf, chosen, 1)[:, 0] for leaf in (product.means, product.scales))
     rest = jnp.where(
         k == last + 1, means + scales * noise, autoregressive_draw(reference.autoregressive, noise)
     )
@@ -207,16 +220,16 @@ def draw(reference: Reference, key: jax.Array) -> jax.Array:
 
 
 def add_component(
-    reference: Reference, slot: int, mean: jax.Array, whitener: jax.Array, share: jax.Array
+    reference: Reference, slot: int, mean: jax.Array, whitener: jax.Array, weight: jax.Array
 ) -> Reference:
-    """The same mixture with a Gaussian of weight `share` in the place of component `slot`.
+    """The same mixture with a Gaussian of weight `weight` in slot number `slot`.
 
-    The others keep their proportions; a share of zero switches the slot off.
+    The other parts keep their proportions. A weight of zero leaves the slot unused.
     """
     others = log_weights_of(reference).at[slot].set(-jnp.inf)
-    others = others - jax.nn.logsumexp(others) + jnp.log1p(-share)
-    log_share = jnp.where(share > 0, jnp.log(jnp.where(share > 0, share, 1)), -jnp.inf)
+    others = others - jax.nn.logsumexp(others) + jnp.log1p(-weight)
+    log_weight = jnp.where(weight > 0, jnp.log(jnp.where(weight > 0, weight, 1)), -jnp.inf)
     reference = reference._replace(
         means=reference.means.at[slot].set(mean), whiteners=reference.whiteners.at[slot].set(whitener)
     )
-    return with_log_weights(reference, others.at[slot].set(log_share))
+    return with_log_weights(reference, others.at[slot].set(log_weight))

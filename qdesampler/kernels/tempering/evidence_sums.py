@@ -1,14 +1,13 @@
-r"""What a ladder remembers of the iterations kept: sums from which the evidence and its error follow.
+r"""Sums over the kept iterations of a ladder, from which the evidence and its error follow.
 
 For each pair of neighbours with work `W` and a constant `C` frozen in warm-up, the bridge
 
     log Z'/Z = C + log E[sigma(W - C)] - log E'[sigma(C - W)],      sigma(t) = 1 / (1 + e^-t),
 
-is Bennett's (1976), consistent for any `C` and best where `C` is the answer; its terms are bounded. The
-stepping stones `log E[e^W]` (upwards) and `-log E'[e^-W]` (downwards) straddle it in expectation, the first
-from below, the second from above. Sums are kept in `BATCHES` consecutive batches; when these are full,
-neighbours are merged and batches grow twice as long, so that the memory is constant and a run can be
-continued.
+is Bennett's (1976). It is consistent for any `C` and has the least variance if `C` is the answer; its terms
+are bounded. The stepping stones `log E[e^W]` (upwards) and `-log E'[e^-W]` (downwards) lie below and above it
+in expectation. Sums are kept in `BATCHES` consecutive batches. When these are full, neighbours are merged and
+batches grow twice as long, so that the memory is constant and a run can be continued.
 """
 
 from typing import NamedTuple
@@ -18,7 +17,7 @@ import jax.numpy as jnp
 
 __all__ = ["BATCHES", "KeptSums", "add_iteration", "empty_sums"]
 
-BATCHES = 32
+BATCHES = 32  # batches of consecutive iterations; the error of the evidence needs 8 or more
 
 
 class KeptSums(NamedTuple):
@@ -26,14 +25,14 @@ class KeptSums(NamedTuple):
 
     Attributes:
         counts: iterations in each batch, shape `(BATCHES,)`.
-        length: iterations that make a batch full.
+        length: iterations that a full batch has.
         bridge: sums of `sigma(W - C)` and `sigma(C - W')`, shape `(BATCHES, 2, pairs)`.
         stones: log sums of `e^W` and `e^-W'`, shape `(BATCHES, 2, pairs)`.
         rejections: sum of swap rejection probabilities, shape `(pairs,)`.
-        work: sums of `W' - C` and its square over the upper rung, shape `(2, pairs)`.
+        work: sums of `W' - C` and of its square over the upper rung, shape `(2, pairs)`.
         upward: visits of each rung by replicas that were at the reference last, shape `(rungs,)`.
-        settled: visits of each rung by replicas that have been at an end, shape `(rungs,)`.
-        round_trips: reference to target and back.
+        settled: visits of each rung by replicas that have been at either end, shape `(rungs,)`.
+        round_trips: number of ways from the reference to the target and back.
     """
 
     counts: jax.Array
@@ -64,7 +63,7 @@ def empty_sums(rungs: int) -> KeptSums:
 
 
 def _merge(sums: KeptSums) -> KeptSums:
-    """Neighbouring batches in one, the second half empty."""
+    """Merge neighbouring batches into one; the second half of the batches becomes empty."""
     half = BATCHES // 2
 
     def pairwise(leaf, combine, blank):
@@ -91,13 +90,14 @@ def add_iteration(
     """Add one kept iteration.
 
     Args:
-        sums: so far.
+        sums: those of the iterations before.
         centres: `C` of each pair.
-        accept_prob: of each pair's swap.
+        accept_prob: acceptance probability of each pair's swap.
         work_up: `W` at the lower replica of each pair.
         work_down: `W` at the upper replica.
-        directions: of the replica on each rung: 1 was at the reference last, -1 at the target, 0 at neither.
-        round_trips: completed in this iteration.
+        directions: for the replica on each rung, 1 if it was at the reference last, -1 if at the target, 0 if
+            it has been at neither.
+        round_trips: round trips completed in this iteration.
     """
     full = jnp.all(sums.counts >= sums.length)
     sums = jax.tree.map(lambda a, b: jnp.where(full, a, b), _merge(sums), sums)

@@ -1,12 +1,12 @@
 r"""Non-reversible tempering: one iteration of a ladder of replicas.
 
-Every rung moves its replica (the lowest draws afresh from the reference, the others make a trajectory), then
-neighbours swap: the even pairs in one iteration, the odd ones in the next (Okabe et al. 2001), with
+Every rung moves its replica: the lowest draws a new one from the reference, the others make a trajectory.
+Then neighbours swap, the even pairs in one iteration and the odd ones in the next (Okabe et al. 2001), with
 
     min(1, exp(W(x_k) - W(x_k+1))),      W the work between the two rungs,
 
-which leaves the product of all rungs invariant. Alternating deterministically makes the flow of replicas
-ballistic where a random choice makes it diffuse (Syed, Bouchard-Cote, Deligiannidis and Doucet 2022).
+which leaves the product of all rungs invariant. With a deterministic alternation replicas flow ballistically;
+with a random choice of the pairs they would diffuse (Syed, Bouchard-Cote, Deligiannidis and Doucet 2022).
 """
 
 from collections.abc import Callable
@@ -16,20 +16,42 @@ import jax
 import jax.numpy as jnp
 
 from qdesampler.kernels.paths.path import TemperingPath, work
-from qdesampler.kernels.paths.replica import Replica, at_rung, explore, place
+from qdesampler.kernels.paths.replica import Replica, Rung, explore, make_replica, retarget
 from qdesampler.kernels.references.reference import Reference
 from qdesampler.numerics.metric import Metric
 from qdesampler.numerics.types import ValueAndScore
 
-__all__ = ["SwapInfo", "swap", "swap_log_ratio", "sweep"]
+__all__ = ["SwapInfo", "Tempering", "swap", "swap_log_ratio", "sweep"]
+
+
+class Tempering(NamedTuple):
+    """What is fixed during one iteration; `rungs` from the reference to the target.
+
+    Attributes:
+        reference: density of the lowest rung.
+        path: from the reference to the target.
+        betas: position of each rung on the path, from 0 to 1, shape `(rungs,)`.
+        metrics: metric of each rung, leading axis `rungs`.
+        step_sizes: step size of each rung, whitened units, shape `(rungs,)`.
+        local_scales: see `Rung`, shape `(rungs,)`.
+        num_steps: leapfrog steps of every trajectory, a scalar.
+    """
+
+    reference: Reference
+    path: TemperingPath
+    betas: jax.Array
+    metrics: Metric
+    step_sizes: jax.Array
+    local_scales: jax.Array
+    num_steps: jax.Array
 
 
 class SwapInfo(NamedTuple):
-    """What the swaps of one iteration saw; `rungs - 1` pairs.
+    """The swaps of one iteration; all arrays have the shape `(rungs - 1,)`, one entry a pair.
 
     Attributes:
-        accept_prob: of every pair, tried in this iteration or not.
-        swapped: pairs that did swap.
+        accept_prob: acceptance probability, also of pairs that were not tried in this iteration.
+        swapped: whether the pair swapped.
         work_up: `W` of each pair at the replica of its lower rung.
         work_down: `W` at the replica of its upper rung.
     """
@@ -41,7 +63,7 @@ class SwapInfo(NamedTuple):
 
 
 def swap_log_ratio(work_up: jax.Array, work_down: jax.Array) -> jax.Array:
-    """`log` of the ratio of joint densities after and before a swap: `W(x_k) - W(x_k+1)`; -inf for NaN."""
+    """Log ratio of the joint densities after and before a swap: `W(x_k) - W(x_k+1)`; -inf for NaN."""
     ratio = work_up - work_down
     return jnp.where(jnp.isnan(ratio), -jnp.inf, ratio)
 
@@ -58,12 +80,12 @@ def swap(
     Args:
         key: JAX key.
         replicas: one a rung, leading axis `rungs`.
-        coefficients: of every rung, shape `(rungs, features)`.
+        coefficients: those of every rung, shape `(rungs, features)`.
         parity: 0 for even pairs, 1 for odd ones.
-        log_ratio: of the swap's acceptance.
+        log_ratio: log ratio of the joint densities, for the acceptance.
 
     Returns:
-        The replicas, the rung where each came from, and what was seen.
+        The replicas, the rung that each came from, and the swaps' information.
     """
     rungs = coefficients.shape[0]
     lower, upper = coefficients[:-1], coefficients[1:]
@@ -77,7 +99,7 @@ def swap(
     source = source.at[:-1].add(swapped.astype(int)).at[1:].add(-swapped.astype(int))
     replicas = jax.tree.map(lambda leaf: leaf[source], replicas)
     return (
-        jax.vmap(at_rung)(replicas, coefficients),
+        jax.vmap(retarget)(replicas, coefficients),
         source,
         SwapInfo(accept_prob, swapped, work_up, work_down),
     )
@@ -87,13 +109,7 @@ def sweep(
     key: jax.Array,
     replicas: Replica,
     evaluate: ValueAndScore,
-    reference: Reference,
-    path: TemperingPath,
-    fractions: jax.Array,
-    metrics: Metric,
-    step_sizes: jax.Array,
-    num_steps: jax.Array,
-    local_scales: jax.Array,
+    tempering: Tempering,
     parity: jax.Array,
     log_ratio: Callable[[jax.Array, jax.Array], jax.Array] = swap_log_ratio,
 ) -> tuple[Replica, jax.Array, SwapInfo, Any]:
@@ -103,32 +119,26 @@ def sweep(
         key: JAX key.
         replicas: leading axis `rungs`, the reference first and the target last.
         evaluate: `x -> (log p, grad log p)`.
-        reference: the density of the lowest rung.
-        path: from the reference to the target.
-        fractions: of the path, shape `(rungs,)`, from 0 to 1.
-        metrics: one a rung.
-        step_sizes: one a rung, whitened units.
-        num_steps: of every trajectory.
-        local_scales: see `explore`, one a rung.
-        parity: of the pairs that swap.
-        log_ratio: of the swap's acceptance.
+        tempering: the rungs.
+        parity: parity of the pairs that swap.
+        log_ratio: log ratio of the joint densities, for the swap's acceptance.
 
     Returns:
-        Replicas, the rung each came from, what the swaps saw, and the trajectories' information (rungs above
-        the lowest). `((rungs - 1) * num_steps + 1) * path.slices` evaluations are made.
+        Replicas, the rung that each came from, the swaps' information, and the trajectories' information
+        (rungs above the lowest). `((rungs - 1) * num_steps + 1) * path.slices` evaluations are made.
     """
+    reference, path = tempering.reference, tempering.path
     key_draw, key_moves, key_swap = jax.random.split(key, 3)
-    coefficients = jax.vmap(path.coefficients)(fractions)
-    fresh = place(path.draw(reference, key_draw), evaluate, reference, path, coefficients[0])
-    rungs = fractions.size
+    coefficients = jax.vmap(path.coefficients)(tempering.betas)
+    fresh = make_replica(path.draw(reference, key_draw), evaluate, reference, path, coefficients[0])
+    rungs = Rung(coefficients, tempering.metrics, tempering.step_sizes, tempering.local_scales)
 
-    def move(key, replica, coefficients, metric, step_size, local_scale):
-        return explore(
-            key, replica, evaluate, reference, path, coefficients, metric, step_size, num_steps, local_scale
-        )
+    def move(key, replica, rung):
+        return explore(key, replica, evaluate, reference, path, rung, tempering.num_steps)
 
-    above = jax.tree.map(lambda leaf: leaf[1:], (replicas, coefficients, metrics, step_sizes, local_scales))
-    moved, info = jax.vmap(move)(jax.random.split(key_moves, rungs - 1), *above)
+    above, rungs_above = jax.tree.map(lambda leaf: leaf[1:], (replicas, rungs))
+    keys = jax.random.split(key_moves, tempering.betas.size - 1)
+    moved, info = jax.vmap(move)(keys, above, rungs_above)
     replicas = jax.tree.map(lambda one, rest: jnp.concatenate([one[None], rest]), fresh, moved)
-    replicas, source, seen = swap(key_swap, replicas, coefficients, parity, log_ratio)
-    return replicas, source, seen, info
+    replicas, source, swaps = swap(key_swap, replicas, coefficients, parity, log_ratio)
+    return replicas, source, swaps, info

@@ -1,4 +1,4 @@
-"""The broad Gaussian that annealing starts from: given by the user, or as wide as the prior of the model."""
+"""The prior reference that annealing starts from: given by the user, or as wide as the prior of the model."""
 
 from typing import Any
 
@@ -6,17 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["DEFAULT_SCALE", "broad_gaussian"]
+__all__ = ["DEFAULT_SCALE", "prior_gaussian"]
 
-DEFAULT_SCALE = 5.0  # standard deviation where nothing is known of a potential
+DEFAULT_SCALE = 5.0  # standard deviation of the prior reference for a potential, unconstrained coordinates
 
 
-def broad_gaussian(given: Any, dim: int) -> tuple[jax.Array, jax.Array]:
+def prior_gaussian(given: Any, dim: int) -> tuple[jax.Array, jax.Array]:
     """Centre and standard deviations, shapes `(dim,)`, of a reference given as a scale or `(centre, scale)`.
 
     Raises:
-        ValueError: the scale is not positive and finite, or a shape does not fit: such a reference could not
-            be normalised.
+        ValueError: the scale is not positive and finite, so that the reference could not be normalised, or a
+            shape does not fit.
     """
     centre, scale = given if isinstance(given, tuple) else (0.0, given)
     dtype = jnp.result_type(float)

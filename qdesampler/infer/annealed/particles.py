@@ -1,0 +1,206 @@
+"""Annealed particles without a ladder: weighted draws of many modes, and the evidence."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from numpyro.infer.initialization import init_to_uniform
+
+from qdesampler.infer.annealed.deprecated import renamed_argument
+from qdesampler.infer.annealed.evidence import LogEvidence, error_of_populations
+from qdesampler.infer.annealed.population import check_arrival, flat_evaluation, path_named
+from qdesampler.infer.annealed.prior_reference import DEFAULT_SCALE, prior_gaussian
+from qdesampler.infer.model.prior import prior_moments
+from qdesampler.infer.model.target import Target
+from qdesampler.kernels.paths.path import TemperingPath
+from qdesampler.kernels.references.reference import Reference, gaussian_reference
+from qdesampler.kernels.smc.persistent_sampling import (
+    ParticleSettings,
+    log_mean_weight,
+    run_persistent_sampling,
+    target_log_weights,
+)
+from qdesampler.numerics.importance_weights import resample
+from qdesampler.numerics.types import ValueAndScore
+from qdesampler.validation import check_key
+
+__all__ = ["AnnealedParticles", "anneal_particles", "anneal_walkers"]
+
+
+class AnnealedParticles(NamedTuple):
+    """The result of `anneal_particles`: `populations` independent ones, each with `points` weighted draws.
+
+    Attributes:
+        samples: constrained and deterministic sites (or the pytree of a potential), leaves of shape
+            `(populations, points, ...)`.
+        log_weights: normalised within each population, shape `(populations, points)`; `-inf` for points
+            without weight.
+        log_evidence: `log Z` of the potential given and its standard error, in nats.
+        by_population: `log Z` of each population, shape `(populations,)`.
+        effective_sample_sizes: effective sample size of the weights of each population.
+        num_evals: log-density evaluations of all populations.
+    """
+
+    samples: Any
+    log_weights: np.ndarray
+    log_evidence: LogEvidence
+    by_population: np.ndarray
+    effective_sample_sizes: np.ndarray
+    num_evals: int
+
+    def draw(self, rng_key: jax.Array, count: int) -> Any:
+        """Equally weighted draws of all populations together, leaves of shape `(count, ...)`.
+
+        Each population is weighted by the evidence that it found.
+
+        Raises:
+            ValueError: `count` is not positive.
+        """
+        if count < 1:
+            raise ValueError(f"count is {count}; expected at least 1.")
+        weights = (self.log_weights + self.by_population[:, None]).reshape(-1)
+        chosen = resample(rng_key, jnp.asarray(weights), count)
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[chosen], self.samples)
+
+
+def anneal_particles(
+    model: Callable | None = None,
+    potential_fn: Callable | None = None,
+    *,
+    key: jax.Array,
+    model_args: Sequence = (),
+    model_kwargs: Mapping[str, Any] | None = None,
+    init_params: Any = None,
+    reference: Any = None,
+    path: str | TemperingPath = "geometric",
+    num_particles: int = 512,
+    num_populations: int = 8,
+    moves: int = 2,
+    max_steps: int = 16,
+    num_walkers: int | None = None,
+) -> AnnealedParticles:
+    r"""Carry populations of particles from the prior reference to the posterior.
+
+    The particles of all `t` stages are kept, weighted by `pi_b(x) / sum_r (1/t) pi_r(x)/Z_r`, which is
+    bounded (persistent sampling, Karamanis and Seljak 2025). The evidence is that of the potential as given;
+    its error comes from the spread of independent populations.
+
+    Args:
+        model: NumPyro model. Exactly one of `model`, `potential_fn` is given.
+        potential_fn: `z -> U(z)`, scalar, over any pytree; `init_params` is then required.
+        key: JAX key.
+        model_args: arguments of the model.
+        model_kwargs: keyword arguments of the model.
+        init_params: one unconstrained position of the structure that the potential takes.
+        reference: as for `AnnealedQDE`.
+        path: "geometric", "diffusion", "path-integral" or a path object.
+        num_particles: particles of each population, at least 16.
+        num_populations: number of populations, at least 2 for an error of the evidence.
+        moves: trajectories of each particle at each stage.
+        max_steps: most leapfrog steps of a trajectory.
+        num_walkers: the old name of `num_particles`; deprecated.
+
+    Raises:
+        TypeError: `key` is no JAX key.
+        ValueError: a bad number, reference or start.
+        RuntimeError: particles that never saw a finite density or did not arrive.
+    """
+    if num_walkers is not None:
+        num_particles = renamed_argument("num_walkers", "num_particles", num_walkers)
+    _check_sizes(num_particles, num_populations, moves, max_steps)
+    check_key("key", key)
+    path = path_named(path)
+    arguments, keywords = tuple(model_args), dict(model_kwargs or {})
+    target = Target(model, potential_fn, None, init_strategy=init_to_uniform, forward_mode=False)
+    key_start, key_prior, key_run = jax.random.split(key, 3)
+    start = target.start(key_start, init_params, arguments, keywords)
+    flat, unravel = ravel_pytree(start.z)
+    if flat.size == 0:
+        raise ValueError("The model has no continuous latent site: there is nothing to anneal.")
+    evaluate = flat_evaluation(target.potential(arguments, keywords), unravel)
+    if reference is None and model is not None:
+        centre, scale = prior_moments(key_prior, model, arguments, keywords, start.z)
+    else:
+        centre, scale = prior_gaussian(DEFAULT_SCALE if reference is None else reference, flat.size)
+    settings = ParticleSettings(num_particles=int(num_particles), moves=int(moves), max_steps=int(max_steps))
+    prior_reference = gaussian_reference(centre, scale, 1)
+    keys = jax.random.split(key_run, num_populations)
+    populations = _run_populations(keys, evaluate, prior_reference, path, settings)
+    check_arrival(populations)
+    points = int(np.max(np.asarray(populations.num_stages))) * settings.num_particles
+    postprocess = target.postprocess(arguments, keywords)
+    constrain = jax.jit(jax.vmap(jax.vmap(lambda x: postprocess(unravel(x)))))
+    samples = jax.tree.map(np.asarray, constrain(populations.positions[:, :points]))
+    weights = np.asarray(populations.log_weights)[:, :points]
+    log_z = np.asarray(populations.log_z, float)
+    value, error = error_of_populations(log_z)
+    spent = np.sum(np.asarray(populations.num_evals), dtype=np.int64)
+    return AnnealedParticles(
+        samples=samples,
+        log_weights=weights,
+        log_evidence=LogEvidence(value, error),
+        by_population=log_z,
+        effective_sample_sizes=1 / np.sum(np.exp(2 * weights.astype(float)), axis=1),
+        num_evals=int(spent) + start.num_evals,
+    )
+
+
+def _check_sizes(num_particles, num_populations, moves, max_steps) -> None:
+    limits = (("num_particles", num_particles, 16), ("num_populations", num_populations, 2))
+    for name, value, least in (*limits, ("moves", moves, 1), ("max_steps", max_steps, 1)):
+        if isinstance(value, bool) or int(value) != value or value < least:
+            raise ValueError(f"{name} is {value}; expected an integer of at least {least}.")
+
+
+class _Populations(NamedTuple):
+    """Independent populations: see `Particles`, with positions in the place of replicas.
+
+    Attributes:
+        log_weights: normalised log weights under the target, shape `(populations, points)`.
+        log_z: `log Z` of each population, shape `(populations,)`.
+    """
+
+    positions: jax.Array
+    num_stages: jax.Array
+    betas: jax.Array
+    log_normalisers: jax.Array
+    num_evals: jax.Array
+    log_weights: jax.Array
+    log_z: jax.Array
+
+
+def _run_populations(
+    keys: jax.Array,
+    evaluate: ValueAndScore,
+    reference: Reference,
+    path: TemperingPath,
+    settings: ParticleSettings,
+) -> _Populations:
+    """One population for each key, leading axis `populations`."""
+
+    def run(key):
+        particles = run_persistent_sampling(key, evaluate, reference, path, settings)
+        weights = target_log_weights(particles, path)
+        log_z = log_mean_weight(weights, particles.num_stages * settings.num_particles)
+        normalised = weights - jax.nn.logsumexp(weights)
+        return _Populations(
+            positions=particles.replicas.position[:, : reference.means.shape[1]],
+            num_stages=particles.num_stages,
+            betas=particles.betas,
+            log_normalisers=particles.log_normalisers,
+            num_evals=particles.num_evals,
+            log_weights=normalised,
+            log_z=log_z,
+        )
+
+    return jax.jit(jax.vmap(run))(keys)
+
+
+def anneal_walkers(*args: Any, num_walkers: int = 512, **kwargs: Any) -> AnnealedParticles:
+    """The old name of `anneal_particles`, with `num_walkers` for `num_particles`; deprecated."""
+    warnings.warn("anneal_walkers is now called anneal_particles.", DeprecationWarning, stacklevel=2)
+    return anneal_particles(*args, num_particles=num_walkers, **kwargs)
