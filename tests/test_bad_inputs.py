@@ -168,9 +168,13 @@ ROWS = {
     "no step": (lambda: QDE(model, step_size=0.0), ValueError, "step_size is 0.0; expected a positive"),
     "a ladder of one": (lambda: AnnealedQDE(model, num_rungs=1), ValueError, "an integer of at least 2"),
     "half a rung": (lambda: AnnealedQDE(model, num_rungs=2.5), ValueError, "num_rungs is 2.5"),
-    "no walkers": (lambda: AnnealedQDE(model, num_walkers=0), ValueError, "num_walkers is 0"),
+    "no particles": (lambda: AnnealedQDE(model, num_particles=0), ValueError, "num_particles is 0"),
     "an unknown path": (lambda: AnnealedQDE(model, path="up"), ValueError, "expected one of .*'geometric'"),
-    "an unknown leg": (lambda: AnnealedQDE(model, leg="left"), ValueError, "expected one of auto, fitted"),
+    "an unknown kind of reference": (
+        lambda: AnnealedQDE(model, reference_kind="left"),
+        ValueError,
+        "expected one of auto, fitted",
+    ),
     "a reference as text": (
         lambda: AnnealedQDE(model, reference="prior"),
         ValueError,
@@ -216,8 +220,16 @@ ROWS = {
         ValueError,
         "error of .*'a'.* at least 0",
     ),
-    "one walker": (lambda: q.anneal_walkers(model, key=key(), num_walkers=1), ValueError, "at least 16"),
-    "walkers with a seed": (lambda: q.anneal_walkers(model, key=0), TypeError, "must be a JAX random key"),
+    "one particle": (
+        lambda: q.evidence.anneal_particles(model, key=key(), num_particles=1),
+        ValueError,
+        "at least 16",
+    ),
+    "particles with a seed": (
+        lambda: q.evidence.anneal_particles(model, key=0),
+        TypeError,
+        "must be a JAX random key",
+    ),
     "no searches": (
         lambda: q.find_modes(model, key=key(), num_starts=0),
         ValueError,

@@ -20,7 +20,7 @@ def model(y):
 
 
 def annealed(model):
-    return AnnealedQDE(model, num_walkers=64)
+    return AnnealedQDE(model, num_particles=64)
 
 
 def main(index, processes, port, kernel, act, draws, folder):

@@ -207,7 +207,7 @@ def test_files_have_the_umask_and_hold_no_pickle(stopped):
     os.umask(mask)
     for path in stopped.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
-        assert path.read_bytes().startswith(b"qdesampler arrays 1\n")
+        assert path.read_bytes().startswith(b"qdesampler arrays 2\n")
 
 
 def test_arrays_come_back_as_they_were(tmp_path):
@@ -311,7 +311,7 @@ def model(y):
     numpyro.sample("y", dist.Normal(mean, width), obs=y)
 
 def annealed(model):
-    return AnnealedQDE(model, num_walkers=64, num_rungs=4)
+    return AnnealedQDE(model, num_particles=64, num_rungs=4)
 
 draws, make = [], {"QDE": QDE, "AnnealedQDE": annealed}[sys.argv[1]]
 for devices in (None, 2, 4) if make is QDE else (None, 2):

@@ -40,12 +40,12 @@ def test_products_have_the_truth_of_their_factors():
 
 
 def test_the_conjugate_model_has_the_evidence_of_a_gaussian():
-    """Of a quadratic log density, exactly: its top, times the volume that its curvature gives."""
+    """Of a quadratic log density, exactly: its mode, times the volume that its curvature gives."""
     target = EVIDENCE_TARGETS["conjugate-normal-4"]()
     curvature = -jax.hessian(target.log_density)(jnp.zeros(4))
-    top = jnp.linalg.solve(curvature, jax.grad(target.log_density)(jnp.zeros(4)))
+    mode = jnp.linalg.solve(curvature, jax.grad(target.log_density)(jnp.zeros(4)))
     log_det = jnp.linalg.slogdet(curvature)[1]
-    log_z = target.log_density(top) + 2 * jnp.log(2 * jnp.pi) - 0.5 * log_det
+    log_z = target.log_density(mode) + 2 * jnp.log(2 * jnp.pi) - 0.5 * log_det
     np.testing.assert_allclose(float(log_z), target.log_evidence, atol=1e-3)
 
 

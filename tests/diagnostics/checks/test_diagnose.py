@@ -290,7 +290,9 @@ REAL = {
     "gradient": lambda: ran(NUTS(potential_fn=skewed), init_params=jnp.ones((4, 2))),
     "undefined": lambda: ran(NUTS(potential_fn=cut), init_params=jnp.ones((4, 1))),
     "no_round_trips": lambda: ran(
-        AnnealedQDE(potential_fn=far_wells, reference=3.0, num_walkers=16, num_rungs=2, leg="broad"),
+        AnnealedQDE(
+            potential_fn=far_wells, reference=3.0, num_particles=16, num_rungs=2, reference_kind="prior"
+        ),
         warmup=64,
         samples=64,
         key=2,

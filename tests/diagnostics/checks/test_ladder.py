@@ -33,7 +33,7 @@ def far_wells(x):
 
 
 def sampled(potential, dim, samples, *, warmup=64, key=0, **options):
-    kernel = AnnealedQDE(potential_fn=potential, **{"reference": 3.0, "num_walkers": 128, **options})
+    kernel = AnnealedQDE(potential_fn=potential, **{"reference": 3.0, "num_particles": 128, **options})
     mcmc = MCMC(
         kernel,
         num_warmup=warmup,
@@ -48,7 +48,7 @@ def sampled(potential, dim, samples, *, warmup=64, key=0, **options):
 
 @pytest.fixture(scope="module")
 def wells():
-    return sampled(double_well, 2, 1000, leg="broad", num_walkers=256, warmup=160)
+    return sampled(double_well, 2, 1000, reference_kind="prior", num_particles=256, warmup=160)
 
 
 @pytest.mark.slow
@@ -59,7 +59,7 @@ def test_a_good_ladder_gives_its_numbers_and_nothing_to_complain_of(wells):
     # replicas cannot be faster than the swap rates allow, and are not much slower where moves forget
     assert np.all(summary.round_trips < 1.3 * summary.expected_round_trips)
     assert np.all(summary.round_trips > 0.3 * summary.expected_round_trips)
-    assert np.all(np.diff(summary.fractions, axis=1) > 0)
+    assert np.all(np.diff(summary.betas, axis=1) > 0)
     assert np.all(summary.flow[:, 0] == 1)
     assert np.all(summary.flow[:, -1] == 0)
     assert ladder_findings(wells) == []
@@ -80,18 +80,20 @@ def test_the_plot_shows_every_chain(wells):
 
 @pytest.mark.slow
 def test_a_ladder_that_does_not_join_is_reported():
-    found = ladder_findings(sampled(far_wells, 8, 64, num_walkers=16, num_rungs=2, leg="broad", key=2))
+    found = ladder_findings(
+        sampled(far_wells, 8, 64, num_particles=16, num_rungs=2, reference_kind="prior", key=2)
+    )
     assert {"no_round_trips", "first_order"} <= {finding.code for finding in found}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_a_spike_in_a_slab_is_never_wrong_and_silent(seed):
-    for leg in ("auto", "broad"):
-        mcmc = sampled(partial(spike_in_slab), 8, 400, key=seed, leg=leg)
+    for kind in ("auto", "prior"):
+        mcmc = sampled(partial(spike_in_slab), 8, 400, key=seed, reference_kind=kind)
         codes = {finding.code for finding in ladder_findings(mcmc)}
-        assert "hidden_mode" in codes
-        if leg == "auto":
+        assert "missed_mode" in codes
+        if kind == "auto":
             spike = np.mean(np.sum(np.asarray(mcmc.get_samples()) ** 2, axis=1) < 0.1)
             assert abs(spike - 0.9) < 0.05
 

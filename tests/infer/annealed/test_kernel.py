@@ -13,6 +13,7 @@ from numpyro.infer import MCMC
 
 from qdesampler.infer.annealed.evidence import compare_evidence, evidence_report, ladder_of, log_evidence
 from qdesampler.infer.annealed.kernel import AnnealedQDE
+from qdesampler.kernels.paths.path import DiffusionPath
 from qdesampler.kernels.paths.path_integral import PathIntegralPath
 from qdesampler.kernels.smc.reference_fit import PRODUCT
 
@@ -40,7 +41,7 @@ def conjugate_log_evidence(y):
 
 @pytest.fixture(scope="module")
 def wells():
-    kernel = AnnealedQDE(potential_fn=double_well, reference=3.0, num_walkers=128)
+    kernel = AnnealedQDE(potential_fn=double_well, reference=3.0, num_particles=128)
     mcmc = MCMC(
         kernel, num_warmup=200, num_samples=2000, num_chains=4, chain_method="vectorized", progress_bar=False
     )
@@ -56,18 +57,18 @@ def test_the_double_well_has_its_masses_and_its_evidence(wells, assert_expectati
     assert abs(value - LOG_Z) < 4 * error
     report = evidence_report(wells)
     assert report.lower - 4 * error < LOG_Z < report.upper + 4 * error
-    assert abs(report.walkers - LOG_Z) < 4 * report.walkers_error + 0.05
+    assert abs(report.by_particles - LOG_Z) < 4 * report.by_particles_error + 0.05
     assert report.iterations == 2000
 
 
 def test_every_evaluation_is_counted(wells):
     state, ladder = wells.last_state, ladder_of(wells)
-    rungs = ladder.fractions.shape[1]
+    rungs = ladder.betas.shape[1]
     evals = np.asarray(wells.get_extra_fields(group_by_chain=True)["num_evals"])
     kept = np.arange(200, 200 + evals.shape[1])
     moves = kept % ladder.move_every[:, None] == 0
     np.testing.assert_array_equal(evals, (rungs - 1) * ladder.num_steps[:, None] * moves + 1)
-    # at least the walkers' first stage, and one evaluation a rung in each iteration
+    # at least the particles' first stage, and one evaluation a rung in each iteration
     assert np.all(np.asarray(state.warmup_evals) > 128 + 200 * rungs)
 
 
@@ -82,7 +83,7 @@ def test_a_run_is_continued_without_loss(wells):
     after = ladder_of(mcmc)
     assert np.all(after.kept.counts.sum(1) == 2500)
     assert np.all(after.kept.round_trips >= before.kept.round_trips)
-    for name in ("fractions", "step_sizes", "centres"):
+    for name in ("betas", "step_sizes", "centres"):
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
     gained = after.kept.bridge.sum(1) - before.kept.bridge.sum(1)
     assert np.all((gained > 0) & (gained < 500))
@@ -100,7 +101,7 @@ def test_a_run_is_continued_without_loss(wells):
     ids=["vectorized", "sequential", "vmap"],
 )
 def test_a_model_has_its_marginal_likelihood_by_every_chain_method(run, method):
-    kernel = AnnealedQDE(conjugate, num_walkers=64, max_rungs=8)
+    kernel = AnnealedQDE(conjugate, num_particles=64, max_rungs=8)
     mcmc = run(kernel, y=DATA, warmup=64, samples=600, chains=2, method=method)
     value, error = log_evidence(mcmc)
     assert error < 0.05
@@ -113,7 +114,7 @@ def test_a_model_has_its_marginal_likelihood_by_every_chain_method(run, method):
 def test_sequential_chains_are_vectorized_ones(run):
     both = [
         run(
-            AnnealedQDE(conjugate, num_walkers=32, num_rungs=3, leg="broad", reference=2.0),
+            AnnealedQDE(conjugate, num_particles=32, num_rungs=3, reference_kind="prior", reference=2.0),
             y=DATA,
             warmup=32,
             samples=8,
@@ -129,7 +130,7 @@ def test_sequential_chains_are_vectorized_ones(run):
 
 @pytest.mark.slow
 def test_new_data_are_not_ignored(run):
-    kernel = AnnealedQDE(conjugate, num_walkers=64)
+    kernel = AnnealedQDE(conjugate, num_particles=64)
     for y in (DATA, DATA - 6):
         mcmc = run(kernel, y=y, warmup=64, samples=400, chains=2)
         value, error = log_evidence(mcmc)
@@ -137,13 +138,15 @@ def test_new_data_are_not_ignored(run):
 
 
 @pytest.mark.slow
-def test_r_hat_tells_of_chains_that_no_ladder_joins(run):
-    """Two rungs without overlap and few walkers: chains stay where they began."""
+def test_r_hat_shows_chains_that_no_ladder_joins(run):
+    """Two rungs without overlap and few particles: chains stay where they started."""
 
     def far_wells(x):
         return -jnp.logaddexp(-0.5 * jnp.sum((x - 6) ** 2), -0.5 * jnp.sum((x + 6) ** 2))
 
-    kernel = AnnealedQDE(potential_fn=far_wells, reference=3.0, num_walkers=16, num_rungs=2, leg="broad")
+    kernel = AnnealedQDE(
+        potential_fn=far_wells, reference=3.0, num_particles=16, num_rungs=2, reference_kind="prior"
+    )
     mcmc = run(kernel, warmup=40, samples=100, chains=4, key=2, init_params=jnp.ones((4, 8)))
     assert np.max(split_gelman_rubin(np.asarray(mcmc.get_samples(group_by_chain=True)))) > 1.1
     report = evidence_report(mcmc)
@@ -169,10 +172,10 @@ def test_bayes_factors_have_their_errors():
         ({"reference": (0.0, -1.0)}, "positive finite"),
         ({"num_rungs": 1}, "at least 2"),
         ({"path": "quantum"}, "expected one of"),
-        ({"path": "diffusion", "leg": "fitted"}, "leg='broad'"),
-        ({"leg": "third"}, "expected one of"),
+        ({"path": "diffusion", "reference_kind": "fitted"}, "reference_kind='prior'"),
+        ({"reference_kind": "third"}, "expected one of"),
         ({"target_accept_prob": 1.5}, "between 0 and 1"),
-        ({"num_walkers": 3}, "at least 16"),
+        ({"num_particles": 3}, "at least 16"),
     ],
 )
 def test_bad_settings_are_refused(options, message):
@@ -180,16 +183,28 @@ def test_bad_settings_are_refused(options, message):
         AnnealedQDE(potential_fn=double_well, **options)
 
 
+def test_old_argument_names_still_work_with_a_warning():
+    with pytest.warns(DeprecationWarning, match="use num_particles=64"):
+        kernel = AnnealedQDE(potential_fn=double_well, num_walkers=64)
+    assert kernel._settings.num_particles == 64
+    with pytest.warns(DeprecationWarning, match="use reference_kind='prior'"):
+        kernel = AnnealedQDE(potential_fn=double_well, leg="broad")
+    assert kernel._reference_kind == "prior"
+    with pytest.warns(DeprecationWarning, match="reference_fraction"):
+        path = DiffusionPath(leg=0.4)
+    assert path == DiffusionPath(reference_fraction=0.4)
+
+
 def test_bad_runs_are_refused(run):
-    kernel = AnnealedQDE(potential_fn=double_well, num_walkers=16)
+    kernel = AnnealedQDE(potential_fn=double_well, num_particles=16)
     with pytest.raises(ValueError, match="at least 32"):
         run(kernel, warmup=0, samples=10, init_params={"x": jnp.ones((4, 2))})
     with pytest.raises(ValueError, match="init_params"):
         run(kernel, samples=10)
-    nowhere = AnnealedQDE(potential_fn=lambda x: jnp.where(x[0] > 1e3, 0.0, jnp.inf), num_walkers=16)
+    nowhere = AnnealedQDE(potential_fn=lambda x: jnp.where(x[0] > 1e3, 0.0, jnp.inf), num_particles=16)
     with pytest.raises(ValueError, match="not finite"):
         run(nowhere, samples=10, init_params=jnp.ones((4, 1)))
-    with pytest.raises(RuntimeError, match="No walker"):
+    with pytest.raises(RuntimeError, match="No particle"):
         run(nowhere, samples=10, init_params=jnp.full((4, 1), 2e3))
     with pytest.raises(ValueError, match="AnnealedQDE"):
         log_evidence("no run")
@@ -199,16 +214,16 @@ def test_bad_runs_are_refused(run):
         numpyro.sample("y", dist.Normal(0, 1), obs=0.0)
 
     with pytest.raises(ValueError, match="reference="):
-        run(AnnealedQDE(improper, num_walkers=16), samples=10)
+        run(AnnealedQDE(improper, num_particles=16), samples=10)
 
 
 @pytest.mark.slow
-def test_half_of_the_walkers_without_density_do_no_harm(run):
+def test_half_of_the_particles_without_density_do_no_harm(run):
     def half(x):
         return jnp.where(x[0] > 0, 0.5 * jnp.sum(x**2), jnp.inf)
 
     mcmc = run(
-        AnnealedQDE(potential_fn=half, reference=2.0, num_walkers=64),
+        AnnealedQDE(potential_fn=half, reference=2.0, num_particles=64),
         samples=1500,
         init_params=jnp.ones((4, 1)),
     )
@@ -222,7 +237,9 @@ def test_half_of_the_walkers_without_density_do_no_harm(run):
     "path", ["diffusion", PathIntegralPath(slices=3)], ids=["diffusion", "path-integral"]
 )
 def test_every_path_ends_in_the_same_posterior(run, path, assert_expectation):
-    kernel = AnnealedQDE(potential_fn=double_well, reference=3.0, num_walkers=128, path=path, leg="broad")
+    kernel = AnnealedQDE(
+        potential_fn=double_well, reference=3.0, num_particles=128, path=path, reference_kind="prior"
+    )
     start = {"x": jnp.ones((4, 2))}
     mcmc = run(kernel, warmup=200, samples=2000, init_params=start)
     left = np.asarray(mcmc.get_samples(group_by_chain=True)["x"][..., 0] < 0, float)
@@ -243,7 +260,7 @@ def test_what_one_population_lost_is_in_the_reference_of_all(run):
     def wells(x):
         return jnp.sum(x**4 - 6 * x**2 - x / 2)
 
-    kernel = AnnealedQDE(potential_fn=wells, reference=3.0, num_walkers=64)
+    kernel = AnnealedQDE(potential_fn=wells, reference=3.0, num_particles=64)
     mcmc = run(kernel, warmup=200, samples=1500, init_params=jnp.ones((4, 8)))
     assert set(np.asarray(ladder_of(mcmc).components)) == {PRODUCT}
     value, error = log_evidence(mcmc)

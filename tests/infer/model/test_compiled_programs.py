@@ -12,7 +12,7 @@ from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 
 from qdesampler.infer.annealed import kernel as annealed
 from qdesampler.infer.annealed.kernel import AnnealedQDE
-from qdesampler.infer.annealed.population import walk
+from qdesampler.infer.annealed.population import anneal_and_fit
 from qdesampler.infer.model.compiled_programs import CompiledPrograms
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -32,10 +32,10 @@ def counted():
 
 def test_a_program_is_made_once_for_the_same_arguments(counted):
     programs, make, made = counted
-    first = programs.get("walk", make, (DATA,), {"degree": 2})
-    assert programs.get("walk", make, (DATA,), {"degree": 2}) is first
-    assert programs.get(("walk", 3), make, (DATA,), {"degree": 2}) is not first
-    assert programs.get("walk", make, (DATA,), {"degree": 2}) is first
+    first = programs.get("anneal", make, (DATA,), {"degree": 2})
+    assert programs.get("anneal", make, (DATA,), {"degree": 2}) is first
+    assert programs.get(("anneal", 3), make, (DATA,), {"degree": 2}) is not first
+    assert programs.get("anneal", make, (DATA,), {"degree": 2}) is first
     assert len(made) == 2
 
 
@@ -44,32 +44,32 @@ def test_a_program_is_made_once_for_the_same_arguments(counted):
 )
 def test_other_arguments_are_never_served_by_an_old_program(counted, args, kwargs):
     programs, make, _ = counted
-    first = programs.get("walk", make, (DATA,), {"degree": 2})
-    assert programs.get("walk", make, args, kwargs) is not first
+    first = programs.get("anneal", make, (DATA,), {"degree": 2})
+    assert programs.get("anneal", make, args, kwargs) is not first
     # only those of the last arguments are kept
-    assert programs.get("walk", make, (DATA,), {"degree": 2}) is not first
+    assert programs.get("anneal", make, (DATA,), {"degree": 2}) is not first
 
 
 def test_an_array_edited_in_place_is_another_one(counted):
     programs, make, _ = counted
     data = np.zeros(3)
-    first = programs.get("walk", make, (data,), {})
-    assert programs.get("walk", make, (np.zeros(3),), {}) is first  # the same numbers
+    first = programs.get("anneal", make, (data,), {})
+    assert programs.get("anneal", make, (np.zeros(3),), {}) is first  # the same numbers
     data[1] = 1
-    assert programs.get("walk", make, (data,), {}) is not first
+    assert programs.get("anneal", make, (data,), {}) is not first
 
 
 def test_nothing_is_kept_from_a_trace_of_other_objects_or_of_other_conditions(counted):
     programs, make, made = counted
-    jax.jit(lambda y: [programs.get("walk", make, (y,), {}), y][1])(DATA)
-    jax.jit(lambda key: [programs.get("walk", make, (DATA,), {}, key), key][1])(DATA)
+    jax.jit(lambda y: [programs.get("anneal", make, (y,), {}), y][1])(DATA)
+    jax.jit(lambda key: [programs.get("anneal", make, (DATA,), {}, key), key][1])(DATA)
     opaque = object()
     for _ in range(2):
-        programs.get("walk", make, (opaque,), {})
+        programs.get("anneal", make, (opaque,), {})
     for value in (1, 2):  # of a Gibbs block
-        programs.get("walk", make, (DATA,), {GIBBS_SITES_KWARG: {"k": value}})
+        programs.get("anneal", make, (DATA,), {GIBBS_SITES_KWARG: {"k": value}})
     assert len(made) == 6
-    assert programs.get("walk", make, (DATA,), {}) is made[6]
+    assert programs.get("anneal", make, (DATA,), {}) is made[6]
 
 
 def test_a_second_start_compiles_nothing_and_a_copy_starts_afresh(monkeypatch):
@@ -78,8 +78,13 @@ def test_a_second_start_compiles_nothing_and_a_copy_starts_afresh(monkeypatch):
         numpyro.sample("y", dist.Normal(mu, 1).expand([3]).to_event(1), obs=y)
 
     traced = []
-    monkeypatch.setattr(annealed, "walk", lambda *arguments: traced.append(None) or walk(*arguments))
-    kernel = AnnealedQDE(model, num_walkers=16, num_rungs=3, leg="broad", reference=2.0)
+
+    def counted(*arguments, **options):
+        traced.append(None)
+        return anneal_and_fit(*arguments, **options)
+
+    monkeypatch.setattr(annealed, "anneal_and_fit", counted)
+    kernel = AnnealedQDE(model, num_particles=16, num_rungs=3, reference_kind="prior", reference=2.0)
     found = [
         float(kernel.init(jax.random.key(key), 32, model_kwargs={"y": DATA}).adapt_state.ladder.centres[0])
         for key in (0, 1, 0)

@@ -77,11 +77,11 @@ def test_on_a_gaussian_no_width_depends_on_anything():
 
 
 def test_a_reference_draws_from_it_and_counts_its_distances(fitted):
-    wide = references.broad(jnp.zeros(DIM), jnp.full(DIM, 10.0), 3)
-    only = references.with_log_weights(wide, jnp.full(5, -jnp.inf).at[-1].set(0))._replace(
+    prior = references.gaussian_reference(jnp.zeros(DIM), jnp.full(DIM, 10.0), 3)
+    only = references.with_log_weights(prior, jnp.full(5, -jnp.inf).at[-1].set(0))._replace(
         autoregressive=fitted
     )
-    both = references.add_component(only, 2, wide.means[0], wide.whiteners[0], jnp.asarray(0.3))
+    both = references.add_component(only, 2, prior.means[0], prior.whiteners[0], jnp.asarray(0.3))
     np.testing.assert_allclose(jax.nn.logsumexp(references.log_weights_of(both)), 0, atol=1e-6)
     draws = jax.vmap(lambda key: references.draw(both, key))(jax.random.split(jax.random.key(5), 4000))
     # E_q 1 = int q: what one part of the mixture is of the whole, by draws of all of it

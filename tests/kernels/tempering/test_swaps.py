@@ -8,14 +8,18 @@ from scipy.stats import ks_2samp, kstest
 
 from qdesampler.kernels.paths.path import DiffusionPath, GeometricPath, work
 from qdesampler.kernels.paths.path_integral import PathIntegralPath, _bridge
-from qdesampler.kernels.paths.replica import explore, place
+from qdesampler.kernels.paths.replica import Rung, explore, make_replica
 from qdesampler.kernels.references import reference as references
 from qdesampler.kernels.references.mixture_fit import fit_mixture, fit_product
-from qdesampler.kernels.smc.persistent_sampling import WalkerSettings, run_walkers, target_log_weights
-from qdesampler.kernels.smc.reference_fit import fit_reference, room_for
+from qdesampler.kernels.smc.persistent_sampling import (
+    ParticleSettings,
+    run_persistent_sampling,
+    target_log_weights,
+)
+from qdesampler.kernels.smc.reference_fit import fit_reference, num_slots
 from qdesampler.kernels.tempering.evidence_sums import BATCHES, add_iteration, empty_sums
-from qdesampler.kernels.tempering.schedule import equal_shares, rungs_for
-from qdesampler.kernels.tempering.swaps import sweep
+from qdesampler.kernels.tempering.schedule import num_rungs_for, place_rungs
+from qdesampler.kernels.tempering.swaps import Tempering, sweep
 from qdesampler.numerics.metric import identity_metric
 
 GRID = np.linspace(-12, 12, 4001)
@@ -27,8 +31,8 @@ def log_target(x):
     return jnp.logaddexp(-0.5 * ((x[0] - 2) / 0.5) ** 2, -1.0 - 0.5 * ((x[0] + 2) / 0.7) ** 2) + 1.5
 
 
-def rung_law(path, reference, fraction):
-    a, b = np.asarray(path.coefficients(jnp.asarray(fraction)))
+def rung_law(path, reference, beta):
+    a, b = np.asarray(path.coefficients(jnp.asarray(beta)))
     x = jnp.asarray(GRID)[:, None]
     log_q = jax.vmap(lambda y: references.log_density(reference, y))(x)
     density = np.exp(np.asarray(a * log_q + b * jax.vmap(log_target)(x), float))
@@ -37,23 +41,23 @@ def rung_law(path, reference, fraction):
 
 def rungs_after(path, log_ratio=None, sweeps=6):
     """Kolmogorov-Smirnov p-values of every rung, after sweeps from exact draws of the product."""
-    reference = references.broad(jnp.zeros(1), jnp.full((1,), 3.0), 2)
-    fractions = jnp.asarray([0.0, 0.1, 0.35, 1.0])
-    laws = [rung_law(path, reference, s)[1] for s in fractions]
+    reference = references.gaussian_reference(jnp.zeros(1), jnp.full((1,), 3.0), 2)
+    betas = jnp.asarray([0.0, 0.1, 0.35, 1.0])
+    laws = [rung_law(path, reference, s)[1] for s in betas]
     unit = np.random.default_rng(5).uniform(size=(LADDERS, 4))
     x = np.stack([np.interp(unit[:, k], laws[k], GRID) for k in range(4)], 1)[..., None]
-    coefficients = jax.vmap(path.coefficients)(fractions)
+    coefficients = jax.vmap(path.coefficients)(betas)
     evaluate = jax.value_and_grad(log_target)
     metric = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (4, *leaf.shape)), identity_metric(1, 0))
     options = {} if log_ratio is None else {"log_ratio": log_ratio}
 
     def run(key, x):
-        replicas = jax.vmap(lambda y, c: place(y, evaluate, reference, path, c))(x, coefficients)
+        replicas = jax.vmap(lambda y, c: make_replica(y, evaluate, reference, path, c))(x, coefficients)
 
         def one(i, replicas):
             steps, local = jnp.full(4, 0.5), jnp.asarray([0.0, 0.0, 0.8, 0.8])
-            args = (reference, path, fractions, metric, steps, jnp.asarray(2), local, i % 2)
-            return sweep(jax.random.fold_in(key, i), replicas, evaluate, *args, **options)[0]
+            tempering = Tempering(reference, path, betas, metric, steps, local, jnp.asarray(2))
+            return sweep(jax.random.fold_in(key, i), replicas, evaluate, tempering, i % 2, **options)[0]
 
         return jax.lax.fori_loop(0, sweeps, one, replicas).position[..., 0]
 
@@ -81,37 +85,43 @@ def funnel_after(moves=12, **options):
         return -0.5 * (x[0] / 1.5) ** 2 - x[0] - 0.5 * (x[1] * jnp.exp(-x[0])) ** 2
 
     evaluate, path = jax.value_and_grad(funnel), GeometricPath()
-    reference, end = references.broad(jnp.zeros(2), jnp.ones(2), 1), path.coefficients(jnp.asarray(1.0))
-    settings = (evaluate, reference, path, end, identity_metric(2, 0), jnp.asarray(0.6), jnp.asarray(3))
+    reference, end = (
+        references.gaussian_reference(jnp.zeros(2), jnp.ones(2), 1),
+        path.coefficients(jnp.asarray(1.0)),
+    )
+    rung = Rung(end, identity_metric(2, 0), jnp.asarray(0.6), jnp.asarray(0.5))
+    settings = (evaluate, reference, path, rung, jnp.asarray(3))
 
     def run(key, x):
         def one(i, replica):
-            return explore(jax.random.fold_in(key, i), replica, *settings, jnp.asarray(0.5), **options)[0]
+            return explore(jax.random.fold_in(key, i), replica, *settings, **options)[0]
 
-        return jax.lax.fori_loop(0, moves, one, place(x, evaluate, reference, path, end)).position
+        return jax.lax.fori_loop(0, moves, one, make_replica(x, evaluate, reference, path, end)).position
 
     final = np.asarray(jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(2), 2 * LADDERS), x))
     scaled = final[:, 1] * np.exp(-final[:, 0])
     return kstest(final[:, 0] / 1.5, "norm").pvalue, kstest(scaled, "norm").pvalue
 
 
-def test_steps_that_follow_the_place_leave_a_funnel_invariant():
+def test_steps_that_follow_the_score_leave_a_funnel_invariant():
     assert min(funnel_after()) > 1e-3
 
 
-def test_steps_that_follow_the_place_without_their_ratio_do_not():
+def test_steps_that_follow_the_score_without_their_ratio_do_not():
     assert min(funnel_after(log_ratio=lambda step, there, here: jnp.zeros_like(step))) < 1e-9
 
 
-def ring_draws(path, reference, fraction, key, count):
-    """Positions from a rung of the path integral, by importance resampling of a wide proposal."""
+def ring_draws(path, reference, beta, key, count):
+    """Positions from a rung of the path integral, by importance resampling of a broad proposal."""
     n = 64 * count
-    coefficients = path.coefficients(jnp.asarray(fraction))
+    coefficients = path.coefficients(jnp.asarray(beta))
     key_first, key_ring = jax.random.split(key)
     first = 3.5 * jax.random.normal(key_first, (n, 1))
     ring = jax.random.normal(key_ring, (n, path.slices - 1)) / jnp.sqrt(coefficients[3])
     x = jnp.concatenate([first, ring], 1)
-    placed = jax.vmap(lambda y: place(y, jax.value_and_grad(log_target), reference, path, coefficients))(x)
+    placed = jax.vmap(
+        lambda y: make_replica(y, jax.value_and_grad(log_target), reference, path, coefficients)
+    )(x)
     log_proposal = -0.5 * (first[:, 0] / 3.5) ** 2 - 0.5 * coefficients[3] * jnp.sum(ring**2, 1)
     weights = np.exp(np.asarray(placed.log_density - log_proposal, float))
     return x[np.random.default_rng(3).choice(n, count, p=weights / weights.sum())]
@@ -119,23 +129,21 @@ def ring_draws(path, reference, fraction, key, count):
 
 def test_a_sweep_leaves_the_rings_of_a_path_integral_invariant_and_its_end_is_the_target():
     path = PathIntegralPath(slices=3, loose=1.0, stiff=50.0)
-    reference = references.broad(jnp.zeros(1), jnp.full((1,), 3.0), 2)
-    fractions = jnp.asarray([0.0, 0.3, 0.7, 1.0])
-    coefficients = jax.vmap(path.coefficients)(fractions)
+    reference = references.gaussian_reference(jnp.zeros(1), jnp.full((1,), 3.0), 2)
+    betas = jnp.asarray([0.0, 0.3, 0.7, 1.0])
+    coefficients = jax.vmap(path.coefficients)(betas)
     keys = jax.random.split(jax.random.key(8), 4)
-    x = jnp.stack(
-        [ring_draws(path, reference, s, k, LADDERS) for s, k in zip(fractions, keys, strict=True)], 1
-    )
+    x = jnp.stack([ring_draws(path, reference, s, k, LADDERS) for s, k in zip(betas, keys, strict=True)], 1)
     evaluate = jax.value_and_grad(log_target)
     metric = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (4, *leaf.shape)), identity_metric(3, 0))
 
     def run(key, x):
-        replicas = jax.vmap(lambda y, c: place(y, evaluate, reference, path, c))(x, coefficients)
+        replicas = jax.vmap(lambda y, c: make_replica(y, evaluate, reference, path, c))(x, coefficients)
 
         def one(i, replicas):
             steps, local = jnp.asarray([0.4, 0.4, 0.2, 0.15]), jnp.asarray([0.0, 0.7, 0.0, 0.7])
-            args = (reference, path, fractions, metric, steps, jnp.asarray(2), local, i % 2)
-            return sweep(jax.random.fold_in(key, i), replicas, evaluate, *args)[0]
+            tempering = Tempering(reference, path, betas, metric, steps, local, jnp.asarray(2))
+            return sweep(jax.random.fold_in(key, i), replicas, evaluate, tempering, i % 2)[0]
 
         return jax.lax.fori_loop(0, 6, one, replicas).position
 
@@ -151,7 +159,7 @@ def test_a_sweep_leaves_the_rings_of_a_path_integral_invariant_and_its_end_is_th
 def test_the_features_of_a_ring_have_these_gradients_and_its_slices_its_energy():
     path, dim = PathIntegralPath(slices=4, loose=2.0), 2
     scale = jnp.asarray([2.0, 0.5])
-    reference = references.broad(jnp.zeros(dim), scale, 2)
+    reference = references.gaussian_reference(jnp.zeros(dim), scale, 2)
     evaluate = jax.value_and_grad(lambda x: -jnp.sum(x**4) + x[0] * x[1])
     position = jnp.asarray(np.random.default_rng(2).normal(size=8).astype(np.float32))
     features, gradients = path.features(position, evaluate, reference)
@@ -203,7 +211,7 @@ def test_a_fitted_mixture_is_normalised_and_is_drawn_from_exactly():
 def test_a_fitted_product_is_normalised_drawn_from_exactly_and_holds_every_combination_of_modes():
     signs = np.random.default_rng(6).choice([-1.0, 1.0], (600, 3), p=[0.3, 0.7])
     points = jnp.asarray(2 * signs + 0.3 * np.random.default_rng(7).normal(size=signs.shape), float)
-    wide = references.broad(jnp.zeros(3), jnp.ones(3), 2)
+    wide = references.gaussian_reference(jnp.zeros(3), jnp.ones(3), 2)
     off = jnp.full(2, -jnp.inf)
     product = fit_product(jax.random.key(0), points)
     reference = wide._replace(log_weights=off, product_log_weight=jnp.zeros(()), product=product)
@@ -230,15 +238,13 @@ def test_narrow_clusters_stay_narrow_beside_wide_ones():
     assert abs(float(at) - truth) < 2
 
 
-def test_equal_shares_split_a_known_barrier_evenly():
-    fractions = equal_shares(jnp.linspace(0, 1, 5), jnp.asarray([0.6, 0.2, 0.1, 0.1]), 5)
+def test_rungs_split_a_known_barrier_evenly():
+    betas = place_rungs(jnp.linspace(0, 1, 5), jnp.asarray([0.6, 0.2, 0.1, 0.1]), 5)
     # A quarter of the barrier of 1 each: the first at 0.25 / 0.6 of the first quarter.
-    np.testing.assert_allclose(
-        fractions, [0, 0.25 / 0.6 / 4, 0.5 / 0.6 / 4, 0.25 + 0.15 / 0.2 / 4, 1], atol=2e-3
-    )
-    assert rungs_for(0.0, 40) == 3
-    assert rungs_for(4.0, 40) == 10
-    assert rungs_for(100.0, 40) == 40
+    np.testing.assert_allclose(betas, [0, 0.25 / 0.6 / 4, 0.5 / 0.6 / 4, 0.25 + 0.15 / 0.2 / 4, 1], atol=2e-3)
+    assert num_rungs_for(0.0, 40) == 3
+    assert num_rungs_for(4.0, 40) == 10
+    assert num_rungs_for(100.0, 40) == 40
 
 
 def test_sums_merge_their_batches_and_lose_nothing():
@@ -262,18 +268,22 @@ def test_sums_merge_their_batches_and_lose_nothing():
     np.testing.assert_allclose(sums.rejections, 0.5 * n, rtol=1e-5)
 
 
-def test_walkers_find_the_evidence_and_the_masses_of_two_modes():
-    density, law = rung_law(GeometricPath(), references.broad(jnp.zeros(1), jnp.full((1,), 3.0), 2), 1.0)
+def test_particles_find_the_evidence_and_the_masses_of_two_modes():
+    density, law = rung_law(
+        GeometricPath(), references.gaussian_reference(jnp.zeros(1), jnp.full((1,), 3.0), 2), 1.0
+    )
     truth, left = np.log(density.sum() * (GRID[1] - GRID[0])), np.interp(0, GRID, law)
-    wide = references.broad(jnp.zeros(1), jnp.full((1,), 4.0), room_for(1))
-    settings = WalkerSettings(walkers=400, stages=24)
+    wide = references.gaussian_reference(jnp.zeros(1), jnp.full((1,), 4.0), num_slots(1))
+    settings = ParticleSettings(num_particles=400, stages=24)
 
     def run(key):
-        walkers = run_walkers(key, jax.value_and_grad(log_target), wide, GeometricPath(), settings)
-        weights = target_log_weights(walkers, GeometricPath())
-        log_z = jax.nn.logsumexp(weights) - jnp.log(walkers.used * 400)
-        mass = jnp.sum(jax.nn.softmax(weights) * (walkers.replicas.position[:, 0] < 0))
-        return log_z, mass, walkers.finished
+        particles = run_persistent_sampling(
+            key, jax.value_and_grad(log_target), wide, GeometricPath(), settings
+        )
+        weights = target_log_weights(particles, GeometricPath())
+        log_z = jax.nn.logsumexp(weights) - jnp.log(particles.num_stages * 400)
+        mass = jnp.sum(jax.nn.softmax(weights) * (particles.replicas.position[:, 0] < 0))
+        return log_z, mass, particles.finished
 
     log_z, mass, finished = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 16))
     assert bool(jnp.all(finished))
@@ -283,23 +293,25 @@ def test_walkers_find_the_evidence_and_the_masses_of_two_modes():
 
 
 @pytest.mark.slow
-def test_a_spike_that_walkers_cannot_see_is_found_by_descents():
+def test_a_spike_that_particles_cannot_see_is_found_by_descents():
     dim, width = 6, 0.02
 
     def spike(x):
         narrow = jnp.log(0.9) - 0.5 * jnp.sum((x / width) ** 2) - dim * jnp.log(width)
         return jnp.logaddexp(narrow, jnp.log(0.1) - 0.5 * jnp.sum(x**2))
 
-    wide = references.broad(jnp.zeros(dim), jnp.full((dim,), 3.0), room_for(dim))
+    wide = references.gaussian_reference(jnp.zeros(dim), jnp.full((dim,), 3.0), num_slots(dim))
     evaluate = jax.value_and_grad(spike)
 
     def run(key):
-        walkers = run_walkers(key, evaluate, wide, GeometricPath(), WalkerSettings(walkers=64, stages=24))
-        one = jax.tree.map(lambda leaf: leaf[None], walkers)
+        particles = run_persistent_sampling(
+            key, evaluate, wide, GeometricPath(), ParticleSettings(num_particles=64, stages=24)
+        )
+        one = jax.tree.map(lambda leaf: leaf[None], particles)
         return fit_reference(key, one, evaluate, wide, GeometricPath())
 
     fit = jax.jit(run)(jax.random.key(0))
-    assert abs(float(fit.hidden_share) - 0.9) < 0.1
+    assert abs(float(fit.missed_mass) - 0.9) < 0.1
     near = jnp.full(dim, 0.01)
     peak = -0.5 * dim * np.log(2 * np.pi) - dim * np.log(width) - 0.5 * 6 * 0.25
     assert float(references.log_density(fit.reference, near)) > peak - 1

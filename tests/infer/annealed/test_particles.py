@@ -1,11 +1,11 @@
-"""Walkers on their own: weighted draws, evidence with an error, bad input."""
+"""Particles without a ladder: weighted draws, evidence with an error, old names, bad input."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qdesampler.infer.annealed.walkers import anneal_walkers
+from qdesampler.infer.annealed.particles import anneal_particles, anneal_walkers
 
 LOG_Z, LEFT = 10.293479707, 0.155692903  # of the double well, by quadrature
 
@@ -17,17 +17,17 @@ def double_well(z):
 
 @pytest.fixture(scope="module")
 def found():
-    return anneal_walkers(
+    return anneal_particles(
         potential_fn=double_well,
         key=jax.random.key(0),
         init_params={"x": jnp.ones(2)},
         reference=3.0,
-        num_walkers=256,
+        num_particles=256,
         num_populations=12,
     )
 
 
-def test_walkers_have_the_masses_and_the_evidence(found):
+def test_particles_have_the_masses_and_the_evidence(found):
     value, error = found.log_evidence
     assert error < 0.05
     assert abs(value - LOG_Z) < 4 * error
@@ -49,10 +49,24 @@ def test_equally_weighted_draws_have_the_masses(found):
 
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="at least 2"):
-        anneal_walkers(potential_fn=double_well, key=jax.random.key(0), num_populations=1)
+        anneal_particles(potential_fn=double_well, key=jax.random.key(0), num_populations=1)
     with pytest.raises(ValueError, match="init_params"):
-        anneal_walkers(potential_fn=double_well, key=jax.random.key(0))
+        anneal_particles(potential_fn=double_well, key=jax.random.key(0))
     with pytest.raises(ValueError, match="improper reference"):
-        anneal_walkers(
+        anneal_particles(
             potential_fn=double_well, key=jax.random.key(0), init_params={"x": jnp.ones(2)}, reference=0.0
         )
+
+
+def test_the_old_names_still_work_with_a_warning():
+    small = {"potential_fn": double_well, "key": jax.random.key(0), "init_params": {"x": jnp.ones(2)}}
+    small |= {"reference": 3.0, "num_populations": 2}
+    new = anneal_particles(**small, num_particles=16)
+    with pytest.warns(DeprecationWarning, match="now called anneal_particles"):
+        old = anneal_walkers(**small, num_walkers=16)
+    np.testing.assert_array_equal(old.log_weights, new.log_weights)
+    with (
+        pytest.warns(DeprecationWarning, match="use num_particles=3"),
+        pytest.raises(ValueError, match="num_particles is 3"),
+    ):
+        anneal_particles(**small, num_walkers=3)
