@@ -2,7 +2,7 @@
 
 import sys
 
-from qdesampler.cli import main
+from qdesampler.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from qdesampler import cli
+from qdesampler.cli import main as cli
 
 # arguments of the command line, and what the line on standard error has to say
 COMMANDS = {

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from qdesampler import cli
+from qdesampler.cli import common
+from qdesampler.cli import main as cli
+from qdesampler.cli import sample as sample_command
 from qdesampler.diagnostics import PLOT_NAMES, Plot
 
 MODEL = '''"""A normal mean <b>and</b> scale."""
@@ -64,8 +66,10 @@ def quick(monkeypatch):
             self._samples = {"mean": 1.7 + 0.35 * noise[0], "scale": jnp.exp(0.2 * noise[1])}
             self._kwargs = data
 
-    monkeypatch.setattr(cli, "MCMC", Run)
-    monkeypatch.setattr(cli, "draw_plots", lambda run, **known: [Plot("trace", "Trace", "", b"\x89PNG")])
+    monkeypatch.setattr(sample_command, "MCMC", Run)
+    monkeypatch.setattr(
+        sample_command, "draw_plots", lambda run, **known: [Plot("trace", "Trace", "", b"\x89PNG")]
+    )
     return calls
 
 
@@ -129,7 +133,7 @@ def test_sample_from_start_to_end(folder, tmp_path, capsys):
 
 
 def test_a_stopped_run_is_resumed(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "draw_plots", lambda run, **known: [])
+    monkeypatch.setattr(sample_command, "draw_plots", lambda run, **known: [])
     options = ("--chains", 2, "--draws", 400, "--warmup", 60, "--quiet", "--allow-bad")
     kept = ("--checkpoint-every", 50)
     assert sample(folder, "--out", tmp_path / "out", *options, *kept, "--until-ess", 20) == 0
@@ -150,7 +154,7 @@ def test_a_stopped_run_is_resumed(folder, tmp_path, monkeypatch, capsys):
 
 
 def test_nuts_reports_its_warmup_too(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "draw_plots", lambda run, **known: [])
+    monkeypatch.setattr(sample_command, "draw_plots", lambda run, **known: [])
     out = tmp_path / "out"
     options = ("--kernel", "nuts", "--chains", 2, "--draws", 20, "--warmup", 30, "--quiet", "--allow-bad")
     assert sample(folder, "--out", out, *options) == 0
@@ -308,7 +312,7 @@ def test_a_model_that_fails(folder, tmp_path, capsys):
     assert sample(folder, "--out", tmp_path / "out") == 2
     assert "normal cannot be sampled: NameError: name 'missing'" in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "out").exists()
-    with pytest.raises(cli.InputError):
+    with pytest.raises(common.InputError):
         sample(folder, "--out", tmp_path / "out", "--debug")
 
 
@@ -324,7 +328,7 @@ def test_nothing_half_written_is_left(folder, tmp_path, quick, monkeypatch, caps
     def broken(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(cli, "report", broken)
+    monkeypatch.setattr(sample_command, "report", broken)
     assert sample(folder, "--out", tmp_path / "out", "--quiet") == code
     assert message in refused(capsys)
     assert not (tmp_path / "out").exists()

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qdesampler import cli
 from qdesampler.bench.harness.outcome import Outcome
 from qdesampler.cli import compare
+from qdesampler.cli import main as cli
 from qdesampler.cli.common import InputError, Progress
 from qdesampler.cli.expression import parse_expression
 from qdesampler.diagnostics import plot_comparison

@@ -46,7 +46,7 @@ def test_the_metadata_is_the_project_file_s(wheel):
     assert metadata["Requires-Python"] == PROJECT["requires-python"]
     assert metadata["License-Expression"] == "Apache-2.0"
     assert wheel.read(f"{info}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
-    assert "qdesampler = qdesampler.cli:main" in wheel.read(f"{info}/entry_points.txt").decode()
+    assert "qdesampler = qdesampler.cli.main:main" in wheel.read(f"{info}/entry_points.txt").decode()
 
 
 def test_one_version():

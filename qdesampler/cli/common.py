@@ -22,6 +22,7 @@ __all__ = [
     "seed",
 ]
 
+# Exit codes; 130 is the shell's for an interrupt.
 OK, BAD_VERDICT, BAD_INPUT, FAILURE, INTERRUPTED = 0, 1, 2, 3, 130
 
 EXIT_CODES = """exit codes:

@@ -38,7 +38,7 @@ _OPERATORS: dict[type, Callable] = {
     ast.Mult: jnp.multiply,
     ast.Div: jnp.divide,
 }
-_LONGEST, _DEEPEST, _LARGEST_POWER = 500, 40, 64
+_LONGEST, _DEEPEST, _LARGEST_POWER = 500, 40, 64  # characters, nested operations, exponent
 
 Node = Callable[[jax.Array], Any]
 

@@ -16,7 +16,7 @@ from qdesampler.solvers.grid.spectral import GridWarning
 __all__ = ["add_ground_state"]
 
 _POINTS = {1: 512, 2: 96, 3: 40}
-_HALF_WIDTHS = (4.0, 8.0, 16.0, 32.0, 64.0)
+_HALF_WIDTHS = (4.0, 8.0, 16.0, 32.0, 64.0)  # of the boxes that are tried one after another
 _GOOD = 1e-6  # relative error of the highest level at which no larger box is tried
 
 _EPILOG = f"""examples:

@@ -51,7 +51,7 @@ from qdesampler.validation import (
     is_traced,
 )
 
-_ORDERS = (0, 1, 2)
+_ORDERS = (0, 1, 2)  # heat kernel, drift, harmonic oscillator
 
 
 class GaussianStep(NamedTuple):

@@ -14,7 +14,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace, patch_docutils
 
 import qdesampler
-from qdesampler.cli import parser
+from qdesampler.cli.main import parser
 from qdesampler.infer import load_model
 
 ROOT = Path(__file__).parents[2]

@@ -29,8 +29,8 @@ from qdesampler.driver import MCMC
 
 __all__ = ["Cost", "measure_run"]
 
-CHAINS = 4
-MAX_GIBIBYTES = 1.5
+CHAINS = 4  # of every run
+MAX_GIBIBYTES = 1.5  # peak memory of the process above which the command fails; results/long_runs.md
 
 
 class Cost(NamedTuple):

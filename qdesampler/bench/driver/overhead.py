@@ -29,8 +29,8 @@ from qdesampler.driver import MCMC
 
 __all__ = ["TARGETS", "seconds_of"]
 
-MAX_OVERHEAD = 0.05
-CHAINS = 4
+MAX_OVERHEAD = 0.05  # of the time of NumPyro's driver; results/long_runs.md
+CHAINS = 4  # of every run
 EFFECTS = np.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
 ERRORS = np.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
 

@@ -32,7 +32,7 @@ from qdesampler.infer import QDE
 
 __all__ = ["Soak", "growth", "soak"]
 
-MAX_GROWTH = 0.05
+MAX_GROWTH = 0.05  # of the memory after the first runs; results/long_runs.md
 WAYS = ("arguments", "constants", "constants-qde", "fresh", "numpyro")
 SETTINGS = {"num_warmup": 100, "num_samples": 200, "num_chains": 4, "progress_bar": False}
 

@@ -30,7 +30,7 @@ from qdesampler.infer import QDE
 
 __all__ = ["TARGETS", "Outcome", "errors_of", "replicate"]
 
-CHAINS, WARMUP, MOST = 4, 300, 20_000
+CHAINS, WARMUP, MAX_DRAWS = 4, 300, 20_000  # of every run; iterations and draws of one chain
 
 
 class Target(NamedTuple):
@@ -98,7 +98,7 @@ def replicate(target: Target, ess: float, replications: int) -> tuple[Outcome, O
             draws.append(x.shape[1])
         return Outcome(np.array(errors), np.array(draws))
 
-    stopped = outcome(MCMC(target.kernel(), num_samples=MOST, until={"ess": ess}, **settings), 0)
+    stopped = outcome(MCMC(target.kernel(), num_samples=MAX_DRAWS, until={"ess": ess}, **settings), 0)
     length = int(np.median(stopped.draws))
     return stopped, outcome(MCMC(target.kernel(), num_samples=length, **settings), 10_000)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 __all__ = ["THRESHOLD", "b2_evaluations", "settled_after"]
 
-THRESHOLD = 0.01
+THRESHOLD = 0.01  # squared relative error: about a hundred effective draws
 
 
 def b2_evaluations(

@@ -14,7 +14,7 @@ from qdesampler.infer import ModelCase
 
 __all__ = ["START_RADIUS", "UnconstrainedTarget", "unconstrain", "unconstrained_target"]
 
-START_RADIUS = 2
+START_RADIUS = 2  # of the box that starts are drawn from, as in NumPyro
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,6 +23,8 @@ from qdesampler.solvers.dmc.window import Layout, Population, run_window
 
 __all__ = ["main", "numpy_walkers", "tie_to_one_core"]
 
+# Exponent of the trial, time step, drift limiter, cut of the branching exponent (energy), steps between
+# resamplings: the settings of both programs that are compared.
 _EXPONENT, _TAU, _LIMIT, _CUT, _TURN = 0.9, 0.02, 0.25, 10.0, 10
 
 Runner = Callable[[int, int, int], float]  # walkers, steps, seed -> mean energy

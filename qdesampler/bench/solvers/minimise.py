@@ -24,7 +24,8 @@ from qdesampler.solvers import anneal
 
 __all__ = ["OBJECTIVES", "main", "success_rates"]
 
-DIM, DRAWS, POLISH, CLOSE = 10, 20, 100, 1e-2
+DIM, DRAWS, POLISH = 10, 20, 100  # dimensions, draws of a step, evaluations of the last descent
+CLOSE = 1e-2  # of the global minimum: a success
 
 
 class Objective(NamedTuple):

@@ -29,7 +29,7 @@ __all__ = [
     "spike_and_slab_uncollapsed",
 ]
 
-BLOCK = 4
+BLOCK = 4  # correlated covariates of a block
 
 
 class SpikeAndSlab(NamedTuple):

@@ -29,7 +29,7 @@ from qdesampler.infer import ModelCase, flatten_draws
 
 __all__ = ["LongRun", "NotConverged", "main", "moments_of_draws", "run_nuts"]
 
-CONVERGED = 1.01
+CONVERGED = 1.01  # largest R-hat of a run whose moments are kept
 
 
 class NotConverged(RuntimeError):
