@@ -73,7 +73,7 @@ def annealing_table(
     """Return the schedule of a run, shape `(T, 2)`: energy scale and transverse field at every step.
 
     The energy scale multiplies `beta`: step `k` has the inverse temperature `beta scale_k`, so that a scale
-    of 1 is the temperature asked for. The transverse field is in the units of the energy.
+    of 1 gives the inverse temperature `beta`. The transverse field is in the units of the energy.
 
     Args:
         schedule: None for the backend's own two curves over `num_steps`; a table `(T, 2)`; a `Schedule` of

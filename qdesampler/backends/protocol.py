@@ -1,4 +1,4 @@
-"""What an annealer is: `AnnealingBackend`, what it returns, and what may be believed about its law.
+"""The protocol of an annealer, `AnnealingBackend`: its results, and what is known about their law.
 
 An annealer's output law is in general unknown, so a kernel may not use its draws as if they were Boltzmann's.
 `Capabilities.law` says what is guaranteed; a move states which laws it accepts and refuses the others.
@@ -30,7 +30,7 @@ Law = Literal["unknown", "symmetric", "reversible", "weighted", "density"]
 
 
 class BackendError(RuntimeError):
-    """A backend failed to give the reads that were asked for."""
+    """A backend failed to return the requested reads."""
 
 
 class Samples(NamedTuple):
@@ -155,7 +155,7 @@ class CheckedBackend:
         schedule: Any = None,
         initial_states: ArrayLike | None = None,
     ) -> Samples:
-        """Return `num_reads` states of `problem`, with what the law of the backend adds to them.
+        """Return `num_reads` states of `problem`, with log weights or log probabilities by the law.
 
         Args:
             problem: what to sample, `n` variables.

@@ -70,7 +70,7 @@ def quadratic_problem(
 ) -> IsingProblem:
     """Return the Ising problem of `f2 = constant + linear . u + sum_{a<b} pair_ab u_a u_b`.
 
-    Two bits of one site get the penalty that makes switching one of them off worth while, whatever the rest.
+    Two bits of one site get a penalty so large that switching one of them off always lowers the energy.
 
     Args:
         encoding: the code.
@@ -181,8 +181,8 @@ def extension_error(
     """Return how far the continuous extension is from the truth for flips of one bit, relative, shape `()`.
 
     The largest `|g_i (1 - 2 x_i) + H_ii / 2 - d_i|` over `num_flips` random bits, divided by the largest
-    `|d_i|`. 0 for a quadratic; 1 where the extension is flat and knows nothing. A value above 1/2, or NaN,
-    says: use finite differences. `n + 1 + num_flips` evaluations.
+    `|d_i|`. 0 for a quadratic; 1 where the extension is constant. With a value above 1/2, or NaN, use
+    finite differences. `n + 1 + num_flips` evaluations.
     """
     value, linear, _ = _expansion(log_density, anchor, encoding)
     sites = jax.random.permutation(key, anchor.size)[: min(num_flips, anchor.size)]

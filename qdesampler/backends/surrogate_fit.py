@@ -5,8 +5,8 @@ r"""Surrogates fitted to positions of a chain: least squares to values, pseudo-l
 below it.
 
 **Pseudo-likelihood.** `f2` maximises the sum over sites of `log P(x_i | the other sites)` under
-`exp(f2)`, averaged over positions (Besag 1975). It fits the law that the positions have and never sees `f`;
-it costs no evaluations and scales to hundreds of bits.
+`exp(f2)`, averaged over positions (Besag 1975). It fits the law of the positions and does not use `f`;
+it takes no evaluations and scales to hundreds of bits.
 
 References:
     Besag, "Statistical analysis of non-lattice data", The Statistician 24 (1975) 179.

@@ -1,8 +1,8 @@
 r"""Sweeps over the spins of many reads at once: coloured for sparse problems, in blocks for dense ones.
 
-States lie as `(blocks, size, reads)`. Of a sparse problem a block is one colour of the graph: no two of its
-spins are coupled, so all of them move together. Of a dense problem a block is a run of spins that move one
-after another; their fields come from one matrix product a block,
+States lie as `(blocks, size, reads)`. In a sparse problem a block is one colour of the graph: no two of its
+spins are coupled, so all of them move together. In a dense problem a block is a sequence of spins that move
+one after another; their fields come from one matrix product for each block,
 
     f = h + J[block, :] s,        then, spin after spin,        f += J[block, i] (s_i' - s_i),
 

@@ -4,8 +4,8 @@ In imaginary time `tau = i t` the quantum dynamic equation reads
 
     d psi / d tau = D lap psi - V psi = -H psi,
 
-and `exp(-H tau)` damps every state but the lowest. Two Hamiltonians share this class, told apart by
-`kind`:
+and `exp(-H tau)` damps every state but the lowest. Two Hamiltonians share this class, distinguished
+by `kind`:
 
 * `"boltzmann"`, from a log density: `V = D (|grad U|^2 / 4 - lap U / 2)` with `U = -log p`. The ground state
   is `sqrt(p)` and its energy is 0, for every `D` (proved in `qdesampler.equation.fokker_planck`).
@@ -80,7 +80,7 @@ class Hamiltonian:
         Args:
             log_p: log density of one point of shape `(dim,)`, up to a constant; twice differentiable.
             dim: number of coordinates.
-            diffusion: `D > 0`; it scales every energy and leaves the states as they are.
+            diffusion: `D > 0`; it scales every energy and does not change the states.
 
         Raises:
             TypeError: `log_p` is no function or returns no real number; `dim` or `diffusion` has a wrong
@@ -105,7 +105,7 @@ class Hamiltonian:
         return cls(zeta, dim, as_positive_scalar("diffusion", diffusion), "objective")
 
     def with_diffusion(self, diffusion: ArrayLike) -> Self:
-        """Return the same Hamiltonian at another `D`, as the outer loop of quantum annealing asks for.
+        """Return the same Hamiltonian at another `D`, as the outer loop of quantum annealing needs it.
 
         Raises:
             TypeError: `diffusion` is not a real number.

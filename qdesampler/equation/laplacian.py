@@ -15,8 +15,7 @@ from qdesampler.validation import as_positive_int
 
 ScalarFunction = Callable[[jax.Array], jax.Array]
 
-# Directions pushed through together: wide enough to vectorise, narrow enough to keep memory flat in the
-# dimension.
+# Directions evaluated at once: enough to vectorise, few enough that memory does not grow with the dimension.
 _DIRECTIONS_AT_ONCE = 32
 
 
@@ -70,7 +69,7 @@ def estimate_gradient_and_laplacian(
 
         lap f  ~  (1 / K) sum_k v_k^T (Hess f) v_k,      variance  (2 / K) sum_{i != j} (Hess f)_ij^2.
 
-    No error at all is made where the Hessian is diagonal. The cost is one gradient and `num_probes`
+    The estimate is exact where the Hessian is diagonal. The cost is one gradient and `num_probes`
     Hessian-vector products, whatever the dimension.
 
     Args:

@@ -83,7 +83,7 @@ def _by_sign(
     well: Callable[[jax.Array], jax.Array],
     hill: Callable[[jax.Array], jax.Array],
 ) -> jax.Array:
-    """Choose the branch; each sees only arguments it is defined for, so that gradients stay finite."""
+    """Choose the branch; each gets only arguments it is defined for, so that gradients stay finite."""
     near = jnp.abs(s) < _SERIES_RADIUS
     is_well = s >= _SERIES_RADIUS
     caustic = s <= -(math.pi**2)

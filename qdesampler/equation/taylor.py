@@ -20,7 +20,7 @@ analytic in `a`, is
   `-g (1 - sech theta) / a`, which is the gradient step while `theta` is small and **Newton's step** `-A^-1 g`
   once `theta` is large, with a variance that settles at `sqrt(2 D / a)`.
 
-It is not normalised: `int K dx = exp(log_mass)` is the weight by which a walker at `y` grows or dies.
+It is not normalised: `int K dx = exp(log_mass)` is the factor of the weight of a walker at `y`.
 
 Curvature of any sign is allowed. Zero is the limit above. On a hill (`a < 0`) `theta` is imaginary, the
 kernel is finite for `|theta| < pi` only (at and past that caustic `K = inf`), and its mass, hence the
@@ -51,7 +51,7 @@ from qdesampler.validation import (
     is_traced,
 )
 
-_ORDERS = (0, 1, 2)  # heat kernel, drift, harmonic oscillator
+_ORDERS = (0, 1, 2)  # Taylor orders: heat kernel, constant force, harmonic oscillator
 
 
 class GaussianStep(NamedTuple):

@@ -1,9 +1,9 @@
-"""What an imaginary-time solver returns, and the one entry to all of them.
+"""The result of an imaginary-time solver, and the single entry to all solvers.
 
 `exp(-H tau)` damps every state but the lowest, so every solver of this room answers the same question: which
 positive function `psi`, with `integral psi^2 = 1`, has the least energy `<psi|H|psi>`? The answer is a
-`GroundState`: numbers (energy, error, gap) and a *wavefunction* component, which alone knows how `log psi` is
-stored and how `psi^2` is drawn from. A new solver brings
+`GroundState`: numbers (energy, error, gap) and a *wavefunction* component. Only that defines how `log psi`
+is stored and how draws of `psi^2` are made. A new solver brings
 
 * a frozen configuration object with a method `solve(hamiltonian, key)` (the protocol `Solver`), and
 * a pytree with `dim`, `support`, `log_psi(x)` and `sample(key)` (the protocol `Wavefunction`).
@@ -27,7 +27,7 @@ from qdesampler.validation import as_point, check_key, is_traced
 __all__ = ["GroundState", "Solver", "Wavefunction", "ground_state"]
 
 
-# One draw needs little memory, many at once do; more than this many are drawn in turns.
+# Draws made at once; more are made in turns, to limit memory.
 _DRAWS_AT_ONCE = 16384
 
 
@@ -62,8 +62,8 @@ class GroundState:
         energy: lowest eigenvalue `E_0`, a scalar, in the units of `V`.
         energy_error: estimate of `|energy - E_0|`, discretisation, truncation and rounding together.
         gap: `E_1 - E_0 > 0`, the slowest relaxation rate in imaginary time (for a Boltzmann Hamiltonian, of
-            Langevin dynamics with diffusion `D`); `None` where the solver does not know it.
-        levels: lowest eigenvalues, ascending, shape `(states,)`; `None` where the solver knows only one.
+            Langevin dynamics with diffusion `D`); `None` if the solver does not compute it.
+        levels: lowest eigenvalues, ascending, shape `(states,)`; `None` if the solver computes only one.
         level_errors: their errors, same shape.
         diffusion: `D`.
         wavefunction: the component that stores `psi`.
@@ -164,7 +164,7 @@ def ground_state(hamiltonian: Hamiltonian, solver: Solver, *, key: jax.Array | N
         key: JAX random key, for solvers that draw random numbers.
 
     Returns:
-        The state: its energy in the units of `V`, the error of that, the gap where the solver knows it.
+        The state: its energy in the units of `V`, its error, and the gap if the solver computes it.
 
     Raises:
         TypeError: `solver` is not a solver, `hamiltonian` no `Hamiltonian`, or `key` no key.
@@ -192,4 +192,4 @@ def ground_state(hamiltonian: Hamiltonian, solver: Solver, *, key: jax.Array | N
 
 
 class NoGroundStateError(ValueError):
-    """No normalisable ground state was found; the message says what was seen and what to do."""
+    """No normalisable ground state was found; the message says why and what to do."""

@@ -21,6 +21,7 @@ from qdesampler.backends import (
     log_partition_estimate,
 )
 from qdesampler.backends.exact_enumeration import all_states
+from qdesampler.backends.protocol import Capabilities, LocalBackend, Samples
 from qdesampler.backends.sweeps import color_graph, from_blocks, plan_sweeps, sweep_spins, to_blocks
 from qdesampler.equation.schedule import Schedule, schedule_table
 
@@ -93,6 +94,42 @@ def test_every_backend_keeps_the_protocol(name):
     expected = backend.capabilities.law
     assert (one.log_weight is not None) == (expected == "weighted")
     assert (one.log_prob is not None) == (expected == "density")
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("argument", ["schedule", "initial_states"])
+def test_every_backend_takes_what_its_capabilities_state_and_refuses_the_rest(name, argument):
+    backend, states = BACKENDS[name], np.ones(6, int)
+    given = {"schedule": np.ones((3, 2)), "initial_states": states}[argument]
+    draw = partial(backend.sample, ring(), key=jax.random.key(0), num_reads=2, **{argument: given})
+    if getattr(backend.capabilities, argument):
+        assert draw().states.shape == (2, 6)
+    else:
+        with pytest.raises(ValueError, match=f"takes no {argument}"):
+            draw()
+
+
+def test_a_backend_only_draws_and_its_arguments_are_checked_for_it():
+    class Up(LocalBackend):
+        capabilities = Capabilities(law="unknown", jittable=True, initial_states=True, max_variables=6)
+
+        def _draw(self, call):
+            assert call.initial_states.shape == (3, 6)
+            assert call.initial_states.dtype == jnp.int8
+            assert call.beta.dtype == call.problem.h.dtype
+            return Samples(call.initial_states, call.problem.energies(call.initial_states))
+
+    up, key = Up(), jax.random.key(0)
+    reads = up.sample(ring(), key=key, num_reads=3, initial_states=np.ones(6))
+    np.testing.assert_array_equal(reads.states, 1)
+    with pytest.raises(ProblemTooLargeError, match="Up takes 6 variables at most"):
+        up.sample(glass(7), key=key)
+    with pytest.raises(ValueError, match="Up takes no schedule"):
+        up.sample(ring(), key=key, schedule=np.ones((3, 2)))
+    with pytest.raises(ValueError, match="initial_states must be -1 or"):
+        up.sample(ring(), key=key, initial_states=np.zeros(6))
+    with pytest.raises(TypeError, match="IsingProblem"):
+        up.sample(ring().h, key=key)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("name", BACKENDS)

@@ -25,7 +25,11 @@ __all__ = ["main", "numpy_walkers", "tie_to_one_core"]
 
 # Exponent of the trial, time step, drift limiter, cut of the branching exponent (energy), steps between
 # resamplings: the settings of both programs that are compared.
-_EXPONENT, _TAU, _LIMIT, _CUT, _TURN = 0.9, 0.02, 0.25, 10.0, 10
+_EXPONENT = 0.9  # rate of the trial exp(-rate |x|), in inverse Bohr radii; 1 is the ground state
+_TAU = 0.02  # time step, in inverse Hartrees
+_LIMIT = 0.25  # `a` of the limited drift
+_CUT = 10.0  # largest deviation of the local energy in the weights, in Hartrees
+_TURN = 10  # steps between two turns of population control
 
 Runner = Callable[[int, int, int], float]  # walkers, steps, seed -> mean energy
 

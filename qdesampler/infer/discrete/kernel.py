@@ -80,7 +80,7 @@ class AnnealerGibbs(MCMCKernel):
         tau: imaginary time of the local step; None: about one change a step for order 0, 0.2 for order 1.
         local_share: of single-site moves in "mask" and "permutation".
         num_reads: annealed paths of each "annealed" move, one evaluation each.
-        beta: inverse temperature that the backend is asked for; 1 is that of the posterior.
+        beta: inverse temperature passed to the backend; 1 is that of the posterior.
         schedule: passed to the backend for pools and annealed paths.
 
     Raises:

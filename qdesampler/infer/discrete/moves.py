@@ -254,8 +254,8 @@ def _collective(key, state, log_density, settings, encoding, adapt, memory, own)
         here = jnp.all(new.position == outcomes.positions[0])
         return new, jnp.where(here, memory, log_q), info
     if settings.move == "mask":
-        share = settings.local_share
-        new, info = mask_move(key, state, log_density, adapt.pool, local_share=share, num_states=states)
+        local = settings.local_share
+        new, info = mask_move(key, state, log_density, adapt.pool, local_share=local, num_states=states)
     elif settings.move == "coset":
         masks = settings.num_masks
         new, info = coset_move(key, state, log_density, adapt.pool, num_masks=masks, num_states=states)

@@ -48,7 +48,7 @@ def learn(
     Args:
         settings: the moves.
         surrogate: see `AnnealerGibbs`.
-        pool: reads as positions; None to ask the backend for `pool_size` of them.
+        pool: reads as positions; None for `pool_size` reads of the backend.
         pool_size: see `pool`.
         log_density: `f` of one position.
         starts: where chains are, shape `(C, n)`.
@@ -132,7 +132,7 @@ def fill_pool(
 
     Raises:
         TypeError: a backend on the host while JAX is tracing.
-        BackendError: fewer reads than asked for, or of another width.
+        BackendError: the backend returns fewer reads than requested, or of another width.
     """
     backend = settings.backend
     if not backend.capabilities.jittable and (is_traced(key) or is_traced(problem.h)):

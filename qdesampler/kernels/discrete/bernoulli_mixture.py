@@ -75,7 +75,7 @@ def fit_bernoulli_mixture(
     bits = pool.astype(jnp.result_type(float))
     chosen = jax.random.choice(key, bits.shape[0], (num_components,), replace=num_components > bits.shape[0])
     start = jnp.clip(bits[chosen], 0.25, 0.75)
-    share = (1 - uniform_weight) / num_components
+    weight = (1 - uniform_weight) / num_components
 
     def step(carry, _):
         weights, p = carry
@@ -86,6 +86,6 @@ def fit_bernoulli_mixture(
         weights = (mass + 1e-3) / jnp.sum(mass + 1e-3) * (1 - uniform_weight)
         return (weights, p), None
 
-    (weights, p), _ = jax.lax.scan(step, (jnp.full(num_components, share), start), length=num_steps)
+    (weights, p), _ = jax.lax.scan(step, (jnp.full(num_components, weight), start), length=num_steps)
     logits = jnp.concatenate([jnp.log(p) - jnp.log1p(-p), jnp.zeros((1, bits.shape[1]), p.dtype)])
     return BernoulliMixture(jnp.log(jnp.append(weights, uniform_weight)), logits)

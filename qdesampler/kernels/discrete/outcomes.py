@@ -1,4 +1,4 @@
-r"""Markov moves on bits and on sites of `q` states: what they share.
+r"""Markov moves on bits and on sites of `q` states: their common parts.
 
 Every move is a pure function
 

@@ -113,19 +113,19 @@ def learn_surrogate(
     @jax.jit  # compiled whole: dispatched operation by operation it would take seconds
     def learn(starts, key):
         key_climb, key_rounds = jax.random.split(key)
-        seen = climb(log_density, starts, encoding, key_climb, num_steps)
-        return _rounds(log_density, seen, encoding, key_rounds, num_rounds, num_reads, alpha)
+        explored = climb(log_density, starts, encoding, key_climb, num_steps)
+        return _rounds(log_density, explored, encoding, key_rounds, num_rounds, num_reads, alpha)
 
     spent = starts.shape[0] * (1 + num_steps * encoding.num_bits) + num_rounds * num_reads
     return Surrogate(learn(starts, key), spent)
 
 
-def _rounds(log_density, seen, encoding, key, num_rounds, num_reads, alpha):
+def _rounds(log_density, explored, encoding, key, num_rounds, num_reads, alpha):
     count = num_rounds * num_reads
     positions = jnp.concatenate(
-        [seen.positions, jnp.zeros((count, encoding.num_sites), seen.positions.dtype)]
+        [explored.positions, jnp.zeros((count, encoding.num_sites), explored.positions.dtype)]
     )
-    values = jnp.concatenate([seen.values, jnp.full(count, jnp.nan, seen.values.dtype)])
+    values = jnp.concatenate([explored.values, jnp.full(count, jnp.nan, explored.values.dtype)])
     annealer = SimulatedAnnealing(_SWEEPS)
 
     def fitted(positions, values):
@@ -137,7 +137,7 @@ def _rounds(log_density, seen, encoding, key, num_rounds, num_reads, alpha):
         problem = fitted(positions, values)
         states = annealer.sample(problem, key=key, num_reads=num_reads).states
         new = encoding.decode(spins_to_bits(states)).astype(positions.dtype)
-        at = seen.values.size + index * num_reads
+        at = explored.values.size + index * num_reads
         positions = jax.lax.dynamic_update_slice(positions, new, (at, 0))
         values = jax.lax.dynamic_update_slice(values, jax.vmap(log_density)(new), (at,))
         return (positions, values), None

@@ -87,7 +87,7 @@ def anneal(
         schedule: `D` over the run, such as `Schedule.geometric(100.0, 0.01)`.
         key: JAX key; the result is a function of it.
         centre: where the state starts, a number or shape `(dim,)`.
-        width: its standard deviation, likewise: half of the region to search.
+        width: standard deviation of the start, a number or shape `(dim,)`: half of the region to search.
         num_steps: steps of imaginary time.
         num_draws: evaluations a step, an even number.
         strength: a step is `strength / sd(zeta)` long, `sd` over the draws: smaller follows more closely.

@@ -73,8 +73,8 @@ def _evaluate(correction: Correction, x: jax.Array, log_trial: jax.Array) -> jax
 class WalkersWavefunction:
     """The estimated ground state: points for `psi0^2`, trial times a fitted correction for `log psi0`.
 
-    `sample` draws from the stored points, an empirical law: draws repeat, and no more of them are independent
-    than `diagnostics["effective_draws"]`. `log_psi` is an estimate, not exact.
+    `sample` draws from the stored points, an empirical law: draws repeat, and at most
+    `diagnostics["effective_draws"]` of them are independent. `log_psi` is an estimate, not exact.
 
     Attributes:
         log_trial: `log |psi_T|` of one point, not normalised.
@@ -192,7 +192,7 @@ def _held_out_error(log_rate: np.ndarray, counts: np.ndarray) -> float:
 
 
 def _fit(
-    points: np.ndarray, log_trial: np.ndarray, counts: np.ndarray, seen: np.ndarray
+    points: np.ndarray, log_trial: np.ndarray, counts: np.ndarray, fitted: np.ndarray
 ) -> tuple[Correction, dict[str, float]]:
     """The correction, and its errors on held-out points."""
     coordinates = np.concatenate([points, log_trial[:, None]], 1)
@@ -202,15 +202,15 @@ def _fit(
     s = z / np.sqrt(1 + z**2 / _BOUND)
     width = coordinates.shape[1]
     best, degree = 0.0, 0
-    error = _held_out_error(np.zeros(np.sum(~seen)), counts[~seen])
+    error = _held_out_error(np.zeros(np.sum(~fitted)), counts[~fitted])
     for candidate in _DEGREES:
-        if math.comb(width + candidate, candidate) > min(_MOST_FEATURES, np.sum(seen) // 20 + 1):
+        if math.comb(width + candidate, candidate) > min(_MOST_FEATURES, np.sum(fitted) // 20 + 1):
             break
         design = _design(s, _powers(width, candidate))
-        log_rate = design[~seen] @ _poisson(design[seen], counts[seen])[1:]
-        excess = _excess(log_rate, counts[~seen])
+        log_rate = design[~fitted] @ _poisson(design[fitted], counts[fitted])[1:]
+        excess = _excess(log_rate, counts[~fitted])
         if excess < best:
-            best, degree, error = excess, candidate, _held_out_error(log_rate, counts[~seen])
+            best, degree, error = excess, candidate, _held_out_error(log_rate, counts[~fitted])
     powers = _powers(width, degree) if degree else np.zeros((1, width), int)
     coefficients = _poisson(_design(s, powers), counts)[1:] if degree else np.zeros(1)
     dtype = jnp.result_type(float)

@@ -22,7 +22,7 @@ _CUT = 20.0  # largest deviation of the local energy in the weights, in units of
 # Branching brings its population back within this time in units of 1 / spread, but not in less than a turn.
 _FEEDBACK = 0.5
 _SETTLED = 3.0  # standard errors by which the last two windows of the burn-in may differ
-_MOST_BURN_IN = 4  # times the burn-in that was asked for
+_MOST_BURN_IN = 4  # longest burn-in, in units of `burn_in`
 _FEWEST_EFFECTIVE = 0.02  # effective walkers per walker, below which the population has collapsed
 _LOW_ACCEPTANCE = 0.9  # mean acceptance below which the time step is called coarse
 _COARSE = 0.5  # spread of the log weights of one step above which the time step is called coarse

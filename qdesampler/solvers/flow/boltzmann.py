@@ -117,8 +117,8 @@ def _loss(numbers: Any, key: jax.Array, psi: FlowWavefunction, pool: _Pool, leve
 @jax.jit
 def _levels(pool: _Pool) -> jax.Array:
     """Cumulative tempered weights `p / q` of the pool, `q` the mixture of the trials that drew it."""
-    share = jnp.log(pool.sizes / jnp.sum(pool.sizes))
-    mixture = jax.scipy.special.logsumexp(pool.log_trials + share[:, None], axis=0)
+    log_fractions = jnp.log(pool.sizes / jnp.sum(pool.sizes))
+    mixture = jax.scipy.special.logsumexp(pool.log_trials + log_fractions[:, None], axis=0)
     log_weights = jnp.where(jnp.isfinite(pool.log_density), pool.log_density - mixture, -jnp.inf)
     valid = jnp.isfinite(log_weights)
     weights = tempered_weights(log_weights, valid, EFFECTIVE * jnp.sum(valid))
@@ -157,8 +157,9 @@ def _acceptance(candidates: jax.Array, present: jax.Array, weights: jax.Array) -
     """`E_p min(1, w(x') / w(x))` of log weights of candidates, and of weighted points that stand for `p`."""
     usable = (weights > 0) & jnp.isfinite(present)
     ratio = jnp.exp(jnp.minimum(candidates[None, :] - jnp.where(usable, present, 0)[:, None], 0))
-    share = jnp.where(usable, weights, 0)
-    return jnp.sum(share * jnp.mean(ratio, 1)) / jnp.maximum(jnp.sum(share), jnp.finfo(share.dtype).tiny)
+    weights = jnp.where(usable, weights, 0)
+    total = jnp.maximum(jnp.sum(weights), jnp.finfo(weights.dtype).tiny)
+    return jnp.sum(weights * jnp.mean(ratio, 1)) / total
 
 
 def _check(drawn: Candidates, *, first: bool) -> None:

@@ -31,14 +31,14 @@ class FlowTrial:
     and curved ridges an independence proposal needs one.
 
     *Boltzmann Hamiltonians.* In rounds: draws of the present flow are scored (`log p` and its gradient, one
-    evaluation each) and stored; the flow is trained on all stored points on the energy seen from its base,
-    see `qdesampler.solvers.flow.boltzmann`, with no further evaluation. The fresh draws of each round measure
-    the flow that drew them before it is trained on them; the flow with the highest evidence lower bound is
-    kept. The energy reported
-    is `E[q] = (D/4) E_q |grad log q - grad log p|^2 >= 0 = E_0`, with `energy_error` = energy + its standard
-    error, as for the Gaussian. It can be large although the flow is good: in the neck of a funnel a small
-    misfit has a large gradient. Judge a proposal by its acceptance. The tails of `q` are those of a bent
-    Gaussian: they do not bound the target far out in directions without draws.
+    evaluation each) and stored; the flow is trained on all stored points, on the energy in the coordinates of
+    its base (`qdesampler.solvers.flow.boltzmann`), with no further evaluation. The fresh draws of each round
+    measure the flow that drew them before it is trained on them; the flow with the highest evidence lower
+    bound is kept. The energy reported is `E[q] = (D/4) E_q |grad log q - grad log p|^2 >= 0 = E_0`, with
+    `energy_error` = energy + its standard error, as for the Gaussian. It can be large although the flow is
+    good: in the neck of a funnel a small misfit has a large gradient. Judge a proposal by its acceptance. The
+    tails of `q` are those of a bent Gaussian: they do not bound the target far out in directions without
+    draws.
 
     *Objective Hamiltonians.* The energy `E_q[(D/4) |grad log q|^2 + zeta]` itself, by reparametrised
     gradients, see `qdesampler.solvers.flow.objective`; `energy_error` as for `GaussianTrial`.
@@ -129,18 +129,18 @@ class FlowTrial:
         found["start_evaluations"] = given
         energy = found.pop("energy")
         error = found.pop("energy_error") if objective else energy + found["energy_standard_error"]
-        share = float(found.get("finite_share", 1.0))
-        if share < 1:
+        finite_fraction = float(found.get("finite_share", 1.0))
+        if finite_fraction < 1:
             warnings.warn(
-                f"log density or gradient is not finite at {1 - share:.1%} of the flow's draws; they are "
-                "left out of the energy and count as rejected. Check log_p there.",
+                f"log density or gradient is not finite at {1 - finite_fraction:.1%} of the flow's draws; they "
+                "are left out of the energy and count as rejected. Check log_p there.",
                 FlowTrialWarning,
                 stacklevel=3,
             )
         return GroundState(energy, error, None, None, None, hamiltonian.diffusion, psi, found)
 
     def _gaussian(self, hamiltonian: Hamiltonian, key: jax.Array) -> tuple[GaussianWavefunction, int, int]:
-        """The start, the evaluations behind it, and those of them that were made now."""
+        """The start, the evaluations that found it, and how many of these were made now."""
         start, spent = self.start, 0
         if isinstance(start, GroundState):
             if start.dim != hamiltonian.dim:

@@ -27,7 +27,7 @@ class Ends(NamedTuple):
         positions: shape `(ends, dim)`.
         log_densities: `log p` (an objective: `-zeta / D`) there.
         pairs: secants of each descent, see `qdesampler.numerics.lbfgs.secants`.
-        evaluations: gradients spent on all of them.
+        evaluations: gradients evaluated for all descents.
     """
 
     positions: jax.Array

@@ -39,8 +39,8 @@ class Eigenpairs:
     """Lowest eigenpairs on a grid.
 
     Attributes:
-        energies: ascending, shape `(m,)` with `m` at least the number asked for; the rest are approximate.
-        states: those asked for, shape `(states,) + points`; sum of squares times the cell volume is 1.
+        energies: ascending, shape `(m,)` with `m` at least the requested number; the others are approximate.
+        states: the requested ones, shape `(states,) + points`; sum of squares times the cell volume is 1.
         residual: largest norm of `(H - E) psi` among `states`.
         rounding: floor of that norm in float64.
         iterations: Rayleigh-Ritz steps taken (0: diagonalised).
@@ -63,7 +63,7 @@ def lowest_eigenpairs(
         potential: `V` on its nodes.
         diffusion: `D`.
         states: how many eigenpairs.
-        tolerance: residual norm asked for, in units of the zero-point energy `E_0 - min V` (two and three
+        tolerance: largest residual norm, in units of the zero-point energy `E_0 - min V` (two and three
             axes).
         max_iterations: most Rayleigh-Ritz steps (two and three axes).
 
@@ -74,7 +74,7 @@ def lowest_eigenpairs(
     rounding = 4 * np.finfo(np.float64).eps * largest
     if grid.dim == 1:
         matrix = diffusion * grid.negative_laplacian_matrix(0) + np.diag(potential)
-        last = min(states, grid.size - 1)  # one more than asked for: the next level limits the error
+        last = min(states, grid.size - 1)  # one more than requested: the next level limits the error
         energies, vectors = scipy.linalg.eigh(matrix, subset_by_index=(0, last))
         residual = np.linalg.norm(matrix @ vectors - vectors * energies, axis=0)[:states].max()
         iterations = 0

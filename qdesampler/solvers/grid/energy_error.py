@@ -71,7 +71,7 @@ def wall_leakage(
         area = grid.cell_volume / grid.spacing[axis]
         for slopes, index in zip(grid.wall_slopes(state, axis), (0, -1), strict=True):
             excess = (np.take(potential, index, axis=axis) - energy) / diffusion
-            # A state free to leave is given the longest decay that the box can tell from none.
+            # Where the state does not decay, the decay length is that of the lowest wave in the box.
             kappa = np.sqrt(np.maximum(excess, (np.pi / grid.lengths[axis]) ** 2))
             mass += float(np.sum(slopes**2 / (8 * kappa**3))) * area
             shift += diffusion * float(np.sum(slopes**2 / (2 * kappa))) * area

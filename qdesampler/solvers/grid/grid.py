@@ -186,6 +186,6 @@ def cap_potential(grid: Grid, potential: np.ndarray, diffusion: float) -> np.nda
     """Return the potential, cut off at `min V + D sum_i (pi / h_i)^2`.
 
     Where it rises above that, a state falls by more than a factor `exp(-pi)` from node to node, which the
-    grid cannot show; left as it is, it would only drown the levels in rounding.
+    grid cannot represent; without the cut-off, rounding errors would dominate the levels.
     """
     return np.minimum(potential, potential.min() + grid.largest_kinetic_energy(diffusion))

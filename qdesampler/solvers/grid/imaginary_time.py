@@ -41,7 +41,7 @@ __all__ = [
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImaginaryTimeTrajectory:
-    """What was seen on the way to the ground state; an immutable JAX pytree.
+    """The observables on the way to the ground state; an immutable JAX pytree.
 
     The arrays `time` to `distance` have shape `(num_steps + 1,)`, the start included.
 

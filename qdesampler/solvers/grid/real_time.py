@@ -32,7 +32,7 @@ __all__ = ["RealTimeTrajectory", "propagate_real_time"]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class RealTimeTrajectory:
-    """What was seen of an oscillating state; an immutable JAX pytree.
+    """The observables of an oscillating state; an immutable JAX pytree.
 
     The arrays `time` to `autocorrelation` have the leading length `num_steps + 1`, the start included.
 
@@ -116,9 +116,9 @@ def propagate_real_time(
 
     @jax.jit
     def run(psi):
-        begun = observe(psi)
+        initial = observe(psi)
         psi, seen = jax.lax.scan(step, psi, length=num_steps)
-        return psi, [jnp.concatenate([a[None], b]) for a, b in zip(begun, seen, strict=True)]
+        return psi, [jnp.concatenate([a[None], b]) for a, b in zip(initial, seen, strict=True)]
 
     psi, (energy, norms, mean, overlap) = run(first)
     time = time_step * jnp.arange(num_steps + 1, dtype=real)

@@ -9,6 +9,7 @@ import pytest
 from numpyro.infer import MCMC, NUTS
 
 from qdesampler.backends import GibbsSurrogate, SimulatedBifurcation
+from qdesampler.backends.protocol import CheckedBackend
 from qdesampler.infer import find_modes
 
 KEY = jax.random.key(0)
@@ -22,8 +23,16 @@ def corners():
 
 
 @pytest.mark.parametrize("backend", [None, SimulatedBifurcation()], ids=["annealing", "bifurcation"])
-def test_wells_are_found_with_their_masses(backend):
-    found = find_modes(corners, key=KEY, backend=backend, num_starts=12)
+def test_wells_are_found_with_their_masses(backend, monkeypatch):
+    sample, boxes = CheckedBackend.sample, []
+
+    def counted(self, problem, **call):
+        samples = sample(self, problem, **call)
+        boxes.append(len(samples.states))
+        return samples
+
+    monkeypatch.setattr(CheckedBackend, "sample", counted)
+    found = find_modes(corners, key=KEY, backend=backend, num_starts=12, num_rounds=6, num_reads=16)
     x = found.z["x"]
     assert len(x) >= 3
     np.testing.assert_allclose(np.abs(x), 1, atol=0.1)
@@ -41,8 +50,10 @@ def test_wells_are_found_with_their_masses(backend):
     volume = 1.5 * np.log(2 * np.pi) - np.sum(np.log(96 * x**2 - 32 + 1 / 9), 1) / 2
     np.testing.assert_allclose(found.log_masses, log_p + volume, atol=1e-2)
     np.testing.assert_allclose(found.sites["size"], np.sum(x**2, 1), rtol=1e-5)
-    assert found.num_reads > 0
-    assert found.num_evals > found.num_reads
+    assert found.num_reads == sum(boxes) == 16 * len(boxes)
+    assert 12 <= len(boxes) <= 12 * 6
+    # each read is evaluated once; each anchor takes a gradient and three products with the Hessian
+    assert found.num_evals >= found.num_reads + 4 * 12
 
 
 def test_modes_are_starts_for_chains():
