@@ -1,7 +1,7 @@
 """Closed forms: systems whose spectrum and ground state are known, for any diffusion coefficient `D`.
 
-Each is an `ExactSystem` with the same few methods, so that one test covers all and every solver can be compared
-with them. `D = 1/2` gives the textbook values in units where `hbar = m = 1`.
+Each is an `ExactSystem` with the same few methods, so that one test covers all of them, and every solver can
+be compared with them. `D = 1/2` gives the textbook values in units where `hbar = m = 1`.
 
 | system | potential | lowest energies |
 | --- | --- | --- |

@@ -1,7 +1,7 @@
 """Closed forms of Gaussian systems: the harmonic oscillator and the Ornstein-Uhlenbeck process.
 
-They have the same spectrum up to a constant: `H_OU = H_harmonic - E0` with the stiffness `K = D Sigma^-2 / 2`,
-whose frequencies are `omega_i = D / sigma_i^2`.
+They have the same spectrum up to a constant: `H_OU = H_harmonic - E0` with the stiffness
+`K = D Sigma^-2 / 2`, whose frequencies are `omega_i = D / sigma_i^2`.
 
 References:
     Mehler, J. reine angew. Math. 66 (1866) 161; Uhlenbeck and Ornstein, Phys. Rev. 36 (1930) 823.

@@ -132,8 +132,8 @@ class FlowTrial:
         finite_fraction = float(found.get("finite_share", 1.0))
         if finite_fraction < 1:
             warnings.warn(
-                f"log density or gradient is not finite at {1 - finite_fraction:.1%} of the flow's draws; they "
-                "are left out of the energy and count as rejected. Check log_p there.",
+                f"log density or gradient is not finite at {1 - finite_fraction:.1%} of the flow's draws; "
+                "they are left out of the energy and count as rejected. Check log_p there.",
                 FlowTrialWarning,
                 stacklevel=3,
             )
