@@ -1,37 +1,105 @@
-"""Shared fixtures: float64 on request, compiled programs dropped, scripts run, a mock of an annealer."""
+"""Fixtures and hooks of all rooms: tiers, the compilation cache, float64, scripts, a mock of an annealer."""
 
 import runpy
 import socket
 import sys
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from matplotlib.image import imread
+
+from tests.support import compilation_cache
+from tests.support.budget import Budget
+
+TESTS = Path(__file__).parent
+QUICK = "jax_disable_most_optimizations"
+TIERS = ("law", "contract", "story", "slow")
+ROOMS = {  # folder or file below tests/: tier
+    **dict.fromkeys(("equation", "numerics", "solvers", "kernels", "backends", "models"), "law"),
+    **dict.fromkeys(("infer", "driver", "diagnostics", "bench"), "contract"),
+    **dict.fromkeys(("stories", "test_cli.py", "test_cli_commands.py"), "story"),
+}
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(Budget(), "budget")
+    if not hasattr(config, "workerinput"):
+        compilation_cache.prune()
+
+
+def pytest_collection_modifyitems(items):
+    """Give each test its tier: its own marker, or else that of its room."""
+    for item in items:
+        if not any(item.get_closest_marker(tier) for tier in TIERS):
+            room = item.path.relative_to(TESTS).parts[0]
+            item.add_marker(ROOMS.get(room, "contract"))
+
+
+@contextmanager
+def setting(name, value):
+    """Set a flag of JAX, and restore it."""
+    before = jax.config.values[name]
+    jax.config.update(name, value)
+    yield
+    jax.config.update(name, before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _keep_compiled_programs():
+    with compilation_cache.used():
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _drop_compiled_programs():
+    yield
+    compilation_cache.drop_programs_if_large()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compile_quickly():
+    """Programs of the tests run briefly: most of their time would go into XLA's optimisations."""
+    with pytest.MonkeyPatch.context() as patch, setting(QUICK, True):
+        patch.setenv(QUICK.upper(), "1")  # for child processes
+        yield
+
+
+@pytest.fixture
+def optimised(monkeypatch):
+    """Run one test with XLA's optimisations: it is long enough to be worth them."""
+    monkeypatch.setenv(QUICK.upper(), "0")
+    with setting(QUICK, False):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _optimise_long_runs(request):
+    room = request.path.relative_to(TESTS).parts[0]
+    if "slow" in request.keywords and room not in ("infer", "kernels"):
+        request.getfixturevalue("optimised")
 
 
 @pytest.fixture
 def x64():
     """Run one test in float64 and restore the setting."""
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", before)
+    with setting("jax_enable_x64", True):
+        yield
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _drop_compiled_programs():
-    """Keep the suite's memory flat: compiled programs are not shared between modules."""
-    yield
-    jax.clear_caches()
+def assert_drawn(picture):
+    """Something is drawn in every ninth of a picture: pixels that differ from its background.
 
-
-@pytest.fixture(scope="module")
-def compile_quickly():
-    """For modules of small programs that run once each: compiling them is most of the time."""
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    Curves and letters are drawn with soft edges, hence several colours; an empty frame has one or two.
+    """
+    seen = imread(picture)[..., :3]
+    assert min(seen.shape[:2]) > 300
+    for rows in np.array_split(seen, 3):
+        for part in np.array_split(rows, 3, axis=1):
+            assert len(np.unique(part.reshape(-1, 3), axis=0)) > 8, picture
 
 
 @pytest.fixture
@@ -41,11 +109,11 @@ def run_script(tmp_path, monkeypatch, capsys):
     def script(path, *arguments: str) -> str:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [path.name, *arguments])
-        runpy.run_path(str(path), run_name="__main__")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", category=DeprecationWarning, module="__main__")
+            runpy.run_path(str(path), run_name="__main__")
         for picture in (tmp_path / "figures").glob("*.png"):
-            seen = imread(picture)
-            assert min(seen.shape[:2]) > 300
-            assert seen[..., :3].std() > 0.05  # something is drawn
+            assert_drawn(picture)
         return capsys.readouterr().out
 
     return script

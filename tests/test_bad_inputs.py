@@ -29,8 +29,6 @@ from qdesampler.driver import CheckpointError, StoreError, Until
 from qdesampler.equation import Schedule, boltzmann_occupation
 from qdesampler.infer import ModelLoadError
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 SCHOOLS = Path(__file__).parents[1] / "models" / "eight_schools"
 NAN = float("nan")
 

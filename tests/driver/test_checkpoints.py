@@ -17,11 +17,11 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from numpyro.infer import NUTS
 
 from qdesampler import MCMC, QDE
 from qdesampler.driver import CheckpointError, checkpoint
 from qdesampler.driver.checkpoint import read_arrays, write_arrays
+from tests.support.kernels import GaussianWalk
 
 Y = jnp.array([0.3, 1.2, -0.4, 0.8])
 
@@ -40,7 +40,7 @@ def other_model(y):
 
 def driver(kernel=None, **options):
     settings = {"num_warmup": 60, "num_samples": 90, "num_chains": 2, "progress_bar": False} | options
-    return MCMC(kernel or NUTS(model), **settings)
+    return MCMC(kernel or GaussianWalk(model), **settings)
 
 
 def interrupted(folder, iteration, kernel=None, **options):
@@ -100,9 +100,9 @@ def test_a_finished_run_can_be_drawn_further(stopped, whole):
 def test_resumed_with_thinning_sequential_chains_and_fields(tmp_path):
     options = {"thinning": 4, "chain_method": "sequential", "num_samples": 50}
     plain = driver(**options)
-    plain.run(jax.random.key(1), Y, extra_fields=("energy",))
+    plain.run(jax.random.key(1), Y, extra_fields=("potential_energy",))
     cut = driver(**options, checkpoint=tmp_path / "c", every=30, callbacks=[lambda p: p.iteration >= 80])
-    cut.run(jax.random.key(1), Y, extra_fields=("energy",))
+    cut.run(jax.random.key(1), Y, extra_fields=("potential_energy",))
     resumed = driver(**options)
     resumed.resume(tmp_path / "c", Y)
     assert plain.get_samples()["mean"].shape == (24,)
@@ -157,11 +157,14 @@ def test_missing_draws_are_named(stopped, resumer):
 @pytest.mark.parametrize(
     ("options", "difference"),
     [
-        ({"kernel": NUTS(other_model)}, "model: the checkpoint has model .*, this run has other_model"),
-        ({"kernel": NUTS(model, target_accept_prob=0.9)}, "kernel.target_accept_prob: .* 0.8, .* 0.9"),
+        (
+            {"kernel": GaussianWalk(other_model)},
+            "model: the checkpoint has model .*, this run has other_model",
+        ),
+        ({"kernel": GaussianWalk(model, step=0.9)}, "kernel.step: .* 0.5, .* 0.9"),
         (
             {"kernel": QDE(model)},
-            "kernel: the checkpoint has numpyro.infer.hmc.NUTS, this run has qdesampler",
+            "kernel: the checkpoint has tests.support.kernels.GaussianWalk, this run has qdesampler",
         ),
         ({"num_warmup": 70}, "num_warmup: the checkpoint has 60, this run has 70"),
         ({"num_chains": 4}, "num_chains: the checkpoint has 2, this run has 4"),

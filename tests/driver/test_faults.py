@@ -19,8 +19,7 @@ from qdesampler import MCMC, QDE, AnnealedQDE, diagnose
 from qdesampler.driver import CheckpointError, StoreError
 from qdesampler.driver import loop as run_loop
 from qdesampler.driver.program import ChainProgram
-
-pytestmark = pytest.mark.usefixtures("compile_quickly")
+from tests.support.kernels import GaussianWalk
 
 
 def model():
@@ -28,9 +27,8 @@ def model():
 
 
 def driver(kernel=None, **options):
-    kernel = kernel or HMC(model, step_size=0.5, trajectory_length=1.0, adapt_step_size=False)
     settings = {"num_warmup": 10, "num_samples": 200, "num_chains": 2, "progress_bar": False} | options
-    return MCMC(kernel, **settings)
+    return MCMC(kernel or GaussianWalk(model), **settings)
 
 
 def exhausted(self, *args, **kwargs):

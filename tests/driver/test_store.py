@@ -13,19 +13,17 @@ import numpyro.distributions as dist
 import pytest
 import xarray as xr
 import zarr
-from numpyro.infer import HMC
 
 from qdesampler import MCMC
 from qdesampler.diagnostics import to_datatree
 from qdesampler.driver import StoreError, draw_store
 from qdesampler.driver.draw_buffer import DrawBuffer
 from qdesampler.driver.draw_store import DrawStore
-from qdesampler.driver.stopping import check_draws
-
-pytestmark = pytest.mark.usefixtures("compile_quickly")
+from qdesampler.driver.stopping import check_convergence
+from tests.support.kernels import GaussianWalk
 
 Y = jnp.array([0.3, 1.2, -0.4, 0.8])
-FIELDS = ("potential_energy", "num_steps")
+FIELDS = ("potential_energy", "num_evals")
 
 
 def model(y):
@@ -36,9 +34,8 @@ def model(y):
 
 
 def driver(**options):
-    kernel = HMC(model, step_size=0.3, trajectory_length=1.6, adapt_step_size=False, adapt_mass_matrix=False)
     settings = {"num_warmup": 20, "num_samples": 110, "num_chains": 2, "progress_bar": False} | options
-    return MCMC(kernel, **settings)
+    return MCMC(GaussianWalk(model), **settings)
 
 
 def sampled(**options):
@@ -151,8 +148,8 @@ def test_any_pieces_end_in_the_same_chunks(tmp_path):
     assert on_disk.shape == (3, 32, 5, 2)  # whole chunks, before the end
     for first, last in ((0, 34), (5, 6), (31, 33), (33, 34), (7, 7)):
         assert_same(stored.named(first, last), memory.named(first, last))
-    looked = check_draws(stored.sample(), 30)
-    assert looked == check_draws(memory.sample(), 30)
+    looked = check_convergence(stored.sample(), 30)
+    assert looked == check_convergence(memory.sample(), 30)
     stored.close()
     jax.tree.map(np.testing.assert_array_equal, stored.fields(), memory.fields())
     again = DrawStore(tmp_path / "again", 3, 8, names, {})
@@ -162,11 +159,11 @@ def test_any_pieces_end_in_the_same_chunks(tmp_path):
 
 def test_a_look_in_small_pieces_sees_the_same(tmp_path, monkeypatch):
     memory = filled(DrawBuffer(3, 200), (200,))
-    whole = check_draws(memory.sample(), 200)
+    whole = check_convergence(memory.sample(), 200)
     assert 0 < whole.ess < np.inf
     monkeypatch.setattr("qdesampler.driver.stopping._MOST_READ", 3 * 200 * 3)
     monkeypatch.setattr("qdesampler.driver.stopping._MOST_WORKED", 1)
-    seen = check_draws(memory.sample(), 200)
+    seen = check_convergence(memory.sample(), 200)
     assert (seen.ess, seen.rhat) == pytest.approx((whole.ess, whole.rhat))
 
 

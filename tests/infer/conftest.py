@@ -3,7 +3,6 @@
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from numpyro.diagnostics import effective_sample_size
 from numpyro.infer import MCMC
 
@@ -39,26 +38,6 @@ def _assert_expectation(draws, expected, *, standard_errors=5.0, min_ess=100):
     assert np.all(np.abs(mean - expected) <= standard_errors * error), (
         f"mean {mean} is more than {standard_errors} standard errors ({error}) from {expected}"
     )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compile_each_program_once(tmp_path_factory):
-    """NumPyro compiles its loop anew in each `MCMC.run` without a progress bar: keep the programs on disk."""
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("jax_cache")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture

@@ -164,13 +164,6 @@ STATEMENTS = {
 ROUNDING = {"red_mites": 1e-5}  # of JAX's logarithm of the beta function, over 150 leaves
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _compile_quickly():
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def read(name):
     file = MODELS / name / "data.json"
     data = json.loads(file.read_text()) if file.exists() else {}

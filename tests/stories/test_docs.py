@@ -23,9 +23,6 @@ PAGES = sorted(DOCS.glob("*.md"))
 LOCAL_TOOLS = ("git", "cd", "pip")  # not ours to check
 
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
-
 def blocks(text: str, language: str) -> list[str]:
     """The bodies of the fenced blocks in `language`."""
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)

@@ -1,8 +1,6 @@
 """Every example runs as a script, from another folder, and says what it is there to say."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,24 +9,18 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def run(name: str, folder: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-W", "error::DeprecationWarning:__main__", str(EXAMPLES / name)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def run(run_script):
+    """Run an example; return what it printed."""
+    return lambda name: run_script(EXAMPLES / name)
 
 
 def numbers(pattern: str, text: str) -> list[float]:
     return [float(number) for number in re.findall(pattern, text, re.MULTILINE)]
 
 
-def test_eight_schools(tmp_path):
-    text = run("eight_schools.py", tmp_path)
+def test_eight_schools(run):
+    text = run("eight_schools.py")
     (mean,) = numbers(r"^mu +(\S+)", text)
     assert 4.0 < mean < 4.8  # the posterior mean is 4.4
     assert "theta[7]" in text
@@ -38,16 +30,16 @@ def test_eight_schools(tmp_path):
     assert draws > 4 * 1000
 
 
-def test_ground_state(tmp_path):
-    text = run("ground_state.py", tmp_path)
+def test_ground_state(run):
+    text = run("ground_state.py")
     energies = numbers(r"energy (\S+) ", text)
     assert energies == pytest.approx([1.137786, 0.738952, 0.533182], abs=2e-5)
     exact, kernel = numbers(r"draws: mean of .* of x\^2 (\S+)", text)
     assert kernel == pytest.approx(exact, abs=0.1)
 
 
-def test_imaginary_time(tmp_path):
-    text = run("imaginary_time.py", tmp_path)
+def test_imaginary_time(run):
+    text = run("imaginary_time.py")
     energies = numbers(r"^ +[\d.]+ +(\S+) +\S+e-\d+", text)
     assert len(energies) == 9
     assert energies == sorted(energies, reverse=True)
@@ -58,8 +50,8 @@ def test_imaginary_time(tmp_path):
     assert abs(rates[0] - gap) > 0.3  # at first the higher states are still there
 
 
-def test_hydrogen_by_walkers(tmp_path):
-    text = run("hydrogen_by_walkers.py", tmp_path)
+def test_hydrogen_by_walkers(run):
+    text = run("hydrogen_by_walkers.py")
     (energy,) = numbers(r"^extrapolated: energy (\S+) ", text)
     (error,) = numbers(r"^extrapolated: energy \S+ \+- (\S+),", text)
     assert energy == pytest.approx(-0.5, abs=4 * error)
@@ -68,8 +60,8 @@ def test_hydrogen_by_walkers(tmp_path):
     assert radius == pytest.approx(1.5, abs=0.05)
 
 
-def test_annealing(tmp_path):
-    text = run("annealing.py", tmp_path)
+def test_annealing(run):
+    text = run("annealing.py")
     (descent,) = numbers(r"^descent from the start: (\S+)$", text)
     assert descent > 5
     (value,) = numbers(r"^annealed: (\S+) after", text)
@@ -78,8 +70,8 @@ def test_annealing(tmp_path):
     assert energies == sorted(energies, reverse=True)
 
 
-def test_discrete_latents(tmp_path):
-    text = run("discrete_latents.py", tmp_path)
+def test_discrete_latents(run):
+    text = run("discrete_latents.py")
     exact, found = np.array(re.findall(r"^x\[\d\] +(\S+) +(\S+)$", text, re.MULTILINE), float).T
     assert exact.size == 10
     assert 0.05 < exact[1] < 0.95  # one of two near copies is in, and it is not certain which
@@ -89,8 +81,8 @@ def test_discrete_latents(tmp_path):
 
 
 @pytest.mark.slow
-def test_flow_as_coordinates(tmp_path):
-    rates = numbers(r"evaluations, (\S+) a thousand$", run("flow_as_coordinates.py", tmp_path))
+def test_flow_as_coordinates(run):
+    rates = numbers(r"evaluations, (\S+) a thousand$", run("flow_as_coordinates.py"))
     nuts, _, flow = rates
     assert flow > 50 * nuts
     assert flow > 100

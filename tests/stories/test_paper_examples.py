@@ -12,9 +12,6 @@ from scipy import stats
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
-
 @pytest.fixture
 def run(run_script, tmp_path):
     """Run an example at small size; return what it printed. It leaves its figure."""

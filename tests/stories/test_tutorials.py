@@ -12,9 +12,6 @@ import pytest
 TUTORIALS = Path(__file__).parents[2] / "examples" / "tutorials"
 
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
-
 @pytest.fixture
 def run(run_script):
     """Run a tutorial at small size; return what it printed."""
@@ -38,6 +35,7 @@ def test_your_own_hamiltonian(run):
     assert 93 < left < 99
 
 
+@pytest.mark.slow
 def test_discrete_latents_by_two_annealers(run, no_network):
     text = run("discrete_latents_and_annealers.py")
     rows = [numbers(r"(\d\.\d*)", line) for line in re.findall(r"\[(.*)\]", text)]
@@ -48,7 +46,6 @@ def test_discrete_latents_by_two_annealers(run, no_network):
     assert text.count("one job of 100 reads") == 1
 
 
-@pytest.mark.slow
 def test_from_nuts_to_qde(run):
     text = run("from_nuts_to_qde.py")
     bills = re.findall(r": +(\d+) evaluations in the warm-up, +(\d+) for (\d+) eff", text)
@@ -84,6 +81,7 @@ def test_evidence_and_model_choice(run):
     assert re.search(r"^parabola +log Bayes factor +0\.000", text, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_long_runs(run):
     text = run("long_runs.py")
     assert "ended by callback before all 300 draws: True" in text
@@ -92,6 +90,7 @@ def test_long_runs(run):
     assert ess >= 400
 
 
+@pytest.mark.slow
 def test_many_chains(run):
     few, many = numbers(r"within (\S+)%$", run("many_chains.py"))
     assert many < 12

@@ -8,7 +8,7 @@ import xarray as xr
 from arviz_base import from_dict, rcParams
 
 from qdesampler.diagnostics import PLOT_NAMES, Plot, draw_plots, save_plots, write_plots
-from qdesampler.diagnostics.plots.posterior import posterior as plots
+from qdesampler.diagnostics.plots import posterior as plots
 
 PNG = b"\x89PNG\r\n\x1a\n"
 RNG = np.random.default_rng(0)

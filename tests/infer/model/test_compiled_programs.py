@@ -15,7 +15,6 @@ from qdesampler.infer.annealed.kernel import AnnealedQDE
 from qdesampler.infer.annealed.population import anneal_and_fit
 from qdesampler.infer.model.compiled_programs import CompiledPrograms
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 DATA = jnp.array([1.0, 2.0, 0.5])
 
 

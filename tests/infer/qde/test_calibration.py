@@ -57,14 +57,6 @@ def logistic():
     return prior, data, potential
 
 
-@pytest.fixture
-def optimised():
-    """Runs here are long enough to be worth the optimisations that this room goes without."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
-
-
 def without_the_density(trial, position):
     return jnp.zeros((), position.dtype)
 

@@ -21,7 +21,6 @@ def log_density(x):
     return -0.5 * jnp.sum(((x - MEAN) / SD) ** 2)
 
 
-@pytest.mark.usefixtures("compile_quickly")
 @pytest.mark.parametrize("chains", [None, 2], ids=["one chain", "a batch"])
 def test_a_gaussian_is_solved_and_sampled(chains):
     evaluate = jax.value_and_grad(log_density)
