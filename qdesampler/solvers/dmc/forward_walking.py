@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qdesampler.equation.laplacian import ScalarFunction
+from qdesampler.solvers.dmc.window import Snapshot
 
 __all__ = ["Correction", "WalkersWavefunction", "build_wavefunction"]
 
@@ -289,10 +290,10 @@ def _shift(values: np.ndarray, half: np.ndarray, full: np.ndarray, window: np.nd
 def build_wavefunction(
     log_trial: ScalarFunction,
     support: tuple[jax.Array, jax.Array] | None,
-    snapshots: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    snapshots: Sequence[Snapshot],
     key: jax.Array,
 ) -> tuple[WalkersWavefunction, dict[str, Any]]:
-    """The wavefunction from `(points, descendants at half time, at full time)` of two windows or more.
+    """The wavefunction from points and descendants of two windows or more.
 
     Returns:
         The wavefunction, and its diagnostics.

@@ -11,10 +11,10 @@ import numpy as np
 
 from qdesampler.solvers.dmc.blocking import ratio
 from qdesampler.solvers.dmc.diffusion_step import Guide, Step
-from qdesampler.solvers.dmc.window import Layout, Population, Turn, WindowResult, run_window
+from qdesampler.solvers.dmc.window import Layout, Population, Snapshot, Turn, WindowResult, run_window
 from qdesampler.solvers.protocol import NoGroundStateError
 
-__all__ = ["MeasuredRun", "Monitor", "PopulationError", "Snapshot", "WalkersWarning", "run_at_time_step"]
+__all__ = ["MeasuredRun", "Monitor", "PopulationError", "WalkersWarning", "run_at_time_step"]
 
 Progress = Callable[[int, int, float], None]
 
@@ -54,20 +54,6 @@ class Monitor(NamedTuple):
     progress: Progress | None
     total: int
     done: int
-
-
-class Snapshot(NamedTuple):
-    """Walkers at the start of a window, and their numbers of descendants.
-
-    Attributes:
-        points: shape `(places kept, dim)`.
-        half: descendants after half of the window, shape `(places kept,)`.
-        full: descendants at its end, same shape.
-    """
-
-    points: np.ndarray
-    half: np.ndarray
-    full: np.ndarray
 
 
 class MeasuredRun(NamedTuple):

@@ -16,12 +16,13 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from qdesampler.solvers.dmc.diffusion_step import Guide, Step, Trace, Walker, walker_step
 from qdesampler.solvers.dmc.population_control import Control, branch, reconfigure
 
-__all__ = ["Layout", "Population", "Turn", "WindowResult", "run_window"]
+__all__ = ["Layout", "Population", "Snapshot", "Turn", "WindowResult", "run_window"]
 
 
 class Layout(NamedTuple):
@@ -98,6 +99,20 @@ class WindowResult(NamedTuple):
     turns: Turn
     half: jax.Array
     full: jax.Array
+
+
+class Snapshot(NamedTuple):
+    """Some walkers at the start of a window, and their numbers of descendants; on the host.
+
+    Attributes:
+        points: shape `(n, dim)`.
+        half: descendants after half of the window, shape `(n,)`.
+        full: descendants at its end, same shape.
+    """
+
+    points: np.ndarray
+    half: np.ndarray
+    full: np.ndarray
 
 
 def _gathered(values, mesh: Mesh | None):

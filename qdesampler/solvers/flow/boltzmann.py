@@ -69,6 +69,20 @@ class _Pool(NamedTuple):
     sizes: jax.Array
 
 
+class _RoundRecord(NamedTuple):
+    """Estimates from the fresh draws of a round, of the flow that drew them.
+
+    Attributes:
+        bound: evidence lower bound, with very low log weights cut off.
+        acceptance: as a proposal of independence Metropolis.
+        evaluations: spent so far.
+    """
+
+    bound: float
+    acceptance: float
+    evaluations: int
+
+
 def _standard(psi: FlowWavefunction) -> FlowWavefunction:
     """The flow in the coordinates that its start whitens."""
     gaussian = psi.gaussian
@@ -220,7 +234,8 @@ def solve_boltzmann(
     pool = _Pool(blank, blank, nothing, trials_before, jnp.zeros((settings.rounds,), dtype))
     strata = jnp.arange(settings.batch, dtype=dtype) / settings.batch
     standard = _standard(psi)
-    trials, history, losses, filled, converged = [], [], [], 0, False
+    trials, losses, filled, converged = [], [], 0, False
+    history: list[_RoundRecord] = []
     of_start: Any = None  # the first draws, of the Gaussian
     for i in range(settings.rounds + 1):
         key, key_draw, key_fit = jax.random.split(key, 3)
@@ -231,9 +246,10 @@ def solve_boltzmann(
         filled_before, filled = filled, filled + drawn.log_weight.size
         trials.append(psi)
         certificate = certify(drawn)
-        history.append((float(_robust_bound(drawn.log_weight)), float(certificate["acceptance"]), filled))
-        converged = i > 1 and min(accepted for _, accepted, _ in history[-2:]) >= settings.acceptance
-        settled = i > 3 and history[-1][0] < max(bound for bound, _, _ in history[:-2]) + _SETTLED
+        bound = float(_robust_bound(drawn.log_weight))
+        history.append(_RoundRecord(bound, float(certificate["acceptance"]), filled))
+        converged = i > 1 and min(record.acceptance for record in history[-2:]) >= settings.acceptance
+        settled = i > 3 and bound < max(record.bound for record in history[:-2]) + _SETTLED
         if converged or settled or i == settings.rounds:
             break
         pool = _fill(pool, psi, drawn, filled_before)
@@ -247,7 +263,7 @@ def solve_boltzmann(
         )
         losses.append(float(loss[-1]))
         psi = dataclasses.replace(psi, numbers=numbers)
-    best = int(np.argmax([bound for bound, _, _ in history]))
+    best = int(np.argmax([record.bound for record in history]))
     psi = trials[best]
     key, key_last = jax.random.split(key)
     last = _draw_round(hamiltonian, psi, key_last, _CERTIFIED)
@@ -260,9 +276,9 @@ def solve_boltzmann(
         "best_round": best,
         "converged": converged,
         "history": {
-            "evaluations": jnp.asarray([spent for _, _, spent in history]),
-            "held_out_bound": jnp.asarray([bound for bound, _, _ in history]),
-            "held_out_acceptance": jnp.asarray([acceptance for _, acceptance, _ in history]),
+            "evaluations": jnp.asarray([record.evaluations for record in history]),
+            "held_out_bound": jnp.asarray([record.bound for record in history]),
+            "held_out_acceptance": jnp.asarray([record.acceptance for record in history]),
             "loss": jnp.asarray(losses),
         },
     }
