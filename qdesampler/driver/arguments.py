@@ -1,4 +1,4 @@
-"""Checks of what the driver is given: what was given, what was expected, what to do."""
+"""Checks of the driver's arguments; each message says what was given, what was expected, and what to do."""
 
 import os
 from collections.abc import Callable
@@ -11,10 +11,10 @@ __all__ = ["as_callbacks", "as_folder", "check_field_names", "check_positive", "
 
 
 def check_positive(**given: Any) -> None:
-    """Refuse what is no positive integer.
+    """Refuse values that are not positive integers.
 
     Raises:
-        ValueError: naming the argument.
+        ValueError: the message names the argument.
     """
     for name, value in given.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -22,10 +22,10 @@ def check_positive(**given: Any) -> None:
 
 
 def check_sampler(sampler: Any) -> None:
-    """Refuse what is no kernel.
+    """Refuse anything but a kernel.
 
     Raises:
-        TypeError: a model, a class, anything else.
+        TypeError: for a model, a class, or any other object.
     """
     if isinstance(sampler, MCMCKernel):
         return
@@ -34,10 +34,10 @@ def check_sampler(sampler: Any) -> None:
 
 
 def as_callbacks(callbacks: Any) -> tuple[Callable, ...]:
-    """A tuple of functions.
+    """The callbacks as a tuple of functions.
 
     Raises:
-        TypeError: no list, or something in it is no function.
+        TypeError: `callbacks` is not a list, or an entry is not a function.
     """
     if callable(callbacks) or not hasattr(callbacks, "__iter__"):
         raise TypeError(f"callbacks is {callbacks!r}; expected a list of functions of a Progress.")
@@ -48,10 +48,10 @@ def as_callbacks(callbacks: Any) -> tuple[Callable, ...]:
 
 
 def as_folder(name: str, path: Any) -> Path:
-    """A path.
+    """The path of a folder.
 
     Raises:
-        TypeError: it is none.
+        TypeError: `path` is not a path.
     """
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"{name} is {path!r}; expected the path of a folder.")
@@ -59,10 +59,10 @@ def as_folder(name: str, path: Any) -> Path:
 
 
 def check_field_names(extra_fields: Any) -> None:
-    """Refuse what is no list of names.
+    """Refuse anything but a list of names.
 
     Raises:
-        ValueError: a single name, or something that is no text.
+        ValueError: for a single name, or an entry that is not a string.
     """
     if isinstance(extra_fields, str) or not all(isinstance(name, str) for name in extra_fields):
         raise ValueError(f"extra_fields is {extra_fields!r}; expected a list or tuple of names.")

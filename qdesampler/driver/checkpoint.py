@@ -1,7 +1,7 @@
-"""Files that survive: named arrays and a JSON header in one file, written whole or not at all.
+"""Checkpoint files: named arrays and a JSON header in one file, written completely or not at all.
 
-A file is: one line that says what it is, the SHA-256 of all that follows, the length of the header, the
-header in JSON, the arrays' bytes. Nothing in it is executed when it is read (no pickle).
+A file has one line with the kind and version of the format, the SHA-256 of all that follows, the length of
+the header, the header in JSON, and the bytes of the arrays. Reading a file executes nothing (no pickle).
 """
 
 import hashlib
@@ -17,27 +17,31 @@ import numpy as np
 
 __all__ = ["CheckpointError", "read_arrays", "write_arrays"]
 
-_MAGIC = b"qdesampler arrays 1\n"
+_KIND = b"qdesampler arrays "
+# Version of the format. It changes with the layout of a file and with the names of fields in kernels' states,
+# which are names of arrays in a checkpoint.
+_VERSION = 2
+_FIRST_LINE = _KIND + b"%d\n" % _VERSION
 _DIGEST = 64  # characters of a SHA-256 in hexadecimal
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint cannot be written, read, or used for this run; the message says why and what to do."""
+    """A checkpoint cannot be written, read or used for this run; the message says why and what to do."""
 
 
 def write_arrays(path: Path, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-    """Write a file so that at any moment `path` is either what it was or complete.
+    """Write a file so that at any moment `path` is either unchanged or complete.
 
-    The bytes go to a new file beside it, are synced to the disk, and the file is renamed; then the folder is
-    synced. The file has the permissions of the user's umask.
+    The bytes go to a new file in the same folder and are synced to the disk. Then the file is renamed, and
+    the folder is synced. The file has the permissions of the user's umask.
 
     Args:
-        path: where; a file that is there is replaced.
-        header: anything JSON can hold.
-        arrays: numbers under names.
+        path: the file; an existing file is replaced.
+        header: any value that JSON can hold.
+        arrays: numeric arrays by name.
 
     Raises:
-        CheckpointError: the disk is full or the folder cannot be written; `path` is what it was.
+        CheckpointError: the disk is full or the folder cannot be written; `path` is unchanged.
     """
     table, offset = [], 0
     contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
@@ -54,12 +58,12 @@ def write_arrays(path: Path, header: Mapping[str, Any], arrays: Mapping[str, np.
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         temporary = Path(name)
         with os.fdopen(handle, "wb") as file:
-            file.write(_MAGIC + digest.hexdigest().encode() + b"\n" + size + head)
+            file.write(_FIRST_LINE + digest.hexdigest().encode() + b"\n" + size + head)
             for array in contiguous.values():
                 file.write(_bytes(array))
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only the owner reads
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only the owner can read
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
@@ -72,18 +76,24 @@ def write_arrays(path: Path, header: Mapping[str, Any], arrays: Mapping[str, np.
 
 
 def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The header and the arrays of a file of `write_arrays`.
+    """The header and the arrays of a file that `write_arrays` wrote.
 
     Raises:
-        CheckpointError: there is no such file, it is of another kind, cut short, or changed.
+        CheckpointError: the file does not exist, is of another kind or version, is cut short, or was changed.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"{path} could not be read: {error.strerror or error}.") from error
-    if not content.startswith(_MAGIC):
+    if not content.startswith(_KIND):
         raise CheckpointError(f"{path} does not begin as a file of qdesampler does; it is something else.")
-    start = len(_MAGIC)
+    if not content.startswith(_FIRST_LINE):
+        found = content[len(_KIND) :].partition(b"\n")[0][:20].decode(errors="replace")
+        raise CheckpointError(
+            f"{path} has format {found}, written by another version of qdesampler; this version reads format "
+            f"{_VERSION}. Finish the run with the version that began it, or start it anew in another folder."
+        )
+    start = len(_FIRST_LINE)
     digest, body = content[start : start + _DIGEST], memoryview(content)[start + _DIGEST + 1 :]
     if hashlib.sha256(body).hexdigest().encode() != digest:
         raise CheckpointError(
@@ -107,7 +117,7 @@ def _bytes(array: np.ndarray) -> memoryview:
 
 
 def _umask() -> int:
-    mask = os.umask(0)  # there is no call that only reads it
+    mask = os.umask(0)  # no system call only reads the mask
     os.umask(mask)
     return mask
 

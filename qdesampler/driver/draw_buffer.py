@@ -1,4 +1,4 @@
-"""The kept draws, on the host."""
+"""The kept draws in the memory of the host."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,11 +10,11 @@ __all__ = ["DrawBuffer", "cut_named"]
 
 
 class DrawBuffer:
-    """Arrays (chain, draw, ...) for all that is collected; memory is taken up as it is filled.
+    """Arrays (chain, draw, ...) of all collected fields; they take up memory only as they are filled.
 
     Args:
-        chains: how many.
-        draws: at most so many of each.
+        chains: number of chains.
+        draws: most draws of each chain.
     """
 
     def __init__(self, chains: int, draws: int):
@@ -34,12 +34,12 @@ class DrawBuffer:
             kept = leaf[:, :rows]
             target[chains, first : first + rows] = kept
             floats = np.issubdtype(target.dtype, np.inexact)
-            # the first field is the sample: energies and step sizes may be infinite, draws may not
+            # The first field is the sample. Energies and step sizes may be infinite, draws may not.
             if floats and path[0].idx == 0 and not np.isfinite(kept).all():
                 self.not_finite.add(jax.tree_util.keystr(path[1:]))
 
     def put_named(self, first: int, arrays: Mapping[str, np.ndarray], like: Any) -> None:
-        """Copy arrays (chain, draw, ...) that `named` gave, for fields of the structure of `like`."""
+        """Copy arrays (chain, draw, ...) that `named` returned, for fields of the structure of `like`."""
         paths, structure = jax.tree.flatten_with_path(like)
         leaves = [arrays[jax.tree_util.keystr(path)] for path, _ in paths]
         rows = leaves[0].shape[1] if leaves else 0
@@ -47,11 +47,11 @@ class DrawBuffer:
         self.reach(first + rows)
 
     def reach(self, draws: int) -> None:
-        """All chains have so many draws now."""
+        """Record that every chain has this many draws now."""
         self.filled = draws
 
     def drop(self, draws: int) -> None:
-        """Forget the first draws; those after them become the first."""
+        """Delete the first draws; those after them become the first."""
         for leaf in jax.tree.leaves(self._arrays):
             leaf[:, : self.filled - draws] = leaf[:, draws : self.filled].copy()
         self.filled -= draws
@@ -64,17 +64,17 @@ class DrawBuffer:
         return {jax.tree_util.keystr(path): leaf[:, first:last] for path, leaf in leaves}
 
     def sample(self) -> Any:
-        """The first field, as leaves (chain, draw, ...) that can be cut."""
+        """The first field, with leaves (chain, draw, ...) that can be sliced."""
         return self.fields()[0]
 
     def fields(self) -> Any:
-        """What was collected so far (views, no copies), or None when no chunk ever ended."""
+        """The collected fields so far (views, not copies), or None if no chunk has ended."""
         if self._arrays is None:
             return None
         return jax.tree.map(lambda leaf: leaf[:, : self.filled], self._arrays)
 
     def close(self) -> None:
-        """No more will come."""
+        """Finish; no further draws may be added."""
 
 
 def cut_named(arrays: Mapping[str, np.ndarray], first: int, last: int) -> dict[str, np.ndarray]:

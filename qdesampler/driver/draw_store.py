@@ -1,4 +1,4 @@
-"""Draws in a zarr store, written while a run goes on; the only file that imports zarr."""
+"""Draws in a zarr store, written during a run; the only file that imports zarr."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,22 +18,22 @@ _MADE_BY = "qdesampler"
 
 
 class StoreError(RuntimeError):
-    """A store cannot be written, or holds something else; the message says what to do."""
+    """A store cannot be written, or already holds something else; the message says what to do."""
 
 
 class DrawStore:
-    """Takes the place of `DrawBuffer`; memory holds two chunks of draws, the store all of them.
+    """Takes the place of `DrawBuffer`; memory holds two chunks of draws, the store all draws.
 
-    The store is laid out as ArviZ's tree, groups `posterior` and `sample_stats`, axes (chain, draw, ...):
-    `xarray.open_datatree(path, engine="zarr", consolidated=False)`. Chunks are on the disk as soon as they
-    are full, so that a store can be read while it grows.
+    The store has the layout of ArviZ's tree: groups `posterior` and `sample_stats`, axes (chain, draw, ...).
+    `xarray.open_datatree(path, engine="zarr", consolidated=False)` reads it. Chunks are written to the disk
+    as soon as they are full, so that a store can be read while it grows.
 
     Args:
-        path: the store's folder.
-        chains: how many.
-        rows: draws to a chunk; no `put` has more.
-        names: of the collected fields, the sample first.
-        facts: what else the store says of itself, JSON; `run` tells one run from another.
+        path: the folder of the store.
+        chains: number of chains.
+        rows: draws in a chunk; no `put` has more.
+        names: names of the collected fields, the sample first.
+        facts: further attributes of the store, JSON values; `run` identifies the run.
     """
 
     def __init__(self, path: Path, chains: int, rows: int, names: Sequence[str], facts: Mapping[str, Any]):
@@ -43,7 +43,7 @@ class DrawStore:
         self._names = tuple(names)
         self._facts = {"made_by": _MADE_BY, "finished": 0, **facts}  # a netCDF file has no booleans
         self._tail = DrawBuffer(chains, 2 * rows)
-        self._first = 0  # the first draw of the tail; all before it are in the store
+        self._first = 0  # index of the first draw of the tail; all earlier draws are in the store
         self._root: Any = None
         self._arrays: list[Any] = []
         self._structure: Any = None
@@ -53,7 +53,7 @@ class DrawStore:
 
     @property
     def not_finite(self) -> set[str]:
-        """Sites with draws that are not finite."""
+        """The sites with draws that are not finite."""
         return self._tail.not_finite
 
     def put(self, chains: slice, first: int, rows: int, fields: Any) -> None:
@@ -67,7 +67,7 @@ class DrawStore:
         self._tail.put(chains, first - self._first, rows, fields)
 
     def put_named(self, first: int, arrays: Mapping[str, np.ndarray], like: Any) -> None:
-        """Take arrays (chain, draw, ...) that `named` gave, for fields of the structure of `like`."""
+        """Take arrays (chain, draw, ...) that `named` returned, for fields of the structure of `like`."""
         paths, structure = jax.tree.flatten_with_path(like)
         names = [jax.tree_util.keystr(path) for path, _ in paths]
         total = arrays[names[0]].shape[1] if names else 0
@@ -79,10 +79,10 @@ class DrawStore:
             self.reach(first + start + rows)
 
     def reach(self, draws: int) -> None:
-        """All chains have so many draws now; full chunks go to the store.
+        """Record that every chain has this many draws now, and write full chunks to the store.
 
         Raises:
-            StoreError: they cannot be written. What was written before can be read.
+            StoreError: a chunk cannot be written. Chunks written before can be read.
         """
         self.filled = draws
         self._tail.reach(draws - self._first)
@@ -96,31 +96,31 @@ class DrawStore:
         return {path: self.read(index, first, last) for index, path in enumerate(self._paths)}
 
     def sample(self) -> Any:
-        """The first field, as leaves (chain, draw, ...) that are read where they are cut."""
+        """The first field, with leaves (chain, draw, ...) that are read when they are sliced."""
         return self._tree(lambda index: _Leaf(self, index))[0]
 
     def fields(self) -> Any:
-        """What was collected so far, read into memory, or None when no chunk ever ended."""
+        """The collected fields so far, read into memory, or None if no chunk has ended."""
         if self._root is None:
             return None
         return self._tree(lambda index: self.read(index, 0, self.filled))
 
     def field(self, name: str) -> Any:
-        """One of the collected fields, read into memory."""
+        """One collected field, read into memory."""
         wanted = self._tree(lambda index: index)[self._names.index(name)]
         return jax.tree.map(lambda index: self.read(index, 0, self.filled), wanted)
 
     def close(self) -> None:
-        """Write what is left; no more will come.
+        """Write the remaining draws; no further draws may be added.
 
         Raises:
-            StoreError: it cannot be written.
+            StoreError: the draws cannot be written.
         """
         if self._root is None:
             return
         if self._tail.filled:
             self._write(self._tail.filled)
-        with _told(self._path):
+        with _explain_write_errors(self._path):
             for group in {name.partition("/")[0] for name in self._root.attrs["variables"]}:
                 for axis, size in (("chain", self._chains), ("draw", self.filled)):
                     self._root[group].create_array(
@@ -129,11 +129,11 @@ class DrawStore:
             self._root.update_attributes({"finished": 1, "draws": self.filled})
 
     def shape(self, index: int) -> tuple[int, ...]:
-        """Of a collected leaf, with the draws so far."""
+        """The shape of a collected leaf with the draws so far."""
         return (self._chains, self.filled, *self._arrays[index].shape[2:])
 
     def read(self, index: int, first: int, last: int, axes: Sequence[slice] = ()) -> np.ndarray:
-        """Draws of a collected leaf, cut along the axes after chain and draw."""
+        """Draws of a collected leaf, sliced along the axes after chain and draw."""
         parts = []
         if first < self._first:
             stored = self._arrays[index][(slice(None), slice(first, min(last, self._first)), *axes)]
@@ -157,7 +157,7 @@ class DrawStore:
         for (_, leaf), (name, _) in zip(leaves, variables, strict=True):
             if np.dtype(leaf.dtype).kind not in "biufc":
                 raise StoreError(f"{name} has the type {leaf.dtype}, which a zarr store cannot hold.")
-        with _told(self._path):
+        with _explain_write_errors(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             root = zarr.open_group(self._path, mode="w")
             root.update_attributes({**self._facts, "variables": [name for name, _ in variables]})
@@ -175,7 +175,7 @@ class DrawStore:
 
     def _write(self, rows: int) -> None:
         end = self._first + rows
-        with _told(self._path):
+        with _explain_write_errors(self._path):
             tails = jax.tree.leaves(self._tail.fields())
             for array, tail, negated in zip(self._arrays, tails, self._negated, strict=True):
                 array.resize((self._chains, end, *array.shape[2:]))
@@ -185,7 +185,7 @@ class DrawStore:
 
 
 class _Leaf:
-    """A collected leaf whose numbers are read when it is cut: `leaf[chains, draws, ...]`."""
+    """A collected leaf that is read when it is sliced: `leaf[chains, draws, ...]`."""
 
     def __init__(self, store: DrawStore, index: int):
         self._store = store
@@ -202,12 +202,12 @@ class _Leaf:
 
 
 class StoredFields(Mapping):
-    """What a run collected, name to arrays (chain, draw, ...), each read into memory when it is asked for.
+    """The collected fields of a run, from name to arrays (chain, draw, ...), each read when it is used.
 
     Args:
-        store: where they are.
-        names: of the fields.
-        flat: arrays (chain draw, ...) instead.
+        store: the store with the draws.
+        names: names of the fields.
+        flat: whether chains and draws are joined into one axis.
     """
 
     def __init__(self, store: DrawStore, names: Sequence[str], *, flat: bool = False):
@@ -216,7 +216,7 @@ class StoredFields(Mapping):
         self._flat = flat
 
     def flat(self) -> "StoredFields":
-        """The same with chains one after another."""
+        """The same fields with chains and draws joined into one axis."""
         return StoredFields(self._store, self._names, flat=True)
 
     def __getitem__(self, name: str) -> Any:
@@ -233,19 +233,19 @@ class StoredFields(Mapping):
 
 
 def refuse_if_there(path: Path, run: str | None = None) -> None:
-    """Raise where something is already kept.
+    """Refuse a path where something already exists.
 
     Args:
-        path: the store's folder.
-        run: a store of this run may be there, and will be written anew.
+        path: the folder of the store.
+        run: name of a run whose store may exist there; it will be written anew.
 
     Raises:
-        StoreError: something else is there.
+        StoreError: something else exists there.
     """
     if not path.exists():
         return
     attributes = {}
-    with suppress(OSError, ValueError):  # a file, or a folder that is no store
+    with suppress(OSError, ValueError):  # a file, or a folder that is not a store
         attributes = require_zarr().open_group(path, mode="r").attrs.asdict()
     if run is not None and (attributes.get("made_by"), attributes.get("run")) == (_MADE_BY, run):
         return
@@ -267,7 +267,7 @@ def require_zarr() -> Any:
 
 
 def _variables(names: Sequence[str], fields: Any) -> list[tuple[str, bool]]:
-    """Path in the store of each leaf, and whether it is there with the other sign."""
+    """The path of each leaf in the store, and whether it is stored with the opposite sign."""
     sample, *others = fields
     has_names = isinstance(sample, dict) or hasattr(sample, "_fields")
     sites = leaf_names(sample, prefix="" if has_names else "z")
@@ -290,7 +290,8 @@ def _axes(name: str, leaf: Any) -> list[str]:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _explain_write_errors(path: Path) -> Iterator[None]:
+    """Turn errors of the file system into a `StoreError` that says what to do."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A run on disk: a folder with the draws in pieces that are never rewritten, and the last two states."""
+"""The folder of a run: its draws in files that are never rewritten, and its last two states."""
 
 import re
 import warnings
@@ -24,12 +24,12 @@ _KEY = re.compile(r"(.*)<(\w+)>")
 class RunFiles:
     """The checkpoints of one run, `state-ITERATION.qde`, and its draws, `draws-FIRST.qde`.
 
-    Draws are written before the state that counts them, each file synced and renamed into place: whatever
-    moment a process dies at, the newest state has all its draws beside it.
+    Draws are written before the state that counts them, and each file is synced and renamed into place.
+    Whenever a process dies, the folder holds all draws that the newest state counts.
 
     Args:
-        folder: where; made when the first file is written. Of several processes each has a folder in it.
-        processes: those that write together.
+        folder: the folder, made when the first file is written; each of several processes has a folder in it.
+        processes: the processes that run together.
     """
 
     def __init__(self, folder: Path, processes: Processes):
@@ -37,10 +37,10 @@ class RunFiles:
         self._processes = processes
 
     def refuse_if_used(self) -> None:
-        """Raise where a run is already kept.
+        """Refuse a folder that already holds a run.
 
         Raises:
-            CheckpointError: the folder holds a run, or is a file.
+            CheckpointError: the folder holds a run, or it is a file.
         """
         if self.folder.is_file():
             raise CheckpointError(f"{self.folder} is a file; a checkpoint is a folder. Name another.")
@@ -59,17 +59,17 @@ class RunFiles:
         first: int,
         draws: Mapping[str, np.ndarray],
     ) -> None:
-        """Keep the draws since the last call, then the state; forget all states but two.
+        """Write the draws since the last call, then the state; delete all states but the last two.
 
         Args:
-            iteration: how many were done.
-            header: what else is to be known of the moment.
-            state: arrays under names.
-            first: index of the first of the new draws.
-            draws: arrays (chain, draw, ...) under names; none when there are no new draws.
+            iteration: iterations so far.
+            header: further facts about the present state.
+            state: arrays of the state by name.
+            first: index of the first new draw.
+            draws: arrays (chain, draw, ...) by name; empty if there are no new draws.
 
         Raises:
-            CheckpointError: it could not be written; what was kept before is untouched.
+            CheckpointError: a file could not be written; earlier files are unchanged.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -83,10 +83,10 @@ class RunFiles:
             path.unlink()
 
     def latest(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Header and arrays of the newest state that every process can read; warns of damaged ones.
+        """Header and arrays of the newest state that every process can read; warns of damaged states.
 
         Raises:
-            CheckpointError: there is none.
+            CheckpointError: no state can be read.
         """
         states = self._states()
         if not states:
@@ -106,10 +106,10 @@ class RunFiles:
         return found[common[0]]
 
     def draws(self, rows: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-        """The pieces that make up the first `rows` draws, with the index of the first of each, one at a time.
+        """The first `rows` draws in pieces, each with the index of its first draw.
 
         Raises:
-            CheckpointError: a piece is missing or damaged.
+            CheckpointError: a file is missing or damaged.
         """
         reached = 0
         while reached < rows:
@@ -125,9 +125,9 @@ class RunFiles:
 
 
 def named_leaves(tree: Any) -> dict[str, np.ndarray]:
-    """The leaves of a state as arrays of numbers, under their paths; typed keys as data, by path<kind>.
+    """The leaves of a state as numeric arrays by their paths; typed keys as data by `path<kind>`.
 
-    What is spread over several processes is put together; all of them have to ask.
+    Arrays that are spread over several processes are joined, so every process has to call this.
     """
     leaves, _ = jax.tree.flatten_with_path(tree)
     named = {}
@@ -140,10 +140,10 @@ def named_leaves(tree: Any) -> dict[str, np.ndarray]:
 
 
 def restored(like: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    """A state of the structure of `like` from what `named_leaves` gave.
+    """A state of the structure of `like` from the arrays that `named_leaves` returned.
 
     Raises:
-        CheckpointError: other leaves, shapes or types.
+        CheckpointError: the arrays have other names, shapes or types.
     """
     values = {}
     for name, array in arrays.items():

@@ -1,4 +1,4 @@
-"""Chains in groups: their keys and starts, where they lie, and their states put together."""
+"""Chains in groups: their keys and starts, their devices, and their joined states."""
 
 from collections.abc import Callable, Sequence
 from operator import itemgetter
@@ -18,42 +18,42 @@ __all__ = ["ChainGroups", "key_text", "keys_of_text", "mesh_of"]
 
 
 class ChainGroups:
-    """How chains are run: all at once, a batch after another, or one after another.
+    """The order in which chains are run: all at once, one batch after another, or one after another.
 
     Args:
-        chains: how many.
+        chains: number of chains.
         method: `chain_method` of the driver.
-        batch: chains of a batch, or None.
+        batch: number of chains in a batch, or None.
         mesh: devices that vectorized chains are spread over, or None; each batch is spread over all of them.
     """
 
     def __init__(self, chains: int, method: str | Callable, batch: int | None, mesh: Mesh | None):
         self.chains = chains
-        alone = chains == 1 or method == "sequential"
-        size = 1 if alone else batch or chains
+        single = chains == 1 or method == "sequential"
+        size = 1 if single else batch or chains
         self.slices = [slice(first, first + size) for first in range(0, chains, size)]
-        self.batch_size = None if alone or method != "vectorized" else size
-        self.transformed = not alone and method != "vectorized"
-        self._single = alone
+        self.batch_size = None if single or method != "vectorized" else size
+        self.transformed = not single and method != "vectorized"
+        self._single = single
         self.mesh = mesh
         self.processes = Processes(mesh, len(self.slices))
 
     def part(self, tree: Any, chains: slice) -> Any:
-        """A group's share of arrays whose leading axis is the chains (no axis for a single chain)."""
+        """The entries of a group in arrays whose leading axis is the chains (no axis for a single chain)."""
         if self.chains == 1:
             return tree
         first = chains.start
         return jax.tree.map(lambda leaf: leaf[first] if self._single else leaf[chains], tree)
 
     def placed(self, tree: Any) -> Any:
-        """On the devices: what has the group's chains as its leading axis is spread over them."""
+        """Arrays on the devices; arrays with the group's chains as leading axis are spread over them."""
         mesh = self.mesh
         if mesh is None:
             return tree
         return jax.tree.map(lambda leaf: spread(leaf, mesh, self.layout(leaf, 0)), tree)
 
     def constrained(self, tree: Any, axis: int = 0) -> Any:
-        """The same of what a program computes; `axis` is that of the chains."""
+        """The same layout for arrays inside a program; `axis` is the axis of the chains."""
         mesh = self.mesh
         if mesh is None:
             return tree
@@ -63,15 +63,15 @@ class ChainGroups:
         )
 
     def layout(self, leaf: Any, axis: int) -> PartitionSpec:
-        """How an array lies on the mesh: spread along the axis of the chains, or on each device in full."""
+        """Layout of an array on the mesh: spread along the axis of the chains, or whole on each device."""
         if jnp.ndim(leaf) > axis and leaf.shape[axis] == self.batch_size:
             return PartitionSpec(*[None] * axis, "chains")
         return PartitionSpec()
 
     def joined(self, states: Sequence) -> Any:
-        """The state of all chains; batches keep what belongs to a batch on a leading axis of batches.
+        """The state of all chains; parts that belong to a batch get a leading axis of batches.
 
-        Of batches over several processes all of them have to ask.
+        If batches are spread over several processes, every process has to call this.
         """
         if len(states) == 1:
             return states[0]
@@ -92,10 +92,10 @@ class ChainGroups:
         return jax.jit(join_all, out_shardings=everywhere)(*states)
 
     def parted(self, state: Any) -> list:
-        """What `joined` took, for chains that run one after another or all at once.
+        """The inverse of `joined`, for chains that run one after another or all at once.
 
         Raises:
-            ValueError: batches, whose adaptation cannot be told apart from what belongs to chains.
+            ValueError: for batches, as the parts of a batch cannot be distinguished from those of chains.
         """
         if len(self.slices) == 1:
             return [state]
@@ -109,8 +109,8 @@ class ChainGroups:
         """A key for each chain, split as NumPyro splits it.
 
         Raises:
-            TypeError: no JAX key.
-            ValueError: as many keys as chains were expected, or one.
+            TypeError: `rng_key` is not a JAX key.
+            ValueError: the number of keys is neither 1 nor the number of chains.
         """
         check_key("rng_key", rng_key)
         if is_prng_key(rng_key):
@@ -122,10 +122,10 @@ class ChainGroups:
         return rng_key[0] if self.chains == 1 else rng_key
 
     def starts(self, init_params: Any) -> Any:
-        """Starts as arrays, one for each chain.
+        """The starts as arrays, one for each chain.
 
         Raises:
-            ValueError: the leading axis is not that of the chains.
+            ValueError: the leading axis does not have the size `num_chains`.
         """
         if init_params is None:
             return None
@@ -143,7 +143,8 @@ def mesh_of(devices: int | str | Sequence[Any] | None, chains: int, method: str 
     """The devices to spread chains over, or None.
 
     Raises:
-        ValueError: no devices, chains that are not vectorized, or chains that do not divide evenly.
+        ValueError: `devices` are not devices, the chains are not vectorized, or the number of chains is not a
+            multiple of the number of devices.
     """
     if devices is None:
         return None
@@ -164,7 +165,7 @@ def mesh_of(devices: int | str | Sequence[Any] | None, chains: int, method: str 
 
 
 def key_text(keys: jax.Array) -> dict[str, Any]:
-    """Keys for a header in JSON."""
+    """Keys as data for a JSON header."""
     typed = is_typed_key(keys)
     return {
         "data": np.asarray(jax.random.key_data(keys) if typed else keys).tolist(),
@@ -173,6 +174,6 @@ def key_text(keys: jax.Array) -> dict[str, Any]:
 
 
 def keys_of_text(text: dict[str, Any]) -> jax.Array:
-    """Keys of `key_text`."""
+    """The inverse of `key_text`."""
     data = jnp.asarray(np.array(text["data"], np.uint32))
     return data if text["impl"] is None else jax.random.wrap_key_data(data, impl=text["impl"])

@@ -1,4 +1,4 @@
-"""The loop of a run: chunks of iterations, and what happens between them."""
+"""The loop of a run: chunks of iterations, and what is done between them."""
 
 import signal
 import threading
@@ -17,24 +17,24 @@ from qdesampler.driver.files import RunFiles, named_leaves
 from qdesampler.driver.processes import Processes, local_part
 from qdesampler.driver.program import ChainProgram, ChunkCounts
 from qdesampler.driver.progress import Progress
-from qdesampler.driver.stopping import Check, Until, check_draws, looks
+from qdesampler.driver.stopping import ConvergenceCheck, Until, check_convergence, draws_at_checks
 
-__all__ = ["Position", "Run", "RunLoop", "memory_told"]
+__all__ = ["Position", "RunInProgress", "RunLoop", "explain_out_of_memory"]
 
-_FIRST_CHUNK = 16
-_CHUNK_SECONDS = 0.5
+_FIRST_CHUNK = 16  # iterations of the first chunk
+_CHUNK_SECONDS = 0.5  # seconds that a chunk should last
 _REASONS = ("", "max_evals", "max_time", "callback", "interrupt", "SIGTERM")  # the strongest last
 
 
 @dataclass
 class Position:
-    """How far a run is; all of it is in a checkpoint.
+    """How far a run has come; a checkpoint holds all of it.
 
     Attributes:
-        iteration: done by every chain.
-        draws: kept of every chain.
-        evaluations: of all chains.
-        divergences: divergent iterations after warm-up.
+        iteration: iterations of each chain so far.
+        draws: kept draws of each chain so far.
+        evaluations: log-density evaluations of all chains so far.
+        divergences: divergent iterations after the warm-up.
         seconds: wall time of earlier calls.
     """
 
@@ -46,22 +46,22 @@ class Position:
 
 
 @dataclass
-class Run:
-    """What is to be done.
+class RunInProgress:
+    """The work of a run, its present states and the draws so far.
 
     Attributes:
         program: the compiled programs.
         args: the model's arguments.
-        kwargs: its keyword arguments.
-        states: one for each group of chains, replaced chunk by chunk.
+        kwargs: the model's keyword arguments.
+        states: one state for each group of chains, replaced after each chunk.
         groups: the chains of each group.
-        warmup: iterations before the first is collected.
-        skip: iterations after it that belong to no whole window of thinning.
-        thinning: iterations to a draw.
-        draws: kept draws of each chain at most.
-        buffer: where they go, those of this process.
-        processes: those that run together.
-        position: where the run stands.
+        warmup: iterations before the first that can be collected.
+        skip: iterations after the warm-up that do not fill a whole window of thinning.
+        thinning: iterations for each kept draw.
+        draws: most kept draws of each chain.
+        buffer: the draws of this process.
+        processes: the processes that run together.
+        position: how far the run has come.
     """
 
     program: ChainProgram
@@ -79,33 +79,33 @@ class Run:
 
     @property
     def iterations(self) -> int:
-        """In all."""
+        """Iterations of each chain in total."""
         return self.warmup + self.skip + self.thinning * self.draws
 
 
 class RunLoop:
-    """Takes a run to its end, chunk by chunk.
+    """Continues a run to its end, chunk by chunk.
 
-    How it is cut does not touch the draws: chunks follow the clock, and end where a checkpoint or a look is
-    due.
+    The division into chunks does not change the draws. The length of a chunk follows the clock, and a chunk
+    ends where a checkpoint or a convergence check is due.
 
     Args:
-        run: what to do; its states, buffer and position are brought forward.
-        until: what ends it before.
-        callbacks: called with a `Progress` after each chunk; the run ends when one returns True.
-        look: whether to look at effective draws without `until` asking for it.
-        files: where checkpoints go, or None.
-        header: what a checkpoint says beside the position.
+        run: the run; the loop updates its states, buffer and position.
+        until: the criteria that end the run early, or None.
+        callbacks: functions called with a `Progress` after each chunk; the run ends when one returns True.
+        check_always: whether to check convergence even if `until` does not need it.
+        files: the files of the checkpoints, or None.
+        header: the header of a checkpoint, without the position.
         every: iterations between checkpoints.
     """
 
     def __init__(
         self,
-        run: Run,
+        run: RunInProgress,
         *,
         until: Until | None,
         callbacks: Sequence[Callable[[Progress], Any]],
-        look: bool,
+        check_always: bool,
         files: RunFiles | None,
         header: dict,
         every: int,
@@ -113,7 +113,7 @@ class RunLoop:
         self._run = run
         self._until = until
         self._callbacks = callbacks
-        self._looking = look or (until is not None and until.looks_at_draws)
+        self._checking = check_always or (until is not None and until.needs_draws)
         self._files = files
         self._header = header
         self._every = every
@@ -121,12 +121,12 @@ class RunLoop:
         self._saved_at = run.position.iteration
         self._length = _FIRST_CHUNK
         self._timed = False
-        self._asked: set[int] = set()  # signals that came
+        self._signals_received: set[int] = set()
         self.at_once = False
-        self.check: Check | None = None
+        self.check: ConvergenceCheck | None = None
 
     def go(self) -> str:
-        """Run until something ends it.
+        """Continue until the run ends.
 
         Returns:
             "num_samples", "until", "max_time", "max_evals", "callback" or "interrupt".
@@ -134,23 +134,23 @@ class RunLoop:
         Raises:
             CheckpointError: a checkpoint could not be written; the run's buffer and states are as they were.
             MemoryError: the device has too little memory.
-            LostProcessError: another process of the run is gone.
-            KeyboardInterrupt: before the first draw; with `files`, after the checkpoint was written.
-                Ctrl-C ends the run after the chunk, a second one at once.
+            LostProcessError: another process of the run has ended or cannot be reached.
+            KeyboardInterrupt: Ctrl-C before the first draw; with `files`, after the checkpoint was written.
+                Ctrl-C ends the run after the present chunk, a second Ctrl-C immediately.
             SystemExit: the process was asked to end (SIGTERM, with `files`), after the checkpoint was
                 written.
         """
-        self._began = time.monotonic()
-        self._before = self._run.position.evaluations
+        self._started_at = time.monotonic()
+        self._earlier_evaluations = self._run.position.evaluations
         first = self._run.position.iteration
         self._first_iteration = first
-        self._looks = looks()
-        self._next_look = next(look for look in self._looks if look > self._run.position.draws)
+        self._checks = draws_at_checks()
+        self._next_check = next(draws for draws in self._checks if draws > self._run.position.draws)
         if self._files is not None and self._run.position.iteration == 0:
             self.save()
-        with self._signals():
+        with self._deferred_signals():
             try:
-                with self._run.processes.watched(self._kept):
+                with self._run.processes.watched(self._what_is_kept):
                     reason = self._loop()
             except KeyboardInterrupt:
                 reason = "interrupt"
@@ -166,10 +166,10 @@ class RunLoop:
     @property
     def seconds(self) -> float:
         """Wall time of this call so far."""
-        return time.monotonic() - self._began
+        return time.monotonic() - self._started_at
 
     def save(self) -> None:
-        """Write the draws that are new and the state."""
+        """Write a checkpoint: the draws since the last one, and the state."""
         assert self._files is not None
         run, at = self._run, self._run.position
         arrays = {}
@@ -185,7 +185,7 @@ class RunLoop:
         )
         self._on_disk, self._saved_at = at.draws, at.iteration
 
-    def _kept(self) -> str:
+    def _what_is_kept(self) -> str:
         if self._files is None:
             return "The draws of this process are kept; there are no checkpoints to resume from."
         return f"Start all again and `resume`: iteration {self._saved_at} is in {self._files.folder.parent}."
@@ -193,36 +193,36 @@ class RunLoop:
     def _loop(self) -> str:
         run, at = self._run, self._run.position
         while at.iteration < run.iterations:
-            with run.processes.patience(self._kept) if self._timed else nullcontext():
-                reason = self._turn()
+            with run.processes.patience(self._what_is_kept) if self._timed else nullcontext():
+                reason = self._run_chunk()
             if reason:
                 return reason
         return "num_samples"
 
-    def _turn(self) -> str:
-        """One chunk and what follows it; why the run ends, or nothing."""
+    def _run_chunk(self) -> str:
+        """Run one chunk and what follows it; the reason to end the run, or an empty string."""
         run, at = self._run, self._run.position
         rows, stride = self._next_chunk()
         counts = self._advance(rows, stride)
         if self._files is not None and at.iteration - self._saved_at >= self._every:
             self.save()
-        if self._looking and at.draws >= self._next_look:
-            self.check = check_draws(run.buffer.sample(), at.draws, run.processes.gathered)
-            self._next_look = next(look for look in self._looks if look > at.draws)
-            if self._until is not None and self._until.looks_at_draws and self._until.is_met(self.check):
-                self._tell(counts, rows * stride)
+        if self._checking and at.draws >= self._next_check:
+            self.check = check_convergence(run.buffer.sample(), at.draws, run.processes.gathered)
+            self._next_check = next(draws for draws in self._checks if draws > at.draws)
+            if self._until is not None and self._until.needs_draws and self._until.is_met(self.check):
+                self._report_progress(counts, rows * stride)
                 return "until"
-        own = self._reason(self._tell(counts, rows * stride))
+        own = self._reason(end_requested=self._report_progress(counts, rows * stride))
         reason, self._length = run.processes.agreed(_REASONS, own, self._length)
         return reason
 
-    def _reason(self, asked: bool) -> str:
-        """Why this process would end the run now."""
-        if signal.SIGTERM in self._asked:
+    def _reason(self, *, end_requested: bool) -> str:
+        """The reason for which this process would end the run now, or an empty string."""
+        if signal.SIGTERM in self._signals_received:
             return "SIGTERM"
-        if self._asked:
+        if self._signals_received:
             return "interrupt"
-        if asked:
+        if end_requested:
             return "callback"
         if self._until is not None and self.seconds > (self._until.max_time or np.inf):
             return "max_time"
@@ -231,7 +231,7 @@ class RunLoop:
         return ""
 
     def _next_chunk(self) -> tuple[int, int]:
-        """Rows and iterations to a row of the next chunk; it crosses no border."""
+        """Rows of the next chunk and iterations for each row; a chunk lies in one phase of the run."""
         run, at = self._run, self._run.position
         length = self._length
         if self._files is not None:
@@ -240,8 +240,8 @@ class RunLoop:
             if at.iteration < border:
                 return 1, max(1, min(length, border - at.iteration))
         rows = min(run.draws - at.draws, run.program.capacity(run.states[0], run.args, run.kwargs))
-        if self._looking:
-            rows = min(rows, self._next_look - at.draws)
+        if self._checking:
+            rows = min(rows, self._next_check - at.draws)
         return max(1, min(rows, length // run.thinning)), run.thinning
 
     def _advance(self, rows: int, stride: int) -> list[ChunkCounts]:
@@ -250,7 +250,7 @@ class RunLoop:
         started = time.monotonic()
         states, counts = [], []
         for chains, state in zip(run.groups, run.states, strict=True):
-            with memory_told(chains):
+            with explain_out_of_memory(chains):
                 state, counted, fields = run.program.advance(state, rows, stride, run.args, run.kwargs)
                 counts.append(jax.tree.map(np.asarray, counted))
                 if keep:
@@ -265,23 +265,23 @@ class RunLoop:
             at.draws += rows
             at.divergences += sum(int(np.sum(c.diverging)) for c in counts)
             run.buffer.reach(at.draws)
-        self._pace(time.monotonic() - started)
+        self._adjust_length(time.monotonic() - started)
         return counts
 
-    def _pace(self, seconds: float) -> None:
-        if not self._timed:  # compiling was part of it
+    def _adjust_length(self, seconds: float) -> None:
+        if not self._timed:  # the first chunk includes the time of compiling
             self._timed = True
         elif seconds < _CHUNK_SECONDS / 2:
             self._length *= 2
         elif seconds > 2 * _CHUNK_SECONDS:
             self._length = max(1, self._length // 2)
 
-    def _tell(self, counts: list[ChunkCounts], iterations: int) -> bool:
-        """Call all callbacks; whether one of them wants the end."""
+    def _report_progress(self, counts: list[ChunkCounts], iterations: int) -> bool:
+        """Call all callbacks; returns whether one of them asks to end the run."""
         if not self._callbacks:
             return False
         run, at = self._run, self._run.position
-        seconds = max(self.seconds, 1e-6)  # a clock may be coarse
+        seconds = max(self.seconds, 1e-6)  # a coarse clock may show no time at all
         pace = (at.iteration - self._first_iteration) / seconds
         progress = Progress(
             phase="warmup" if at.iteration <= run.warmup and at.draws == 0 else "sample",
@@ -290,31 +290,31 @@ class RunLoop:
             draws=at.draws,
             seconds=seconds,
             evaluations=at.evaluations,
-            evaluations_per_second=(at.evaluations - self._before) / seconds,
+            evaluations_per_second=(at.evaluations - self._earlier_evaluations) / seconds,
             accept_prob=float(np.mean([np.mean(c.accept) for c in counts]) / iterations),
             divergences=at.divergences,
             ess=self.check and self.check.ess,
             rhat=self.check and self.check.rhat,
             seconds_left=(run.iterations - at.iteration) / pace,
         )
-        answers = [callback(progress) for callback in self._callbacks]  # all are called
+        answers = [callback(progress) for callback in self._callbacks]  # every callback is called
         return any(answer is True for answer in answers)
 
     @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Ctrl-C, and SIGTERM with checkpoints, end the run after the chunk, not in the middle of it."""
+    def _deferred_signals(self) -> Iterator[None]:
+        """Let Ctrl-C, and with checkpoints SIGTERM, end the run after a chunk and not in the middle of it."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def note(signum, frame):
-            if signum == signal.SIGINT and signum in self._asked:
+            if signum == signal.SIGINT and signum in self._signals_received:
                 self.at_once = True
                 raise KeyboardInterrupt
-            self._asked.add(signum)
+            self._signals_received.add(signum)
 
-        wanted = [signal.SIGINT] if self._files is None else [signal.SIGINT, signal.SIGTERM]
-        before = {number: signal.signal(number, note) for number in wanted}
+        handled = [signal.SIGINT] if self._files is None else [signal.SIGINT, signal.SIGTERM]
+        before = {number: signal.signal(number, note) for number in handled}
         try:
             yield
         finally:
@@ -323,11 +323,11 @@ class RunLoop:
 
 
 @contextmanager
-def memory_told(chains: slice) -> Iterator[None]:
-    """Say in words that these chains need more memory than the device has.
+def explain_out_of_memory(chains: slice) -> Iterator[None]:
+    """Turn JAX's error for lack of device memory into one that proposes a smaller batch of chains.
 
     Raises:
-        MemoryError: a smaller batch is proposed.
+        MemoryError: these chains need more memory than the device has.
     """
     try:
         yield

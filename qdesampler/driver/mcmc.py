@@ -1,4 +1,4 @@
-"""`MCMC`: NumPyro's face, and a loop of our own behind it, for runs that last."""
+"""`MCMC`: the interface of NumPyro's `MCMC` with a loop of its own, for long runs."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -22,8 +22,8 @@ from qdesampler.driver.draw_buffer import DrawBuffer
 from qdesampler.driver.draw_store import DrawStore, StoredFields, refuse_if_there, require_zarr
 from qdesampler.driver.files import RunFiles, restored
 from qdesampler.driver.groups import ChainGroups, key_text, keys_of_text, mesh_of
-from qdesampler.driver.loop import Position, Run, RunLoop, memory_told
-from qdesampler.driver.program import ChainProgram, fresh_copy
+from qdesampler.driver.loop import Position, RunInProgress, RunLoop, explain_out_of_memory
+from qdesampler.driver.program import ChainProgram, CollectedFields, fresh_copy
 from qdesampler.driver.program_cache import ProgramCache
 from qdesampler.driver.progress import Progress, ProgressBar, RunReport
 from qdesampler.driver.results import RunResults
@@ -40,55 +40,55 @@ from qdesampler.infer.model.fingerprint import (
 
 __all__ = ["MCMC"]
 
-_FEW = 2000  # scalars that are looked at for the progress bar alone
+_FEW = 2000  # scalars up to which convergence is checked only for the progress bar
 
 
 class MCMC(RunResults):
-    """Runs any NumPyro kernel, in the place of `numpyro.infer.MCMC`, of which it is a subclass.
+    """Runs any NumPyro kernel; a subclass of `numpyro.infer.MCMC` that takes its place.
 
-    The programs are compiled once and kept: a second run of the same shapes compiles nothing. Draws go to the
-    host as they come; the device holds one chunk. A run can be checkpointed and resumed bit for bit, also in
-    the warm-up; end when every parameter has enough effective draws; tell its progress; and be interrupted
-    without loss. Keys are split as NumPyro's loop splits them: up to rounding, and to what chaos makes of it,
-    the draws are the same.
+    Programs are compiled once and kept, so that a second run of the same shapes compiles nothing. Draws are
+    copied to the host as they are made; the device holds one chunk. A run can be checkpointed and resumed bit
+    for bit, also in the warm-up. It can end when every parameter has enough effective draws, report its
+    progress, and be interrupted without loss. Keys are split as NumPyro's loop splits them, so the draws are
+    those of NumPyro's loop, apart from rounding errors and their growth along chaotic trajectories.
 
-    Draws are NumPy arrays. `num_samples` is what is drawn at most; after a run that ended before, it is what
-    was drawn, until the next run.
+    Draws are NumPy arrays. `num_samples` is the largest number of draws; after a run that ended early it is
+    the number drawn, until the next run.
 
     Args:
         sampler: a NumPyro kernel.
         num_warmup: iterations before the first draw of each chain.
-        num_samples: iterations after them, at most.
-        num_chains: how many chains.
-        thinning: every so many iterations a draw is kept.
-        postprocess_fn: maps one position to what is kept, instead of the kernel's own.
+        num_samples: most iterations after the warm-up.
+        num_chains: number of chains.
+        thinning: number of iterations for each kept draw.
+        postprocess_fn: maps one position to what is kept, instead of the kernel's own function.
         chain_method: "vectorized" (the kernel takes a batch of keys: QDE, AnnealedQDE, NUTS, HMC, ...),
-            "sequential", "parallel" (a device for each chain), or a transform like `jax.vmap`.
-        progress_bar: one bar for all chains.
-        progress_rate: accepted and not used: the bar follows the clock.
-        jit_model_args: arrays among the model's arguments are arguments of the programs: new data of the same
-            shapes compile nothing. The model must then not compute Python numbers from them.
-        chain_batch: vectorized chains at a time, where memory holds no more; each batch adapts by itself, and
-            `num_chains` is a multiple of it.
-        devices: spread vectorized chains over these devices, over the first so many, or over "all"; what
-            the kernel pools over chains, it pools over all of them. Devices of several processes
-            (`jax.distributed`): each process keeps the draws of its own (of each batch a share); `gathered`
-            puts them together.
+            "sequential", "parallel" (one device for each chain), or a transform like `jax.vmap`.
+        progress_bar: whether to show one bar for all chains.
+        progress_rate: accepted and not used, because the bar follows the clock.
+        jit_model_args: arrays among the model's arguments are arguments of the programs, so that new data of
+            the same shapes compile nothing. The model must then not compute Python numbers from them.
+        chain_batch: number of vectorized chains at a time, if memory does not hold all of them; each batch
+            adapts by itself, and `num_chains` is a multiple of it.
+        devices: spread vectorized chains over these devices, over this number of devices, or over "all". What
+            the kernel pools over chains is pooled over all devices. If the devices belong to several
+            processes (`jax.distributed`), each process keeps the draws of its own chains (a part of each
+            batch), and `gathered` joins them.
         checkpoint: a folder for checkpoints.
-        every: iterations between them.
-        store: a zarr store for the draws (extra `store`), so that memory holds a chunk or two of them, not
-            all; `xarray.open_datatree(store, engine="zarr", consolidated=False)` is ArviZ's tree of them, and
-            its `to_netcdf("draws.nc", engine="h5netcdf")` a netCDF file. `get_samples` reads them all.
-        until: what ends a run before `num_samples`: an `Until`, or a dictionary with some of `ess`, `rhat`,
-            `max_time`, `max_evals`.
-        callbacks: each called with a `Progress` after every chunk (about half a second); one that returns
-            True ends the run. With checkpoints, draws reported at a multiple of `every` iterations are on the
-            disk.
+        every: iterations between checkpoints.
+        store: a zarr store for the draws (extra `store`), so that memory holds only one or two chunks.
+            `xarray.open_datatree(store, engine="zarr", consolidated=False)` reads it as ArviZ's tree, which
+            `to_netcdf("draws.nc", engine="h5netcdf")` writes to a netCDF file. `get_samples` reads all draws.
+        until: criteria that end a run before `num_samples`: an `Until`, or a dictionary with some of `ess`,
+            `rhat`, `max_time`, `max_evals`.
+        callbacks: functions called with a `Progress` after every chunk (about half a second); one that
+            returns True ends the run. With checkpoints, draws reported at a multiple of `every` iterations
+            are on the disk.
 
     Raises:
         ValueError: a number out of its range, or arguments that exclude one another.
-        TypeError: an argument of another kind.
-        ImportError: `store` without zarr.
+        TypeError: an argument of a wrong type.
+        ImportError: `store` is given and zarr is not installed.
     """
 
     def __init__(
@@ -164,22 +164,22 @@ class MCMC(RunResults):
         """Warm up and draw.
 
         Args:
-            rng_key: one key, or one for each chain.
+            rng_key: one key, or one key for each chain.
             *args: the model's arguments.
-            extra_fields: fields of the state to collect beside the kernel's `default_fields`; "~z.site"
-                leaves a site out.
-            init_params: unconstrained start, with a leading axis of `num_chains` for several chains.
+            extra_fields: fields of the state to collect in addition to the kernel's `default_fields`;
+                "~z.site" leaves a site out.
+            init_params: unconstrained start; with several chains it has a leading axis of `num_chains`.
             **kwargs: the model's keyword arguments.
 
         Raises:
-            ValueError: what the kernel says of its arguments; a bad `init_params`.
-            RuntimeError: no valid start.
-            CheckpointError: the folder holds a run already, or cannot be written; what was drawn is kept.
-            StoreError: the same of the store.
-            MemoryError: the device has too little memory; a smaller batch is proposed.
-            LostProcessError: another process of the run is gone.
-            KeyboardInterrupt: in the warm-up; later Ctrl-C ends the run after the chunk and keeps its draws
-                (a second one ends it at once).
+            ValueError: arguments that the kernel refuses, or a bad `init_params`.
+            RuntimeError: there is no valid start.
+            CheckpointError: the folder already holds a run, or cannot be written; the draws are kept.
+            StoreError: the store already holds draws, or cannot be written.
+            MemoryError: the device has too little memory; the message proposes a smaller batch.
+            LostProcessError: another process of the run has ended or cannot be reached.
+            KeyboardInterrupt: Ctrl-C in the warm-up. Later Ctrl-C ends the run after the chunk and keeps its
+                draws, and a second Ctrl-C ends it immediately.
         """
         self.num_samples = self._most
         if self._files is not None:
@@ -187,48 +187,49 @@ class MCMC(RunResults):
         if self._store is not None:
             refuse_if_there(self._store)
         self._args, self._kwargs = args, kwargs
-        fields, removed = self._fields(extra_fields)
+        fields = self._fields(extra_fields)
         groups = self._groups
         keys, starts = groups.keys(rng_key), groups.starts(init_params)
-        program = self._program(fields, removed)
+        program = self._program(fields)
         if self._warmup_state is None:
             states = []
             for chains in groups.slices:
-                with memory_told(chains):
+                with explain_out_of_memory(chains):
                     share = groups.part(keys, chains), groups.part(starts, chains)
                     states.append(program.init(*share, args, kwargs))
         else:
             self._set_collection_params(0, self.num_samples, self.num_samples, "sample")
             states = self._continued(program, keys, starts)
-        header = {"run": self._lines(fields, removed), "fields": [fields, removed], "key": key_text(keys)}
+        header = {"run": self._lines(fields), "fields": list(fields), "key": key_text(keys)}
         self._finish(program, states, fields, header, Position(), ())
 
     def resume(self, checkpoint: str | Path, *args, init_params=None, **kwargs):
-        """Continue a run from its checkpoints, as if it had never stopped: bit for bit the same draws.
+        """Continue a run from its checkpoints; the draws are bit for bit those of a run without a break.
 
-        Build the object as the run was built; `num_samples` may be larger, `until`, `callbacks` and `every`
-        may differ. The checkpoints go on in the same folder; a store is written anew from their draws.
+        Build the object as for the first call; `num_samples` may be larger, and `until`, `callbacks` and
+        `every` may differ. Further checkpoints go to the same folder, and a store is written anew from the
+        draws in the checkpoints.
 
         Args:
-            checkpoint: the run's folder.
+            checkpoint: the folder of the run.
             *args: the model's arguments, as in `run`.
-            init_params: as in `run`; needed for a kernel of a potential (only the structure counts).
+            init_params: as in `run`; required for a kernel with a potential (only its structure is used).
             **kwargs: the model's keyword arguments, as in `run`.
 
         Raises:
-            CheckpointError: there is nothing to resume, it is damaged, or it is of another model, data,
-                kernel, setting or version; every difference is listed.
-            StoreError: the store holds something else than this run's draws.
+            CheckpointError: there is nothing to resume, a file is damaged, or the checkpoint is that of
+                another model, data, kernel, setting or version; the message lists every difference.
+            StoreError: the store holds anything but the draws of this run.
         """
         self.num_samples = self._most
         files = self._run_files(checkpoint)
         header, arrays = files.latest()
         self._args, self._kwargs = args, kwargs
-        fields, removed = (tuple(names) for names in header["fields"])
-        differ = differences(header["run"], self._lines(fields, removed))
+        fields = CollectedFields(*(tuple(names) for names in header["fields"]))
+        differ = differences(header["run"], self._lines(fields))
         if differ:
             raise CheckpointError(f"{checkpoint} is of another run: " + "; ".join(differ) + ".")
-        program, groups = self._program(fields, removed), self._groups
+        program, groups = self._program(fields), self._groups
         keys, starts = keys_of_text(header["key"]), groups.starts(init_params)
         states = []
         for index, chains in enumerate(groups.slices):
@@ -242,29 +243,27 @@ class MCMC(RunResults):
         self._files = files
         self._finish(program, states, fields, header, position, files.draws(position.draws))
 
-    # ---- what a run is ----------------------------------------------------------------------------------
+    # ---- identity of a run -----------------------------------------------------------------------------
 
     def _run_files(self, checkpoint) -> RunFiles:
         return RunFiles(as_folder("checkpoint", checkpoint), self._groups.processes)
 
-    def _fields(self, extra_fields) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """What is collected, the sample first, and the sites left out of it."""
+    def _fields(self, extra_fields) -> CollectedFields:
+        """The collected fields, the sample first."""
         check_field_names(extra_fields)
         without = f"~{self._sample_field}."
         names = dict.fromkeys((self._sample_field, *self._default_fields, *extra_fields))
         removed = tuple(name.removeprefix(without) for name in names if name.startswith(without))
-        return tuple(name for name in names if not name.startswith(without)), removed
+        return CollectedFields(tuple(name for name in names if not name.startswith(without)), removed)
 
-    def _program(self, fields, removed) -> ChainProgram:
-        return self._programs.get(
-            self._args, self._kwargs, fields, removed, max(1, self._most // self.thinning)
-        )
+    def _program(self, fields: CollectedFields) -> ChainProgram:
+        return self._programs.get(self._args, self._kwargs, fields, max(1, self._most // self.thinning))
 
-    def _lines(self, fields, removed) -> dict[str, str]:
-        """All that must be the same for a resumed run to draw the same."""
+    def _lines(self, fields: CollectedFields) -> dict[str, str]:
+        """Everything that must be equal for a resumed run to make the same draws."""
         names = ("num_warmup", "num_chains", "thinning", "chain_batch", "postprocess_fn")
         settings = {name: getattr(self, name) for name in names}
-        settings |= {"fields": fields, "sites left out": removed}
+        settings |= {"fields": fields.names, "sites left out": fields.removed}
         settings["skipped iterations"] = self.num_samples % self.thinning
         if self._groups.processes.count > 1:
             settings["processes"] = self._groups.processes.count
@@ -297,7 +296,7 @@ class MCMC(RunResults):
     def _finish(self, program, states, fields, header, position, pieces):
         lower, upper = self._collection_params["lower"], self._collection_params["upper"]
         draws, skip = divmod(upper - lower, self.thinning)
-        run = Run(
+        run = RunInProgress(
             program,
             self._args,
             self._kwargs,
@@ -319,7 +318,7 @@ class MCMC(RunResults):
             run,
             until=self._until,
             callbacks=(*self._callbacks, *([bar] if bar else [])),
-            look=self.progress_bar and program.scalars(states[0], self._args, self._kwargs) <= _FEW,
+            check_always=self.progress_bar and program.scalars(states[0], self._args, self._kwargs) <= _FEW,
             files=self._files,
             header=header,
             every=self._every,
@@ -330,7 +329,7 @@ class MCMC(RunResults):
         finally:
             if bar:
                 bar.close()
-            self._keep(run, fields, together=ended_by != "error" and not loop.at_once)
+            self._keep(run, fields.names, together=ended_by != "error" and not loop.at_once)
             at = run.position
             self._report = RunReport(
                 ended_by, at.draws, at.evaluations, at.divergences, at.seconds + loop.seconds, loop.check
@@ -345,11 +344,11 @@ class MCMC(RunResults):
         facts = {name: getattr(self, name) for name in ("num_warmup", "num_chains", "thinning")}
         facts |= {"run": run_name(header), "version": version("qdesampler")}
         rows = program.capacity(state, self._args, self._kwargs)
-        return DrawStore(self._store, self._own_chains, rows, fields, facts)
+        return DrawStore(self._store, self._own_chains, rows, fields.names, facts)
 
-    def _keep(self, run, fields, together):
+    def _keep(self, run, names, *, together):
         if isinstance(run.buffer, DrawStore) and run.buffer.filled:
-            self._states = StoredFields(run.buffer, fields)
+            self._states = StoredFields(run.buffer, names)
         else:
             collected = run.buffer.fields()
             if collected is None:
@@ -357,11 +356,11 @@ class MCMC(RunResults):
                     lambda leaf: np.empty((self._own_chains, 0, *leaf.shape[2:]), leaf.dtype),
                     run.program.fields_like(run.states[0], self._args, self._kwargs),
                 )
-            self._states = dict(zip(fields, collected, strict=True))
+            self._states = dict(zip(names, collected, strict=True))
         self._states_flat = None
         self._last_groups = run.states
-        # to join batches the processes have to talk, and not all of them may have come here
-        alone = run.processes.count == 1 or len(run.states) == 1
-        self._last_state = self._groups.joined(run.states) if alone or together else None
+        # Joining batches needs communication of all processes, and after an error some may not get here.
+        without_others = run.processes.count == 1 or len(run.states) == 1
+        self._last_state = self._groups.joined(run.states) if without_others or together else None
         if run.position.draws and self._collection_params["phase"] != "warmup":
             self.num_samples = run.position.draws * self.thinning

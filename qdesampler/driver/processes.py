@@ -1,8 +1,8 @@
-"""Chains on the devices of several processes: what each holds, and what all of them agree on.
+"""Chains on the devices of several processes: the part of each process, and their common decisions.
 
 `jax.distributed` joins the processes; each runs the same script, and each program runs on all of them at
-once. They must therefore take the same decisions: whatever a process sees alone (its clock, a signal, what a
-callback answers) is told to the others first.
+once. They must therefore take the same decisions: whatever only one process knows (its clock, a signal, the
+answer of a callback) is first sent to the others.
 """
 
 import sys
@@ -23,20 +23,19 @@ from qdesampler.infer.model.fingerprint import describe, is_typed_key
 
 __all__ = ["LostProcessError", "Processes", "local_part", "spread", "whole", "whole_leaf"]
 
-
-_PATIENCE = 15.0  # seconds for a chunk of half a second
+_PATIENCE = 15.0  # seconds to wait for a chunk, which takes about half a second, before a warning
 
 
 class LostProcessError(RuntimeError):
-    """Another process of the run ended or cannot be reached; the message says what is kept."""
+    """Another process of the run has ended or cannot be reached; the message says which draws are kept."""
 
 
 class Processes:
     """The processes whose devices the chains are spread over: one, or all that `jax.distributed` joined.
 
     Args:
-        mesh: the devices, those of a process one after another, or None.
-        batches: of chains that run one after another; of each batch every process has a share.
+        mesh: the devices, ordered by process, or None.
+        batches: number of batches of chains that run one after another; every process has a part of each.
 
     Raises:
         ValueError: some processes are left out, or have fewer of the devices than others.
@@ -55,26 +54,26 @@ class Processes:
         self._batches = batches
 
     def own_folder(self, folder: Path) -> Path:
-        """The folder itself for one process, of several one in it for each."""
+        """The folder itself if there is one process, else a folder inside it for this process."""
         return folder if self.count == 1 else folder / f"process-{self.index}"
 
     def gathered(self, leaf: np.ndarray) -> np.ndarray:
-        """The chains of all processes in the order of their numbers; each gives its own, of one shape."""
+        """The chains of all processes in the order of their numbers; all processes give equal shapes."""
         if self.count == 1:
             return leaf
-        told = np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
-        shares = told.reshape(self.count, self._batches, -1, *told.shape[1:])
-        return shares.swapaxes(0, 1).reshape(told.shape)
+        all_chains = np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+        by_process = all_chains.reshape(self.count, self._batches, -1, *all_chains.shape[1:])
+        return by_process.swapaxes(0, 1).reshape(all_chains.shape)
 
     def own(self, chains: slice) -> slice:
-        """Where the chains of a batch that are this process's lie among all that are its own."""
+        """Positions, among the chains of this process, of those that belong to a batch."""
         return slice(chains.start // self.count, chains.stop // self.count)
 
     def check_same(self, tree: Any, what: str) -> None:
-        """Make sure that all processes computed the same.
+        """Make sure that all processes computed the same values.
 
         Raises:
-            ValueError: they did not, in a bit or in a shape.
+            ValueError: the values differ in a bit or in a shape.
         """
         if self.count == 1:
             return
@@ -85,33 +84,33 @@ class Processes:
             )
 
     def agreed(self, reasons: Sequence[str], reason: str, length: int) -> tuple[str, int]:
-        """The strongest reason to end that a process has, and the shortest length that one proposes.
+        """The strongest reason of all processes to end the run, and the shortest proposed chunk length.
 
         Args:
-            reasons: all that there are, the strongest last.
-            reason: this process's own.
-            length: its proposal.
+            reasons: all possible reasons, the strongest last.
+            reason: the reason of this process.
+            length: the length that this process proposes.
         """
         if self.count == 1:
             return reason, length
-        told = multihost_utils.process_allgather(np.array([reasons.index(reason), length], np.int32))
-        return reasons[int(told[:, 0].max())], int(told[:, 1].min())
+        all_own = multihost_utils.process_allgather(np.array([reasons.index(reason), length], np.int32))
+        return reasons[int(all_own[:, 0].max())], int(all_own[:, 1].min())
 
     def common(self, numbers: Sequence[int]) -> list[int]:
-        """The numbers, two at most and none below zero, that every process has, in their order."""
+        """Those of at most two non-negative numbers that every process has, in their order."""
         if self.count == 1:
             return list(numbers)
         own = np.full(2, -1, np.int32)
         own[: len(numbers)] = numbers
-        told = multihost_utils.process_allgather(own)
-        return [number for number in numbers if (told == number).any(axis=1).all()]
+        all_own = multihost_utils.process_allgather(own)
+        return [number for number in numbers if (all_own == number).any(axis=1).all()]
 
     @contextmanager
     def patience(self, kept: Callable[[], str], seconds: float = _PATIENCE) -> Iterator[None]:
-        """Warn when what others take part in lasts very long; `kept()` says what is kept.
+        """Warn when work of several processes takes very long; `kept()` says which draws are kept.
 
-        A process that died without a word can leave the others waiting until JAX ends them, without a word to
-        Python.
+        A process that died without an error can leave the others waiting until JAX ends them, also without an
+        error in Python.
         """
         if self.count == 1:
             yield
@@ -135,10 +134,10 @@ class Processes:
 
     @contextmanager
     def watched(self, kept: Callable[[], str]) -> Iterator[None]:
-        """Say in words that another process is gone; `kept()` says what is kept.
+        """Turn JAX's errors into one that says that another process is lost; `kept()` says what is kept.
 
         Raises:
-            LostProcessError: in the place of JAX's errors, where there are several processes.
+            LostProcessError: in place of JAX's errors, if there are several processes.
         """
         try:
             yield
@@ -152,14 +151,14 @@ class Processes:
 
 
 def whole(leaf: Any) -> np.ndarray:
-    """All of an array, on every process; all of them have to ask."""
+    """The whole array on every process; every process has to call this."""
     if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
         return np.asarray(leaf)
     return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
 
 
 def whole_leaf(leaf: Any) -> Any:
-    """The same of an array of a state, which may hold typed keys."""
+    """The same for an array of a state, which may hold typed keys."""
     if not is_typed_key(leaf):
         return whole(leaf)
     data = jnp.asarray(whole(jax.random.key_data(leaf)))
@@ -167,17 +166,17 @@ def whole_leaf(leaf: Any) -> Any:
 
 
 def local_part(leaf: Any) -> np.ndarray:
-    """What this process holds of an array: all of it, or its entries along the axis that is spread."""
+    """The part of an array that this process holds: all of it, or its entries along the spread axis."""
     if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
         return np.asarray(leaf)
-    assert isinstance(leaf.sharding, NamedSharding)  # the programs lay it out
+    assert isinstance(leaf.sharding, NamedSharding)  # from `ChainGroups.layout`
     axis = next(axis for axis, name in enumerate(leaf.sharding.spec) if name is not None)
     shards = {shard.index[axis].start or 0: shard.data for shard in leaf.addressable_shards}
     return np.concatenate([np.asarray(shards[first]) for first in sorted(shards)], axis=axis)
 
 
 def spread(leaf: Any, mesh: Mesh, spec: PartitionSpec) -> jax.Array:
-    """An array that every process has in full, over the devices of all of them."""
+    """Spread an array that every process has in full over the devices of all processes."""
     sharding = NamedSharding(mesh, spec)
     if all(device.process_index == jax.process_index() for device in mesh.devices.flat):
         return jax.device_put(leaf, sharding)

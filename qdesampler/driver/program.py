@@ -1,7 +1,7 @@
-"""The compiled programs of a run: start a group of chains, and take it any number of iterations further.
+"""The compiled programs of a run: start a group of chains, and continue it for any number of iterations.
 
-One program serves warm-up and draws and every chunk length, since the numbers of rows and of iterations
-between them are arguments: how a run is cut into chunks changes nothing in what it draws.
+One program serves warm-up and draws and every chunk length, because the number of rows and the number of
+iterations between them are arguments. The division of a run into chunks does not change its draws.
 """
 
 import copy
@@ -20,20 +20,61 @@ from numpyro.util import nested_attrgetter
 from qdesampler.driver.groups import ChainGroups
 from qdesampler.infer.model.fingerprint import is_typed_key
 
-__all__ = ["ChainProgram", "ChunkCounts", "fresh_copy", "over_devices"]
+__all__ = [
+    "ChainProgram",
+    "ChunkCounts",
+    "CollectedFields",
+    "ProgramSettings",
+    "fresh_copy",
+    "over_devices",
+]
 
-_MOST_ROWS = 1024
-_MOST_BYTES = 64 * 2**20
+_MOST_ROWS = 1024  # rows that a chunk has room for
+_MOST_BYTES = 64 * 2**20  # bytes of all chunks that are on the host together
+
+
+class CollectedFields(NamedTuple):
+    """The fields of the state that are collected.
+
+    Attributes:
+        names: names of the fields; the first is the kernel's `sample_field`.
+        removed: sites left out of the first field.
+    """
+
+    names: tuple[str, ...]
+    removed: tuple[str, ...]
+
+
+class ProgramSettings(NamedTuple):
+    """The settings that all programs of one driver share.
+
+    Attributes:
+        pristine: a copy of the kernel that was never initialised.
+        num_warmup: iterations before the first draw.
+        postprocess: maps one position to what is kept of it, or None for the kernel's own function.
+        transform: maps the single-chain programs over the leading axis (`jax.vmap`, `over_devices(...)`), or
+            None.
+        trace_args: whether arrays and floats among the model's arguments are arguments of the programs (new
+            data of the same shapes compile nothing) instead of constants in them.
+        groups: the groups of chains; chunks of all of them are on the host together.
+    """
+
+    pristine: MCMCKernel
+    num_warmup: int
+    postprocess: Callable | None
+    transform: Callable | None
+    trace_args: bool
+    groups: ChainGroups
 
 
 class ChunkCounts(NamedTuple):
-    """What a chunk did, one number for each chain of the group (or one for the group).
+    """Counts of one chunk: one number for each chain of the group, or one for the group.
 
     Attributes:
         evaluations: log-density evaluations: the kernel's `num_evals`, or the leapfrog steps of NumPyro's
-            HMC; zeros where a kernel counts neither.
-        accept: sum of the acceptance probabilities, zeros where the kernel reports none.
-        diverging: iterations that the kernel marked as divergent.
+            HMC; zeros if the kernel counts neither.
+        accept: sum of the acceptance probabilities; zeros if the kernel does not report them.
+        diverging: number of iterations that the kernel marked as divergent.
     """
 
     evaluations: jax.Array
@@ -46,56 +87,42 @@ class ChainProgram:
 
     Args:
         kernel: the kernel, which this program initialises and uses.
-        pristine: a copy of it that was never initialised.
-        num_warmup: iterations before the first draw.
+        settings: what all programs of the driver share.
         args: the model's arguments.
-        kwargs: its keyword arguments.
-        fields: the state's fields to collect; the first is the kernel's `sample_field`.
-        removed: sites left out of the first.
-        postprocess: maps one position to what is kept of it, or None for the kernel's own.
-        transform: maps the single-chain programs over the leading axis (`jax.vmap`, `over_devices(...)`), or
-            None.
-        trace_args: arrays and floats among the arguments are arguments of the programs (new data of the same
-            shapes compile nothing), not constants in them.
-        most_rows: no chunk needs more rows.
-        groups: the groups; chunks of all of them are on the host together.
+        kwargs: the model's keyword arguments.
+        fields: the fields of the state to collect.
+        most_rows: number of rows that no chunk exceeds.
     """
 
     def __init__(
         self,
         kernel: MCMCKernel,
-        pristine: MCMCKernel,
+        settings: ProgramSettings,
         *,
-        num_warmup: int,
         args: Sequence,
         kwargs: Mapping[str, Any],
-        fields: Sequence[str],
-        removed: Sequence[str],
-        postprocess: Callable | None,
-        transform: Callable | None,
-        trace_args: bool,
+        fields: CollectedFields,
         most_rows: int,
-        groups: ChainGroups,
     ):
-        self._pristine = pristine
+        groups, transform = settings.groups, settings.transform
+        self._pristine = settings.pristine
         self._kernel = kernel
         self._ready = False
-        self._num_warmup = num_warmup
-        self._fields = tuple(fields)
-        self._removed = tuple(removed)
-        self._postprocess = postprocess
-        self._chains = groups.batch_size  # None where the kernel takes a single key
+        self._num_warmup = settings.num_warmup
+        self._fields = fields
+        self._postprocess = settings.postprocess
+        self._chains = groups.batch_size  # None if the kernel takes a single key
         self._groups = groups
         self._transform = transform
-        # HMC over chains is `vmap` of one chain. Begun with one key it searches its start operation by
-        # operation; with many it compiles the search, and JAX keeps that program, data and all, for good.
+        # HMC over chains is `vmap` of one chain. Started with one key it searches for its start one operation
+        # after another; with many keys it compiles the search, and JAX never frees that program and its data.
         self._mapped = self._chains is not None and type(kernel) in (HMC, NUTS)
         self._one_prepares = self._mapped or (
             self._chains is not None and bool(getattr(kernel, "one_chain_prepares", False))
         )
-        # under a transform such a kernel traces its start as well as it can, or refuses
+        # Under a transform such a kernel traces its start as well as it can, or refuses.
         self._on_host = transform is None and bool(getattr(kernel, "init_on_host", False))
-        self._split = _Arguments(args, kwargs, trace_args)
+        self._split = _Arguments(args, kwargs, trace=settings.trace_args)
         self._most_rows = most_rows
         self._most_bytes = _MOST_BYTES // len(groups.slices)
         self._init = jax.jit(self._traced_init)
@@ -106,18 +133,18 @@ class ChainProgram:
         """The state of a group before its first iteration.
 
         Raises:
-            RuntimeError: a chain has no start with a finite density; or what the kernel's `init` raises.
+            RuntimeError: a chain has no start with a finite density; or an error of the kernel's `init`.
         """
         if self._on_host:
             return self._start_on_host(keys, init_params, args, kwargs)
         values = self._split.values(args, kwargs)
         state = self._init(*self._groups.placed((keys, init_params)), values)
         self.prepare(keys, init_params, args, kwargs)
-        told = [getattr(state, "potential_energy", 0.0)]
-        if init_params is None:  # found by the kernel, which asks for a finite gradient too
-            told.append(getattr(state, "z_grad", None))
-        if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(told)):
-            # outside a trace the kernel tells what is wrong in its own words
+        must_be_finite = [getattr(state, "potential_energy", 0.0)]
+        if init_params is None:  # the kernel found the start, and requires a finite gradient too
+            must_be_finite.append(getattr(state, "z_grad", None))
+        if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(must_be_finite)):
+            # Outside a trace the kernel raises an error with its own explanation.
             self._start(fresh_copy(self._pristine), keys, init_params, args, kwargs)
             raise RuntimeError(
                 "A chain starts where the density or its gradient is not finite. Give `init_params` inside "
@@ -126,7 +153,7 @@ class ChainProgram:
         return state
 
     def like(self, keys: jax.Array, init_params: Any, args: Sequence, kwargs: Mapping[str, Any]) -> Any:
-        """Shapes and types of `init`'s result."""
+        """Shapes and types of the result of `init`."""
         if self._on_host:  # the shapes depend on what `init` finds
             return self.init(keys, init_params, args, kwargs)
         state = jax.eval_shape(self._traced_init, keys, init_params, self._split.values(args, kwargs))
@@ -136,17 +163,16 @@ class ChainProgram:
     def advance(
         self, state: Any, rows: int, stride: int, args: Sequence, kwargs: Mapping[str, Any]
     ) -> tuple[Any, ChunkCounts, tuple]:
-        """`rows * stride` iterations, of which every `stride`-th is kept.
+        """Make `rows * stride` iterations and keep every `stride`-th.
 
         Returns:
-            The new state, what was counted, and the fields with `capacity` rows of which the first `rows` are
-            filled.
+            The new state, the counts, and the fields with `capacity` rows, the first `rows` of them filled.
         """
         values = self._split.values(args, kwargs)
         return self._advance(state, rows, stride, values, capacity=self.capacity(state, args, kwargs))
 
     def capacity(self, state: Any, args: Sequence, kwargs: Mapping[str, Any]) -> int:
-        """How many rows a chunk can hold: at most 1024, and 64 MiB for all groups together."""
+        """Rows that a chunk has room for: at most 1024, and 64 MiB for all groups together."""
         if self._capacity is None:
             fields = self._fields_like(state, args, kwargs)
             size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(fields))
@@ -154,13 +180,13 @@ class ChainProgram:
         return self._capacity
 
     def fields_like(self, state: Any, args: Sequence, kwargs: Mapping[str, Any]) -> tuple:
-        """Shapes and types of what is collected, with axes (chain, row, ...)."""
+        """Shapes and types of the collected fields, with axes (chain, row, ...)."""
         return jax.eval_shape(
             lambda fields: jax.tree.map(self.by_chain, fields), self._fields_like(state, args, kwargs)
         )
 
     def scalars(self, state: Any, args: Sequence, kwargs: Mapping[str, Any]) -> int:
-        """How many numbers a draw of one chain's sample has."""
+        """Number of scalars in one draw of one chain."""
         leaves = jax.tree.leaves(self.fields_like(state, args, kwargs)[0])
         return sum(leaf.size // leaf.shape[0] for leaf in leaves)
 
@@ -175,10 +201,10 @@ class ChainProgram:
         return leaf[None] if self._transform is None else leaf
 
     def prepare(self, keys: jax.Array, init_params: Any, args: Sequence, kwargs: Mapping[str, Any]) -> None:
-        """Let a kernel whose `init` makes what its `sample` uses do so, with concrete values.
+        """Call `init` with concrete values for a kernel whose `init` makes functions that `sample` uses.
 
-        Under a transformation such functions could keep tracers. NumPyro's driver tells these kernels by the
-        same attribute.
+        Under a transformation such functions could keep tracers. NumPyro's driver recognises these kernels by
+        the same attribute.
         """
         if not self._ready and getattr(self._kernel, "_sample_fn", None) is None:
             if self._one_prepares:
@@ -192,10 +218,10 @@ class ChainProgram:
         kernel.init(keys, self._num_warmup, init_params, model_args=tuple(args), model_kwargs=dict(kwargs))
 
     def _start_on_host(self, keys, init_params, args, kwargs):
-        """The state of a kernel whose `init` reads what it computes.
+        """The start of a kernel whose `init` reads values that it computes.
 
-        A process cannot read what lies on the devices of another one: of several each starts all chains by
-        itself, and then they share them out.
+        A process cannot read arrays on the devices of another process. If there are several, each process
+        starts all chains by itself, and then the chains are spread over the processes.
         """
         self._ready = True
         processes, groups = self._groups.processes, self._groups
@@ -217,11 +243,11 @@ class ChainProgram:
 
         def start(keys_and_params):
             key, params = keys_and_params
-            kernel = fresh_copy(self._pristine)  # what a traced `init` leaves in a kernel must not be used
+            kernel = fresh_copy(self._pristine)  # a traced `init` leaves tracers in its kernel
             state = kernel.init(key, self._num_warmup, params, model_args=args, model_kwargs=kwargs)
             return jax.tree.map(_strong, state)
 
-        return self._groups.constrained((self._transform or _as_it_is)(start)((keys, init_params)))
+        return self._groups.constrained((self._transform or _unchanged)(start)((keys, init_params)))
 
     def _traced_advance(self, state, rows, stride, values, *, capacity):
         args, kwargs = self._split.arguments(values)
@@ -229,7 +255,7 @@ class ChainProgram:
         def chunk(state):
             return self._chunk(state, rows, stride, capacity, args, kwargs)
 
-        state, counts, fields = (self._transform or _as_it_is)(chunk)(state)
+        state, counts, fields = (self._transform or _unchanged)(chunk)(state)
         if self._groups.mesh is not None:
             everywhere = NamedSharding(self._groups.mesh, PartitionSpec())
             counts = jax.lax.with_sharding_constraint(counts, everywhere)
@@ -259,14 +285,15 @@ class ChainProgram:
         return jax.lax.fori_loop(0, rows, row, (state, counts, buffers))
 
     def _collect(self, kernel, state, args, kwargs):
+        names, removed = self._fields
         try:
-            fields = nested_attrgetter(*self._fields)(state)
+            fields = nested_attrgetter(*names)(state)
         except (AttributeError, KeyError, IndexError, TypeError) as error:
             raise ValueError(
-                f"{', '.join(self._fields[1:])}: not all are fields of {type(kernel).__name__}'s state, "
+                f"{', '.join(names[1:])}: not all are fields of {type(kernel).__name__}'s state, "
                 f"which has {', '.join(getattr(state, '_fields', ()))}. Mend `extra_fields`."
             ) from error
-        first, *others = (fields,) if len(self._fields) == 1 else fields
+        first, *others = (fields,) if len(names) == 1 else fields
         keep = self._postprocess or kernel.postprocess_fn(args, kwargs)
         if self._chains is None:
             first = keep(first)
@@ -276,13 +303,13 @@ class ChainProgram:
             first = jax.tree.map(
                 lambda leaf: jnp.broadcast_to(leaf, (self._chains, *jnp.shape(leaf))), keep(first)
             )
-        if self._removed:
-            first = {name: value for name, value in first.items() if name not in self._removed}
+        if removed:
+            first = {name: value for name, value in first.items() if name not in removed}
         return (first, *others)
 
 
 def fresh_copy(kernel: MCMCKernel) -> MCMCKernel:
-    """A copy, also of the kernels that it holds, without what NumPyro's kernels leave out of a pickle."""
+    """A copy of a kernel and the kernels inside it, without what NumPyro's kernels leave out of a pickle."""
 
     def renewed(value):
         if isinstance(value, MCMCKernel):
@@ -299,7 +326,7 @@ def fresh_copy(kernel: MCMCKernel) -> MCMCKernel:
 
 
 def over_devices(mesh: Mesh) -> Callable:
-    """A transform that gives each device of a one-dimensional mesh one entry of the leading axis."""
+    """The transform that gives each device of a one-dimensional mesh one entry of the leading axis."""
     spec = PartitionSpec(mesh.axis_names[0])
 
     def transform(function: Callable) -> Callable:
@@ -313,21 +340,22 @@ def over_devices(mesh: Mesh) -> Callable:
 
 
 def _strong(leaf: Any) -> jax.Array:
-    """The same numbers, no longer weakly typed: a state just made and one that was read are of one type."""
+    """The same numbers without weak types, so that a new state has the types of one read from a file."""
     leaf = jnp.asarray(leaf)
     if is_typed_key(leaf):
         return leaf
     return jax.lax.convert_element_type(leaf, leaf.dtype)
 
 
-def _as_it_is(function: Callable) -> Callable:
+def _unchanged(function: Callable) -> Callable:
+    """The transform of programs that already take the whole group."""
     return function
 
 
 class _Arguments:
-    """The model's arguments, parted into arrays that a program takes and what is constant in it."""
+    """The model's arguments, split into arrays that a program takes as input and constants inside it."""
 
-    def __init__(self, args: Sequence, kwargs: Mapping[str, Any], trace: bool):
+    def __init__(self, args: Sequence, kwargs: Mapping[str, Any], *, trace: bool):
         leaves, self._structure = jax.tree.flatten((tuple(args), dict(kwargs)))
         self._traced = [trace and isinstance(leaf, (np.ndarray, jax.Array, float)) for leaf in leaves]
         self._constants = [
@@ -348,7 +376,7 @@ class _Arguments:
 
 
 def _count(state: Any) -> ChunkCounts:
-    """The counts of one iteration, read from the fields that the state has."""
+    """The counts of one iteration, read from the fields that exist in the state."""
     evaluations = getattr(state, "num_evals", getattr(state, "num_steps", jnp.zeros((), int)))
     accept = getattr(state, "accept_prob", jnp.zeros(()))
     diverging = getattr(state, "diverging", jnp.zeros((), bool))

@@ -1,4 +1,4 @@
-"""The compiled programs of a driver, kept for its later runs."""
+"""The compiled programs of a driver, kept for later runs of the same object."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -10,25 +10,33 @@ from jax.sharding import Mesh
 from numpyro.infer.mcmc import MCMCKernel
 
 from qdesampler.driver.groups import ChainGroups
-from qdesampler.driver.program import ChainProgram, fresh_copy, over_devices
+from qdesampler.driver.program import (
+    ChainProgram,
+    CollectedFields,
+    ProgramSettings,
+    fresh_copy,
+    over_devices,
+)
 from qdesampler.infer.model.fingerprint import data_lines
 
 __all__ = ["ProgramCache"]
 
-_MOST_PROGRAMS = 4  # data that are constants of a program make a new one each time: memory has to end
+_MOST_PROGRAMS = (
+    4  # programs; data that are constants in a program need a new one each time, which takes memory
+)
 
 
 class ProgramCache:
-    """Makes programs, once for each set of arguments; the last four are kept.
+    """Makes one program for each set of arguments and keeps the last four.
 
     Args:
-        kernel: the user's kernel; the first program initialises and uses it, later ones a copy of their own.
-        pristine: a copy of it that was never initialised.
-        groups: the chains.
+        kernel: the user's kernel; the first program initialises and uses it, later programs use copies.
+        pristine: a copy of the kernel that was never initialised.
+        groups: the groups of chains.
         method: `chain_method` of the driver.
         num_warmup: iterations before the first draw.
-        postprocess: maps one position to what is kept of it, or None for the kernel's own.
-        trace_args: arrays among the model's arguments are arguments of the programs.
+        postprocess: maps one position to what is kept of it, or None for the kernel's own function.
+        trace_args: whether arrays among the model's arguments are arguments of the programs.
     """
 
     def __init__(
@@ -56,22 +64,20 @@ class ProgramCache:
         self,
         args: Sequence,
         kwargs: Mapping[str, Any],
-        fields: Sequence[str],
-        removed: Sequence[str],
-        most: int,
+        fields: CollectedFields,
+        most_rows: int,
     ) -> ChainProgram:
-        """The programs for these arguments of the model and collected fields; no chunk needs `most` rows."""
+        """The program for these arguments and collected fields; no chunk has more than `most_rows` rows."""
         described = data_lines(args, kwargs)
-        if self._trace_args:  # of arrays, only shape and type are in the program
+        if self._trace_args:  # the program depends only on the shapes and types of arrays
             described = {name: line.split("]")[0] for name, line in described.items()}
         structure = jax.tree.structure((tuple(args), dict(kwargs)))
         name = (
-            tuple(fields),
-            tuple(removed),
+            fields,
             structure,
             tuple(described.items()),
             jax.config.jax_enable_x64,
-            most,
+            most_rows,
         )
         if name in self._programs:
             self._programs.move_to_end(name)
@@ -80,19 +86,21 @@ class ProgramCache:
                 self._programs.popitem(last=False)
             used = self._made or getattr(self._kernel, "_sample_fn", None) is not None
             self._made = True
+            settings = ProgramSettings(
+                self._pristine,
+                self._num_warmup,
+                self._postprocess,
+                self._transform(),
+                self._trace_args,
+                self._groups,
+            )
             self._programs[name] = ChainProgram(
                 fresh_copy(self._pristine) if used else self._kernel,
-                self._pristine,
-                num_warmup=self._num_warmup,
+                settings,
                 args=args,
                 kwargs=kwargs,
                 fields=fields,
-                removed=removed,
-                postprocess=self._postprocess,
-                transform=self._transform(),
-                trace_args=self._trace_args,
-                most_rows=most,
-                groups=self._groups,
+                most_rows=most_rows,
             )
         return self._programs[name]
 

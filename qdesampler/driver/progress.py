@@ -1,33 +1,34 @@
-"""What a run tells while it goes on."""
+"""Progress of a run, its progress bar, and the report at its end."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from tqdm.auto import tqdm
 
-from qdesampler.driver.stopping import Check
+from qdesampler.driver.stopping import ConvergenceCheck
 
 __all__ = ["Progress", "ProgressBar", "RunReport"]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands; callbacks get one after every chunk.
+    """The progress of a run; callbacks get one after every chunk.
 
     Attributes:
         phase: "warmup" or "sample".
-        iteration: iterations done of each chain, warm-up included.
-        iterations: iterations in all, if nothing ends the run before.
+        iteration: iterations of each chain so far, warm-up included.
+        iterations: iterations in total if nothing ends the run early.
         draws: kept draws of each chain.
         seconds: wall time of this call.
         evaluations: log-density evaluations of all chains since the start of the run; 0 for a kernel that
-            counts none. The start itself is in the first iteration where the kernel counts it.
-        evaluations_per_second: over this call.
-        accept_prob: mean over the last chunk.
-        divergences: divergent iterations among the draws' (thinned-out ones included).
-        ess: effective draws of the worst parameter at the last look, or None.
-        rhat: largest R-hat at the last look, or None.
-        seconds_left: at the pace of this call, if nothing ends the run before.
+            does not count them. A kernel that counts the evaluations of its start adds them to the first
+            iteration.
+        evaluations_per_second: evaluations per second of this call.
+        accept_prob: mean acceptance probability of the last chunk.
+        divergences: divergent iterations after the warm-up, including iterations that thinning drops.
+        ess: effective draws of the worst parameter at the last check, or None.
+        rhat: largest R-hat at the last check, or None.
+        seconds_left: time left at the speed of this call, if nothing ends the run early.
     """
 
     phase: str
@@ -46,15 +47,16 @@ class Progress:
 
 @dataclass(frozen=True)
 class RunReport:
-    """How the last run went.
+    """The report on the last run.
 
     Attributes:
         ended_by: "num_samples", "until", "max_time", "max_evals", "callback" or "interrupt".
-        draws: kept of each chain.
-        evaluations: log-density evaluations of all chains, warm-up included; 0 where the kernel counts none.
+        draws: kept draws of each chain.
+        evaluations: log-density evaluations of all chains, warm-up included; 0 if the kernel does not count
+            them.
         divergences: divergent iterations after the warm-up.
-        seconds: wall time, earlier calls of a resumed run included.
-        check: the last look at effective draws and R-hat, or None.
+        seconds: wall time, including earlier calls of a resumed run.
+        check: the last check of effective draws and R-hat, or None.
     """
 
     ended_by: str
@@ -62,26 +64,26 @@ class RunReport:
     evaluations: int
     divergences: int
     seconds: float
-    check: Check | None
+    check: ConvergenceCheck | None
 
 
 class ProgressBar:
-    """One bar for all chains: a callback that draws, and closes at the end."""
+    """A callback that draws one progress bar for all chains."""
 
     def __init__(self, iterations: int, make: Callable = tqdm):
         self._bar = make(total=iterations)
 
     def __call__(self, progress: Progress) -> None:
-        """Show it."""
-        told = [f"{progress.evaluations_per_second:.3g} evaluations/s", f"accept {progress.accept_prob:.2f}"]
+        """Update the bar."""
+        words = [f"{progress.evaluations_per_second:.3g} evaluations/s", f"accept {progress.accept_prob:.2f}"]
         if progress.ess is not None:
-            told.append(f"ESS {progress.ess:.0f}, R-hat {progress.rhat:.3f} at the last look")
+            words.append(f"ESS {progress.ess:.0f}, R-hat {progress.rhat:.3f} at the last check")
         if progress.divergences:
-            told.append(f"{progress.divergences} divergent")
+            words.append(f"{progress.divergences} divergent")
         self._bar.set_description(progress.phase)
-        self._bar.set_postfix_str(", ".join(told), refresh=False)
+        self._bar.set_postfix_str(", ".join(words), refresh=False)
         self._bar.update(progress.iteration - self._bar.n)
 
     def close(self) -> None:
-        """Leave the line as it is."""
+        """Leave the last line on the screen."""
         self._bar.close()

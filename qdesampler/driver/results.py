@@ -1,4 +1,4 @@
-"""What can be asked of the driver after a run."""
+"""Draws, collected fields and the report of a finished run."""
 
 import copy
 from typing import Self
@@ -15,15 +15,15 @@ __all__ = ["RunResults"]
 
 
 class RunResults(NumPyroMCMC):
-    """The draws of a run, in memory or in a store, of this process or of all, and the report."""
+    """The draws of a run, in memory or in a store, of this process or of all processes, and the report."""
 
     _groups: ChainGroups
     _report: RunReport | None = None
 
     def gathered(self) -> Self:
-        """The run with the chains of all processes, for summaries; every process has to ask.
+        """The run with the chains of all processes, for summaries; every process has to call this.
 
-        Where there is one process it is the run itself.
+        With one process it is the run itself.
         """
         processes = self._groups.processes
         if processes.count == 1:
@@ -42,7 +42,7 @@ class RunResults(NumPyroMCMC):
         return super().get_samples(group_by_chain)
 
     def get_extra_fields(self, group_by_chain=False):
-        """What was collected beside the draws, name to arrays, with axes as `get_samples` has them."""
+        """The fields collected besides the draws, from name to arrays with the axes of `get_samples`."""
         if self._states is None:
             raise RuntimeError("There are no draws yet: call `run` first.")
         if not isinstance(self._states, StoredFields):
@@ -57,7 +57,7 @@ class RunResults(NumPyroMCMC):
 
     @property
     def report(self) -> RunReport:
-        """How the last run went."""
+        """The report on the last run."""
         if self._report is None:
             raise RuntimeError("There is no run yet to report on: call `run` first.")
         return self._report

@@ -1,21 +1,21 @@
-"""What a finished run is warned of."""
+"""Warnings after a run."""
 
 import warnings
 
-from qdesampler.driver.loop import Run, RunLoop
-from qdesampler.driver.stopping import Until, check_draws
+from qdesampler.driver.loop import RunInProgress, RunLoop
+from qdesampler.driver.stopping import Until, check_convergence
 
 __all__ = ["warn_of_run"]
 
 
-def warn_of_run(run: Run, loop: RunLoop, until: Until | None, ended_by: str) -> None:
-    """Warn of draws that are not finite, of an interrupt, and of an end before `until` held.
+def warn_of_run(run: RunInProgress, loop: RunLoop, until: Until | None, ended_by: str) -> None:
+    """Warn of draws that are not finite, of an interrupt, and of an end before the criteria of `until` held.
 
     Args:
-        run: what was done.
-        loop: what did it.
-        until: what was to end it.
-        ended_by: what ended it.
+        run: the finished run.
+        loop: the loop that ran it.
+        until: the criteria that should have ended the run, or None.
+        ended_by: the reason for which the run ended.
     """
     if run.buffer.not_finite:
         warnings.warn(
@@ -30,13 +30,13 @@ def warn_of_run(run: Run, loop: RunLoop, until: Until | None, ended_by: str) -> 
             RuntimeWarning,
             stacklevel=4,
         )
-    if until is not None and until.looks_at_draws and ended_by != "until":
+    if until is not None and until.needs_draws and ended_by != "until":
         check = loop.check
         if ended_by == "num_samples":
-            check = check_draws(run.buffer.sample(), run.position.draws, run.processes.gathered)
+            check = check_convergence(run.buffer.sample(), run.position.draws, run.processes.gathered)
         if check is None or not until.is_met(check):
             warnings.warn(
-                f"The run ended by {ended_by} before {until} held; the last look: {check}.",
+                f"The run ended by {ended_by} before {until} held; the last check: {check}.",
                 RuntimeWarning,
                 stacklevel=4,
             )

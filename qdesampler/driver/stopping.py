@@ -1,4 +1,4 @@
-"""When a run has enough: effective draws, R-hat, time, evaluations."""
+"""Criteria that end a run early: effective draws, R-hat, time, evaluations."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -9,31 +9,31 @@ import jax
 import numpy as np
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 
-__all__ = ["Check", "Until", "check_draws", "looks"]
+__all__ = ["ConvergenceCheck", "Until", "check_convergence", "draws_at_checks"]
 
-_FIRST_CHECK = 100
-_GROWTH = 1.25
-# numbers at a time: read from where the draws are kept, and transformed (about 50 bytes each)
-_MOST_READ, _MOST_WORKED = 2**24, 2**22
+_FIRST_CHECK = 100  # draws of each chain at the first check
+_GROWTH = 1.25  # ratio of the draws at one check to those at the check before
+_MOST_READ = 2**24  # numbers read at a time from where the draws are kept
+_MOST_WORKED = 2**22  # numbers transformed at a time, with about 50 bytes of memory for each
 
 
 @dataclass(frozen=True)
 class Until:
-    """What ends a run before `num_samples`.
+    """Criteria that end a run before `num_samples`.
 
-    The bars on draws are looked at after 100 draws of each chain and then whenever there are a quarter more:
-    few looks, at numbers of draws that are fixed beforehand, so that a run with the same key stops at the
-    same draw.
+    `ess` and `rhat` are checked after 100 draws of each chain, and again whenever the number of draws has
+    grown by a quarter. There are few checks, at numbers of draws that are fixed beforehand, so that a run
+    with the same key stops at the same draw.
 
     Args:
         ess: every parameter has at least this many effective draws, all chains together (Geyer's initial
             monotone sequence, Vehtari et al. 2021, arXiv:1903.08008, without ranks).
-        rhat: every parameter's split R-hat is at most this. Given with `ess`, both must hold at one look.
-        max_time: seconds of this call; ends warm-up as well, and then no draw is kept.
-        max_evals: log-density evaluations of all chains, warm-up included; looked at after every chunk.
+        rhat: every parameter has a split R-hat of at most this. With `ess`, both must hold at one check.
+        max_time: seconds of this call; it ends the warm-up as well, and then no draw is kept.
+        max_evals: log-density evaluations of all chains, warm-up included; checked after every chunk.
 
     Raises:
-        ValueError: nothing is given, or a number is out of its range.
+        ValueError: no criterion is given, or a number is out of its range.
     """
 
     ess: float | None = None
@@ -52,10 +52,10 @@ class Until:
 
     @classmethod
     def of(cls, given: "Until | Mapping[str, Any] | None") -> "Until | None":
-        """From a dictionary.
+        """The criteria from a dictionary, an `Until`, or None.
 
         Raises:
-            ValueError: unknown names, or what the constructor refuses.
+            ValueError: for unknown names, and for values that the constructor refuses.
         """
         if given is None or isinstance(given, cls):
             return given
@@ -68,24 +68,24 @@ class Until:
         return cls(**given)
 
     @property
-    def looks_at_draws(self) -> bool:
-        """Whether a bar needs the draws themselves."""
+    def needs_draws(self) -> bool:
+        """Whether a criterion needs the draws themselves."""
         return self.ess is not None or self.rhat is not None
 
-    def is_met(self, check: "Check") -> bool:
-        """Whether the bars on draws hold."""
+    def is_met(self, check: "ConvergenceCheck") -> bool:
+        """Whether the criteria on effective draws and R-hat hold."""
         enough = self.ess is None or check.ess >= self.ess
         return enough and (self.rhat is None or check.rhat <= self.rhat)
 
 
 @dataclass(frozen=True)
-class Check:
-    """One look at the draws.
+class ConvergenceCheck:
+    """The worst effective sample size and R-hat at one moment of a run.
 
     Attributes:
-        draws: of each chain.
-        ess: effective draws of the parameter that has least.
-        rhat: split R-hat of the parameter that has most.
+        draws: draws of each chain so far.
+        ess: smallest number of effective draws of all parameters.
+        rhat: largest split R-hat of all parameters.
     """
 
     draws: int
@@ -93,20 +93,22 @@ class Check:
     rhat: float
 
 
-def check_draws(samples: Any, draws: int, gathered: Callable[[np.ndarray], np.ndarray] = np.asarray) -> Check:
+def check_convergence(
+    samples: Any, draws: int, gathered: Callable[[np.ndarray], np.ndarray] = np.asarray
+) -> ConvergenceCheck:
     """The worst effective sample size and R-hat over all scalars of a tree of arrays (chain, draw, ...).
 
-    A bounded part of them is in memory at a time. What is the same number in all draws of all chains (a
-    constant deterministic site) is left aside. A scalar that is not finite somewhere, or that no chain moved,
-    has no effective draw and an infinite R-hat.
+    Only a bounded part of the draws is in memory at a time. Scalars that are equal in all draws of all chains
+    (constant deterministic sites) are ignored. A scalar that is not finite somewhere, or that is constant
+    within every chain but differs between chains, has no effective draws and an infinite R-hat.
 
     Args:
         samples: the draws of this process.
-        draws: how many of each chain to look at.
-        gathered: puts the chains of all processes together.
+        draws: number of draws of each chain to use.
+        gathered: function that joins the chains of all processes.
     """
-    if draws < 4:  # halves of chains need two each
-        return Check(draws, 0.0, math.inf)
+    if draws < 4:  # each half of a chain needs two draws
+        return ConvergenceCheck(draws, 0.0, math.inf)
     ess, rhat = math.inf, 1.0
     for own in _scalars(samples, draws):
         flat = gathered(own)
@@ -115,16 +117,16 @@ def check_draws(samples: Any, draws: int, gathered: Callable[[np.ndarray], np.nd
             continue
         flat = flat[..., moving]
         if not np.isfinite(flat).all():
-            return Check(draws, 0.0, math.inf)
+            return ConvergenceCheck(draws, 0.0, math.inf)
         with np.errstate(divide="ignore", invalid="ignore"):
             sizes, ratios = effective_sample_size(flat), split_gelman_rubin(flat)
         ess = min(ess, float(np.min(np.nan_to_num(sizes, nan=0.0))))
         rhat = max(rhat, float(np.max(np.nan_to_num(ratios, nan=math.inf, posinf=math.inf))))
-    return Check(draws, ess, rhat)
+    return ConvergenceCheck(draws, ess, rhat)
 
 
 def _scalars(samples: Any, draws: int) -> Iterator[np.ndarray]:
-    """All scalars, arrays (chain, draw, scalar) of a bounded size: what is read and what is worked on."""
+    """All scalars in arrays (chain, draw, scalar) of a bounded size, read piece by piece."""
     for leaf in jax.tree.leaves(samples):
         rows = leaf.shape[0] * draws
         for cuts in _parts(leaf.shape[2:], max(1, _MOST_READ // rows)):
@@ -136,7 +138,7 @@ def _scalars(samples: Any, draws: int) -> Iterator[np.ndarray]:
 
 
 def _parts(shape: tuple[int, ...], most: int) -> Iterator[tuple[slice, ...]]:
-    """Cuts of an array of this shape into parts of at most `most` entries."""
+    """Slices that divide an array of this shape into parts of at most `most` entries."""
     if math.prod(shape) <= most:
         yield (slice(None),) * len(shape)
         return
@@ -147,8 +149,8 @@ def _parts(shape: tuple[int, ...], most: int) -> Iterator[tuple[slice, ...]]:
             yield (slice(first, first + step), *rest)
 
 
-def looks() -> Iterator[int]:
-    """Numbers of draws at which a run is looked at: 100, and a quarter more each time."""
+def draws_at_checks() -> Iterator[int]:
+    """Numbers of draws at which convergence is checked: 100, and a quarter more each time."""
     draws = _FIRST_CHECK
     while True:
         yield draws
