@@ -19,13 +19,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from qdesampler.infer.model.kernel_reports import EvidenceReport
 from qdesampler.kernels.tempering.ladder import Ladder
 
 __all__ = [
     "EvidenceReport",
-    "error_of_populations",
     "LogEvidence",
     "compare_evidence",
+    "error_of_populations",
     "evidence_report",
     "ladder_of",
     "log_evidence",
@@ -44,38 +45,17 @@ class LogEvidence(NamedTuple):
     standard_error: float
 
 
-class EvidenceReport(NamedTuple):
-    """The evidence, and the estimates that support it; all in nats.
-
-    Attributes:
-        value: `log Z` of the potential given.
-        standard_error: standard error of `value`.
-        lower: stepping stones upwards, below `log Z` in expectation.
-        upper: stepping stones downwards, above `log Z` in expectation.
-        by_chain: bridge estimate of each chain, shape `(chains,)`.
-        by_particles: `log Z` by the last pass of particles before the warm-up, log of the mean over chains.
-        by_particles_error: standard error of `by_particles`, from the spread over chains; NaN for one chain.
-        iterations: number of kept iterations of each chain.
-    """
-
-    value: float
-    standard_error: float
-    lower: float
-    upper: float
-    by_chain: np.ndarray
-    by_particles: float
-    by_particles_error: float
-    iterations: int
-
-
 def ladder_of(run: Any) -> Any:
-    """The `Ladder` of a run or of its last state, in NumPy arrays with the chains on the leading axis.
+    """The `Ladder` of a run, in NumPy arrays with the chains on the leading axis.
+
+    Args:
+        run: a `numpyro.infer.MCMC` after `run`, its last state, or the `adapt_state` of that.
 
     Raises:
         ValueError: it was not made by AnnealedQDE.
     """
     state = getattr(run, "last_state", run)
-    ladder = getattr(getattr(state, "adapt_state", None), "ladder", None)
+    ladder = getattr(getattr(state, "adapt_state", state), "ladder", None)
     if not isinstance(ladder, Ladder):
         raise ValueError(
             f"The evidence needs a run of AnnealedQDE, or its last state; got {type(run).__name__} of "

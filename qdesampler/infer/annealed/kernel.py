@@ -10,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 from numpyro.infer.initialization import init_to_uniform
 
 from qdesampler.infer.annealed.deprecated import renamed_argument
+from qdesampler.infer.annealed.facts import LadderKernel
 from qdesampler.infer.annealed.population import (
     LadderChoice,
     PassResult,
@@ -26,7 +27,6 @@ from qdesampler.infer.annealed.state import AnnealedAdaptState, AnnealedState
 from qdesampler.infer.model.arguments import Arguments
 from qdesampler.infer.model.compiled_programs import CompiledPrograms
 from qdesampler.infer.model.evaluation import is_batched
-from qdesampler.infer.model.kernel_base import TargetKernel
 from qdesampler.infer.model.prior import prior_moments
 from qdesampler.infer.model.target import Target
 from qdesampler.kernels.paths.path import DiffusionPath, TemperingPath
@@ -42,7 +42,7 @@ __all__ = ["AnnealedQDE"]
 _REFERENCE_KINDS = ("auto", "fitted", "prior")
 
 
-class AnnealedQDE(TargetKernel):
+class AnnealedQDE(LadderKernel):
     r"""Exact sampling of many modes, and the evidence: the outer loop of the quantum dynamic equation.
 
     Lowering `D` carries the ground state of the Hamiltonian from the prior to the posterior. Here the loop is

@@ -1,11 +1,20 @@
-"""The part of NumPyro's contract that kernels of continuous sites share: names, a target, and its hooks."""
+"""The part of NumPyro's contract that kernels of continuous sites share: names, a target, and its hooks.
+
+Diagnostics know no kernel. They ask the kernel of a run for what only it can tell, by four optional methods
+that take the last state of the run: `facts`, `trial_report`, `ladder_summary` and `evidence_report`. The
+types of the answers are in `qdesampler.infer.model.kernel_reports`. `TargetKernel` answers all of them with
+nothing; a kernel overrides those that it can answer. Kernels that do not derive from `TargetKernel` may have
+these methods as well. A state that is used without its kernel may have methods of the same names, without
+arguments, in its `adapt_state`.
+"""
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import Any, Self
 
 from numpyro.infer.mcmc import MCMCKernel
 
+from qdesampler.infer.model.kernel_reports import EvidenceReport, LadderSummary, TrialReport
 from qdesampler.infer.model.target import Target
 
 __all__ = ["TargetKernel"]
@@ -51,6 +60,24 @@ class TargetKernel(MCMCKernel):
     def postprocess_fn(self, model_args: Sequence, model_kwargs: dict | None) -> Callable:
         """`z -> constrained values and deterministic sites`."""
         return self._target.postprocess(model_args, model_kwargs)
+
+    # ---- what diagnostics ask about a finished run ---------------------------------------------------------
+
+    def facts(self, last_state: Any) -> dict[str, str | int | float]:
+        """Facts about a run as plain values, which become attributes of its tree; none by default."""
+        return {}
+
+    def trial_report(self, last_state: Any) -> TrialReport | None:
+        """The density of global moves, for a plot of it beside the draws; None without such moves."""
+        return None
+
+    def ladder_summary(self, last_state: Any) -> LadderSummary | None:
+        """The numbers of a ladder of replicas; None without a ladder."""
+        return None
+
+    def evidence_report(self, last_state: Any) -> EvidenceReport | None:
+        """The evidence and the estimates that support it; None if the kernel does not estimate it."""
+        return None
 
     # ---- hooks for composite kernels -----------------------------------------------------------------------
 

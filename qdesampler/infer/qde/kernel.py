@@ -12,8 +12,10 @@ from numpyro.infer.initialization import init_to_uniform
 
 from qdesampler.infer.model.evaluation import is_batched, value_and_gradient
 from qdesampler.infer.model.kernel_base import TargetKernel
+from qdesampler.infer.model.kernel_reports import TrialReport
 from qdesampler.infer.model.target import Target
 from qdesampler.infer.qde.coordinates import MoveCoordinates
+from qdesampler.infer.qde.facts import solve_facts, trial_report
 from qdesampler.infer.qde.nuts_arguments import (
     block_rank,
     check_nuts_arguments,
@@ -289,6 +291,14 @@ class QDE(TargetKernel):
             f"{state.num_evals} evaluations, step size {state.adapt_state.step_size:.2e}, "
             f"acc. prob={state.mean_accept_prob:.2f}"
         )
+
+    def facts(self, last_state: QDEState) -> dict[str, str | int | float]:
+        """The result of the solve; see `qdesampler.infer.qde.facts.solve_facts`."""
+        return solve_facts(last_state)
+
+    def trial_report(self, last_state: QDEState) -> TrialReport | None:
+        """The trial of global moves; None if chains adapted separately."""
+        return trial_report(last_state)
 
     def refresh(self, state: QDEState, model_args: Sequence, model_kwargs: dict | None) -> QDEState:
         """The same position, its energy and gradient recomputed for these arguments (one evaluation)."""
