@@ -74,17 +74,30 @@ def gather(app) -> None:
             DOCS / "measured" / path.name,
             text if text.startswith("#") else f"# {path.stem.capitalize()}\n\n{text}",
         )
+    write(DOCS / "api" / "names.md", public_names())
+
+
+def name_row(name: str, value: object) -> str:
+    """A row of a table of names; it links to the page of the room whose face documents the name."""
+    room = ".".join(value.__module__.split(".")[:2])
+    first = inspect.cleandoc(value.__doc__ or "").splitlines()[0].replace("|", "\\|")
+    return f"| {{py:obj}}`{name} <{room}.{name}>` | {first} |"
+
+
+def public_names() -> str:
+    """The page of public names: those of the top, then those of the modules that only collect names."""
+    top = {name: getattr(qdesampler, name) for name in qdesampler.__all__}
     rows = [
         "# Public names\n",
-        "`from qdesampler import NAME`; each is imported on first use.\n",
+        "`from qdesampler import NAME`; each is imported on first use. A module of the last tables, or a room"
+        " on the other pages, is imported by its name: `from qdesampler.plots import plot_ladder`.\n",
         "| name | |\n| --- | --- |",
     ]
-    for name in qdesampler.__all__:
-        value = getattr(qdesampler, name)
-        room = ".".join(value.__module__.split(".")[:2])
-        first = inspect.cleandoc(value.__doc__ or "").splitlines()[0].replace("|", "\\|")
-        rows.append(f"| {{py:obj}}`{name} <{room}.{name}>` | {first} |")
-    write(DOCS / "api" / "names.md", "\n".join(rows) + "\n")
+    rows += [name_row(name, value) for name, value in top.items() if not inspect.ismodule(value)]
+    for module in (qdesampler.plots, qdesampler.annealers, qdesampler.evidence):
+        rows += [f"\n## {module.__name__}\n", f"{module.__doc__}\n", "| name | |\n| --- | --- |"]
+        rows += [name_row(name, value) for name, value in vars(module).items() if not name.startswith("_")]
+    return "\n".join(rows) + "\n"
 
 
 def redirect(app, name: str, source: list[str]) -> None:
