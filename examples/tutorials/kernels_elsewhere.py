@@ -101,7 +101,7 @@ def sample(log_density, position):
 
 # %% [markdown]
 # This cell runs where PyMC is installed (importing its JAX backend switches JAX to float64). Eight
-# schools, of which the mean effect is known to be 4.4.
+# schools, whose mean effect is known to be 4.4.
 
 # %%
 if find_spec("pymc"):

@@ -73,7 +73,7 @@ for name, starts in (("apart", APART), ("together", TOGETHER)):
         print(f"- {finding}")
 
 # %% [markdown]
-# `AnnealedQDE` runs a ladder of replicas inside each chain, from a broad state to the posterior. Replicas
+# `AnnealedQDE` runs a ladder of replicas inside each chain, from a wide reference to the posterior. Replicas
 # travel down it, forget where they were, and come back in any mode.
 
 # %%
