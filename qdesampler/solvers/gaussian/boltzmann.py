@@ -1,4 +1,4 @@
-"""The Gaussian of least energy under a Boltzmann Hamiltonian: modes by mass, then closed-form steps."""
+"""The Gaussian of least energy under a Boltzmann Hamiltonian: the solve on the host, then its certificate."""
 
 import functools
 from typing import Any, NamedTuple
@@ -8,17 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from qdesampler.equation.hamiltonian import Hamiltonian
-from qdesampler.numerics.importance_weights import independence_time, tempered_weights
-from qdesampler.numerics.metric import (
-    DENSE_UP_TO,
-    Metric,
-    identity_metric,
-    to_position,
-    to_whitened_gradient,
-    whiten,
-)
-from qdesampler.solvers.gaussian.starts import LOST, Ends, log_weight
-from qdesampler.solvers.gaussian.step import least_energy_step
+from qdesampler.numerics.evaluator import Evaluator
+from qdesampler.numerics.importance_weights import independence_time
+from qdesampler.numerics.metric import Metric, to_position, to_whitened_gradient
+from qdesampler.solvers.gaussian.descents import Descent
+from qdesampler.solvers.gaussian.solve import Outcome, SolveSettings, solve_gaussian
+from qdesampler.solvers.gaussian.starts import LOST, log_weight
 from qdesampler.solvers.gaussian.wavefunction import (
     GaussianWavefunction,
     kinetic_energy,
@@ -29,10 +24,7 @@ from qdesampler.solvers.protocol import NoGroundStateError
 
 __all__ = ["GaussianSettings", "certify", "check_bounded", "solve_boltzmann"]
 
-_LOCAL_ROUNDS = 3  # before the masses of several modes are compared
-_SAME = 4.0  # squared whitened distance within which two modes are one (in many dimensions dim / 4)
 _WILD = 1e15  # whitened score beyond which a point is dropped as if it were not finite
-_POOLED_ROWS = 4096  # points that a fit uses at most, unless two rounds have more
 _FEWEST_CERTIFIED = 128  # draws that the final numbers are estimated from, at least
 
 
@@ -61,14 +53,6 @@ class Candidates(NamedTuple):
     energy: jax.Array
 
 
-class _RecentRounds(NamedTuple):
-    """The latest rounds of candidates, newest first, shape `(kept, n, ...)`."""
-
-    position: jax.Array
-    score: jax.Array
-    log_weight: jax.Array
-
-
 @functools.partial(jax.jit, static_argnames=("count",))
 def _draw(hamiltonian: Hamiltonian, psi: GaussianWavefunction, key: jax.Array, count: int) -> Candidates:
     metric = psi.metric
@@ -83,50 +67,6 @@ def _draw(hamiltonian: Hamiltonian, psi: GaussianWavefunction, key: jax.Array, c
         return Candidates(x, score, weight, 0.25 * hamiltonian.diffusion * difference @ difference)
 
     return jax.vmap(one)(jax.random.normal(key, (count, psi.dim), psi.centre.dtype))
-
-
-@jax.jit
-def _improve(psi: GaussianWavefunction, recent: _RecentRounds, newest: jax.Array):
-    """The trial fitted to the `newest` rounds, and how far it moved: root mean square whitened distance."""
-    kept, count, dim = recent.position.shape
-    log_weights = recent.log_weight.reshape(-1)
-    valid = jnp.repeat(jnp.arange(kept) < newest, count) & jnp.isfinite(log_weights)
-    number = jnp.sum(valid).astype(log_weights.dtype)
-    if 0 < psi.metric.stretch.size < dim:
-        weights = valid.astype(log_weights.dtype)  # with few points for each dimension, p / q is mostly noise
-    else:
-        target = jnp.maximum(0.5 * number, jnp.minimum(number, dim + 2))
-        weights = tempered_weights(log_weights, valid, target)
-    rows = (recent.position.reshape(-1, dim), recent.score.reshape(-1, dim))
-    centre, metric = least_energy_step(psi.centre, psi.metric, *rows, weights)
-    probes = jax.random.normal(jax.random.key(0), (min(dim, 64), dim), centre.dtype)
-
-    def moved(y):
-        return whiten(psi.metric, centre - psi.centre + to_position(metric, y)) - y
-
-    return GaussianWavefunction(centre, metric), jnp.sqrt(jnp.mean(jnp.sum(jax.vmap(moved)(probes) ** 2, 1)))
-
-
-@jax.jit
-def _from_curvature(hamiltonian: Hamiltonian, end: jax.Array, pairs: tuple, blank: Metric):
-    """The Gaussian of covariance `|hess log p|^-1` at an end, fitted to secants if that is not finite."""
-    hessian = jax.hessian(lambda x: log_weight(hamiltonian, x))(end)
-    moves = jnp.concatenate([jnp.eye(end.size), -jnp.eye(end.size)]).astype(end.dtype)
-    scores = jnp.concatenate([hessian, -hessian])
-    sound = jnp.all(jnp.isfinite(hessian))
-    exact = least_energy_step(
-        jnp.zeros_like(end), blank, moves, scores, jnp.ones((2 * end.size,), end.dtype), 1.0
-    )[1]
-    metric = jax.tree.map(lambda a, b: jnp.where(sound, a, b), exact, _from_secants(end, pairs, blank).metric)
-    return GaussianWavefunction(end, metric)
-
-
-@jax.jit
-def _from_secants(end: jax.Array, pairs: tuple[jax.Array, ...], blank: Metric) -> GaussianWavefunction:
-    moves, scores, weights = pairs
-    return GaussianWavefunction(
-        end, least_energy_step(jnp.zeros_like(end), blank, moves, scores, weights, 1.0)[1]
-    )
 
 
 @jax.jit
@@ -156,18 +96,19 @@ def certify(candidates: Candidates) -> dict[str, jax.Array]:
     }
 
 
-def check_bounded(psi: GaussianWavefunction, most_width: float = LOST) -> None:
+def check_bounded(psi: GaussianWavefunction, most_width: float = LOST, *, escaped: bool = False) -> None:
     """Refuse a trial that grows without bound.
 
     Raises:
-        NoGroundStateError: a width is above `most_width`, or the ratio of two too large for the arithmetic.
+        NoGroundStateError: the solve saw it escape, a width is above `most_width`, or the ratio of two is too
+            large for the arithmetic.
     """
     scale, stretch = np.asarray(psi.metric.scale), np.asarray(psi.metric.stretch)
     widest = float(np.max(scale) * np.max(stretch, initial=1.0))
     ratio = float(np.max(stretch, initial=1.0) / np.min(stretch, initial=1.0))
     most = 0.1 / float(np.finfo(scale.dtype).eps)
     centre = float(np.max(np.abs(np.asarray(psi.centre))))
-    if widest < most_width and ratio < most and centre < LOST:
+    if not escaped and widest < most_width and ratio < most and centre < LOST:
         return
     raise NoGroundStateError(
         f"no normalisable ground state: the trial grows without bound (largest width {widest:.3g}, ratio of "
@@ -177,118 +118,58 @@ def check_bounded(psi: GaussianWavefunction, most_width: float = LOST) -> None:
     )
 
 
-class _Search:
-    """The rounds of one trial, with counts of rounds and evaluations."""
-
-    def __init__(self, hamiltonian: Hamiltonian, settings: GaussianSettings, psi: GaussianWavefunction):
-        self.hamiltonian, self.settings, self.psi = hamiltonian, settings, psi
-        self.rounds = self.evaluations = self.wild = self.filled = 0
-        self.change = np.inf
-        count, dim = settings.candidates, psi.dim
-        kept = int(np.clip(_POOLED_ROWS // count, 2, max(2, -(-settings.rounds // 2))))
-        dtype = psi.centre.dtype
-        self.recent = _RecentRounds(
-            jnp.zeros((kept, count, dim), dtype),
-            jnp.zeros((kept, count, dim), dtype),
-            jnp.full((kept, count), -jnp.inf, dtype),
-        )
-        self.latest: Candidates | None = None
-
-    def draw(self, key: jax.Array, count: int) -> Candidates:
-        self.evaluations += count
-        return _draw(self.hamiltonian, self.psi, key, count)
-
-    def round(self, key: jax.Array) -> None:
-        """Draw candidates and take one step; where most are not finite, halve the widths instead."""
-        latest = self.latest = self.draw(key, self.settings.candidates)
-        self.rounds += 1
-        if int(jnp.sum(jnp.isfinite(latest.log_weight))) < self.settings.candidates / 2:
-            self.wild, self.filled, self.change = self.wild + 1, 0, np.inf
-            metric = self.psi.metric
-            self.psi = GaussianWavefunction(self.psi.centre, metric._replace(scale=metric.scale / 2))
-            return
-        kept = self.recent.log_weight.shape[0]
-        self.recent = _RecentRounds(
-            *(
-                jnp.concatenate([new[None], old[:-1]])
-                for new, old in zip(latest[:3], self.recent, strict=True)
-            )
-        )
-        self.filled = min(self.filled + 1, kept)
-        # Fit the later half of the rounds: the early ones were drawn from trials far away.
-        newest = min(self.filled, (self.rounds + 1) // 2)
-        if 0 < self.settings.rank < self.psi.dim:
-            newest = min(newest, 2)  # a low-rank fit is not exact: distant points would slow it down
-        self.psi, change = _improve(self.psi, self.recent, jnp.asarray(newest))
-        self.change = float(change)
-        check_bounded(self.psi)
-
-
-def _distinct(trials: list[GaussianWavefunction]) -> list[int]:
-    """Indices of the first of each group of trials that lie within each other."""
-    kept: list[int] = []
-    for i, trial in enumerate(trials):
-        for j in kept:
-            offset = trial.centre - trials[j].centre
-            near = min(float(jnp.sum(whiten(t.metric, offset) ** 2)) for t in (trial, trials[j]))
-            if near <= max(_SAME, 0.25 * trial.dim):
-                break
-        else:
-            kept.append(i)
-    return kept
-
-
 def solve_boltzmann(
-    hamiltonian: Hamiltonian, key: jax.Array, ends: Ends, settings: GaussianSettings
+    hamiltonian: Hamiltonian,
+    evaluate: Evaluator,
+    descents: list[Descent],
+    key: jax.Array,
+    settings: GaussianSettings,
 ) -> tuple[GaussianWavefunction, dict[str, Any]]:
-    """The Gaussian of least energy, and the diagnostics of its search.
+    """The Gaussian of least energy, with its certificate and the number of evaluations.
 
     Raises:
         NoGroundStateError: the trial grows without bound, or has no point of finite density.
     """
-    key_rounds, key_modes, key_last = jax.random.split(key, 3)
-    blank = identity_metric(hamiltonian.dim, settings.rank)
-    trials, spent = [], 0
-    for i, end in enumerate(ends.positions):
-        pairs = tuple(part[i] for part in ends.pairs)
-        if hamiltonian.dim <= DENSE_UP_TO:  # beyond, the secants of the descent replace the Hessian
-            trials.append(_from_curvature(hamiltonian, end, pairs, blank))
-            spent += hamiltonian.dim
-        else:
-            trials.append(_from_secants(end, pairs, blank))
-    searches = [_Search(hamiltonian, settings, trials[i]) for i in _distinct(trials)]
-    masses = [np.nan]
-    if len(searches) > 1:
-        for i, search in enumerate(searches):
-            for k in range(_LOCAL_ROUNDS):
-                search.round(jax.random.fold_in(key_modes, i * _LOCAL_ROUNDS + k))
-        spent += sum(search.evaluations for search in searches)
-        searches = [searches[i] for i in _distinct([search.psi for search in searches])]
-        masses = [float(certify(search.latest)["evidence_lower_bound"]) for search in searches]
-    best = int(np.nanargmax(masses)) if len(searches) > 1 else 0
-    search = searches[best]
-    spent -= search.evaluations  # they are added below
-    while search.rounds < settings.rounds:
-        search.round(jax.random.fold_in(key_rounds, search.rounds))
-        if search.rounds > 1 and search.change <= settings.tolerance:
-            break
-    last = search.draw(key_last, max(_FEWEST_CERTIFIED, settings.candidates))
-    certificate = certify(last)
+    key_rounds, key_last = jax.random.split(key)
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key_rounds)))
+    solve = solve_gaussian(
+        evaluate,
+        descents,
+        SolveSettings(
+            rank=settings.rank,
+            candidates=settings.candidates,
+            max_steps=settings.rounds,
+            degrees=np.inf,
+            good_time=None,
+            tolerance=settings.tolerance,
+            precision=evaluate.dtype,
+        ),
+        rng,
+    )
+    dtype = jnp.result_type(float)
+    psi = GaussianWavefunction(
+        jnp.asarray(solve.trial.centre, dtype),
+        Metric(*(jnp.asarray(part, dtype) for part in solve.trial.metric)),
+    )
+    check_bounded(psi, escaped=solve.outcome is Outcome.UNBOUNDED)
+    count = max(_FEWEST_CERTIFIED, settings.candidates)
+    certificate = certify(_draw(hamiltonian, psi, key_last, count))
     if float(certificate["finite_share"]) == 0:
         raise NoGroundStateError(
-            f"none of {settings.candidates} points of the trial has a finite log density and gradient, after "
-            f"{search.wild} rounds whose widths were cut; check log_p for NaN, or give a start inside."
+            f"none of {count} points of the trial has a finite log density and gradient, after "
+            f"{solve.wild_steps} rounds whose widths were cut; check log_p for NaN, or give a start inside."
         )
-    if len(searches) == 1:
-        masses = [float(certificate["evidence_lower_bound"])]
-    return search.psi, {
+    alone = len(solve.modes) == 1
+    masses = [float(certificate["evidence_lower_bound"])] if alone else solve.log_masses
+    change = solve.steps[-1].change
+    return psi, {
         **certificate,
-        "kinetic_energy": kinetic_energy(hamiltonian, search.psi.metric),
-        "evaluations": ends.evaluations + spent + search.evaluations,
-        "rounds": search.rounds,
-        "wild_rounds": search.wild,
-        "change": search.change,
-        "converged": search.change <= settings.tolerance,
-        "modes": jnp.stack([other.psi.centre for other in searches]),
-        "mode_log_masses": jnp.asarray(masses),
+        "kinetic_energy": kinetic_energy(hamiltonian, psi.metric),
+        "evaluations": evaluate.num_evals + count,
+        "rounds": len(solve.steps),
+        "wild_rounds": solve.wild_steps,
+        "change": change,
+        "converged": change <= settings.tolerance,
+        "modes": jnp.asarray(solve.modes, dtype),
+        "mode_log_masses": jnp.asarray(masses, dtype),
     }

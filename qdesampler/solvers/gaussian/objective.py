@@ -33,6 +33,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qdesampler.equation.hamiltonian import Hamiltonian
+from qdesampler.numerics.evaluator import Evaluator
 from qdesampler.numerics.metric import (
     Metric,
     dense_matrix,
@@ -41,7 +42,7 @@ from qdesampler.numerics.metric import (
     to_whitened_gradient,
 )
 from qdesampler.solvers.gaussian.boltzmann import GaussianSettings, check_bounded
-from qdesampler.solvers.gaussian.starts import Ends
+from qdesampler.solvers.gaussian.descents import Descent
 from qdesampler.solvers.gaussian.step import canonical
 from qdesampler.solvers.gaussian.wavefunction import GaussianWavefunction, kinetic_energy, precision_factor
 from qdesampler.solvers.protocol import NoGroundStateError
@@ -203,7 +204,11 @@ def _local_energies(hamiltonian: Hamiltonian, psi: GaussianWavefunction, nodes: 
 
 
 def solve_objective(
-    hamiltonian: Hamiltonian, key: jax.Array, ends: Ends, settings: GaussianSettings
+    hamiltonian: Hamiltonian,
+    evaluate: Evaluator,
+    descents: list[Descent],
+    key: jax.Array,
+    settings: GaussianSettings,
 ) -> tuple[GaussianWavefunction, dict[str, Any]]:
     """The Gaussian of least energy, and its energy, error and diagnostics.
 
@@ -212,11 +217,12 @@ def solve_objective(
     """
     dim, diagonal = hamiltonian.dim, settings.rank == 0
     blank = identity_metric(dim, settings.rank)
-    harmonic = [_harmonic(hamiltonian, end, blank, diagonal) for end in ends.positions]
+    ends = jnp.asarray(np.stack([descent.position for descent in descents]), jnp.result_type(float))
+    harmonic = [_harmonic(hamiltonian, end, blank, diagonal) for end in ends]
     psi = min(harmonic, key=lambda pair: float(jnp.nan_to_num(pair[0], nan=jnp.inf)))[1]
     key_search, key_last = jax.random.split(key)
     nodes, weights, exact = _nodes(dim, key_search, settings.candidates)
-    averages, evaluations = None, ends.evaluations + len(harmonic) * (1 + dim)
+    averages, evaluations = None, evaluate.num_evals + len(harmonic) * (1 + dim)
     for _ in range(settings.rounds):
         averages = _average(hamiltonian, psi, nodes, weights, diagonal)
         evaluations += nodes.shape[0] * (1 + dim)

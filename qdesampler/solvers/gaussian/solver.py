@@ -5,14 +5,13 @@ import warnings
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from qdesampler.equation.hamiltonian import Hamiltonian
 from qdesampler.numerics.metric import DENSE_UP_TO
 from qdesampler.solvers.gaussian.boltzmann import GaussianSettings, solve_boltzmann
 from qdesampler.solvers.gaussian.objective import solve_objective
-from qdesampler.solvers.gaussian.starts import run_descents
+from qdesampler.solvers.gaussian.starts import make_evaluator, run_descents
 from qdesampler.solvers.gaussian.step import LOW_RANK
 from qdesampler.solvers.protocol import GroundState
 from qdesampler.validation import as_positive_int, as_positive_scalar, is_traced
@@ -137,7 +136,7 @@ class GaussianTrial:
         if self.start is not None:
             if len(self.start) != dim:
                 raise ValueError(f"start must have shape ({dim},), got ({len(self.start)},).")
-            centre = jnp.asarray(self.start, jnp.result_type(float))
+            centre = np.asarray(self.start)
         settings = GaussianSettings(
             self._rank(dim),
             self.rounds,
@@ -151,9 +150,11 @@ class GaussianTrial:
                 "kind='diagonal' or kind='dense' for an objective."
             )
         key_descents, key_rounds = jax.random.split(key)
-        ends = run_descents(hamiltonian, key_descents, centre, self.descents)
+        evaluate = make_evaluator(hamiltonian)
+        rng = np.random.default_rng(np.asarray(jax.random.key_data(key_descents)))
+        descents = run_descents(hamiltonian, evaluate, rng, centre, self.descents)
         method = solve_objective if objective else solve_boltzmann
-        psi, found = method(hamiltonian, key_rounds, ends, settings)
+        psi, found = method(hamiltonian, evaluate, descents, key_rounds, settings)
         _warn_where_needed(found, settings)
         energy = found.pop("energy")
         error = found.pop("energy_error") if objective else energy + found["energy_standard_error"]

@@ -1,0 +1,79 @@
+"""One compiled program that evaluates a log density: batches of points in, values and scores out, in NumPy.
+
+The device evaluates the target, the host thinks: whoever adapts in plain Python asks for batches of any size,
+and this is the only program that depends on the target. It takes blocks of a few points; how many of them are
+evaluated is decided when it runs, so that one compilation serves four descents and thousands of candidates.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from qdesampler.numerics.types import ValueAndScore
+
+__all__ = ["Evaluator"]
+
+_WIDTH = 4  # points of a block: as many as there are descents, so that these do not pay for padding
+_BUFFER_BYTES = 1 << 20  # of one call; larger batches take several
+
+
+class Evaluator:
+    """Points of shape `(n, dim)` to log densities `(n,)` and scores `(n, dim)`, all float64 on the host.
+
+    The target sees points in its own precision (`dtype`); what it returns is not checked: values and scores
+    that are not finite come back as they are.
+
+    Attributes:
+        dim: number of coordinates.
+        dtype: type in which the target is evaluated.
+        num_evals: points evaluated so far; padding is not counted.
+    """
+
+    def __init__(self, value_and_score: ValueAndScore, dim: int, dtype: jax.typing.DTypeLike | None = None):
+        """Wrap a function of one point, shape `(dim,)`; it is traced at the first call."""
+        self.dim = dim
+        self.dtype = np.dtype(jnp.result_type(float) if dtype is None else dtype)
+        self.num_evals = 0
+        row_bytes = _WIDTH * max(dim, 1) * self.dtype.itemsize
+        self._blocks = int(np.clip(_BUFFER_BYTES // row_bytes, 1, 1024))
+        batch = jax.vmap(value_and_score)
+
+        def evaluate(points: jax.Array, used: jax.Array) -> tuple[jax.Array, jax.Array]:
+            def block(i, results):
+                values, scores = results
+                value, score = batch(points[i])
+                return values.at[i].set(value), scores.at[i].set(score)
+
+            blank = jnp.zeros(points.shape[:2], points.dtype), jnp.zeros_like(points)
+            return jax.lax.fori_loop(0, used, block, blank)
+
+        self._program = jax.jit(evaluate)
+
+    def rounded(self, points: np.ndarray) -> np.ndarray:
+        """Points as the target sees them, in float64 again."""
+        return np.asarray(points, self.dtype).astype(float)
+
+    def __call__(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Evaluate `points`, shape `(n, dim)`.
+
+        Raises:
+            ValueError: the points have another shape.
+        """
+        points = np.asarray(points, self.dtype)
+        if points.ndim != 2 or points.shape[1] != self.dim:
+            raise ValueError(f"points have the shape {points.shape}; expected (n, {self.dim}).")
+        values = np.empty(len(points))
+        scores = np.empty((len(points), self.dim))
+        capacity = self._blocks * _WIDTH
+        for first in range(0, len(points), capacity):
+            chunk = points[first : first + capacity]
+            used = -(-len(chunk) // _WIDTH)
+            buffer = np.zeros((capacity, self.dim), self.dtype)
+            buffer[: len(chunk)] = chunk
+            buffer[len(chunk) : used * _WIDTH] = chunk[-1]  # padding repeats a point that is asked for anyway
+            value, score = self._program(buffer.reshape(self._blocks, _WIDTH, self.dim), used)
+            rows = slice(first, first + len(chunk))
+            values[rows] = np.asarray(value, float).reshape(-1)[: len(chunk)]
+            scores[rows] = np.asarray(score, float).reshape(-1, self.dim)[: len(chunk)]
+        self.num_evals += len(points)
+        return values, scores

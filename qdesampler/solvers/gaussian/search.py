@@ -1,0 +1,156 @@
+"""The search of one trial: look at candidates, judge, take the closed-form step of imaginary time."""
+
+import enum
+from typing import NamedTuple
+
+import numpy as np
+
+from qdesampler.numerics.numpy_metric import to_position_rows, whiten_rows
+from qdesampler.solvers.gaussian.certificate import (
+    NOTHING,
+    CandidateLaw,
+    Candidates,
+    certify,
+    draw_candidates,
+    tempered_weights,
+)
+from qdesampler.solvers.gaussian.descents import Evaluate
+from qdesampler.solvers.gaussian.host_step import Gaussian, gaussian_step
+
+__all__ = ["Outcome", "Search", "SolveSettings"]
+
+_RISE = 2.0  # nats a step by which an evidence bound counts as rising
+_CONSISTENT = 1.0  # energy a dimension above which candidates cannot all be taken: their weights are rounding
+_BETTER = 0.85  # ratio of autocorrelation times from which a trial counts as better
+_POOLED = 4096  # most points that a fit looks at, unless one step has more
+
+
+class Outcome(enum.StrEnum):
+    """What came of a solve, in words."""
+
+    SOLVED = "solved"
+    MIDDLING = "middling"
+    HOPELESS = "hopeless"
+    UNBOUNDED = "no normalisable ground state"
+
+
+class SolveSettings(NamedTuple):
+    """What the solve depends on besides target and starts.
+
+    Attributes:
+        rank: directions of the factor: 0 for a diagonal, `dim` for a dense one.
+        candidates: of one step; `None`: `max(16, 2 dim)`, at most 256.
+        max_steps: steps after which the solve ends.
+        degrees: degrees of freedom of the Student-t candidates; infinite for normal ones.
+        good_time: autocorrelation time at which a trial counts as solved; `None`: the solve goes on until the
+            trial has settled.
+        tolerance: how far a step may still move a settled trial, root mean square distance in units of the
+            trial's widths.
+        usable: acceptance below which a trial is hopeless.
+        unusable: acceptance below which it is given up after `first_look` steps.
+        patience: steps without a better trial before a usable one is kept.
+        first_look: see `unusable`.
+        precision: relative rounding of the log densities, and the type that points are rounded to.
+    """
+
+    rank: int
+    candidates: int | None = None
+    max_steps: int = 24
+    degrees: float = 30.0
+    good_time: float | None = 1.75
+    tolerance: float = 0.3
+    usable: float = 0.15
+    unusable: float = 0.03
+    patience: int = 3
+    first_look: int = 16
+    precision: np.typing.DTypeLike = np.float32
+
+
+class Search:
+    """The steps of one trial: its candidates so far and its certificate."""
+
+    def __init__(
+        self, evaluate: Evaluate, settings: SolveSettings, trial: Gaussian, rng: np.random.Generator
+    ):
+        self.evaluate, self.settings, self.trial, self.rng = evaluate, settings, trial, rng
+        self.law = CandidateLaw(settings.degrees, settings.precision)
+        dim = trial.centre.size
+        self.count = settings.candidates or int(np.clip(2 * dim, 16, 256))
+        self.seen: list[Candidates] = []
+        self.number = self.evaluations = self.spent_by_others = self.stale = 0
+        self.best_time, self.best_mass, self.change = np.inf, -np.inf, np.inf
+        self.wild = 0
+        self.certificate = NOTHING
+
+    def look(self) -> bool:
+        """Draw and judge the trial; returns whether it was still rising."""
+        latest = draw_candidates(self.evaluate, self.trial, self.rng, self.count, self.law)
+        self.seen.append(latest)
+        self.number += 1
+        self.evaluations += self.count
+        self.certificate = certify(latest)
+        rising = self.certificate.log_mass > self.best_mass + _RISE
+        better = self.certificate.time < _BETTER * self.best_time or rising
+        self.stale = 0 if better else self.stale + 1
+        self.best_time = min(self.best_time, self.certificate.time)
+        self.best_mass = max(self.best_mass, self.certificate.log_mass)
+        return rising
+
+    def move(self) -> None:
+        """Take the closed-form step; where most candidates had no density, halve the widths instead."""
+        if self.certificate.finite_fraction < 0.5:
+            self.seen.clear()
+            self.wild, self.change = self.wild + 1, np.inf
+            metric = self.trial.metric
+            self.trial = self.trial._replace(metric=metric._replace(scale=metric.scale / 2))
+            return
+        low_rank = 0 < self.settings.rank < self.trial.centre.size
+        # The later half of the steps: earlier candidates came from trials that were far away. A low-rank step
+        # is no exact one, and far points would hold it back.
+        newest = min((self.number + 1) // 2, max(_POOLED // self.count, 1), 2 if low_rank else self.number)
+        points, scores, log_weights = (
+            np.concatenate(column) for column in zip(*(s[:3] for s in self.seen[-newest:]), strict=True)
+        )
+        finite = np.isfinite(log_weights)
+        number = np.count_nonzero(finite)
+        if low_rank:
+            weights = np.ones(number)  # with few points a dimension importance weights are mostly noise
+        else:
+            dim = self.trial.centre.size
+            weights = tempered_weights(log_weights[finite], float(max(0.5 * number, min(number, dim + 2))))
+        new = gaussian_step(self.trial, points[finite], scores[finite], weights)
+        self.change = _distance(self.trial, new)
+        self.trial = new
+
+    def is_solved(self, rising: bool) -> bool:
+        """Whether the trial that was looked at last is good enough; a tight trial may still be climbing."""
+        settings, certificate = self.settings, self.certificate
+        if self.number < 2 or settings.good_time is None or (rising and self.number > 2):
+            return False
+        return certificate.time <= settings.good_time and certificate.energy < _CONSISTENT
+
+    def verdict(self, rising: bool) -> Outcome | None:
+        """The outcome, once there is one; asked after a look, before the step."""
+        settings, certificate = self.settings, self.certificate
+        if self.is_solved(rising):
+            return Outcome.SOLVED
+        if settings.good_time is None:
+            settled = self.number > 2 and self.change <= settings.tolerance
+            return (
+                Outcome.SOLVED if settled else Outcome.MIDDLING if self.number >= settings.max_steps else None
+            )
+        if self.stale >= settings.patience and certificate.acceptance >= settings.usable:
+            return Outcome.MIDDLING
+        if self.number >= settings.first_look and certificate.acceptance < settings.unusable:
+            return Outcome.HOPELESS
+        if self.number >= settings.max_steps:
+            return Outcome.MIDDLING if certificate.acceptance >= settings.usable else Outcome.HOPELESS
+        return None
+
+
+def _distance(old: Gaussian, new: Gaussian) -> float:
+    """Root mean square distance that a draw of `old` moves when its noise is mapped by `new`, whitened."""
+    dim = old.centre.size
+    offset = whiten_rows(old.metric, (new.centre - old.centre)[None])
+    turned = whiten_rows(old.metric, to_position_rows(new.metric, np.eye(dim))) - np.eye(dim)
+    return float(np.sqrt(np.sum(offset**2) + np.sum(turned**2)))
