@@ -65,11 +65,11 @@ class AnnealedQDE(LadderKernel):
     `potential_fn` are missing from its evidence.
 
     Args:
-        model: NumPyro model. Exactly one of `model`, `potential_fn` is given. potential_fn: `z -> U(z)`,
-        scalar, over any pytree; `init_params` is then required in `run`. reference: the prior reference, a
-        Gaussian in unconstrained coordinates: a scale, or `(centre, scale)`.
-            It has to cover the posterior. None: as wide as the prior of the model; a scale of 5 for a
-            potential.
+        model: NumPyro model. Exactly one of `model`, `potential_fn` is given.
+        potential_fn: `z -> U(z)`, scalar, over any pytree; `init_params` is then required in `run`.
+        reference: the prior reference, a Gaussian in unconstrained coordinates: a scale, or `(centre,
+            scale)`. It has to cover the posterior. None: as wide as the prior of the model; a scale of 5 for
+            a potential.
         path: "geometric", "diffusion" (`D` lowered; prior reference only), "path-integral" (rings of slices,
             `D` lowered: quantum annealing) or a path object (`qdesampler.kernels.paths.path_integral`).
         reference_kind: what the ladder starts from: "fitted", "prior", or "auto", which takes the fitted

@@ -54,11 +54,13 @@ class PassResult(NamedTuple):
 
     Attributes:
         particles: the populations, with `log q` of the reference that they started from, leading axis
-        `chains`. prior_reference: the prior reference. fit: the reference fitted to all populations together.
-        probes: betas at which rejections were predicted, shape `(chains, probes)`. prior_rejections:
-        predicted rejection rates from the prior reference, shape `(chains, probes - 1)`. fitted_rejections:
-        predicted rejection rates from the fitted one, shape `(chains, probes - 1)`. reference_acceptance: how
-        often draws of the fitted reference would be accepted at the target, shape
+            `chains`.
+        prior_reference: the prior reference.
+        fit: the reference fitted to all populations together.
+        probes: betas at which rejections were predicted, shape `(chains, probes)`.
+        prior_rejections: predicted rejection rates from the prior reference, shape `(chains, probes - 1)`.
+        fitted_rejections: predicted rejection rates from the fitted one, shape `(chains, probes - 1)`.
+        reference_acceptance: how often draws of the fitted reference would be accepted at the target, shape
             `(chains,)`.
         num_evals: evaluations of particles and fit, shape `(chains,)`.
     """

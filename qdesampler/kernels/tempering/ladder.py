@@ -62,22 +62,28 @@ class Ladder(NamedTuple):
     """One chain's ladder; `rungs` from the reference to the target.
 
     Attributes:
-        iteration: number of iterations so far. num_warmup: number of iterations that adapt. replicas: one a
-        rung. directions: for each rung's replica, 1 if it was at the reference last, -1 if at the target, 0
-        if it has
-            been at neither, shape `(rungs,)`.
-        reference: density of the lowest rung. betas: position of each rung on the path, shape `(rungs,)`.
-        centres: the bridges' constants `C`, about `log Z_k+1 / Z_k`, shape `(rungs - 1,)`. metrics: one a
-        rung. local_scales: 0, or the typical factor of step sizes that follow the score (`choose_metric`),
-        one a rung. averaging: dual averaging of the step sizes above the reference, one a rung. step_sizes:
-        step sizes in use, shape `(rungs,)`. num_steps: leapfrog steps of every trajectory. move_every:
-        iterations from one trajectory to the next. round_sums: sums of this round: rejections and the two
-        bridge terms, shape `(3, pairs)`. round_count: iterations of this round. kept: sums over iterations
-        after the warm-up. particle_log_evidence: `log Z` by the last pass of particles before the warm-up.
+        iteration: number of iterations so far.
+        num_warmup: number of iterations that adapt.
+        replicas: one a rung.
+        directions: for each rung's replica, 1 if it was at the reference last, -1 if at the target, 0 if it
+            has been at neither, shape `(rungs,)`.
+        reference: density of the lowest rung.
+        betas: position of each rung on the path, shape `(rungs,)`.
+        centres: the bridges' constants `C`, about `log Z_k+1 / Z_k`, shape `(rungs - 1,)`.
+        metrics: one a rung.
+        local_scales: 0, or the typical factor of step sizes that follow the score (`choose_metric`), one a
+            rung.
+        averaging: dual averaging of the step sizes above the reference, one a rung.
+        step_sizes: step sizes in use, shape `(rungs,)`.
+        num_steps: leapfrog steps of every trajectory.
+        move_every: iterations from one trajectory to the next.
+        round_sums: sums of this round: rejections and the two bridge terms, shape `(3, pairs)`.
+        round_count: iterations of this round.
+        kept: sums over iterations after the warm-up.
+        particle_log_evidence: `log Z` by the last pass of particles before the warm-up.
         missed_mass: Laplace mass of modes that descents found and particles missed, over the target's mass.
         components: Gaussians of the fitted reference; 0 for the prior reference, -1 for the product, -2 for
-        the
-            autoregressive Gaussian.
+            the autoregressive Gaussian.
     """
 
     iteration: jax.Array
