@@ -117,14 +117,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for kernel in options.kernels:
                 record = measure(case, kernel, seed, settings)
                 records.append(record)
-                print(summary(record), file=sys.stderr, flush=True)
+                print(progress_line(record), file=sys.stderr, flush=True)
                 for path in options.out:
                     write(path, records, about)
     print(to_markdown(records, about))
     return 0
 
 
-def summary(record: Record) -> str:
+def progress_line(record: Record) -> str:
     """One line while the others still run."""
     line = f"{record.model} {record.kernel} seed {record.seed}: {record.status}"
     if record.evals_to_400 is not None:

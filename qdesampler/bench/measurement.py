@@ -19,7 +19,7 @@ from qdesampler.bench.peers.registry import RUNNERS
 from qdesampler.bench.targets.truths import judged_sites, unconstrained_truth
 from qdesampler.infer import ModelCase, flatten_draws
 
-__all__ = ["MIN_ESS", "Quality", "measure", "quality", "verdict"]
+__all__ = ["MIN_ESS", "Quality", "measure", "quality", "run_status"]
 
 CONVERGED = 1.05  # largest R-hat of a run that counts
 MIN_ESS = 50  # fewer effective draws say nothing reliable, about themselves included
@@ -92,7 +92,7 @@ def _judge(record: Record, case: ModelCase, outcome: Outcome) -> Record:
         reached_400=smallest >= TARGET_ESS,
         per_1000_sampling=1000 * smallest / sampling_evals,
         per_1000_total=1000 * smallest / (warmup_evals + sampling_evals),
-        status=verdict(found, outcome.pareto_k),
+        status=run_status(found, outcome.pareto_k),
     )
     return record if found.stuck else _against_truth(record, case, outcome, samples)
 
@@ -123,7 +123,7 @@ def _against_truth(
     return replace(record, b2_mean=mean / 1000, b2_max=worst / 1000)
 
 
-def verdict(found: Quality, pareto_k: float | None = None) -> str:
+def run_status(found: Quality, pareto_k: float | None = None) -> str:
     """The record's status, from the draws alone."""
     if found.stuck:
         return "failed: a scalar never moved"

@@ -34,7 +34,7 @@ class Gains(NamedTuple):
     Attributes:
         gain: variance of the plain means over that of the zero-variance ones.
         reported: median of the gain that the estimator reported.
-        inside: share of repetitions within two errors.
+        inside: fraction of repetitions within two errors.
         order: mean of the orders taken.
     """
 

@@ -3,54 +3,19 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
-from qdesampler.cli.common import BAD_INPUT, EXIT_CODES, FAILURE, INTERRUPTED, InputError, one_line
-from qdesampler.cli.compare import add_compare
-from qdesampler.cli.ground import add_ground_state
-from qdesampler.cli.models import add_models
-from qdesampler.cli.sample import add_sample
+from qdesampler.cli.common import BAD_INPUT, FAILURE, INTERRUPTED, InputError, one_line
+from qdesampler.cli.parser import parser
 from qdesampler.infer import ModelLoadError
 
-__all__ = ["main", "parser"]
-
-_START = """examples:
-  qdesampler models                                       the models that are there
-  qdesampler sample models/eight_schools --out runs/eight draws, tables, plots, report.html
-  qdesampler compare models/eight_schools --kernels qde,nuts
-  qdesampler ground-state "x**4" --out quartic.png        levels of a potential
-
-`qdesampler COMMAND --help` tells the rest.
-
-"""
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse with one line for an error."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(BAD_INPUT, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
-
-
-def parser() -> argparse.ArgumentParser:
-    """The argument parser of the whole command."""
-    top = _Parser(
-        prog="qdesampler",
-        description="Posterior sampling for NumPyro by imaginary time.",
-        epilog=_START + EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (add_sample, add_models, add_compare, add_ground_state):
-        add(commands).add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return top
+__all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        argv: the arguments; None takes the process's own.
+        argv: the arguments; None takes those of the process.
 
     Returns:
         The exit code (see `--help`).

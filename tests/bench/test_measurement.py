@@ -10,7 +10,7 @@ import pytest
 
 from qdesampler.bench.harness.record import Settings
 from qdesampler.bench.harness.timing import compile_time, union_length
-from qdesampler.bench.measurement import Quality, measure, quality, verdict
+from qdesampler.bench.measurement import Quality, measure, quality, run_status
 from qdesampler.bench.peers.numpyro import numpyro_runner
 from qdesampler.bench.targets.closed_form import standard_gaussian
 from qdesampler.infer import QDE
@@ -134,7 +134,7 @@ def test_quality_of_independent_and_of_correlated_draws():
     ],
 )
 def test_what_counts_as_a_failure(found, pareto_k, status):
-    assert verdict(found, pareto_k) == status
+    assert run_status(found, pareto_k) == status
 
 
 def test_weighted_draws_have_the_effective_size_of_their_weights():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from qdesampler.cli.main import parser
+from qdesampler.cli.parser import parser
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

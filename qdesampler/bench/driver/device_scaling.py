@@ -2,9 +2,9 @@
 
 python -m qdesampler.bench.driver.device_scaling --devices 1 2
 
-Each number of devices runs in a process of its own, with so many chains a device: the work of a device stays
-the same, and evaluations a second would grow as the number of devices. XLA's own threads are switched off, so
-that a device is one core. The second of two runs is timed; it compiles nothing.
+Each number of devices runs in a process of its own, with a fixed number of chains for each device: the work
+of a device stays the same, and evaluations a second would grow as the number of devices. XLA's own threads
+are switched off, so that a device is one core. The second of two runs is timed; it compiles nothing.
 """
 
 import argparse
@@ -14,8 +14,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from qdesampler.bench.harness.process import print_header
 from qdesampler.bench.harness.record import Settings
-from qdesampler.bench.harness.table import header
 
 __all__ = ["TARGETS", "measure"]
 
@@ -65,8 +65,8 @@ def measure(target: str, devices: int, chains: int, warmup: int, draws: int) -> 
     )
     if done.returncode:
         raise RuntimeError(f"{target} on {devices} devices failed: {done.stderr[-2000:]}")
-    told = json.loads(done.stdout.splitlines()[-1])
-    return told["seconds"], told["evaluations"]
+    figures = json.loads(done.stdout.splitlines()[-1])
+    return figures["seconds"], figures["evaluations"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,8 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if min(*options.devices, options.chains, options.draws) < 1 or options.warmup < 0:
         parser.error("expected positive numbers")
-    for name, value in header(Settings(options.chains, options.warmup, options.draws)).items():
-        print(f"- {name}: {value}")
+    print_header(Settings(options.chains, options.warmup, options.draws))
     print(f"\n| target, {options.chains} chains a device | devices | s | evaluations/s | efficiency |")
     print("| --- | --- | --- | --- | --- |")
     for target in TARGETS:

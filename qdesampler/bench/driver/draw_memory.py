@@ -9,8 +9,6 @@ is the kernel's figure (Linux).
 """
 
 import argparse
-import multiprocessing
-import resource
 import sys
 import tempfile
 import time
@@ -23,17 +21,16 @@ import jax
 import jax.numpy as jnp
 from numpyro.infer import HMC
 
-from qdesampler.bench.harness.record import Settings
-from qdesampler.bench.harness.table import header
+from qdesampler.bench.harness.process import in_its_own_process, peak_gibibytes, print_header
 from qdesampler.driver import MCMC
 
-__all__ = ["Cost", "measure_run"]
+__all__ = ["MemoryCost", "measure_run"]
 
 CHAINS = 4  # of every run
 MAX_GIBIBYTES = 1.5  # peak memory of the process above which the command fails; results/long_runs.md
 
 
-class Cost(NamedTuple):
+class MemoryCost(NamedTuple):
     """Largest resident memory in GiB before the run, after compiling and after the run; seconds; ESS."""
 
     before: float
@@ -43,13 +40,13 @@ class Cost(NamedTuple):
     ess: float
 
 
-def measure_run(keep: str, draws: int, parameters: int) -> Cost:
-    """Draw so many in all; call it in a fresh process.
+def measure_run(keep: str, draws: int, parameters: int) -> MemoryCost:
+    """Make one run of the driver and measure it; call it in a fresh process.
 
     Args:
-        keep: "memory" or "store".
-        draws: of all chains together.
-        parameters: of the model.
+        keep: "memory" or "store": where the run keeps its draws.
+        draws: number of draws of all chains together.
+        parameters: dimension of the model.
     """
     kernel = HMC(
         potential_fn=lambda z: jnp.sum(z**2) / 2,
@@ -62,7 +59,7 @@ def measure_run(keep: str, draws: int, parameters: int) -> Cost:
 
     def note(_):
         if not compiled:
-            compiled.append(_peak())
+            compiled.append(peak_gibibytes())
 
     with tempfile.TemporaryDirectory() as folder:
         mcmc = MCMC(
@@ -72,25 +69,16 @@ def measure_run(keep: str, draws: int, parameters: int) -> Cost:
             num_chains=CHAINS,
             progress_bar=False,
             store=Path(folder) / "draws.zarr" if keep == "store" else None,
-            until={"ess": 2.0 * draws},  # never met; every look is made
+            until={"ess": 2.0 * draws},  # never reached: every check of the effective draws is made
             callbacks=[note],
         )
-        before, start = _peak(), time.perf_counter()
+        before, start = peak_gibibytes(), time.perf_counter()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The run ended by num_samples")
             mcmc.run(jax.random.key(0), init_params=jnp.zeros((CHAINS, parameters)))
         seconds = time.perf_counter() - start
     check = mcmc.report.check
-    return Cost(before, compiled[0], _peak(), seconds, check.ess if check else 0.0)
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # kilobytes, on Linux
-
-
-def _in_its_own_process(keep: str, draws: int, parameters: int) -> Cost:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(measure_run, (keep, draws, parameters))
+    return MemoryCost(before, compiled[0], peak_gibibytes(), seconds, check.ess if check else 0.0)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -104,15 +92,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if min(options.draws // CHAINS, options.parameters) < 1:
         parser.error(f"--draws is at least {CHAINS} and --parameters at least 1")
-    for name, value in header(Settings(CHAINS, 0, 0)).items():
-        if name != "settings":
-            print(f"- {name}: {value}")
+    print_header()
     print(f"- {options.draws:,} draws of {options.parameters} parameters; limit: {MAX_GIBIBYTES} GiB\n")
-    print("| draws kept in | before, GiB | compiled, GiB | peak, GiB | seconds | least ESS, last look |")
+    print("| draws kept in | before, GiB | compiled, GiB | peak, GiB | seconds | least ESS, last check |")
     print("| --- | --- | --- | --- | --- | --- |")
     broken = False
     for keep in options.keep:
-        cost = _in_its_own_process(keep, options.draws, options.parameters)
+        cost = in_its_own_process(measure_run, keep, options.draws, options.parameters)
         broken |= cost.after > MAX_GIBIBYTES
         memory = " | ".join(f"{value:.2f}" for value in (cost.before, cost.compiled, cost.after))
         print(f"| {keep} | {memory} | {cost.seconds:.1f} | {cost.ess:.0f} |", flush=True)

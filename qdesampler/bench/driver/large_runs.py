@@ -10,8 +10,6 @@ part of it.
 """
 
 import argparse
-import multiprocessing
-import resource
 import sys
 import tempfile
 import time
@@ -23,17 +21,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from qdesampler.bench.harness.record import Settings
-from qdesampler.bench.harness.table import header
+from qdesampler.bench.harness.process import in_its_own_process, peak_gibibytes, print_header
 from qdesampler.diagnostics import diagnose, report, summary, to_datatree
 
-__all__ = ["Cost", "large_run", "measure_large_run"]
+__all__ = ["ReportCost", "large_run", "measure_large_run"]
 
 SIZES = ("4x1000x10000", "4x250000x50")
 MAX_SECONDS, MAX_GIBIBYTES = 60.0, 4.0  # of one task, above which the command fails; results/large_runs.md
 
 
-class Cost(NamedTuple):
+class ReportCost(NamedTuple):
     """Seconds of each stage, of all of them, and the largest resident memory of the process in GiB."""
 
     stages: dict[str, float]
@@ -41,8 +38,8 @@ class Cost(NamedTuple):
     gibibytes: float
 
 
-class _Known:
-    """A kernel that shows the potential of `sinh` of normal numbers and has no model."""
+class _KnownKernel:
+    """A kernel without a model whose potential is known: `sinh` of normal numbers."""
 
     model = None
     sample_field = "z"
@@ -58,7 +55,7 @@ def large_run(chains: int, draws: int, dim: int) -> Any:
     x = jnp.sinh(jax.random.normal(jax.random.key(0), (chains, draws, dim), jnp.float32))
     fields = {"energy": jax.random.normal(jax.random.key(1), (chains, draws))}
     return SimpleNamespace(
-        sampler=_Known(),
+        sampler=_KnownKernel(),
         last_state=SimpleNamespace(z={"x": x[:, -1]}),
         post_warmup_state=None,
         get_samples=lambda group_by_chain: {"x": x},
@@ -74,7 +71,7 @@ def large_run(chains: int, draws: int, dim: int) -> Any:
     )
 
 
-def measure_large_run(chains: int, draws: int, dim: int) -> Cost:
+def measure_large_run(chains: int, draws: int, dim: int) -> ReportCost:
     """Convert, summarise, diagnose and report one run; call it in a fresh process for its memory."""
     run = large_run(chains, draws, dim)
     jax.block_until_ready(run.get_samples(group_by_chain=True))
@@ -92,13 +89,7 @@ def measure_large_run(chains: int, draws: int, dim: int) -> Cost:
     with tempfile.TemporaryDirectory() as folder:
         report(run, Path(folder) / "report.html", tree=tree, table=table, findings=findings)
     done("report")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes, on Linux
-    return Cost(stages, time.perf_counter() - start, peak / 2**20)
-
-
-def _in_its_own_process(size: tuple[int, int, int]) -> Cost:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(measure_large_run, size)
+    return ReportCost(stages, time.perf_counter() - start, peak_gibibytes())
 
 
 def _size(text: str) -> tuple[int, int, int]:
@@ -116,15 +107,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("# Summaries and reports of large runs\n")
     names = " ".join("x".join(map(str, size)) for size in options.sizes)
     print(f"    python -m qdesampler.bench.driver.large_runs --sizes {names}\n")
-    for name, value in header(Settings(4, 0, 0)).items():
-        if name != "settings":
-            print(f"- {name}: {value}")
+    print_header()
     print(f"- limits: {MAX_SECONDS:g} s, {MAX_GIBIBYTES:g} GiB\n")
     print("| chains x draws x parameters | conversion | summary | diagnosis | report | all, s | peak, GiB |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     broken = False
     for size in options.sizes:
-        cost = _in_its_own_process(size)
+        cost = in_its_own_process(measure_large_run, *size)
         broken |= cost.seconds > MAX_SECONDS or cost.gibibytes > MAX_GIBIBYTES
         stages = " | ".join(f"{seconds:.1f}" for seconds in cost.stages.values())
         label = " x ".join(f"{part:,}" for part in size)

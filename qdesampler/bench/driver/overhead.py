@@ -22,8 +22,7 @@ import numpyro.distributions as dist
 from numpyro.infer import HMC, NUTS
 from numpyro.infer import MCMC as NumPyroMCMC
 
-from qdesampler.bench.harness.record import Settings
-from qdesampler.bench.harness.table import header
+from qdesampler.bench.harness.process import print_header
 from qdesampler.bench.harness.timing import compile_time
 from qdesampler.driver import MCMC
 
@@ -62,7 +61,7 @@ TARGETS: dict[str, tuple[Callable[[], Any], int, int]] = {
 
 
 def seconds_of(mcmc: Any, seed: int) -> float:
-    """Wall time of a run with its draws on the host, compiling taken off."""
+    """Wall time of a run with its draws on the host, without what JAX spends on compiling."""
     start = time.perf_counter()
     with compile_time() as compiling:
         mcmc.run(jax.random.key(seed))
@@ -78,9 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.repeats < 1:
         parser.error(f"--repeats is {options.repeats}; expected at least 1")
-    for name, value in header(Settings(CHAINS, 0, 0)).items():
-        if name != "settings":
-            print(f"- {name}: {value}")
+    print_header()
     print(f"- medians of {options.repeats} runs of each in turn, {CHAINS} chains; limit {MAX_OVERHEAD:.0%}\n")
     print("| target | NumPyro, s | driver, s | overhead, median of pairs (range) |")
     print("| --- | --- | --- | --- |")

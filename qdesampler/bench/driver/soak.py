@@ -25,8 +25,8 @@ import numpyro
 import numpyro.distributions as dist
 from numpyro.infer import NUTS
 
+from qdesampler.bench.harness.process import print_header
 from qdesampler.bench.harness.record import Settings
-from qdesampler.bench.harness.table import header
 from qdesampler.driver import MCMC
 from qdesampler.infer import QDE
 
@@ -51,8 +51,17 @@ def model(y):
     numpyro.sample("y", dist.Normal(mean, width), obs=y)
 
 
-def soak(seconds: float, ways: Sequence[str] = WAYS[:1], tell: Callable[[str], None] = print) -> Soak:
-    """Run until the time is over."""
+def soak(seconds: float, ways: Sequence[str] = WAYS[:1], report: Callable[[str], None] = print) -> Soak:
+    """Run on new data until the time is over.
+
+    Args:
+        seconds: how long.
+        ways: of `WAYS`, in turn.
+        report: gets a line of progress each minute.
+
+    Raises:
+        FloatingPointError: a run has draws that are not finite.
+    """
     rng, runs, memory = np.random.default_rng(0), 0, []
     kept = {
         "arguments": MCMC(QDE(model), jit_model_args=True, **SETTINGS),
@@ -72,7 +81,7 @@ def soak(seconds: float, ways: Sequence[str] = WAYS[:1], tell: Callable[[str], N
             gc.collect()
             memory.append(_resident())
         if memory and time.monotonic() > next_word:
-            tell(f"{runs} runs, {memory[-1]:.0f} MiB")
+            report(f"{runs} runs, {memory[-1]:.0f} MiB")
             next_word += 60
     return Soak(runs, memory)
 
@@ -84,7 +93,7 @@ def _new(way: str, checkpoint: Path) -> numpyro.infer.MCMC:
 
 
 def growth(mebibytes: Sequence[float]) -> float:
-    """Share by which memory grew from the second fifth of the rounds to the last."""
+    """Fraction by which memory grew from the second fifth of the rounds to the last."""
     fifth = max(1, len(mebibytes) // 5)
     early, late = mebibytes[fifth : 2 * fifth] or mebibytes[:1], mebibytes[-fifth:]
     return float(np.mean(late) / np.mean(early) - 1)
@@ -96,15 +105,14 @@ def _resident() -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print what came of it; the exit code is 1 if memory grew."""
+    """Print the memory and its growth; the exit code is 1 if memory grew."""
     parser = argparse.ArgumentParser(prog="python -m qdesampler.bench.driver.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--ways", choices=WAYS, nargs="+", default=list(WAYS[:1]))
     options = parser.parse_args(arguments)
     if not options.minutes > 0:
         parser.error(f"--minutes is {options.minutes}; expected a positive number")
-    for name, value in header(Settings(4, 100, 200)).items():
-        print(f"- {name}: {value}", flush=True)
+    print_header(Settings(4, 100, 200))
     result = soak(60 * options.minutes, options.ways, lambda text: print(text, flush=True))
     grown = growth(result.mebibytes)
     print(

@@ -13,7 +13,7 @@ __all__ = ["Outcome", "Runner"]
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """Draws with their bill.
+    """Draws and the log-density evaluations that they cost.
 
     Attributes:
         samples: constrained values of all sites, deterministic ones too, each `(chains, draws, *event)`.
@@ -21,7 +21,7 @@ class Outcome:
         dim: unconstrained dimension.
         warmup_evals: log-density evaluations before the first kept draw, all chains together.
         draw_evals: evaluations of each kept draw, integers of shape `(chains, draws)`.
-        divergences: divergent draws among the kept; None where the method has no such thing.
+        divergences: number of divergent draws among the kept; None for methods without divergences.
         log_weights: log of the normalised, Pareto-smoothed importance weights, shape `(chains, draws)`, where
             the draws are independent and weighted; None where they are chains.
         pareto_k: tail index of the raw weights, None for chains.

@@ -55,7 +55,7 @@ def b2_evaluations(
 
 
 def settled_after(b2: np.ndarray, spent: np.ndarray) -> float:
-    """The bill at the first draw from which on `b2` is below the threshold; infinite if it ends above."""
+    """Evaluations up to the draw from which `b2` stays below the threshold; infinite if it ends above."""
     above = np.flatnonzero(~(b2 < THRESHOLD))
     if above.size == 0:
         return float(spent[0])

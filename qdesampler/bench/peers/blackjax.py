@@ -76,13 +76,13 @@ def adjusted_mclmc_runner(
     """Metropolis-adjusted microcanonical sampling, tuned by BlackJAX's own tuner.
 
     Trajectories have random lengths and McLachlan's integrator, the kernel's defaults; the tuner keeps its
-    default shares (30% of the transitions it is told of). A transition is far shorter than one of NUTS, so
-    one draw is the last of several.
+    default fractions (30% of the transitions that it is given). A transition is far shorter than one of NUTS,
+    so one draw is the last of several.
 
     Args:
         target_acceptance: the tuner's target, which has no default; 0.75 needed fewer evaluations than the
             0.9 of Robnik, Cohn-Gordon & Seljak, arXiv:2503.01707, on models/mesquite and eight_schools.
-        transitions: transitions for each draw kept, and for each warm-up iteration that the tuner is told of.
+        transitions: transitions for each draw kept, and for each warm-up iteration that the tuner is given.
         integration_steps: mean number of steps of a transition; 2 is the tuner's default.
     """
 
@@ -135,7 +135,7 @@ def adjusted_mclmc_runner(
 def pathfinder_runner(*, elbo_draws: int = 25, max_iterations: int = 100) -> Runner:
     """Pathfinder from every start, its draws weighted by Pareto-smoothed importance sampling.
 
-    One path a chain, and `settings.draws` draws from the best Gaussian of each. The bill of the paths is all
+    One path a chain, and `settings.draws` draws from the best Gaussian of each. The cost of the paths is all
     evaluations of their L-BFGS line searches, counted by a callback, and `elbo_draws` for each iteration (25,
     Stan's default; BlackJAX's is 200). BlackJAX also evaluates that many for iterations that its fixed-size
     arrays hold but L-BFGS never made; these are not charged. `settings.warmup` is not used.

@@ -1,7 +1,7 @@
 """nutpie's NUTS on the bench, with the log density and its gradient from JAX.
 
 nutpie (Rust) adapts its metric to draws and scores; `low_rank` also fits correlations. It calls a Python
-function for every gradient, so that its bill is counted where it is made. nutpie is optional:
+function for every gradient, so that evaluations are counted where they are made. nutpie is optional:
 `pip install 'qdesampler[bench]'`.
 """
 
@@ -82,8 +82,8 @@ def sample_with_nutpie(
     gives each chain, so that threads cannot change a run.
 
     Returns:
-        The outcome, whose bill is the calls of the gradient (searches for a start and a first step size
-        included), and the leapfrog steps that nutpie itself reports for the tuning.
+        The outcome, whose evaluations are the calls of the gradient (searches for a start and a first step
+        size included), and the leapfrog steps that nutpie itself reports for the tuning.
 
     Raises:
         ImportError: nutpie is not installed.

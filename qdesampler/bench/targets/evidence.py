@@ -67,7 +67,7 @@ def many_wells() -> EvidenceTarget:
 
 
 def mixture_40_means() -> np.ndarray:
-    """Tops of `mixture_40`, uniform on [-40, 40]^2 (fixed seed), shape `(40, 2)`."""
+    """Modes of `mixture_40`, uniform on [-40, 40]^2 (fixed seed), shape `(40, 2)`."""
     return np.random.default_rng(0).uniform(-40, 40, (40, 2))
 
 
@@ -83,7 +83,7 @@ def mixture_40() -> EvidenceTarget:
     return EvidenceTarget(log_density, 2, 30.0, 0.0, _left, mass)
 
 
-def funnel() -> EvidenceTarget:
+def funnel_10() -> EvidenceTarget:
     """Neal's funnel, normalised: `x_0 ~ N(0, 3)`, nine `x_i ~ N(0, exp(x_0 / 2))` (standard deviations)."""
 
     def log_density(x):
@@ -195,7 +195,7 @@ EVIDENCE_TARGETS: dict[str, Callable[[], EvidenceTarget]] = {
     "mixture-40": mixture_40,
     "two-modes-50": two_modes_50,
     "spike-in-slab-8": spike_in_slab,
-    "funnel-10": funnel,
+    "funnel-10": funnel_10,
     "conjugate-normal-4": conjugate_normal,
     "eight-schools": eight_schools,
     "wells-32": wells_32,

@@ -68,7 +68,7 @@ def sinusoid_period() -> EvidenceTarget:
     return EvidenceTarget(log_density, 4, np.array([1, 1, 2, 1.5]), log_z, lambda x: x[2] > 0, mass)
 
 
-def spike_and_slab() -> EvidenceTarget:
+def spike_and_slab_8() -> EvidenceTarget:
     """Eight coefficients under a continuous spike and slab; truth by enumerating the 256 sets.
 
     `beta_k ~ 0.7 N(0, 0.02) + 0.3 N(0, 1)` (George and McCulloch 1993), `y ~ N(X beta, 1)`, thirty made-up
@@ -109,5 +109,5 @@ def spike_and_slab() -> EvidenceTarget:
 MULTIMODAL_POSTERIORS = {
     "label-switching-2": label_switching,
     "sinusoid-period-4": sinusoid_period,
-    "spike-and-slab-8": spike_and_slab,
+    "spike-and-slab-8": spike_and_slab_8,
 }

@@ -30,7 +30,9 @@ def test_growth_is_from_the_second_fifth_to_the_last():
 
 @pytest.mark.parametrize("squares", [True, False])
 def test_errors_of_independent_draws_are_as_promised(squares):
-    target = stopping.Target(lambda: None, 5, np.full(5, 2.0 if not squares else 0.0), np.ones(5), squares)
+    target = stopping.KnownTarget(
+        lambda: None, 5, np.full(5, 2.0 if not squares else 0.0), np.ones(5), squares
+    )
     rng = np.random.default_rng(0)
     errors = [stopping.errors_of(target, rng.normal(target.means, 1.0, (4, 200, 5))) for _ in range(200)]
     assert np.shape(errors) == (200, 10 if squares else 5)
@@ -45,7 +47,7 @@ def test_small_runs_are_measured():
         assert cost.ess > 100
     result = soak.soak(0.1, soak.WAYS, lambda text: None)
     assert result.runs == len(soak.WAYS) * len(result.mebibytes) > 0
-    assert soak.soak(0.1, tell=lambda text: None).runs == 20
+    assert soak.soak(0.1, report=lambda text: None).runs == 20
     stopped, fixed = stopping.replicate(stopping.TARGETS["log gamma, NUTS"], 100, 3)
     assert stopped.errors.shape == fixed.errors.shape == (3, 5)
     assert (fixed.draws == np.median(stopped.draws)).all()
