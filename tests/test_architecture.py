@@ -82,10 +82,10 @@ HOMES = {
     "arviz_plots": {"diagnostics/plots"},
     "matplotlib": {"diagnostics/plots"},
     "arviz": set(),
-    "pandas": set(),
+    "pandas": {"diagnostics/statistics"},
 }
 # What a declared dependency brings along under another name.
-BROUGHT = {"arviz": {"arviz_base", "arviz_stats", "arviz_plots", "xarray", "matplotlib"}}
+BROUGHT = {"arviz": {"arviz_base", "arviz_stats", "arviz_plots", "xarray", "matplotlib", "pandas"}}
 
 
 class Import(ast.NodeVisitor):

@@ -30,6 +30,6 @@ from .statistics.control_variates import zero_variance as zero_variance
 from .statistics.ladder import ladder_summary as ladder_summary
 from .statistics.sample_distance import sliced_wasserstein as sliced_wasserstein
 from .statistics.summary import available_estimates as available_estimates
-from .statistics.summary import format_summary as format_summary
 from .statistics.summary import summary as summary
 from .statistics.summary import with_estimates as with_estimates
+from .statistics.summary_table import format_summary as format_summary

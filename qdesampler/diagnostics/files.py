@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all."""
+"""Files that are written completely or not at all."""
 
 import os
 import secrets
@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+__all__ = ["ResultFolder", "write_atomically"]
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -28,18 +30,18 @@ def write_atomically(path: Path, content: bytes) -> None:
 class ResultFolder:
     """A folder whose files appear only when all of them are finished.
 
-    The folder is made and checked at once. Files are written to `staging`, a hidden folder within, and
-    `publish` moves them to their places. Use it in a `with` statement: leaving the block without `publish`
-    leaves the folder as it was found.
+    The folder is made and checked immediately. Files are written to `staging`, a hidden folder inside it, and
+    `publish` moves them to their places. Use it in a `with` statement: if the block ends without `publish`,
+    the folder is as it was before.
 
     Args:
         path: the folder, made if it does not exist.
-        overwrite: allow a folder that is not empty; files of the same names are replaced, others stay.
+        overwrite: whether the folder may be non-empty; files of the same names are replaced, others stay.
         stale: names of files, relative to the folder, that `publish` removes unless they are written anew.
 
     Attributes:
         path: the folder.
-        staging: where to write.
+        staging: the folder to write to.
 
     Raises:
         FileExistsError: the path is a file, or a non-empty folder without `overwrite`.

@@ -17,6 +17,7 @@ from qdesampler.driver.mcmc import MCMC
 from qdesampler.infer.annealed.evidence import evidence_report
 from qdesampler.infer.annealed.kernel import AnnealedQDE
 from qdesampler.infer.annealed.particles import anneal_particles
+from qdesampler.infer.annealed.state import AnnealedAdaptState
 from qdesampler.kernels.mcmc.dual_averaging import start_averaging
 from qdesampler.kernels.paths.path import GeometricPath
 from qdesampler.kernels.paths.replica import make_replica
@@ -113,12 +114,8 @@ def _by_seed(target, state, draws, evals, seeds) -> list[Result]:
 
 
 class _PeerState(NamedTuple):
-    adapt_state: Any
+    adapt_state: AnnealedAdaptState
     warmup_evals: Any
-
-
-class _PeerAdapt(NamedTuple):
-    ladder: Ladder
 
 
 def plain_tempering(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
@@ -185,7 +182,7 @@ def plain_tempering(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
     ladder, (draws, evals) = runner(sizes.warmup, sizes.warmup + sizes.draws)(keys, betas)
     evals = np.asarray(evals, np.int64)
     warm = evals[:, : sizes.warmup].sum(1) + np.asarray(spent, np.int64).sum(1) + rungs + _TRIAL_RUNGS
-    state = _PeerState(_PeerAdapt(ladder), warm)
+    state = _PeerState(AnnealedAdaptState(ladder.step_sizes[..., -1], ladder), warm)
     return _by_seed(target, state, draws[:, sizes.warmup :], evals[:, sizes.warmup :].sum(1), sizes.seeds)
 
 

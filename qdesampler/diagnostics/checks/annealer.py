@@ -1,11 +1,11 @@
-r"""The temperature of an annealer's reads, judged by their pseudo-likelihood.
+r"""The temperature of an annealer's reads, estimated by their pseudo-likelihood.
 
-Of draws from `p(s) ~ exp(-beta E(s))` every spin, given the others, follows
+In draws from `p(s) ~ exp(-beta E(s))` every spin, given the others, has the distribution
 
     p(s_i | rest) = 1 / (1 + exp(2 beta s_i f_i)),      f_i = h_i + sum_j J_ij s_j,
 
-without a partition function. The `beta` that maximises the sum of its logarithms over spins and reads is
-consistent (Besag, The Statistician 24(3), 1975), and its error follows from the spread over reads.
+without a partition function. The `beta` that maximises the sum of the logarithms over spins and reads is
+consistent (Besag, The Statistician 24(3), 1975); its error follows from the variation over reads.
 """
 
 import math
@@ -23,18 +23,19 @@ from qdesampler.diagnostics.checks.finding import Check, Diagnosis, Finding
 
 __all__ = ["ReadTemperature", "diagnose_backend", "read_temperature"]
 
-_SIGMAS, _MATERIAL = 5.0, 0.1
-_COLDEST = 50.0  # in units of the mean field: all spins point down their fields
-_BOLTZMANN = ("reversible", "weighted", "density")
+_SIGMAS = 5.0  # standard errors by which a temperature may be wrong
+_MATERIAL = 0.1  # relative error of a temperature below which it does not matter
+_COLDEST = 50.0  # largest beta, in units of the mean field; all spins then point along their fields
+_BOLTZMANN = ("reversible", "weighted", "density")  # laws of reads that are Boltzmann distributions
 
 
 class ReadTemperature(NamedTuple):
-    """What reads tell of their inverse temperature.
+    """The inverse temperature of reads.
 
     Attributes:
-        beta: the pseudo-likelihood's estimate, in the problem's units of energy; infinite where every spin of
-            every read points down its field.
-        standard_error: of it, from the spread over reads.
+        beta: the estimate by pseudo-likelihood, in the problem's units of energy; infinite if every spin of
+            every read points along its field.
+        standard_error: standard error of `beta`, from the variation over reads.
         different: number of different states among the reads.
         reads: number of reads.
     """
@@ -53,8 +54,9 @@ def read_temperature(problem: IsingProblem, states: ArrayLike) -> ReadTemperatur
         states: reads, -1 and +1, shape `(reads, n)`, at least two.
 
     Raises:
-        TypeError: not a problem.
-        ValueError: states of another shape or other entries; fewer than two; every field is zero.
+        TypeError: `problem` is not a problem.
+        ValueError: the states have another shape or other entries; there are fewer than two reads; every
+            field is zero.
     """
     problem = check_problem(problem).dense()
     count = np.shape(states)[0] if np.ndim(states) == 2 else 0
@@ -90,36 +92,36 @@ def diagnose_backend(
     num_reads: int = 1000,
     beta: float = 1.0,
 ) -> Diagnosis:
-    """Ask a backend for reads and judge whether they have the temperature that was asked for.
+    """Draw reads from a backend and check whether they have the requested temperature.
 
-    Of a backend whose law is unknown a wrong temperature is a remark: moves that are exact with any reads
-    lose acceptance, and nothing else. Of one that claims a Boltzmann law it is grave.
+    A wrong temperature of a backend whose law is unknown is a remark, because moves that are exact with any
+    reads only lose acceptance. For a backend that claims a Boltzmann law it is grave.
 
     Args:
         backend: any annealer.
         problem: the energy.
         key: JAX random key.
-        num_reads: how many reads.
-        beta: the inverse temperature; not passed on to a device that takes none.
+        num_reads: number of reads.
+        beta: the inverse temperature; it is not passed to a device without such a setting.
 
     Returns:
-        The findings, none where the temperature is right, and the rows of the table.
+        The findings, none if the temperature is right, and the rows of the table.
 
     Raises:
-        TypeError, ValueError: as `read_temperature`; what the backend raises passes through.
+        TypeError, ValueError: as `read_temperature`, and the errors of the backend.
     """
     capabilities = backend.capabilities
-    asked = {"beta": beta} if capabilities.beta else {}
-    samples = backend.sample(problem, key=key, num_reads=num_reads, **asked)
+    requested = {"beta": beta} if capabilities.beta else {}
+    samples = backend.sample(problem, key=key, num_reads=num_reads, **requested)
     found = read_temperature(problem, samples.states)
     off = found.beta - beta
-    # weighted reads may have any temperature: their weights carry the law
+    # Weighted reads may have any temperature, because their weights correct for it.
     weighted = samples.log_weight is not None or samples.log_prob is not None
     right = abs(off) <= _SIGMAS * found.standard_error or abs(off) <= _MATERIAL * beta
     text = (
         f"beta {found.beta:.3g} \N{PLUS-MINUS SIGN} {found.standard_error:.2g} by pseudo-likelihood"
         if math.isfinite(found.beta)
-        else "no temperature: every spin points down its field"
+        else "no temperature: every spin points along its field"
     )
     name = type(backend).__name__
     checks = [
@@ -132,11 +134,11 @@ def diagnose_backend(
     warmer = "hotter" if found.beta < beta else "colder"
     finding = Finding(
         "backend_temperature",
-        f"The reads of {name} have {text}, where {beta:g} was asked for: they are {warmer} than the problem.",
+        f"The reads of {name} have {text}, where {beta:g} was requested: they are {warmer} than the problem.",
         f"Rescale the problem (or beta) by {beta / found.beta:.3g}, lengthen the schedule, or use moves that "
-        "are exact with any reads (mask, coset); never weigh such reads as Boltzmann draws."
+        "are exact with any reads (mask, coset); never use such reads as Boltzmann draws."
         if math.isfinite(found.beta)
-        else "Anneal less deeply, or raise the temperature; never weigh such reads as Boltzmann draws.",
+        else "Anneal less deeply, or raise the temperature; never use such reads as Boltzmann draws.",
         grave=capabilities.law in _BOLTZMANN,
     )
     return Diagnosis([finding], checks)

@@ -1,4 +1,4 @@
-"""What is wrong with a run, in words, and what to do about it."""
+"""All checks of a run together: what is wrong with it, and what to do about it."""
 
 from typing import Any
 
@@ -11,43 +11,43 @@ from qdesampler.diagnostics.checks.kernel import funnel_check, kernel_checks
 from qdesampler.diagnostics.checks.ladder import FEW_ROUND_TRIPS, ladder_findings
 from qdesampler.diagnostics.checks.symmetry import symmetry_check
 from qdesampler.diagnostics.checks.target import target_checks
+from qdesampler.diagnostics.datatree.kernel_answers import kernel_answer
 from qdesampler.diagnostics.statistics.summary import as_tree, posterior_dataset, summary
-from qdesampler.infer.annealed.kernel import AnnealedQDE
 
 __all__ = ["MAX_R_HAT", "MIN_DRAWS", "diagnose", "least_ess"]
 
-MIN_DRAWS = 8
+MIN_DRAWS = 8  # draws of a chain below which nothing is checked
 
 
 def diagnose(
     run: Any, *, table: Any = None, tree: xr.DataTree | None = None, target: bool = True
 ) -> Diagnosis:
-    """Check a run: one table of what was looked at, one verdict, and for each failure what it means and asks.
+    """Check a run: a table of all checks, a verdict, and for each failure its meaning and the remedy.
 
-    Of the draws: finite, every chain moving, no latent site constant, rank-normalised R-hat (nested from 16
-    chains on), chains in different modes, bulk and tail effective sample sizes, errors of the means, the
-    index of the tails. Of the kernel's reports: the solve, divergences, the energy (BFMI), acceptance of
-    local and global moves, thinning that wastes, the ladder of an AnnealedQDE with its round trips; and where
-    divergences or energies are bad, a funnel. Of the target, for a run and not for a tree: its gradient
-    against finite differences, regions without a density near the draws, the virial identity
-    `E[x_i d_j log p] = -delta_ij`, which takes one gradient a draw unless the run collected `z_grad`, and the
-    mirror images of the draws under swaps of components and flips of signs, whose mass the density tells
-    (some thousand evaluations): a mixture whose chains all keep one order of its labels is told so. Modes
-    that are no such images, and that no chain and no descent has seen, are seen by nothing here.
+    Checks of the draws: finite, every chain moving, no latent site constant, rank-normalised R-hat (nested
+    from 16 chains on), chains in different modes, bulk and tail effective sample sizes, errors of the means,
+    the tail index. Checks of the kernel's reports: the solve, divergences, the energy (BFMI), acceptance of
+    local and global moves, wasteful thinning, the ladder of an AnnealedQDE with its round trips; and a funnel
+    if there are divergences or the energies are bad. Checks of the target, for a run and not for a tree: its
+    gradient against finite differences, regions without a density near the draws, the virial identity
+    `E[x_i d_j log p] = -delta_ij`, which takes one gradient for each draw unless the run collected `z_grad`,
+    and the mirror images of the draws under swaps of components and flips of signs. The density determines
+    the mass of these images (some thousand evaluations), so that a mixture whose chains all keep one order of
+    its labels is found. Other modes that no chain and no descent has visited are not found.
 
     The limits are R-hat 1.01 and an effective sample size of 400 in total and, below 16 chains, 100 for each
     chain (Vehtari et al., Bayesian Analysis 16(2), 2021). Scalars that are equal in all draws, such as the
-    diagonal of a correlation matrix, have no R-hat and are passed over.
+    diagonal of a correlation matrix, have no R-hat and are ignored.
 
     Args:
         run: a `numpyro.infer.MCMC` after `run`, or a tree with a posterior.
-        table: the full table of `summary`, if it is at hand.
-        tree: the tree of the run, if it is at hand.
-        target: whether the target is evaluated at all.
+        table: the full table of `summary`, if it exists already.
+        tree: the tree of the run, if it exists already.
+        target: whether the target may be evaluated.
 
     Returns:
         The findings as a list, the gravest first, and every check in `checks`; `good` says whether the draws
-        may be used, `print` shows all of it.
+        may be used, and `print` shows all of it.
 
     Raises:
         ValueError: there are no draws.
@@ -76,11 +76,11 @@ def diagnose(
 
 
 def _ladder(run: Any, tree: xr.DataTree) -> list[Judged]:
-    """The ladder itself where the run is at hand, its round trips where a tree tells them."""
+    """The findings of the ladder for a run, or only its round trips for a tree."""
     if "round_trips" not in tree.attrs:
         return []
     trips, chains = int(tree.attrs["round_trips"]), tree["posterior"].sizes["chain"]
-    findings = ladder_findings(run) if isinstance(getattr(run, "sampler", None), AnnealedQDE) else []
+    findings = ladder_findings(run) if kernel_answer(run, "ladder_summary") is not None else []
     few = trips < FEW_ROUND_TRIPS * chains
     if few and not findings:
         findings = [

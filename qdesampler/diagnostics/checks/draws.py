@@ -1,4 +1,4 @@
-"""Checks of the draws themselves: finite, moving, mixed, enough, with moments."""
+"""Checks of the draws themselves: are they finite, moving, mixed, enough, and do they have moments?"""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,26 +13,27 @@ from qdesampler.diagnostics.statistics.summary import all_labels, blocks
 
 __all__ = ["MAX_R_HAT", "MIN_ESS", "NESTED_CHAINS", "DrawFacts", "draw_checks", "draw_facts", "least_ess"]
 
-MAX_R_HAT = 1.01
-MIN_ESS = 400
-MIN_ESS_PER_CHAIN = 100
-NESTED_CHAINS = 16  # from here on chains are compared by superchains
-MODES_APART, ALONE = 1.1, 1.05  # R-hat of all chains, and of each by itself
-MAX_PARETO_K = 0.7
-_TAIL_DRAWS = 100  # effective, in both tails: fewer tell no index
+MAX_R_HAT = 1.01  # Vehtari et al., Bayesian Analysis 16(2), 2021
+MIN_ESS = 400  # effective draws of all chains together (the same source)
+MIN_ESS_PER_CHAIN = 100  # effective draws for each chain (the same source)
+NESTED_CHAINS = 16  # chains from which on R-hat is that of superchains
+MODES_APART = 1.1  # R-hat of all chains above which they may be in different modes
+SINGLE_CHAIN = 1.05  # R-hat of every single chain below which it is stationary
+MAX_PARETO_K = 0.7  # tail index above which means converge too slowly
+_TAIL_DRAWS = 100  # effective draws in both tails that the tail index needs
 
 
 class DrawFacts(NamedTuple):
-    """What one pass over the draws finds; arrays have one entry a scalar.
+    """Results of one pass over the draws; arrays have one entry for each scalar.
 
     Attributes:
-        labels: of the scalars.
+        labels: labels of the scalars.
         moving: whether any draw differs from the first.
         infinite: number of draws that are NaN or infinite.
-        still: chains in which nothing changes that changes elsewhere.
-        nested: nested R-hat where there are chains enough for it, else None.
-        alone: largest R-hat of a single chain, where all of them together disagree widely; else NaN.
-        tail: Pareto k of the heavier tail; NaN where it cannot be told.
+        still: chains in which no scalar changes that changes in other chains.
+        nested: nested R-hat, or None with too few chains for it.
+        single_chain: largest R-hat of a single chain if all chains together disagree strongly, else NaN.
+        tail: Pareto k of the heavier tail; NaN if it cannot be estimated.
     """
 
     labels: list[str]
@@ -40,12 +41,12 @@ class DrawFacts(NamedTuple):
     infinite: np.ndarray
     still: list[int]
     nested: np.ndarray | None
-    alone: np.ndarray
+    single_chain: np.ndarray
     tail: np.ndarray
 
     @property
     def usable(self) -> np.ndarray:
-        """Scalars that have R-hat and effective sample sizes."""
+        """Whether each scalar has R-hat and effective sample sizes."""
         return self.moving & (self.infinite == 0)
 
 
@@ -58,12 +59,12 @@ def draw_facts(dataset: xr.Dataset, table: Any) -> DrawFacts:
     """One pass over the draws.
 
     Args:
-        dataset: of `posterior_dataset`.
-        table: of `summary`, for all of it.
+        dataset: the result of `posterior_dataset`.
+        table: the full table of `summary`.
     """
     chains = dataset.sizes["chain"]
     apart = table["r_hat"].to_numpy() > MODES_APART
-    told = table["ess_tail"].to_numpy() >= _TAIL_DRAWS
+    enough = table["ess_tail"].to_numpy() >= _TAIL_DRAWS
     parts, start = [], 0
     for x in blocks(dataset):
         where = slice(start, start + len(x))
@@ -72,26 +73,28 @@ def draw_facts(dataset: xr.Dataset, table: Any) -> DrawFacts:
         moving = np.any(x != x[:, :1, :1], axis=(1, 2))
         still = np.all(x == x[:, :, :1], axis=2)
         good = moving & (infinite == 0)
-        nested, alone, tail = (np.full(len(x), np.nan) for _ in range(3))
+        nested, single_chain, tail = (np.full(len(x), np.nan) for _ in range(3))
         if chains >= NESTED_CHAINS and good.any():
             nested[good] = nested_r_hat(x[good])
         torn = good & apart[where] & (x.shape[2] >= 2 * LEAST_DRAWS)
         if torn.any():
             each = [r_hat(x[torn][:, [chain]]) for chain in range(chains)]
-            alone[torn] = np.max(np.where(np.isnan(each), np.inf, each), axis=0)
-        long = good & told[where] & (chains * x.shape[2] >= _TAIL_DRAWS)
+            single_chain[torn] = np.max(np.where(np.isnan(each), np.inf, each), axis=0)
+        long = good & enough[where] & (chains * x.shape[2] >= _TAIL_DRAWS)
         if long.any():
             tail[long] = pareto_k(x[long])
-        parts.append((moving, infinite, still, nested, alone, tail))
-    moving, infinite, still, nested, alone, tail = (np.concatenate(part) for part in zip(*parts, strict=True))
-    stuck = np.flatnonzero(still[moving].all(axis=0))  # all chains where nothing ever moved
+        parts.append((moving, infinite, still, nested, single_chain, tail))
+    moving, infinite, still, nested, single_chain, tail = (
+        np.concatenate(part) for part in zip(*parts, strict=True)
+    )
+    stuck = np.flatnonzero(still[moving].all(axis=0))  # all chains if nothing moves at all
     return DrawFacts(
         all_labels(dataset),
         moving,
         infinite,
         [int(chain) for chain in stuck],
         nested if chains >= NESTED_CHAINS else None,
-        alone,
+        single_chain,
         tail,
     )
 
@@ -150,7 +153,7 @@ def _stuck(facts: DrawFacts) -> Judged:
 
 
 def _constant(dataset: xr.Dataset) -> Judged:
-    """Latent sites of which no entry ever changes."""
+    """Latent sites that never change in any entry."""
     constant = [
         str(name)
         for name, values in dataset.data_vars.items()
@@ -172,12 +175,12 @@ def _constant(dataset: xr.Dataset) -> Judged:
 
 
 def _modes(usable: Any, facts: DrawFacts, chains: int) -> Judged:
-    alone = facts.alone[facts.usable]
-    torn = (usable["r_hat"].to_numpy() > MODES_APART) & (alone < ALONE)
+    single_chain = facts.single_chain[facts.usable]
+    torn = (usable["r_hat"].to_numpy() > MODES_APART) & (single_chain < SINGLE_CHAIN)
     check = Check(
         "Chains in different places",
         f"{int(torn.sum())} scalars" if torn.any() else "none",
-        f"R-hat at most {MODES_APART} where each chain alone has {ALONE}",
+        f"R-hat at most {MODES_APART} if each single chain has {SINGLE_CHAIN}",
         not torn.any(),
     )
     if not torn.any():
@@ -187,9 +190,9 @@ def _modes(usable: Any, facts: DrawFacts, chains: int) -> Judged:
         check,
         Finding(
             "modes",
-            f"Each chain by itself is at rest, yet together they disagree (R-hat {which}): they sit in "
-            "different modes, and the share of the draws in each is left to chance.",
-            "Use AnnealedQDE, which joins modes and weighs them, or look for parameters that can be "
+            f"Each chain by itself is stationary, but the chains disagree (R-hat {which}): they are in "
+            "different modes, and the fraction of the draws in each mode is arbitrary.",
+            "Use AnnealedQDE, which joins modes and weights them, or look for parameters that can be "
             "exchanged (labels of a mixture, signs of factors) and order them.",
         ),
     )
@@ -203,7 +206,7 @@ def _r_hat(usable: Any, facts: DrawFacts, chains: int) -> Judged:
     if not len(usable):
         return Judged(Check(name, "not judged: nothing moves and is finite"))
     values = usable[column]
-    bad = usable[~(values <= MAX_R_HAT)]  # NaN is bad
+    bad = usable[~(values <= MAX_R_HAT)]  # NaN counts as bad
     check = Check(name, f"largest {values.max(skipna=False):.3f}", f"at most {MAX_R_HAT}", not len(bad))
     if not len(bad):
         return Judged(check)
@@ -247,7 +250,7 @@ def _ess(usable: Any, chains: int) -> list[Judged]:
 
 
 def _errors(usable: Any) -> Judged:
-    """A fact: what follows from it is said by the effective sample size."""
+    """A fact without a limit; the effective sample size has one."""
     if not len(usable):
         return Judged()
     share = usable["mcse_mean"] / usable["sd"]
@@ -271,8 +274,8 @@ def _tails(facts: DrawFacts) -> Judged:
         Finding(
             "heavy_tail",
             f"The tails of {shown} are heavy (Pareto k above {MAX_PARETO_K}): the mean or its error does not "
-            "exist, or converges too slowly to be of use.",
-            "Report quantiles (median, intervals) in place of mean and sd, or give lighter-tailed priors.",
+            "exist, or converges too slowly to be useful.",
+            "Report quantiles (median, intervals) instead of mean and sd, or give lighter-tailed priors.",
         ),
     )
 

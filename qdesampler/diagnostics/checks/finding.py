@@ -1,10 +1,10 @@
-"""One thing that speaks against a run, one row of the table of checks, and all of them together."""
+"""Findings against a run, rows of the table of checks, and the diagnosis that holds both."""
 
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-__all__ = ["Check", "Diagnosis", "Finding", "Judged", "listed", "verdict"]
+__all__ = ["Check", "Diagnosis", "Finding", "Judged", "listed", "not_judged", "verdict"]
 
 
 class Finding(NamedTuple):
@@ -13,10 +13,10 @@ class Finding(NamedTuple):
     Attributes:
         code: "no_ground_state", "few_draws", "non_finite", "stuck", "constant", "modes", "divergences",
             "r_hat", "ess", "heavy_tail", "bfmi", "acceptance", "gradient", "undefined", "virial", "thinning",
-            "funnel", "backend_temperature", "reference", or one of `ladder_findings`.
+            "funnel", "backend_temperature", "reference", or a code of `ladder_findings`.
         message: what was found and what it means.
         advice: what to do.
-        grave: False for a remark: the draws may be used all the same.
+        grave: whether the draws should not be used; False for a remark.
     """
 
     code: str
@@ -29,13 +29,13 @@ class Finding(NamedTuple):
 
 
 class Check(NamedTuple):
-    """One row of the table: what was looked at, what was seen, what is asked.
+    """One row of the table of checks.
 
     Attributes:
-        name: what was looked at, in words.
-        value: what was seen; the reason, where it could not be judged.
-        limit: what is asked of it; empty for a fact that nothing is asked of.
-        passed: None where it could not be judged, or where nothing is asked.
+        name: the subject of the check in words.
+        value: the result, or the reason why the check could not be made.
+        limit: the required value; empty for a fact without a requirement.
+        passed: whether the check passed; None if it could not be made, or for a fact without a requirement.
     """
 
     name: str
@@ -45,23 +45,23 @@ class Check(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """What one check has to say: its row, its finding, both or nothing."""
+    """The result of one check: a row, a finding, both or neither."""
 
     check: Check | None = None
     finding: Finding | None = None
 
 
 class Diagnosis(list[Finding]):
-    """The findings of a run, gravest first, as a list; beside them every check that was made.
+    """The findings of a run as a list, the gravest first, and all checks that were made.
 
-    Printed, it is the verdict, the findings with their advice and the table of checks.
+    When printed, it shows the verdict, the findings with their advice, and the table of checks.
 
     Args:
-        findings: what speaks against the run.
+        findings: reasons not to trust the run, and remarks.
         checks: the rows of the table.
 
     Attributes:
-        checks: the rows of the table, failed ones too.
+        checks: the rows of the table, including those of failed checks.
     """
 
     def __init__(self, findings: Iterable[Finding] = (), checks: Iterable[Check] = ()):
@@ -75,7 +75,7 @@ class Diagnosis(list[Finding]):
 
     @property
     def verdict(self) -> str:
-        """One line: may the draws be used?"""
+        """One line that says whether the draws may be used."""
         return verdict(self)
 
     def extended(self, findings: Iterable[Finding], checks: Iterable[Check] = ()) -> "Diagnosis":
@@ -98,11 +98,11 @@ class Diagnosis(list[Finding]):
         return "\n".join(lines)
 
 
-MARKS = {True: "ok", False: "BAD", None: "-"}
+MARKS = {True: "ok", False: "BAD", None: "-"}  # marks of passed, failed and other checks
 
 
 def verdict(findings: Sequence[Finding]) -> str:
-    """One line: may the draws be used?"""
+    """One line that says whether the draws may be used, from the findings."""
     grave = sum(finding.grave for finding in findings)
     remarks = len(findings) - grave
     if not grave:
@@ -112,8 +112,14 @@ def verdict(findings: Sequence[Finding]) -> str:
     return f"Do not rely on these draws yet: {count} against them."
 
 
+def not_judged(error: Exception) -> str:
+    """The value of a check that could not be made, with the reason."""
+    reason = " ".join(str(error).split())
+    return f"not judged: {textwrap.shorten(reason, 90, placeholder=' ...')}"
+
+
 def listed(words: Sequence[str], limit: int = 5) -> str:
-    """Words with commas and an "and", at most `limit` of them."""
+    """At most `limit` words, joined by commas and an "and"."""
     words = list(words)
     if len(words) > limit:
         words = [*words[: limit - 1], f"{len(words) - limit + 1} more"]

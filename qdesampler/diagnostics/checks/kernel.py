@@ -1,4 +1,4 @@
-"""Checks of what the kernel reported: the solve, divergences, energies, acceptance, thinning, funnels."""
+"""Checks of the kernel's reports: the solve, divergences, energies, acceptance, thinning, funnels."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,20 +10,19 @@ from scipy import stats
 from qdesampler.diagnostics.checks.draws import least_ess
 from qdesampler.diagnostics.checks.finding import Check, Finding, Judged, listed
 from qdesampler.diagnostics.statistics.summary import all_labels, blocks
-from qdesampler.kernels.adaptation.imaginary_time import MIDDLING, OUTCOMES, SOLVED, UNBOUNDED
 
 __all__ = ["funnel_check", "kernel_checks"]
 
-MIN_BFMI = 0.3  # Betancourt, arXiv:1604.00695: below it momenta move the energy too slowly
-MIN_ACCEPTANCE = 0.05
-WASTEFUL = 0.5  # effective share of the kept draws from which thinning has thrown good ones away
-FUNNEL = 0.3  # rank correlation of one coordinate with the spread of another
-_MOST_COORDINATES = 200
-_MOST_DRAWS = 4000
+MIN_BFMI = 0.3  # below it momenta change the energy too slowly (Betancourt, arXiv:1604.00695)
+MIN_ACCEPTANCE = 0.05  # acceptance below which a chain hardly moves
+WASTEFUL = 0.5  # effective draws for each kept draw above which thinning has dropped useful draws
+FUNNEL = 0.3  # rank correlation of one coordinate with the distance of another from its median
+_MOST_COORDINATES = 200  # coordinates that are tested for a funnel, those with the smallest ESS
+_MOST_DRAWS = 4000  # draws that are used for it
 
 
 def kernel_checks(tree: xr.DataTree, table: Any) -> list[Judged]:
-    """Rows and findings of what `sample_stats` and the attributes hold."""
+    """Rows and findings from `sample_stats` and the attributes of a tree."""
     return [
         _no_ground_state(tree),
         _descents(tree),
@@ -45,25 +44,24 @@ def _no_ground_state(tree: xr.DataTree) -> Judged:
     outcome = tree.attrs.get("solve_outcome")
     if outcome is None:
         return Judged()
-    if outcome != OUTCOMES[UNBOUNDED]:
+    if tree.attrs.get("solve_bounded", 1):
         return Judged(Check("Imaginary-time solve", str(outcome)))
     return Judged(
         Check("Imaginary-time solve", str(outcome), "a ground state", False),
         Finding(
             "no_ground_state",
-            "The solve found no normalisable ground state: the log density rises, or stays level, without "
+            "The solve found no normalisable ground state: the log density rises, or stays constant, without "
             "end.",
-            "Look for a flat prior that the data do not bound, a scale that can shrink to zero, or a sign; "
-            "give proper priors.",
+            "Look for a flat prior that the data do not bound, a scale that can shrink to zero, or a wrong "
+            "sign; give proper priors.",
         ),
     )
 
 
 def _descents(tree: xr.DataTree) -> Judged:
-    outliers = int(tree.attrs.get("solve_outliers", 0))
-    far = tree.attrs.get("solve_outcome") in (OUTCOMES[SOLVED], OUTCOMES[MIDDLING])
-    if not far:
+    if not tree.attrs.get("solve_has_trial", 0):
         return Judged()
+    outliers = int(tree.attrs.get("solve_outliers", 0))
     chains = tree["posterior"].sizes["chain"]
     check = Check("Descents outside the trial", f"{outliers} of {chains}", "none", not outliers)
     if not outliers:
@@ -73,7 +71,7 @@ def _descents(tree: xr.DataTree) -> Judged:
         Finding(
             "modes",
             f"{outliers} of {chains} descents ended far outside the trial from which global moves are made: "
-            "the posterior may have other modes, which these draws leave out.",
+            "the posterior may have other modes, which these draws do not contain.",
             "Run again with other seeds and compare, start at the suspected modes (init_strategy), or use "
             "AnnealedQDE.",
         ),
@@ -92,8 +90,8 @@ def _divergences(tree: xr.DataTree) -> Judged:
         check,
         Finding(
             "divergences",
-            f"{count} of {diverging.size} draws diverged: the integrator lost the energy there, so that a "
-            "part of the posterior may be left out.",
+            f"{count} of {diverging.size} draws diverged: the integrator did not conserve the energy there, "
+            "so that a part of the posterior may be missing.",
             "Raise target_accept_prob (0.95, 0.99), or change the parametrisation (non-centred hierarchies).",
         ),
     )
@@ -148,7 +146,7 @@ def _acceptance(tree: xr.DataTree) -> Judged:
 
 
 def _global_moves(tree: xr.DataTree) -> Judged:
-    """A fact: their share is chosen by their acceptance."""
+    """A fact without a limit, because the kernel chooses the fraction of global moves by their acceptance."""
     if "solve_acceptance" not in tree.attrs:
         return Judged()
     acceptance, share = float(tree.attrs["solve_acceptance"]), float(tree.attrs.get("global_share", 0))
@@ -166,7 +164,7 @@ def _thinning(tree: xr.DataTree, table: Any) -> Judged:
     check = Check(
         "Thinning",
         f"every {thinning}th draw kept, {share:.0%} of them effective",
-        f"at most {WASTEFUL:.0%}: else too much was dropped",
+        f"at most {WASTEFUL:.0%}, else too many were dropped",
         not share > WASTEFUL,
     )
     if check.passed:
@@ -176,9 +174,9 @@ def _thinning(tree: xr.DataTree, table: Any) -> Judged:
         check,
         Finding(
             "thinning",
-            f"Thinning kept one draw in {thinning}, and the kept ones are nearly independent "
-            f"({share:.0%} effective): draws that were paid for and would lower every error are gone.",
-            "Keep all draws (thinning=1) unless memory forbids it; thin, if at all, by less than the "
+            f"Thinning kept one draw in {thinning}, and the kept draws are nearly independent "
+            f"({share:.0%} effective): it dropped draws that would lower every error.",
+            "Keep all draws (thinning=1) unless memory forbids it; otherwise thin by less than the "
             "autocorrelation time.",
             grave=bool(short),
         ),
@@ -186,10 +184,10 @@ def _thinning(tree: xr.DataTree, table: Any) -> Judged:
 
 
 def funnel_check(tree: xr.DataTree, dataset: xr.Dataset, table: Any, others: Sequence[Finding]) -> Judged:
-    """Does the spread of one coordinate hang on another? Asked where divergences or energies are bad.
+    """Whether the spread of one coordinate depends on another; checked after divergences or bad energies.
 
-    Positive latent sites are taken by their logarithm; each coordinate is compared with the distance of every
-    other from its median, by Spearman's rank correlation.
+    Positive latent sites are replaced by their logarithms. Each coordinate is compared with the distance of
+    every other coordinate from its median, by Spearman's rank correlation.
     """
     if not any(finding.code in ("divergences", "bfmi") for finding in others):
         return Judged()
@@ -236,8 +234,8 @@ def funnel_check(tree: xr.DataTree, dataset: xr.Dataset, table: Any, others: Seq
             "funnel",
             f"A funnel: the spread of {names[j]} {f'and {count - 1} others ' if count > 1 else ''}"
             f"{'grows' if found[i, j] > 0 else 'shrinks'} with {names[i]} (rank correlation "
-            f"{found[i, j]:+.2f}), so that no one step size fits everywhere, and the neck is left out.",
+            f"{found[i, j]:+.2f}), so that no step size fits everywhere, and the neck is not sampled.",
             f"Write the sites whose scale is {names[i]} non-centred (x = mean + scale * z, z normal; "
-            "numpyro.infer.reparam.LocScaleReparam does it), or give the scale a prior that keeps off zero.",
+            "numpyro.infer.reparam.LocScaleReparam does it), or give the scale a prior that excludes zero.",
         ),
     )

@@ -1,31 +1,30 @@
-"""Does the ladder join reference and posterior? Numbers and findings of an AnnealedQDE run."""
+"""Findings of a ladder of replicas: whether it joins the reference and the posterior."""
 
 from typing import Any
 
 import numpy as np
 
 from qdesampler.diagnostics.checks.finding import Finding
-from qdesampler.diagnostics.statistics.ladder import LadderSummary, ladder_summary
-from qdesampler.infer.annealed.evidence import evidence_report
-from qdesampler.kernels.references.mode_search import LARGE_MISSED_MASS, LEAST_MISSED_MASS
+from qdesampler.diagnostics.statistics.ladder import evidence_report, ladder_summary
+from qdesampler.infer.model.kernel_reports import EvidenceReport, LadderSummary
 
 __all__ = ["ladder_findings"]
 
-FEW_ROUND_TRIPS = 5.0  # a chain: fewer leave the masses of modes to chance
-LEAST_SWAP = 0.05  # acceptance of a pair below which the ladder is as good as cut
-PEAK = 20.0  # specific heat of a rung over the median of all that counts as a peak
-SIGMAS = 3.0
-_WIDE_SANDWICH = 0.5  # nats by which a sandwich may be wide without a word
+FEW_ROUND_TRIPS = 5.0  # round trips of a chain; with fewer the masses of modes are arbitrary
+LEAST_SWAP = 0.05  # acceptance of a pair below which the ladder is practically cut
+PEAK = 20.0  # variance of the work of a pair, and its ratio to the median of all pairs, that counts as a peak
+SIGMAS = 3.0  # standard errors by which two estimates of the evidence may differ
+_WIDE_SANDWICH = 0.5  # nats by which the two stepping stones may differ in any case
 
 
 def ladder_findings(run: Any) -> list[Finding]:
-    """What speaks against the modes and the evidence of a run; an empty list says that nothing does.
+    """Reasons not to trust the modes and the evidence of a run; an empty list if there are none.
 
-    Codes: "no_round_trips" (too few, so that masses of modes are left to chance), "first_order" (a pair of
-    rungs that hardly swaps, or a peak of the specific heat: the posterior is reached by a jump),
+    Codes: "no_round_trips" (too few round trips, so that the masses of modes are arbitrary), "first_order" (a
+    pair of rungs that hardly swaps, or a peak of the specific heat: the path jumps to the posterior),
     "missed_mode" (descents found a mode that particles missed), "particles_disagree" (the ladder and the
     particles find different evidence), "chains_disagree" (chains find different evidence), "sandwich"
-    (stepping stones upwards and downwards lie farther apart than the error).
+    (stepping stones upwards and downwards differ by more than the error).
 
     Args:
         run: as for `ladder_summary`.
@@ -57,7 +56,7 @@ def _round_trips(summary: LadderSummary) -> Finding | None:
 def _first_order(summary: LadderSummary) -> Finding | None:
     worst = summary.swap_rates.min()
     pair = int(np.argmin(summary.swap_rates.min(axis=0)))
-    # Local barriers are about equal after tuning; heat that is concentrated on a tiny step is a transition.
+    # After tuning all pairs have about the same barrier, so heat concentrated in one pair is a transition.
     heat = summary.specific_heat * np.diff(summary.betas, axis=1) ** 2
     typical = np.median(heat, axis=1, keepdims=True)
     peak = float(np.max(heat / np.maximum(typical, 1e-12))) if heat.shape[1] > 3 else 0.0
@@ -76,11 +75,10 @@ def _first_order(summary: LadderSummary) -> Finding | None:
 
 def _missed_mode(summary: LadderSummary) -> Finding | None:
     mass = float(summary.missed_mass.max())
-    # A pilot of few particles sometimes misses a small mode; draws visit it if the reference has it.
-    in_reference = np.all((summary.components != 0) & (summary.missed_mass > 0))
-    if mass <= (LARGE_MISSED_MASS if in_reference else LEAST_MISSED_MASS):
+    if mass <= summary.missed_mass_limit:
         return None
-    if in_reference:
+    # A pilot of few particles sometimes misses a small mode; draws visit it if the reference has it.
+    if summary.missed_in_reference:
         place = "It is part of the reference of every chain, so that draws come there."
     else:
         place = "It is not part of every chain's reference: draws may leave it out."
@@ -92,7 +90,7 @@ def _missed_mode(summary: LadderSummary) -> Finding | None:
     )
 
 
-def _particles(report: Any) -> Finding | None:
+def _particles(report: EvidenceReport) -> Finding | None:
     error = np.hypot(report.standard_error, report.by_particles_error)
     gap = report.value - report.by_particles
     if not np.isfinite(error) or abs(gap) <= SIGMAS * error + 0.1:
@@ -108,7 +106,7 @@ def _particles(report: Any) -> Finding | None:
     )
 
 
-def _chains(report: Any) -> Finding | None:
+def _chains(report: EvidenceReport) -> Finding | None:
     values = report.by_chain
     if values.size > 1 and np.all(np.isfinite(values)) and values.std(ddof=1) < 0.5:
         return None
@@ -121,7 +119,7 @@ def _chains(report: Any) -> Finding | None:
     )
 
 
-def _sandwich(report: Any) -> Finding | None:
+def _sandwich(report: EvidenceReport) -> Finding | None:
     width = report.upper - report.lower
     if width <= max(SIGMAS * report.standard_error, _WIDE_SANDWICH):
         return None

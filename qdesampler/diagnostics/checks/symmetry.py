@@ -1,17 +1,17 @@
-r"""Mirror images of the draws that the draws leave out: swapped labels, flipped signs.
+r"""Mirror images of the draws that are missing from the draws: swapped labels, flipped signs.
 
-For a map `T` that is its own inverse and keeps volumes (swapping two components, flipping a sign), and any
-set `A` with the mirror image `TA` outside of it,
+Let the map `T` be its own inverse and preserve volumes (swapping two components, flipping a sign), and let
+`A` be a set that does not intersect its mirror image `TA`. Then
 
     P(TA) = E_p[ 1_A(x) p(Tx) / p(x) ],
 
-so that draws in `A` tell the mass of `TA` whether or not a chain has ever been there. A mixture whose
-components can be exchanged has `p(Tx) = p(x)` for the swap of two of them: half of the mass lies where
-`mu[0] < mu[1]`. Chains that all sit in one mode agree with each other, and disagree with that.
+so that draws in `A` determine the mass of `TA` even if no chain has been there. A mixture whose components
+can be exchanged has `p(Tx) = p(x)` for the swap of two of them: half of the mass is where `mu[0] < mu[1]`.
+Chains that all stay in one mode agree with each other, but not with this mass.
 
 `A` is a half space, `x_i > x_j` for a swap and `x_i > 0` for a flip. The weight `p(Tx) / p(x)` may have a
-long tail, but it is never negative: few draws underestimate the mass of the image, which hides a mode and
-never invents one.
+long tail, but it is never negative. With few draws the mass of the image is therefore underestimated: a mode
+may stay hidden, but none is invented.
 """
 
 import itertools
@@ -21,28 +21,29 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from qdesampler.diagnostics.checks.finding import Check, Finding, Judged
-from qdesampler.infer.model.scores import log_densities, moved_draws
+from qdesampler.diagnostics.checks.finding import Check, Finding, Judged, not_judged
+from qdesampler.infer.model.scores import NoScoresError, log_densities, moved_draws
 
 __all__ = ["symmetry_check"]
 
 _PROBES = 64  # draws at which every map is tried
-_MOST_MAPS = 48
-_MOST_COMPONENTS = 8  # of an axis whose components are swapped, of a site whose coordinates are flipped alone
-_ALL_PAIRS = 4  # components up to which all pairs are swapped, else neighbours
-_MOST_JOINT = 6  # sites of which any two are flipped together
-_SIGMAS, _MATERIAL = 5.0, 0.05
+_MOST_MAPS = 48  # maps that are tried
+_MOST_COMPONENTS = 8  # size of an axis up to which components are swapped, and single coordinates flipped
+_ALL_PAIRS = 4  # components up to which all pairs are swapped; of more only neighbours are
+_MOST_JOINT = 6  # sites up to which any two are flipped together
+_SIGMAS = 5.0  # standard errors by which a mass may be wrong
+_MATERIAL = 0.05  # error of a mass below which it does not matter
 _NAME = "Mirror images (swapped labels, flipped signs)"
 
 
 class _Map(NamedTuple):
-    """One map of draws: what it does in words, the leaves it changes, and the contrasts that change sign.
+    """One map of draws.
 
     Attributes:
-        words: what it does.
-        image: from leaves to leaves, each `(n, ...)`.
-        contrasts: numbers whose signs it turns, shape `(n, m)`.
-        names: of the contrasts, as "greater than".
+        words: description of the map.
+        image: function from leaves to leaves, each `(n, ...)`.
+        contrasts: function from leaves to the numbers whose signs the map changes, shape `(n, m)`.
+        names: the contrasts in words, written with ">".
     """
 
     words: str
@@ -52,11 +53,15 @@ class _Map(NamedTuple):
 
 
 def symmetry_check(mcmc: Any, table: Any) -> Judged:
-    """Compare the draws in a half space with what the density says of its mirror image.
+    """Compare the draws in a half space with the mass of its mirror image, which the density determines.
 
     Args:
         mcmc: a `numpyro.infer.MCMC` after `run`.
-        table: of `summary`; its least effective sample size sets the error.
+        table: the table of `summary`; its smallest effective sample size determines the error.
+
+    Returns:
+        A row and perhaps a finding; only a row with the reason if the target cannot be evaluated; nothing if
+        there is no map to try.
     """
     try:
         leaves, names = _leaves(moved_draws(mcmc))
@@ -68,8 +73,8 @@ def symmetry_check(mcmc: Any, table: Any) -> Judged:
         images = [change.image(probes) for change in maps]
         together = [np.concatenate(parts) for parts in zip(*images, strict=True)]
         after = log_densities(mcmc, _as_draws(mcmc, together)).reshape(len(maps), -1)
-    except (ValueError, AttributeError, NotImplementedError, RuntimeError):
-        return Judged()  # another row says why the target cannot be evaluated
+    except NoScoresError as error:
+        return Judged(Check(_NAME, not_judged(error)))
     known = np.isfinite(before)
     if known.sum() < _PROBES // 2:
         return Judged()
@@ -95,16 +100,26 @@ def symmetry_check(mcmc: Any, table: Any) -> Judged:
         check,
         Finding(
             "modes",
-            f"{worst.words} leads to places that the draws leave out: by the density {worst.expected:.0%} of "
-            f"the mass lies where {worst.where}, of the draws {worst.found:.0%}. Chains that all sit on one "
-            "side agree with each other all the same.",
-            "Use AnnealedQDE, or order what can be exchanged (labels of a mixture, signs of factors). Where "
-            "this is all that is wrong, means of what the map leaves unchanged are right.",
+            f"{worst.words} leads to places that the draws do not visit: by the density {worst.expected:.0%} "
+            f"of the mass is where {worst.where}, but {worst.found:.0%} of the draws. Chains that all stay "
+            "on one side agree with each other nevertheless.",
+            "Use AnnealedQDE, or order parameters that can be exchanged (labels of a mixture, signs of "
+            "factors). If nothing else is wrong, means of quantities that the map does not change are right.",
         ),
     )
 
 
 class _Compared(NamedTuple):
+    """The half space of a map whose mass by the density differs most from that of the draws.
+
+    Attributes:
+        words: description of the map.
+        where: the half space in words.
+        expected: its mass by the density.
+        found: fraction of the draws in it.
+        excess: difference beyond what errors allow; the check fails if it is positive.
+    """
+
     words: str
     where: str
     expected: float
@@ -113,14 +128,14 @@ class _Compared(NamedTuple):
 
 
 def _compare(change, leaves, probes, log_weight, known, effective) -> _Compared:
-    """The half space whose image is missed by most: its mass by the density and by the draws."""
+    """Compare the masses of the half space whose image is least visited."""
     signs = change.contrasts(leaves)
     balance = np.mean(signs > 0, axis=0) - np.mean(signs < 0, axis=0)
     k = int(np.argmax(np.abs(balance)))
     side = np.sign(balance[k]) or 1.0
     on_side = side * change.contrasts(probes)[known, k] > 0
     weight = np.where(on_side, np.exp(np.clip(log_weight[known], -700, 50)), 0.0)
-    # draws that are all on one side are weighed against their image: r / (1 + r)
+    # If all draws are on one side, the mass of their image is r / (1 + r).
     here, found = (float(np.mean(sign * side * signs[:, k] > 0)) for sign in (1, -1))
     mass = weight.mean()
     surely = max(mass - _SIGMAS * weight.std() / np.sqrt(min(effective, weight.size)), 0.0)
@@ -132,7 +147,7 @@ def _compare(change, leaves, probes, log_weight, known, effective) -> _Compared:
 
 
 def _leaves(draws: Any) -> tuple[list[np.ndarray], list[str]]:
-    """Leaves with chains and draws on one axis, and their names."""
+    """The leaves, with chains and draws joined into one axis, and their names."""
     paths = jax.tree_util.tree_flatten_with_path(draws)[0]
     names = [jax.tree_util.keystr(path, simple=True, separator=".") or "z" for path, _ in paths]
     leaves = [np.asarray(leaf) for _, leaf in paths]
@@ -144,7 +159,7 @@ def _as_draws(mcmc: Any, leaves: list[np.ndarray]) -> Any:
 
 
 def _spread(leaves: list[np.ndarray]) -> list[np.ndarray]:
-    """Some draws, evenly over all chains."""
+    """Some draws, at equal distances over all chains."""
     rows = np.linspace(0, len(leaves[0]) - 1, min(_PROBES, len(leaves[0]))).astype(int)
     return [leaf[rows] for leaf in leaves]
 
@@ -155,7 +170,7 @@ def _maps(names: list[str], leaves: list[np.ndarray]) -> Iterator[_Map]:
 
 
 def _swaps(names: list[str], leaves: list[np.ndarray]) -> Iterator[_Map]:
-    """Two components of an axis exchanged, in all sites that have an axis of that length, then in one."""
+    """Swaps of two components of an axis, in all sites with an axis of this length, then in single sites."""
     axes = {}
     for i, leaf in enumerate(leaves):
         for axis in range(1, leaf.ndim):
@@ -197,7 +212,7 @@ def _swap(names, leaves, group, pair) -> _Map:
 
 
 def _flips(names: list[str], leaves: list[np.ndarray]) -> Iterator[_Map]:
-    """The sign turned: of a site, of two sites, of all of them, of a coordinate."""
+    """Flips of the sign of a site, of two sites, of all sites, and of a coordinate."""
     whole = range(len(leaves))
     chosen: list[tuple[int, ...]] = [(i,) for i in whole]
     if len(leaves) <= _MOST_JOINT:

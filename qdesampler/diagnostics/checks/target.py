@@ -1,50 +1,51 @@
-r"""What the target itself says about a run: its virial, its gradient, where it is undefined.
+r"""Checks with the target itself: its virial, its gradient, and regions where it is undefined.
 
-For draws of a density `p` on unconstrained space, and whatever its shape, integration by parts gives
+For draws of a density `p` on unconstrained space, whatever its shape, integration by parts gives
 
     E[ d_j log p ] = 0,        E[ (x_i - m_i) d_j log p ] = -delta_ij,
 
 the virial theorem of the Hamiltonian whose ground state is `sqrt(p)`, and Stein's identity of statistics.
-Draws that leave out a part of `p`, that come from another density, or scores that are not its gradient,
-break it. Two probes evaluate the target: finite differences against the gradient, and points half a standard
-deviation around the draws, where a log density has no reason not to exist.
+It fails for draws that miss a part of `p` or come from another density, and for scores that are not the
+gradient of `log p`. Two further checks evaluate the target: finite differences against the gradient, and
+points half a standard deviation around the draws, where a log density should exist.
 
 References:
     Gorham and Mackey, "Measuring sample quality with Stein's method", NeurIPS 2015.
 """
 
-import textwrap
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from qdesampler.diagnostics.checks.finding import Check, Finding, Judged, listed
-from qdesampler.infer.model.scores import RunScores, potential_values, run_scores
+from qdesampler.diagnostics.checks.finding import Check, Finding, Judged, listed, not_judged
+from qdesampler.infer.model.scores import NoScoresError, RunScores, potential_values, run_scores
 
 __all__ = ["Virial", "target_checks", "virial"]
 
 _VIRIAL = "Virial, E[x_i d_j log p] = -delta_ij"
-_BATCHES = 32  # of draws, all chains together, for errors that autocorrelation does not fool
-_LEVEL = 1e-3  # of a false alarm, over all identities of a run
-_MATERIAL = 0.1  # of the identity's size: less is no matter, however sure
-_ALL_PAIRS = 24  # coordinates up to which all pairs are judged
-_MOST_WHITENED = 200  # beyond it coordinates are only scaled
-_PROBES, _SLOPES = 256, 32
-_RADIUS = 0.5  # standard deviations around draws
-_STEP = 0.05  # of a finite difference, likewise
-_DRAWS_A_COORDINATE = 4  # draws that a covariance needs to whiten by
+_BATCHES = 32  # batches of draws of all chains, long enough for errors that include autocorrelation
+_LEVEL = 1e-3  # probability of a false alarm for all identities of a run together
+_MATERIAL = 0.1  # deviation from the identity below which it does not matter, however certain it is
+_ALL_PAIRS = 24  # coordinates up to which all pairs are checked
+_MOST_WHITENED = 200  # coordinates up to which they are whitened; more are only scaled
+_PROBES = 256  # points around the draws
+_SLOPES = 32  # finite differences
+_RADIUS = 0.5  # distance of the points from the draws, in standard deviations
+_STEP = 0.05  # half the length of a finite difference, in standard deviations
+_DRAWS_A_COORDINATE = 4  # draws for each coordinate that whitening needs
 
 
 class Virial(NamedTuple):
-    """Identities of a run, in coordinates whitened by its first half.
+    """The identities of a run, in coordinates whitened by its first half.
 
     Attributes:
-        deviation: of `E[y_i d_j log p]` from `-delta_ij`, and of `E[d_j log p]` from 0; shape `(n,)`.
+        deviation: deviations of `E[y_i d_j log p]` from `-delta_ij` and of `E[d_j log p]` from 0, shape
+            `(n,)`.
         error: standard errors, from means of batches; same shape.
-        labels: which identity.
-        limit: standard errors that the largest of so many may have.
+        labels: names of the identities.
+        limit: standard errors that the largest of all deviations may have.
     """
 
     deviation: np.ndarray
@@ -54,7 +55,7 @@ class Virial(NamedTuple):
 
     @property
     def worst(self) -> int:
-        """Index of the identity that fails most surely."""
+        """Index of the identity that fails with the most standard errors."""
         return int(np.argmax(np.where(np.abs(self.deviation) > _MATERIAL, self.sigmas, -1.0)))
 
     @property
@@ -64,15 +65,15 @@ class Virial(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        """Whether none fails both surely and materially."""
+        """Whether no identity fails both beyond its error and by an amount that matters."""
         return not bool(np.any((self.sigmas > self.limit) & (np.abs(self.deviation) > _MATERIAL)))
 
 
 def virial(run: RunScores) -> Virial:
-    """Judge the identities of this module on the later half of the draws.
+    """Check the identities of this module on the second half of the draws.
 
-    The first half gives the coordinates: axes fitted to the very draws that are judged would break the
-    identities of good ones.
+    The coordinates come from the first half, because axes fitted to the same draws would violate the
+    identities for good draws as well.
 
     Args:
         run: finite positions and scores of at least 8 draws a chain.
@@ -109,7 +110,7 @@ def virial(run: RunScores) -> Virial:
 def _whitening(
     positions: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
-    """Centre and scale of some draws, and where there are enough their principal axes and their lengths."""
+    """Centre and scale of some draws and, if there are enough draws, their principal axes with lengths."""
     dim = positions.shape[-1]
     flat = positions.reshape(-1, dim)
     centre = flat.mean(0)
@@ -126,16 +127,15 @@ def _batch_means(values: np.ndarray, batches: np.ndarray) -> np.ndarray:
 
 
 def target_checks(mcmc: Any) -> list[Judged]:
-    """Rows and findings from the target of a run; one row that says why where it cannot be evaluated.
+    """Rows and findings from the target of a run, or one row with the reason if it cannot be evaluated.
 
     Args:
         mcmc: a `numpyro.infer.MCMC` after `run`.
     """
     try:
         scores = run_scores(mcmc, require_finite=False)
-    except (ValueError, AttributeError, NotImplementedError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        return [Judged(Check(_VIRIAL, f"not judged: {textwrap.shorten(reason, 90, placeholder=' ...')}"))]
+    except NoScoresError as error:
+        return [Judged(Check(_VIRIAL, not_judged(error)))]
     undefined = _undefined_gradients(scores)
     if undefined is not None:
         return [undefined]
@@ -145,10 +145,10 @@ def target_checks(mcmc: Any) -> list[Judged]:
     judged = [_gradient(mcmc, scores), _undefined(mcmc, scores)]
     gradient_is_wrong = judged[0].finding is not None
     names = tuple(name for name, moves in zip(scores.labels, moving, strict=True) if moves)
-    return [*judged, _virial(scores, moving, names, gradient_is_wrong)]
+    return [*judged, _virial(scores, moving, names, wrong_gradient=gradient_is_wrong)]
 
 
-def _virial(scores: RunScores, moving: np.ndarray, names: tuple[str, ...], wrong: bool) -> Judged:
+def _virial(scores: RunScores, moving: np.ndarray, names: tuple[str, ...], *, wrong_gradient: bool) -> Judged:
     found = virial(
         scores._replace(
             positions=scores.positions[..., moving], scores=scores.scores[..., moving], labels=names
@@ -163,7 +163,7 @@ def _virial(scores: RunScores, moving: np.ndarray, names: tuple[str, ...], wrong
     check = Check(_VIRIAL, text, limit, found.passed)
     if found.passed:
         return Judged(check)
-    why = "as the wrong gradient would have it" if wrong else "or its gradient is wrong"
+    why = "as is expected from the wrong gradient" if wrong_gradient else "or its gradient is wrong"
     return Judged(
         check,
         Finding(
@@ -187,21 +187,21 @@ def _undefined_gradients(scores: RunScores) -> Judged | None:
         Check("Gradients at the draws", f"{share:.2%} not finite", "all finite", False),
         Finding(
             "undefined",
-            f"The gradient of the log density is NaN or infinite at {share:.2%} of the draws{where}: what "
-            "the sampler did there is not determined by the model.",
-            "Look for log, sqrt or a division at the edge of what they take, also in branches of jnp.where "
+            f"The gradient of the log density is NaN or infinite at {share:.2%} of the draws{where}: the "
+            "model does not determine what the sampler did there.",
+            "Look for log, sqrt or a division at the edge of their domain, also in branches of jnp.where "
             "that are not taken; try double precision.",
         ),
     )
 
 
 def _spread(scores: RunScores, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Some draws, and for each a direction of unit size in units of the draws' standard deviations."""
+    """Some draws, and for each a random direction with the standard deviations of the draws."""
     rng = np.random.default_rng(seed)
     flat = scores.positions.reshape(-1, scores.positions.shape[-1])
     rows = rng.integers(len(flat), size=count)
     other = flat[rng.integers(len(flat), size=count)] - flat[rng.integers(len(flat), size=count)]
-    return flat[rows], other / np.sqrt(2), rows  # differences of draws have the shape of the posterior
+    return flat[rows], other / np.sqrt(2), rows  # differences of draws have twice the posterior's covariance
 
 
 def _gradient(mcmc: Any, scores: RunScores) -> Judged:
@@ -244,8 +244,8 @@ def _undefined(mcmc: Any, scores: RunScores) -> Judged:
     finding = Finding(
         "undefined",
         f"The log density is NaN or +infinite at {bad:.1%} of points about half a standard deviation from "
-        "the draws: the sampler takes such a region for forbidden, and the draws stop at its edge.",
-        "Look for log, sqrt or division of what can become negative or zero, and for overflow; write a "
-        "support into the prior, or -inf where the density is truly zero.",
+        "the draws: the sampler treats such a region as forbidden, and the draws stop at its edge.",
+        "Look for log, sqrt or division of values that can become negative or zero, and for overflow; give "
+        "the prior a support, or return -inf where the density is truly zero.",
     )
     return Judged(check, finding)

@@ -11,13 +11,8 @@ import xarray as xr
 from arviz_base import dict_to_dataset
 
 from qdesampler.diagnostics.datatree.dims import SAMPLE_DIMS, AxisNames
-from qdesampler.diagnostics.datatree.evidence_facts import evidence_facts
-from qdesampler.diagnostics.datatree.sample_stats import (
-    evaluations,
-    kernel_settings,
-    sample_stats,
-    solve_facts,
-)
+from qdesampler.diagnostics.datatree.kernel_answers import kernel_facts
+from qdesampler.diagnostics.datatree.sample_stats import evaluations, kernel_settings, sample_stats
 from qdesampler.infer.model.field_names import variable_name
 from qdesampler.infer.model.trace import (
     Site,
@@ -28,6 +23,8 @@ from qdesampler.infer.model.trace import (
     posterior_predictive_draws,
     prior_draws,
 )
+
+__all__ = ["to_datatree"]
 
 Arrays = dict[str, Any]
 
@@ -45,8 +42,8 @@ def to_datatree(
 ) -> xr.DataTree:
     """Convert a run to an ArviZ `xarray.DataTree`.
 
-    Groups: `posterior` (every collected site, constrained, deterministic ones included), `sample_stats`
-    (what the kernel collected, under ArviZ's names: `lp`, `energy`, `acceptance_rate`, `diverging`,
+    Groups: `posterior` (every collected site, constrained, including deterministic sites), `sample_stats`
+    (the collected fields of the kernel under ArviZ's names: `lp`, `energy`, `acceptance_rate`, `diverging`,
     `step_size`, and `num_evals`), `observed_data`, `constant_data` (array arguments of the model that are not
     observed), and on request `log_likelihood`, `posterior_predictive`, `prior` and `prior_predictive`.
     `lp` is minus the potential energy: the unnormalised log density of the *unconstrained* parameters.
@@ -57,23 +54,24 @@ def to_datatree(
     Args:
         mcmc: a `numpyro.infer.MCMC` after `run`, with any kernel.
         log_likelihood: compute log p(y_n | theta_s) for every observation and draw (needs the model).
-        prior: how many draws of the prior and the prior predictive to add; None for none.
+        prior: number of draws of the prior and the prior predictive to add; None for no such draws.
         posterior_predictive: draw new data at every posterior draw.
-        key: JAX random key, needed by `prior` and `posterior_predictive`.
-        coords: labels, dimension to labels.
-        dims: names of axes, site to names (without chain and draw).
-        attrs: facts to add to the tree's attributes, for instance `{"model": "eight_schools"}`.
+        key: JAX random key, required by `prior` and `posterior_predictive`.
+        coords: labels of each dimension.
+        dims: names of the axes of each site (without chain and draw).
+        attrs: facts to add to the attributes of the tree, for instance `{"model": "eight_schools"}`.
 
     Returns:
         The tree. Its attributes hold the model's and the kernel's name and settings, `num_warmup`,
-        `num_samples`, `num_chains`, `thinning`, `chain_method`, library versions, `created_at`, and where
-        known `warmup_evals` and `sampling_evals` (log-density evaluations of all chains together;
-        `sampling_evals_exact` is 0 where thinning dropped some counts and the kept ones were scaled up).
+        `num_samples`, `num_chains`, `thinning`, `chain_method`, library versions, `created_at`, the facts
+        that the kernel reports, and if they are known `warmup_evals` and `sampling_evals` (log-density
+        evaluations of all chains together; `sampling_evals_exact` is 0 if thinning dropped some counts and
+        the others were scaled up).
 
     Raises:
-        TypeError: no run was given.
+        TypeError: `mcmc` is not a run.
         ValueError: nothing was sampled yet, the model has no latent sites, a request needs a model or a key
-            and there is none, or `dims`/`coords` do not fit.
+            and there is none, or `dims` or `coords` do not fit.
     """
     samples = _samples(mcmc)
     model: Any = getattr(mcmc.sampler, "model", None)
@@ -85,8 +83,8 @@ def to_datatree(
     draws = {name: draws[name] for name in [*sites, *draws] if name in draws}  # in the model's order
 
     groups: dict[str, Arrays] = {"posterior": draws, "sample_stats": sample_stats(mcmc)}
-    bill = evaluations(mcmc, groups["sample_stats"])
-    facts = {**_facts(mcmc, model), **bill, **solve_facts(mcmc), **evidence_facts(mcmc), **(attrs or {})}
+    counts = evaluations(mcmc, groups["sample_stats"])
+    facts = {**_facts(mcmc, model), **counts, **kernel_facts(mcmc), **(attrs or {})}
     if log_likelihood:
         groups["log_likelihood"] = pointwise_log_likelihood(model, draws, args, kwargs, sites)
     if key is not None:
@@ -130,7 +128,7 @@ def _samples(mcmc: Any) -> Any:
     leaves = jax.tree.leaves(samples)
     if not leaves:
         raise ValueError("There is nothing to convert: the model has no latent sites, or none was collected.")
-    # `mcmc.warmup` leaves rows of zeros (or warm-up draws) behind, which `get_samples` returns without a word
+    # After `mcmc.warmup` alone, `get_samples` returns rows of zeros or warm-up draws without an error.
     iterations = getattr(mcmc.last_state, "i", None)
     after_warmup = iterations is not None and np.max(jax.device_get(iterations)) <= mcmc.num_warmup
     if mcmc.post_warmup_state is not None and after_warmup:
@@ -161,7 +159,7 @@ def _check_requests(
 
 
 def _same(array: np.ndarray, observed: np.ndarray) -> bool:
-    """Whether an argument is what a site observed, the change to JAX's precision left aside."""
+    """Whether an argument is the observation of a site, apart from a change to JAX's precision."""
     return array.shape == observed.shape and np.array_equal(
         array.astype(observed.dtype), observed, equal_nan=observed.dtype.kind == "f"
     )
@@ -200,7 +198,7 @@ def _tree(
     sample_dims = {
         name: [] if name in ("observed_data", "constant_data") else list(SAMPLE_DIMS) for name in arrays
     }
-    # axes are named for the whole tree before any dataset is made, so that a plate has one size throughout
+    # Axes are named for the whole tree before any dataset is made, so that a plate has one size everywhere.
     named = {
         group: {
             name: axes.of(
@@ -229,7 +227,7 @@ def _tree(
 
 
 def _site(group: str, name: str, sites: Mapping[str, Site]) -> Site | None:
-    """The site that names a variable's axes; a log likelihood has the batch axes only."""
+    """The site that names the axes of a variable; a log likelihood has only the batch axes."""
     if group in ("sample_stats", "constant_data") or name not in sites:
         return None
     return sites[name]._replace(event_ndim=0, event_dims=()) if group == "log_likelihood" else sites[name]

@@ -1,4 +1,4 @@
-"""Names of array axes: from the user, from the model's plates, or `<site>_dim_<i>`."""
+"""Names of array axes: from the user, from the plates of the model, or `<site>_dim_<i>`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,23 +6,25 @@ from typing import Any
 from qdesampler.infer.model.field_names import variable_name
 from qdesampler.infer.model.trace import Plate, Site
 
+__all__ = ["SAMPLE_DIMS", "AxisNames"]
+
 SAMPLE_DIMS = ("chain", "draw")
 
 
 class AxisNames:
-    """Give names to the axes of many variables that share one set of dimensions.
+    """Names for the axes of many variables that share one set of dimensions.
 
-    A dimension has one size in the whole tree and no dimension is called like a variable, `chain` or `draw`:
-    a plate that would break this gets `_dim` appended, or, where its size differs from the first one seen, is
-    left unnamed.
+    A dimension has one size in the whole tree, and no dimension has the name of a variable, `chain` or
+    `draw`. If the name of a plate is taken, `_dim` is appended to it; if the plate has another size than the
+    first one of its name, its axis gets the default name.
 
     Args:
         taken: names of variables, which no dimension may have.
-        dims: the user's names, variable to names of its axes (without chain and draw).
-        coords: the user's labels, dimension to labels.
+        dims: the user's names for the axes of each variable (without chain and draw).
+        coords: the user's labels for each dimension.
 
     Raises:
-        ValueError: from `of` and `coordinates`, when the user's names or labels do not fit the arrays.
+        ValueError: from `of` and `coordinates`, if the user's names or labels do not fit the arrays.
     """
 
     def __init__(
@@ -39,9 +41,9 @@ class AxisNames:
     def of(
         self, name: str, shape: Sequence[int], site: Site | None = None, *, batch_only: bool = False
     ) -> list[str]:
-        """Names for the axes of variable `name`, an array of the given shape (chain and draw left out).
+        """Names for the axes of the variable `name`, an array of the given shape (without chain and draw).
 
-        `batch_only`: the array has the batch axes of the site only, as a log likelihood does.
+        `batch_only`: the array has only the batch axes of the site, like a log likelihood.
         """
         if name in self._dims:
             return self._of_user(name, shape, self._dims[name][: len(shape) if batch_only else None])
@@ -54,7 +56,7 @@ class AxisNames:
         return names
 
     def coordinates(self) -> dict[str, Sequence[Any]]:
-        """The user's labels, checked: every one names a dimension and has its length."""
+        """The user's labels, after a check that each belongs to a dimension and has its length."""
         for dim, labels in self._coords.items():
             if dim not in self._sizes:
                 known = ", ".join(sorted(self._sizes)) or "none"
@@ -62,7 +64,9 @@ class AxisNames:
                     f"coords names the dimension {dim!r}, which no variable has. Known: {known}."
                 )
             if len(set(labels)) < len(labels):
-                raise ValueError(f"coords[{dim!r}] holds equal labels; labels tell entries apart.")
+                raise ValueError(
+                    f"coords[{dim!r}] holds equal labels; the labels of a dimension must differ."
+                )
             if len(labels) != self._sizes[dim]:
                 raise ValueError(
                     f"coords[{dim!r}] has {len(labels)} labels; the dimension has size {self._sizes[dim]}."

@@ -1,4 +1,4 @@
-"""What a kernel reported about each draw, under ArviZ's names, and the bill of the run."""
+"""The statistics that a kernel reported with each draw, under ArviZ's names, and counts of evaluations."""
 
 import inspect
 from collections.abc import Mapping
@@ -10,15 +10,17 @@ import numpy as np
 
 from qdesampler.infer.model.field_names import statistic_names
 from qdesampler.infer.model.trace import leaf_names
-from qdesampler.kernels.adaptation.imaginary_time import OUTCOMES
+
+__all__ = ["evaluations", "kernel_settings", "sample_stats"]
 
 
 def sample_stats(mcmc: Any) -> dict[str, np.ndarray]:
     """Collected fields of a run, shape `(chains, draws, ...)`, except the draws themselves.
 
-    Fields known to ArviZ get its names wherever they sit in the state (`adapt_state.step_size` becomes
-    `step_size`), unless two fields would share one; `potential_energy` becomes `lp` with its sign changed.
-    Others keep their path, and fields that are pytrees give one entry per leaf. PRNG keys are left out.
+    Fields known to ArviZ get its names at any depth of the state (`adapt_state.step_size` becomes
+    `step_size`), unless two fields would share a name; `potential_energy` becomes `lp` with its sign changed.
+    Other fields keep their path, and a field that is a pytree gives one entry for each leaf. PRNG keys are
+    left out.
     """
     fields = mcmc.get_extra_fields(group_by_chain=True)
     names = statistic_names(fields)
@@ -33,48 +35,28 @@ def sample_stats(mcmc: Any) -> dict[str, np.ndarray]:
 
 
 def evaluations(mcmc: Any, stats: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Log-density evaluations of all chains: `warmup_evals`, `sampling_evals`, each only where it is known.
+    """Log-density evaluations of all chains: `warmup_evals` and `sampling_evals`, each only if it is known.
 
-    Draws report `num_evals`; NumPyro's HMC and NUTS report `num_steps`, one gradient each, when collected.
-    Thinning drops the counts of the draws it drops, so the kept ones are scaled up and
+    Draws report `num_evals`. NumPyro's HMC and NUTS report `num_steps`, one gradient each, if it is
+    collected. The counts of draws that thinning drops are lost, so the others are scaled up and
     `sampling_evals_exact` is 0.
     """
-    bill = {}
+    found = {}
     warmup = getattr(mcmc.last_state, "warmup_evals", None)
     if warmup is not None:
-        bill["warmup_evals"] = _total(warmup)
+        found["warmup_evals"] = _total(warmup)
     counts = stats.get("num_evals", stats.get("n_steps"))
     if counts is not None:
-        bill["sampling_evals"] = _total(counts) * mcmc.thinning
-        bill["sampling_evals_exact"] = int(mcmc.thinning == 1)
-    return bill
-
-
-def solve_facts(mcmc: Any) -> dict[str, str | int | float]:
-    """What came of QDE's imaginary-time solve; empty for other kernels.
-
-    `solve_outcome` in words (`qdesampler.kernels.adaptation.imaginary_time`; the worst where chains solved
-    for themselves), `solve_acceptance` of the trial as an independence proposal, `solve_outliers`, the chains
-    whose descent ended outside the trial, and `global_share`, the part of the draws that are global moves.
-    """
-    shared = getattr(getattr(mcmc.last_state, "adapt_state", None), "shared", None)
-    solve = getattr(shared, "solve", None)
-    if solve is None:
-        return {}
-    outcome = int(np.max(np.asarray(solve.outcome)))
-    return {
-        "solve_outcome": OUTCOMES[outcome],
-        "solve_acceptance": float(np.min(np.asarray(solve.acceptance))),
-        "solve_outliers": int(np.sum(np.asarray(solve.outliers))),
-        "global_share": float(np.mean(np.asarray(shared.global_probability))),  # pyright: ignore[reportOptionalMemberAccess]
-    }
+        found["sampling_evals"] = _total(counts) * mcmc.thinning
+        found["sampling_evals_exact"] = int(mcmc.thinning == 1)
+    return found
 
 
 def kernel_settings(kernel: Any) -> str:
-    """Plain settings of a kernel that differ from what its constructor takes unasked, as `name=value`.
+    """Settings of a kernel that differ from the defaults of its constructor, as `name=value`.
 
-    A parameter `p` of the constructor is looked for as the attribute `p` or `_p`; arrays, functions and what
-    is kept under another name are left out.
+    The value of a parameter `p` of the constructor is the attribute `p` or `_p` of the kernel. Arrays,
+    functions and values under other names are left out.
     """
     words = []
     for name, parameter in inspect.signature(type(kernel).__init__).parameters.items():

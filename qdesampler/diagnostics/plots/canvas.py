@@ -1,4 +1,4 @@
-"""Panels of one figure on any backend of arviz_plots: matplotlib, bokeh, plotly, or none."""
+"""The panels of one figure on any backend of arviz_plots: matplotlib, bokeh, plotly, or none."""
 
 from collections.abc import Sequence
 from importlib import import_module
@@ -15,21 +15,21 @@ BACKENDS = ("none", "matplotlib", "bokeh", "plotly")
 
 
 class Canvas:
-    """A figure with named panels, and what to draw with: the functions of `arviz_plots.backend`.
+    """A figure with named panels and the drawing functions of `arviz_plots.backend`.
 
     Args:
         panels: names of the panels, which become their coordinates.
-        columns: of the grid.
-        size: of one panel, inches.
+        columns: most columns of the grid.
+        size: width and height of one panel, inches.
         backend: one of `BACKENDS`; None takes ArviZ's `rcParams["plot.backend"]`.
 
     Attributes:
-        draw: the backend's module: `draw.line(x, y, target, color=...)`.
+        draw: the module of the backend, as in `draw.line(x, y, target, color=...)`.
         colors: ten colours of the backend.
 
     Raises:
-        ValueError: no such backend.
-        ImportError: its package is not installed.
+        ValueError: the backend does not exist.
+        ImportError: the package of the backend is not installed.
     """
 
     def __init__(
@@ -64,14 +64,14 @@ class Canvas:
         return self._panels[name]
 
     def label(self, panel: str, title: str, x: str, y: str) -> None:
-        """Title and axes of a panel."""
+        """Set the title and the labels of the axes of a panel."""
         target = self[panel]
         self.draw.title(title, target)
         self.draw.xlabel(x, target)
         self.draw.ylabel(y, target)
 
     def legend(self, labels: Sequence[str], **properties: Sequence[Any]) -> None:
-        """A legend of lines for the figure: each property has one value a label."""
+        """Add a legend of lines to the figure; each property has one value for each label."""
         entries = [
             dict(zip(properties, values, strict=True)) for values in zip(*properties.values(), strict=True)
         ]
@@ -80,7 +80,7 @@ class Canvas:
         legend(collection, entries, list(labels))
 
     def collection(self) -> PlotCollection:
-        """The figure as arviz_plots gives its own: `viz["figure"]`, `viz["plot"]`, `savefig`, `show`."""
+        """The figure in the form of arviz_plots: `viz["figure"]`, `viz["plot"]`, `savefig`, `show`."""
         plots = np.empty(len(self._panels), dtype=object)
         for i, target in enumerate(self._panels.values()):
             plots[i] = target

@@ -1,4 +1,4 @@
-"""A plot of what kernels cost, side by side."""
+"""A plot that compares the costs of kernels."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,15 +13,15 @@ __all__ = ["plot_comparison"]
 def plot_comparison(
     labels: Sequence[str], values: Mapping[str, Sequence[float]], *, backend: str | None = None
 ) -> PlotCollection:
-    """One panel a cost, one row a kernel, on a logarithmic scale from the least.
+    """One panel for each cost and one row for each kernel, on a logarithmic scale from the smallest cost.
 
     Args:
         labels: names of the rows.
-        values: cost to its positive numbers, one a row.
-        backend: of arviz_plots.
+        values: positive numbers for each cost, one for each row.
+        backend: backend of arviz_plots.
 
     Raises:
-        ValueError: nothing to compare, other lengths, or numbers that are not positive.
+        ValueError: there is nothing to compare, lengths differ, or numbers are not positive.
     """
     if not labels or not values:
         raise ValueError("There is nothing to compare.")
@@ -40,5 +40,5 @@ def plot_comparison(
         canvas.draw.xticks(np.log10(ticks), [f"{tick:g}" for tick in ticks], target)
         rows = [f"{label}: {number:,.3g}" for label, number in zip(labels, numbers, strict=True)]
         canvas.draw.yticks(y, rows, target)
-        canvas.label(name, name.capitalize(), "times the least", "")
+        canvas.label(name, name.capitalize(), "times the smallest", "")
     return canvas.collection()

@@ -1,4 +1,4 @@
-"""A plot of what control variates gain: errors of plain and zero-variance means, side by side."""
+"""A plot of the gain of control variates: errors of plain and zero-variance means."""
 
 from typing import Any
 
@@ -9,16 +9,16 @@ from qdesampler.diagnostics.plots.canvas import Canvas
 
 __all__ = ["plot_zero_variance"]
 
-MOST_ROWS = 30
+MOST_ROWS = 30  # rows; of more scalars those with the smallest gain are shown
 
 
 def plot_zero_variance(table: Any, *, backend: str | None = None) -> PlotCollection:
-    """Standard errors of plain and zero-variance means, in posterior standard deviations, one row a scalar.
+    """Standard errors of plain and zero-variance means in posterior standard deviations, one row per scalar.
 
     Args:
-        table: of `summary(mcmc)`, with its zero-variance columns; of a long one the rows that gain least are
-            shown.
-        backend: of arviz_plots.
+        table: the table of `summary(mcmc)` with zero-variance columns; a long table is cut to the rows with
+            the smallest gain.
+        backend: backend of arviz_plots.
 
     Raises:
         ValueError: the table has no zero-variance columns, or nothing in it varies.
@@ -48,7 +48,7 @@ def plot_zero_variance(table: Any, *, backend: str | None = None) -> PlotCollect
 
 
 def _ticks(low: float, high: float) -> np.ndarray:
-    """At most about six round numbers between powers of ten."""
+    """Round numbers for the ticks, about six at most."""
     decades = 10.0 ** np.arange(np.floor(low), np.ceil(high) + 1)
     fine = np.outer(decades, (1, 2, 5)).ravel() if len(decades) <= 4 else decades[:: 1 + len(decades) // 6]
     inside = fine[(np.log10(fine) >= low - 0.1) & (np.log10(fine) <= high + 0.1)]

@@ -1,4 +1,4 @@
-"""A plot of a ladder: rungs, swap rates, flow of replicas, specific heat, evidence of every chain."""
+"""A plot of a ladder: swap rates, flow of replicas, specific heat, evidence of every chain."""
 
 from typing import Any
 
@@ -6,16 +6,15 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from qdesampler.diagnostics.statistics.ladder import ladder_summary
-from qdesampler.infer.annealed.evidence import evidence_report
+from qdesampler.diagnostics.statistics.ladder import evidence_report, ladder_summary
 
 __all__ = ["plot_ladder"]
 
 
 def plot_ladder(run: Any) -> Figure:
-    """Four panels, one line a chain: swap rates, flow, specific heat, and the evidence with its sandwich.
+    """Four panels: swap rates, flow, specific heat, and the evidence with its bounds, one line per chain.
 
-    A good ladder swaps at about the same rate everywhere and its flow falls on a straight line.
+    In a good ladder all pairs have about the same swap rate, and the flow falls along a straight line.
 
     Args:
         run: a `numpyro.infer.MCMC` with AnnealedQDE after `run`, or its last state.
@@ -24,7 +23,7 @@ def plot_ladder(run: Any) -> Figure:
         A matplotlib figure of its own, not registered with pyplot: `figure.savefig(path)`.
 
     Raises:
-        ValueError: another kernel, or too few iterations were kept.
+        ValueError: the kernel has no ladder, or too few iterations were kept.
     """
     summary, report = ladder_summary(run), evidence_report(run)
     figure = Figure(figsize=(10, 7), layout="constrained")
@@ -41,7 +40,7 @@ def plot_ladder(run: Any) -> Figure:
     rates.set(xlabel="pair of rungs", ylabel="swap rate", ylim=(0, 1))
     rates.set_title(f"barrier {summary.barrier.mean():.2f}, {int(summary.round_trips.sum())} round trips")
     rates.legend()
-    flow.set(xlabel="rung", ylabel="share that came from the reference", ylim=(-0.02, 1.02))
+    flow.set(xlabel="rung", ylabel="fraction from the reference", ylim=(-0.02, 1.02))
     heat.set(xlabel="beta", ylabel="specific heat")
     evidence.plot(report.by_chain, np.arange(report.by_chain.size), "o")
     for value, style, label in (

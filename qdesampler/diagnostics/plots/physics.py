@@ -1,6 +1,6 @@
-"""Plots of what the equation does: imaginary time, ground states and levels, trials, annealers' reads.
+"""Plots of imaginary-time evolutions, ground states with their levels, trials, and annealers' reads.
 
-Each returns arviz_plots' `PlotCollection` on any of its backends, as ArviZ's own plots do.
+Like ArviZ's own plots, each function returns a `PlotCollection` of arviz_plots on any of its backends.
 """
 
 from typing import Any
@@ -14,8 +14,10 @@ from scipy import stats
 from qdesampler.backends.problem import IsingProblem
 from qdesampler.backends.protocol import Samples
 from qdesampler.diagnostics.checks.annealer import read_temperature
+from qdesampler.diagnostics.datatree.kernel_answers import kernel_answer
 from qdesampler.diagnostics.plots.canvas import Canvas
 from qdesampler.equation.hamiltonian import Hamiltonian
+from qdesampler.infer.model.kernel_reports import TrialReport
 from qdesampler.infer.model.scores import run_scores
 from qdesampler.numerics.trial import draw_trial
 from qdesampler.solvers.annealing.path import ImaginaryTimePath
@@ -26,25 +28,28 @@ from qdesampler.solvers.protocol import GroundState
 
 __all__ = ["plot_evolution", "plot_ground_state", "plot_reads", "plot_trial"]
 
-_NODES_1D, _NODES_2D = 400, 90
-_MOST_LINES = 8
-_TRIAL_DRAWS = 4000
-_MOST_TRIAL = 9
+_NODES_1D, _NODES_2D = 400, 90  # points on each axis of a plot in one and in two dimensions
+_MOST_LINES = 8  # coordinates of an evolution that are drawn
+_TRIAL_DRAWS = 4000  # draws behind each density of a trial
+_MOST_TRIAL = 9  # coordinates of a trial that are drawn
 
 
 def plot_evolution(
     *paths: ImaginaryTimePath | ImaginaryTimeTrajectory, grid: Grid | None = None, backend: str | None = None
 ) -> PlotCollection:
-    """Energy, mean and spread along imaginary time, and the densities where paths end.
+    """Energy, mean and standard deviation along imaginary time, and the densities at the ends of the paths.
+
+    Densities are drawn only in one dimension.
 
     Args:
-        paths: of `evolve` or `propagate`, one after the other; each end is one density, from light to dark.
-        grid: of a path of `evolve` on a grid, which does not hold it (`SpectralGrid(...).grid(dim)`).
-        backend: of arviz_plots.
+        paths: paths of `evolve` or `propagate`, one after the other; each end is one density, from light to
+            dark.
+        grid: grid of a path of `evolve`, which does not contain its grid (`SpectralGrid(...).grid(dim)`).
+        backend: backend of arviz_plots.
 
     Raises:
-        TypeError: not a path.
-        ValueError: no path; a density is asked for in more than one dimension (only energies are drawn then).
+        TypeError: an argument is not a path.
+        ValueError: there is no path.
     """
     if not paths:
         raise ValueError("plot_evolution needs at least one path of evolve or propagate.")
@@ -85,7 +90,7 @@ def plot_evolution(
 
 
 def _end_density(path: Any, grid: Grid | None) -> tuple[np.ndarray, np.ndarray] | None:
-    """Nodes and density of a path's last state in one dimension."""
+    """Nodes and density of the last state of a path in one dimension, else None."""
     if isinstance(path.state, GaussianWavefunction):
         if path.mean.shape[1] != 1:
             return None
@@ -106,14 +111,14 @@ def plot_ground_state(
     *,
     backend: str | None = None,
 ) -> PlotCollection:
-    """A ground state with its potential and levels in one dimension, contours of both in two.
+    """A ground state with its potential and levels in one dimension, contours of both in two dimensions.
 
     Args:
-        state: what `ground_state` found.
-        hamiltonian: what it was found for.
-        bounds: `(lower, upper)`, one for each axis or one for all; None takes the box that holds 1000 draws
-            of the state, widened by a third.
-        backend: of arviz_plots.
+        state: the result of `ground_state`.
+        hamiltonian: the Hamiltonian of the state.
+        bounds: `(lower, upper)`, one for each axis or one for all; None takes the box that contains 1000
+            draws of the state, widened by a third.
+        backend: backend of arviz_plots.
 
     Raises:
         ValueError: more than two dimensions, or bounds that are not increasing.
@@ -132,7 +137,7 @@ def plot_ground_state(
     potential = np.asarray(jax.vmap(hamiltonian.potential)(points), float).reshape(shape)
     finite = potential[np.isfinite(potential)]
     potential = np.where(np.isfinite(potential), potential, finite.max() if finite.size else 0.0)
-    # far from the state the potential may be huge: draw what it meets there
+    # Far from the state the potential may be huge, so the contours cover its values near the state.
     met = np.quantile(potential[density > 1e-3 * density.max()], [0.0, 1.0])
     levels = np.linspace(met[0], met[1] + 1e-9 + 0.2 * (met[1] - met[0]), 12)
     canvas = Canvas(["density", "potential"], backend=backend)
@@ -184,17 +189,17 @@ def _in_one_dimension(
 
 
 def plot_trial(run: Any, state: GroundState | None = None, *, backend: str | None = None) -> PlotCollection:
-    """The trial state's marginal densities against those of the draws, in unconstrained space.
+    """The marginal densities of the trial state and of the draws, in unconstrained space.
 
     Args:
         run: a `numpyro.infer.MCMC` after `run`.
-        state: the trial; None takes the one that a QDE run proposes its global moves from, of which
-            coordinates that the kernel has re-centred are left out.
-        backend: of arviz_plots.
+        state: the trial; None takes the trial of the global moves of a QDE run, without the coordinates that
+            the kernel has re-centred.
+        backend: backend of arviz_plots.
 
     Raises:
-        ValueError: there is no trial, its dimension is another, or all coordinates are re-centred; see also
-            `qdesampler.infer.model.scores.run_scores`.
+        ValueError: there is no trial, its dimension is not that of the draws, or all coordinates are
+            re-centred; see also `qdesampler.infer.model.scores.run_scores`.
     """
     found = run_scores(run, require_finite=False)
     dim = found.positions.shape[-1]
@@ -204,13 +209,14 @@ def plot_trial(run: Any, state: GroundState | None = None, *, backend: str | Non
             raise ValueError(f"The trial has {state.dim} coordinates, the draws have {dim}.")
         draws = np.asarray(state.sample(jax.random.key(0), (_TRIAL_DRAWS,)), float)
     else:
-        shared = getattr(getattr(run.last_state, "adapt_state", None), "shared", None)
-        trial = getattr(shared, "trial", None)
-        if trial is None:
-            raise ValueError("This run has no trial: give one, or run QDE, which keeps it in its state.")
+        report: TrialReport | None = kernel_answer(run, "trial_report")
+        if report is None:
+            raise ValueError(
+                "This run has no trial: give one, or run QDE with vectorized chains, which share one trial."
+            )
+        trial, shown = report.trial, report.as_written
         keys = jax.random.split(jax.random.key(0), _TRIAL_DRAWS)
         draws = np.asarray(jax.vmap(lambda key: draw_trial(key, trial))(keys), float)
-        shown = np.asarray(shared.centredness, float) == 1  # pyright: ignore[reportOptionalMemberAccess]
     if not shown.any():
         raise ValueError("Every coordinate of this trial is re-centred: none is a coordinate of the draws.")
     chosen = np.flatnonzero(shown)[:_MOST_TRIAL]
@@ -233,22 +239,22 @@ def plot_trial(run: Any, state: GroundState | None = None, *, backend: str | Non
 def plot_reads(
     problem: IsingProblem, samples: Samples, *, beta: float = 1.0, backend: str | None = None
 ) -> PlotCollection:
-    """An annealer's energies, and the fields that its spins obey against what a temperature asks.
+    """The energies of an annealer's reads, and how often spins point along the fields of their neighbours.
 
-    On the right, spins are sorted by the field that their neighbours put on them; the share that points down
-    it should follow `1 / (1 + exp(-2 beta |f|))`, drawn for the `beta` asked for and for the one that the
-    reads tell.
+    On the right, spins are sorted by the size of the field of their neighbours. The fraction that points
+    along it should be `1 / (1 + exp(-2 beta |f|))`, which is drawn for the requested `beta` and for the
+    `beta` estimated from the reads.
 
     Args:
         problem: the energy.
-        samples: what the backend returned.
-        beta: the inverse temperature asked for.
-        backend: of arviz_plots.
+        samples: the reads that the backend returned.
+        beta: the requested inverse temperature.
+        backend: backend of arviz_plots.
 
     Raises:
         TypeError, ValueError: as `read_temperature`.
     """
-    told = read_temperature(problem, samples.states)
+    found = read_temperature(problem, samples.states)
     dense = problem.dense()
     spins = np.asarray(samples.states, float)
     field = np.asarray(dense.h, float) + spins @ np.asarray(dense.J, float)
@@ -256,21 +262,21 @@ def plot_reads(
     canvas = Canvas(["energies", "temperature"], backend=backend)
     draw = canvas.draw
     energies = np.asarray(samples.energies, float)
-    counts, edges = np.histogram(energies, bins=min(40, max(8, told.reads // 25)))
+    counts, edges = np.histogram(energies, bins=min(40, max(8, found.reads // 25)))
     draw.hist(counts, edges[:-1], edges[1:], canvas["energies"], color=canvas.colors[0], alpha=0.8)
     draw.vline(float(energies.min()), canvas["energies"], color=canvas.colors[1])
-    canvas.label("energies", f"{told.reads} reads, {told.different} different states", "energy", "reads")
+    canvas.label("energies", f"{found.reads} reads, {found.different} different states", "energy", "reads")
     order = np.argsort(size)
     parts = [part for part in np.array_split(order, 15) if part.size]
     x = np.array([size[part].mean() for part in parts])
-    share = np.array([down[part].mean() for part in parts])
-    draw.scatter(x, share, canvas["temperature"], color=canvas.colors[0])
+    fraction = np.array([down[part].mean() for part in parts])
+    draw.scatter(x, fraction, canvas["temperature"], color=canvas.colors[0])
     fine = np.linspace(0, x.max() + 1e-12, 200)
-    for value, color in ((beta, canvas.colors[1]), (told.beta, canvas.colors[0])):
+    for value, color in ((beta, canvas.colors[1]), (found.beta, canvas.colors[0])):
         if np.isfinite(value):
             draw.line(fine, 1 / (1 + np.exp(-2 * value * fine)), canvas["temperature"], color=color)
-    error = f" \N{PLUS-MINUS SIGN} {told.standard_error:.2g}" if np.isfinite(told.beta) else ""
-    title = f"beta {told.beta:.3g}{error}, asked {beta:g}"
-    canvas.label("temperature", title, "size of the field", "share pointing down it")
-    canvas.legend(["asked", "told by the reads"], color=[canvas.colors[1], canvas.colors[0]])
+    error = f" \N{PLUS-MINUS SIGN} {found.standard_error:.2g}" if np.isfinite(found.beta) else ""
+    title = f"beta {found.beta:.3g}{error}, requested {beta:g}"
+    canvas.label("temperature", title, "size of the field", "fraction along it")
+    canvas.legend(["requested", "estimated"], color=[canvas.colors[1], canvas.colors[0]])
     return canvas.collection()

@@ -1,7 +1,7 @@
-"""The standard plots of a run, drawn by `arviz_plots` on matplotlib and kept as PNG images.
+"""The standard plots of a run, drawn by `arviz_plots` with matplotlib and kept as PNG images.
 
-Nothing of matplotlib's or ArviZ's global state changes: style, backend and the list of open figures are as
-before when a function here returns.
+The global state of matplotlib and ArviZ does not change: when a function of this module returns, style,
+backend and the list of open figures are as before.
 """
 
 import io
@@ -22,24 +22,35 @@ from matplotlib.figure import Figure
 
 from qdesampler.diagnostics.checks.diagnose import MIN_DRAWS
 from qdesampler.diagnostics.datatree.dims import SAMPLE_DIMS
+from qdesampler.diagnostics.datatree.kernel_answers import kernel_answer
 from qdesampler.diagnostics.files import write_atomically
 from qdesampler.diagnostics.plots.gain import plot_zero_variance
 from qdesampler.diagnostics.plots.ladder import plot_ladder
 from qdesampler.diagnostics.plots.physics import plot_trial
 from qdesampler.diagnostics.statistics.summary import as_tree, blocks, posterior_dataset, scalars, summary
-from qdesampler.infer.annealed.kernel import AnnealedQDE
+from qdesampler.infer.model.kernel_reports import TrialReport
 
-MAX_POINTS = 4000  # in a scatter plot: more cannot be told apart
+__all__ = [
+    "EXTRA_PLOT_NAMES",
+    "PLOT_NAMES",
+    "Plot",
+    "draw_plots",
+    "draw_png",
+    "save_plots",
+    "write_plots",
+]
+
+MAX_POINTS = 4000  # points in a scatter plot; more would overlap
 MAX_TRACED = 8000  # draws of a trace and its density
 MAX_POOLED = 100_000  # draws behind an interval
-MAX_IN_A_ROW = 20_000  # draws in a row of each chain, where thinning would change what is shown
-MAX_RANKED = 2000  # draws in a rank plot: its test takes time in proportion to their square
+MAX_IN_A_ROW = 20_000  # consecutive draws of each chain in plots that thinning would change
+MAX_RANKED = 2000  # draws in a rank plot, whose test takes time in proportion to their square
 MAX_LINES = 8  # chains drawn as lines
 MAX_BARS = 100  # integers within this range are drawn as bars, others as a density
 
 
 class Plot(NamedTuple):
-    """One finished plot: file stem, heading, what it shows (and what it leaves out), PNG bytes."""
+    """One finished plot: file stem, heading, description (including what is left out), PNG bytes."""
 
     name: str
     title: str
@@ -48,7 +59,7 @@ class Plot(NamedTuple):
 
 
 class _Kind(NamedTuple):
-    """How to draw one kind of plot, how many scalars it can hold, and what it needs at least."""
+    """One kind of plot: how to draw it, the least and most scalars, and the least chains."""
 
     name: str
     title: str
@@ -62,15 +73,16 @@ class _Kind(NamedTuple):
 def draw_plots(run: Any, *, table: Any = None, tree: xr.DataTree | None = None) -> Iterator[Plot]:
     """Draw the standard plots one after the other.
 
-    Each shows at most as many scalars as it can hold, those with the smallest bulk effective sample size, and
-    its caption says so; scalars that never change or are not finite are left out. The energy plot needs the
-    energy in `sample_stats`. After them, where there is something to show: the gain of zero-variance means
-    (a table that has them), the trial of a QDE run against its draws, the ladder of an AnnealedQDE run.
+    Each plot has room for a number of scalars; of more scalars it shows those with the smallest bulk
+    effective sample size, and its caption says so. Scalars that never change or are not finite are left out.
+    The energy plot needs the energy in `sample_stats`. Further plots follow if they have anything to show:
+    the gain of zero-variance means (for a table that has them), the trial of a QDE run against its draws, and
+    the ladder of an AnnealedQDE run.
 
     Args:
         run: a `numpyro.infer.MCMC` after `run`, or a tree with a posterior.
-        table: the full table of `summary`, if it is at hand.
-        tree: the tree of the run, if it is at hand.
+        table: the full table of `summary`, if it exists already.
+        tree: the tree of the run, if it exists already.
 
     Yields:
         Plots, in the order of a report.
@@ -112,13 +124,13 @@ def draw_plots(run: Any, *, table: Any = None, tree: xr.DataTree | None = None) 
 
 
 def draw_png(draw: Callable[[], Any]) -> bytes:
-    """The matplotlib figure or PlotCollection that `draw` makes, as PNG; nothing is left open."""
+    """The matplotlib figure or PlotCollection that `draw` makes, as PNG; no figure stays open."""
     with _isolated():
         return _png(draw())
 
 
 def _drawn(name: str, draw: Callable[[], Any]) -> bytes | None:
-    """The image, or None and a warning: a plot that fails must not cost the run its report."""
+    """The image, or None and a warning, so that a plot that fails does not prevent the report."""
     try:
         return draw_png(draw)
     except Exception as error:
@@ -127,22 +139,20 @@ def _drawn(name: str, draw: Callable[[], Any]) -> bytes | None:
 
 
 def _entries(dataset: xr.Dataset, wanted: Sequence[int]) -> dict[int, tuple[str, np.ndarray]]:
-    """Label and draws of some scalars by their position."""
+    """The labels and draws of some scalars by their positions."""
     chosen = set(wanted)
     return {i: entry for i, entry in enumerate(scalars(dataset)) if i in chosen}
 
 
 def _extras(run: Any, table: Any) -> Iterator[_Kind]:
-    """Plots that need more than a tree, where there is something to show."""
+    """The plots that need more than a tree, if they have anything to show."""
     if "zv_gain" in table and bool((table["zv_gain"] > 1).any()):
         yield _Kind("gain", *_GAIN, lambda tree: plot_zero_variance(table, backend="matplotlib"))
-    state = getattr(run, "last_state", None)
-    shared = getattr(getattr(state, "adapt_state", None), "shared", None)
-    fractions = np.asarray(getattr(shared, "fractions", ()))
-    share = np.mean(np.asarray(getattr(shared, "share", 0.0)))
-    if 0 < fractions.size <= _MOST_TRIAL_DIM and share > 0 and np.any(fractions == 1):
+    trial: TrialReport | None = kernel_answer(run, "trial_report")
+    shown = trial is not None and trial.global_probability > 0 and bool(np.any(trial.as_written))
+    if trial is not None and shown and trial.as_written.size <= _MOST_TRIAL_DIM:
         yield _Kind("trial", *_TRIAL, lambda tree: plot_trial(run, backend="matplotlib"))
-    if isinstance(getattr(run, "sampler", None), AnnealedQDE):
+    if kernel_answer(run, "ladder_summary") is not None:
         yield _Kind("ladder", *_LADDER, lambda tree: plot_ladder(run))
 
 
@@ -151,11 +161,11 @@ def save_plots(run: Any, folder: str | os.PathLike[str], *, table: Any = None) -
 
     Args:
         run: a `numpyro.infer.MCMC` after `run`, or a tree with a posterior.
-        folder: where to; made if it does not exist.
-        table: the full table of `summary`, if it is at hand.
+        folder: the folder, made if it does not exist.
+        table: the full table of `summary`, if it exists already.
 
     Returns:
-        The paths written.
+        The paths of the files.
 
     Raises:
         ValueError: there are no draws.
@@ -177,7 +187,7 @@ def write_plots(finished: Iterator[Plot] | Sequence[Plot], folder: str | os.Path
 
 @contextmanager
 def _isolated() -> Iterator[None]:
-    """Style, backend and figures for the time of one plot."""
+    """Style and backend for one plot; afterwards they are reset and new figures are closed."""
     backend = matplotlib.get_backend()
     before = set(plt.get_fignums())
     with matplotlib.rc_context(), rc_context({"plot.backend": "matplotlib", "plot.max_subplots": 100}):
@@ -188,7 +198,7 @@ def _isolated() -> Iterator[None]:
         finally:
             for number in set(plt.get_fignums()) - before:
                 plt.close(number)
-            matplotlib.use(backend, force=False)  # sets an rcParam of its own, so inside rc_context
+            matplotlib.use(backend, force=False)  # sets an rcParam too, so it must be inside rc_context
 
 
 def _png(collection: Any) -> bytes:
@@ -199,7 +209,7 @@ def _png(collection: Any) -> bytes:
 
 
 def _flat(tree: xr.DataTree, entries: Sequence[tuple[str, np.ndarray]]) -> xr.DataTree:
-    """A tree whose variables are the given scalars; equal labels are told apart by a number."""
+    """A tree whose variables are the given scalars; equal labels get a number."""
     variables: dict[str, Any] = {}
     for label, values in entries:
         label = label.replace("/", "\N{DIVISION SLASH}")  # DataTree keeps '/' for paths
@@ -228,7 +238,7 @@ def _has_energy(tree: xr.DataTree) -> bool:
 
 
 def _limits(kind: _Kind, shown: int, fit: int, entries: int, sizes: Mapping[Any, int]) -> str:
-    """What a plot leaves out, in words."""
+    """Sentences that say what a plot leaves out."""
     chains, draws = sizes["chain"], sizes["draw"]
     text = ""
     if kind.name in ("energy", "autocorrelation", "ess") and draws > MAX_IN_A_ROW:
@@ -245,14 +255,14 @@ def _limits(kind: _Kind, shown: int, fit: int, entries: int, sizes: Mapping[Any,
 
 
 def _thinned(tree: xr.DataTree, most: int) -> xr.DataTree:
-    """Every k-th draw, so that all chains together have about `most`."""
+    """Every k-th draw, so that all chains together have about `most` draws."""
     size = tree["posterior"].sizes
     step = max(1, round(size["chain"] * size["draw"] / most))
     return tree.isel(draw=slice(None, None, step))
 
 
 def _first(tree: xr.DataTree) -> xr.DataTree:
-    """The first draws of each chain, in a row."""
+    """The first draws of each chain, without gaps."""
     return tree.isel(draw=slice(MAX_IN_A_ROW))
 
 
@@ -272,7 +282,7 @@ def _trace(tree: xr.DataTree) -> Any:
 
 
 def _rank(tree: xr.DataTree) -> Any:
-    # `thin` goes by the effective sample size: the test behind the black marks wants independent draws
+    # `thin` uses the effective sample size, because the test behind the black marks needs independent draws.
     few = _thinned(tree, MAX_RANKED)
     thin = few["posterior"].sizes["draw"] >= MIN_DRAWS
     return arviz_plots.plot_rank(few, thin=thin, backend="matplotlib", **_grid(tree))
@@ -341,8 +351,8 @@ _TRIAL = (
 )
 _LADDER = (
     "Ladder",
-    "Swap rates should be even, the flow straight, and the chains' evidences within the error.",
+    "Swap rates should be equal, the flow straight, and the chains' evidences within the error.",
 )
-_MOST_TRIAL_DIM = 1000
+_MOST_TRIAL_DIM = 1000  # coordinates up to which a trial is drawn
 PLOT_NAMES = tuple(kind.name for kind in _KINDS)
 EXTRA_PLOT_NAMES = ("gain", "trial", "ladder")

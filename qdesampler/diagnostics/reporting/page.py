@@ -1,4 +1,4 @@
-"""The parts of a report as HTML: everything that comes from outside is escaped here."""
+"""The parts of a report as HTML; all text from outside is escaped here."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -8,20 +8,26 @@ from typing import Any
 from qdesampler.diagnostics.checks.draws import MAX_R_HAT, least_ess
 from qdesampler.diagnostics.checks.finding import Check, Finding, verdict
 from qdesampler.diagnostics.plots.posterior import Plot
-from qdesampler.diagnostics.statistics.summary import column_names, formatted_rows, shortened
+from qdesampler.diagnostics.statistics.summary_table import (
+    column_names,
+    formatted_rows,
+    missing_note,
+    shortened,
+)
 
 __all__ = [
     "checks_table",
     "facts_list",
     "figure",
     "page",
+    "paragraph",
     "preformatted",
     "section",
     "summary_table",
     "verdict_box",
 ]
 
-MAX_ROWS = 200
+MAX_ROWS = 200  # rows of the summary
 _MARKS = {
     True: ("ok", "\N{CHECK MARK}"),
     False: ("fail", "\N{MULTIPLICATION X}"),
@@ -90,7 +96,7 @@ footer { color: var(--soft); font-size: 13px; }
 
 
 def page(heading: str, lead: str, body: Sequence[str], foot: str) -> str:
-    """The whole document, style inside."""
+    """The whole document with its style."""
     return "\n".join(
         [
             "<!DOCTYPE html>",
@@ -116,7 +122,7 @@ def section(title: str, *content: str) -> str:
 
 
 def preformatted(text: str) -> str:
-    """Text as it is, in a box that scrolls."""
+    """Text without formatting, in a box that scrolls."""
     return f'<div class="scroll"><pre>{escape(text)}</pre></div>'
 
 
@@ -126,13 +132,13 @@ def paragraph(text: str) -> str:
 
 
 def facts_list(pairs: Mapping[str, str]) -> str:
-    """Labels and values in columns."""
+    """Pairs of label and value in columns."""
     items = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in pairs.items())
     return f'<dl class="facts">{items}</dl>'
 
 
 def verdict_box(findings: Sequence[Finding]) -> str:
-    """May the draws be used, and what speaks against them."""
+    """The verdict on the draws and the findings behind it."""
     items = "".join(
         f'<li>{escape(finding.message)} <span class="advice">{escape(finding.advice)}</span></li>'
         for finding in findings
@@ -146,18 +152,18 @@ def verdict_box(findings: Sequence[Finding]) -> str:
 
 
 def checks_table(checks: Sequence[Check]) -> str:
-    """Every check that was made, with what was seen and what is asked."""
+    """Every check that was made, with its result and the required value."""
     lines = ""
     for check in checks:
         kind, mark = _MARKS[check.passed]
         cells = "".join(f"<td>{escape(text)}</td>" for text in (check.name, check.value))
         lines += f'<tr><td class="{kind}">{mark}</td>{cells}<td class="limit">{escape(check.limit)}</td></tr>'
-    head = '<th></th><th>Check</th><th>Seen</th><th class="limit">Asked</th>'
+    head = '<th></th><th>Check</th><th>Result</th><th class="limit">Required</th>'
     return f'<div><table class="checks"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
 
 
 def summary_table(table: Any, chains: int) -> str:
-    """The table of `summary`, bad numbers marked, the worst rows only where it is long."""
+    """The table of `summary` with bad numbers marked; a long table is cut to its worst rows."""
     rows, note = shortened(table, MAX_ROWS)
     least = least_ess(chains)
     marks = {"ess_bulk": rows["ess_bulk"] < least, "ess_tail": rows["ess_tail"] < least}
@@ -172,15 +178,15 @@ def summary_table(table: Any, chains: int) -> str:
             for cell, bad in zip(cells, marked, strict=True)
         )
         lines += f"<tr><td>{escape(label)}</td>{''.join(numbers)}</tr>"
-    explained = f"{_EXPLAINED} {_ZERO_VARIANCE}" if "zv_mean" in columns else _EXPLAINED
+    explained = _ZERO_VARIANCE if "zv_mean" in columns else missing_note(table)
     return (
         f'<div class="scroll wide"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
-        + paragraph(f"{note} {explained}".strip())
+        + paragraph(" ".join(text for text in (note, _EXPLAINED, explained) if text))
     )
 
 
 def figure(plot: Plot) -> str:
-    """An image within the page, and what it shows."""
+    """An image inside the page and its caption."""
     data = base64.b64encode(plot.png).decode("ascii")
     return (
         f'<figure><img alt="{escape(plot.title)}" src="data:image/png;base64,{data}">'

@@ -1,4 +1,4 @@
-"""One self-contained HTML page about a run: what was run, may it be used, the numbers, the plots."""
+"""One self-contained HTML page about a run: its settings, the verdict, the numbers, the plots."""
 
 import os
 from collections.abc import Sequence
@@ -25,6 +25,8 @@ from qdesampler.diagnostics.reporting.page import (
 )
 from qdesampler.diagnostics.statistics.summary import as_tree, summary
 
+__all__ = ["evidence", "facts", "report"]
+
 _CITE = """\
 @software{qdesampler,
   title   = {qdesampler: posterior sampling for NumPyro by imaginary time},
@@ -50,24 +52,24 @@ def report(
     findings: Sequence[Finding] | None = None,
     finished_plots: Sequence[Plot] | None = None,
 ) -> Path:
-    """Write a report as one HTML file without any outside part: style and images are inside.
+    """Write a report as one HTML file that contains its style and images.
 
-    It holds the verdict with its reasons and every check, what was run and on what data, the summary with
-    plain and zero-variance means, the evidence where the kernel found one, the plots, and how to cite. The
-    file is written under a temporary name in the same folder and then renamed.
+    It has the verdict with its reasons and every check, the settings and the data of the run, the summary
+    with plain and zero-variance means, the evidence if the kernel estimated it, the plots, and how to cite.
+    The file is written under a temporary name in the same folder and then renamed.
 
     Args:
         run: a `numpyro.infer.MCMC` after `run`, or a tree of `to_datatree` (or any tree with a posterior).
         path: the file to write.
-        title: heading; None takes the model's name.
-        comparison: text that compares the draws with reference values, shown as it is.
-        tree: the tree of the run, if it is at hand.
-        table: the full table of `summary`, if it is at hand.
-        findings: the result of `diagnose`, if it is at hand.
-        finished_plots: the result of `draw_plots`, if it is at hand.
+        title: heading; None takes the name of the model.
+        comparison: text that compares the draws with reference values, shown without changes.
+        tree: the tree of the run, if it exists already.
+        table: the full table of `summary`, if it exists already.
+        findings: the result of `diagnose`, if it exists already.
+        finished_plots: the result of `draw_plots`, if it exists already.
 
     Returns:
-        The path written.
+        The path of the file.
 
     Raises:
         ValueError: there are no draws.
@@ -75,7 +77,7 @@ def report(
     """
     target = Path(path)
     if not target.parent.is_dir():
-        raise FileNotFoundError(f"{target.parent} is no folder; make it before writing a report there.")
+        raise FileNotFoundError(f"{target.parent} is not a folder; make it before writing a report there.")
     tree = as_tree(run if tree is None else tree)
     table = summary(run, tree=tree) if table is None else table
     findings = diagnose(run, tree=tree, table=table) if findings is None else findings
@@ -105,7 +107,7 @@ _EVIDENCE = (
 
 
 def facts(tree: xr.DataTree) -> dict[str, str]:
-    """What was run, as words: label to value, unknown facts left out."""
+    """The settings of a run in words, from label to value, without unknown facts."""
     attrs = tree.attrs
     size = tree["posterior"].sizes
     chains, draws = size["chain"], size["draw"]
@@ -134,7 +136,7 @@ def facts(tree: xr.DataTree) -> dict[str, str]:
 
 
 def evidence(tree: xr.DataTree) -> dict[str, str]:
-    """The evidence and its ladder as words; empty where the kernel found none."""
+    """The evidence and its ladder in words; empty if the kernel did not estimate it."""
     attrs = tree.attrs
     if not np.isfinite(float(attrs.get("log_evidence", np.nan))):
         return {}
@@ -152,7 +154,7 @@ def evidence(tree: xr.DataTree) -> dict[str, str]:
 
 
 def _shapes(tree: xr.DataTree, group: str, skip: int, most: int = 12) -> str | None:
-    """`y (8), sigma (8)` of a group of the tree; scalars by their name alone."""
+    """The variables of a group with their shapes, `y (8), sigma (8)`; scalars by name only."""
     if group not in tree.children or not tree[group].data_vars:
         return None
     words = []
@@ -167,7 +169,7 @@ def _shapes(tree: xr.DataTree, group: str, skip: int, most: int = 12) -> str | N
 
 
 def _solve(attrs: Any) -> str | None:
-    """What came of QDE's imaginary-time solve."""
+    """The result of QDE's imaginary-time solve."""
     if "solve_outcome" not in attrs:
         return None
     return (

@@ -1,10 +1,10 @@
 r"""Moments, errors, effective sample sizes and R-hat of many scalars at once.
 
 Arrays have shape `(scalars, chains, draws)`. The definitions are those of Vehtari, Gelman, Simpson,
-Carpenter & Buerkner, Bayesian Analysis 16(2), 2021, as ArviZ has them; here a Fourier transform, a sort and
-Geyer's sums serve all scalars of a block together. Nested R-hat is Margossian et al., Bayesian Analysis 2024
-(arXiv:2110.13017); the tail index is Zhang and Stephens' fit, Technometrics 51(3), 2009, with the prior of
-Vehtari et al., JMLR 25(72), 2024.
+Carpenter & Buerkner, Bayesian Analysis 16(2), 2021, as in ArviZ. Here one Fourier transform, one sort and one
+pass of Geyer's sums treat all scalars of a block together. Nested R-hat is that of Margossian et al.,
+Bayesian Analysis 2024 (arXiv:2110.13017); the tail index is Zhang and Stephens' fit, Technometrics 51(3),
+2009, with the prior of Vehtari et al., JMLR 25(72), 2024.
 """
 
 import os
@@ -31,15 +31,15 @@ __all__ = [
     "table_columns",
 ]
 
-MIN_DRAWS = 4  # of a chain: with fewer there is no half to compare
-_TAILS = (0.05, 0.95)
-_PRIOR_DRAWS, _PRIOR_K = 10, 0.5
-_SUPERCHAINS = 4  # at least
-_MOST_THREADS = 4
+MIN_DRAWS = 4  # draws of a chain; each half needs two
+_TAILS = (0.05, 0.95)  # probabilities of the tail quantiles
+_PRIOR_DRAWS, _PRIOR_K = 10, 0.5  # weight in draws and mean of the prior of the tail index
+_SUPERCHAINS = 4  # least number of superchains
+_MOST_THREADS = 4  # threads
 
 
 def in_threads[Item, Result](function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Results in order, a few items worked on at once: sorts and Fourier transforms leave Python free."""
+    """Results in order, with a few items in parallel; sorts and Fourier transforms release Python's lock."""
     workers = min(_MOST_THREADS, os.cpu_count() or 1)
     pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(workers) as pool:
@@ -52,7 +52,7 @@ def in_threads[Item, Result](function: Callable[[Item], Result], items: Iterable
 
 
 def table_columns(x: np.ndarray) -> dict[str, np.ndarray]:
-    """Every column of a summary, each of shape `(scalars,)`; NaN where one is not to be had.
+    """Every column of a summary, each of shape `(scalars,)`; NaN if it cannot be computed.
 
     Args:
         x: shape `(scalars, chains, draws)`, float64.
@@ -100,14 +100,14 @@ def _both_ranks(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     values = np.take_along_axis(flat, order, 1)
     size = flat.shape[1]
     middle = (values[:, (size - 1) // 2] + values[:, size // 2]) / 2
-    distance = np.abs(values - middle[:, None])  # falls, then rises: quickly sorted by merging
+    distance = np.abs(values - middle[:, None])  # falls, then rises, which a merge sort sorts quickly
     again = np.argsort(distance, axis=1, kind="stable")
     folded = _scores(np.take_along_axis(distance, again, 1), np.take_along_axis(order, again, 1))
     return _scores(values, order).reshape(halves.shape), folded.reshape(halves.shape)
 
 
 def _scores(values: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Normal scores at their places, for sorted values and where each came from, shape `(scalars, n)`."""
+    """Normal scores in the original order, for sorted values and their old places, shape `(scalars, n)`."""
     n, size = values.shape
     table = ndtri((np.arange(2, 2 * size + 1) / 2 - 3 / 8) / (size + 1 / 4))  # of ranks 1, 1.5, ..., size
     fresh = np.ones((n, size), bool)
@@ -124,7 +124,7 @@ def _scores(values: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 
 def r_hat(x: np.ndarray) -> np.ndarray:
-    """Rank-normalised split R-hat, the larger of bulk and folded; of one chain its halves are compared."""
+    """Rank-normalised split R-hat, the larger of bulk and folded; a single chain is split in halves."""
     with np.errstate(invalid="ignore", divide="ignore"):
         ranks, folded = _both_ranks(x)
         return np.fmax(_r_hat(ranks), _r_hat(folded))
@@ -138,12 +138,12 @@ def _r_hat(z: np.ndarray) -> np.ndarray:
 
 
 def nested_r_hat(x: np.ndarray) -> np.ndarray:
-    r"""Rank-normalised nested R-hat of many chains: chains in a row make a superchain.
+    r"""Rank-normalised nested R-hat of many chains; consecutive chains form a superchain.
 
     `sqrt(1 + B / W)` with `B` the variance of the means of superchains, `W` the mean over superchains of the
-    variance between and within their chains. The means of superchains are known better than those of short
-    chains, so that it falls below its limit long before R-hat does. There are as many superchains as chains
-    in each, nearly, and at least four; chains that are left over are left out.
+    variance between and within their chains. The means of superchains are more accurate than those of short
+    chains, so that nested R-hat falls below its limit long before R-hat does. There are about as many
+    superchains as chains in each, and at least four; remaining chains are ignored.
 
     Args:
         x: shape `(scalars, chains, draws)`, at least 8 chains.
@@ -181,7 +181,7 @@ def ess_tail(x: np.ndarray) -> np.ndarray:
 
 
 def mcse_mean(x: np.ndarray) -> np.ndarray:
-    """Standard error of the mean, autocorrelation counted."""
+    """Standard error of the mean, including autocorrelation."""
     return x.std((1, 2), ddof=1) / np.sqrt(ess_mean(x))
 
 
@@ -205,7 +205,7 @@ def _ess(x: np.ndarray) -> np.ndarray:
     total = covariance[:, 0] + (means.var(1, ddof=1) if chains > 1 else 0.0)
     rho = 1 - (variance[:, None] - covariance) / total[:, None]
     rho[:, 0] = 1
-    # pairs of lags 2k, 2k + 1; the sums stop at the first that is not positive
+    # Sums of lags 2k and 2k + 1 are added up to the first that is not positive.
     most = max(0, -(-(draws - 2) // 2) - 1)
     pairs = rho[:, : 2 * most + 2].reshape(n, -1, 2).sum(2)
     negative = pairs <= 0
@@ -221,7 +221,7 @@ def _ess(x: np.ndarray) -> np.ndarray:
 
 
 def pareto_k(x: np.ndarray) -> np.ndarray:
-    """Index of the heavier tail: `1 / k` moments exist; NaN where a tail has too few different values.
+    """Index `k` of the heavier tail: `1 / k` moments exist; NaN if a tail has too few different values.
 
     Args:
         x: shape `(scalars, chains, draws)`, finite, at least 25 draws together.

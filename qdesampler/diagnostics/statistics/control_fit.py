@@ -1,4 +1,4 @@
-"""Least squares of control variates, fold by fold, in pieces that memory bears."""
+"""Least-squares fit of control variates, fold by fold, in pieces that fit into memory."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -8,27 +8,27 @@ import numpy as np
 
 from qdesampler.diagnostics.statistics.array_statistics import in_threads, mcse_mean
 
-__all__ = ["Points", "bearable_orders", "estimate", "features", "mcse", "whitened_points"]
+__all__ = ["Points", "affordable_orders", "estimate", "features", "mcse", "whitened_points"]
 
-_DRAWS_A_FEATURE = 4  # effective draws that one coefficient needs
-_ROWS_A_FEATURE = 40  # draws that its fit uses at most: more would not tell it better
-_RIDGE = 1e-8  # of the mean square of the features
-_MOST_FEATURES = 4000
-_NUMBERS = 4_000_000  # of features held at once
-_LARGE = 100_000_000  # features of all draws
-_COLUMNS = 64_000_000  # numbers of functions worked on at once
+_DRAWS_A_FEATURE = 4  # effective draws for each coefficient
+_ROWS_A_FEATURE = 40  # most draws for each coefficient in a fit; more draws hardly improve it
+_RIDGE = 1e-8  # ridge, in units of the mean square of the features
+_MOST_FEATURES = 4000  # features of an order
+_NUMBERS = 4_000_000  # numbers of features in memory at a time
+_LARGE = 100_000_000  # features of all draws from which single precision is enough
+_COLUMNS = 64_000_000  # numbers of functions in memory at a time
 
 
 class Points(NamedTuple):
-    """Draws and scores, flat, and the linear map that whitens them.
+    """Flat draws and scores, and the linear map that whitens them.
 
     Attributes:
-        positions: shape `(n, dim)`.
-        scores: `grad log p` there, same shape.
+        positions: draws, shape `(n, dim)`.
+        scores: `grad log p` at the positions, same shape.
         centre: mean of the positions.
-        into: `x = (position - centre) @ into` has unit covariance.
-        back: `a = score @ back` is the score in these coordinates.
-        fold: which fold a draw belongs to, shape `(n,)`.
+        into: matrix for which `x = (position - centre) @ into` has unit covariance.
+        back: matrix for which `a = score @ back` is the score in these coordinates.
+        fold: number of the fold of each draw, shape `(n,)`.
     """
 
     positions: np.ndarray
@@ -44,9 +44,9 @@ class Points(NamedTuple):
 
 
 def whitened_points(
-    positions: np.ndarray, scores: np.ndarray, fold: np.ndarray, whiten: bool = True
+    positions: np.ndarray, scores: np.ndarray, fold: np.ndarray, *, whiten: bool = True
 ) -> Points:
-    """Whiten draws and scores, shapes `(n, dim)`, unless nobody asks for them."""
+    """Whiten draws and scores, shapes `(n, dim)`; without `whiten` the map is empty, as no order needs it."""
     centre, dim = positions.mean(0), positions.shape[1]
     if not whiten:
         return Points(positions, scores, centre, np.eye(0), np.eye(0), fold)
@@ -59,8 +59,8 @@ def whitened_points(
     return Points(positions, scores, centre, vectors / root, vectors * root, fold)
 
 
-def bearable_orders(dim: int, order: int, effective: float) -> list[float]:
-    """Orders whose coefficients so many effective draws can determine; 1.5 is the diagonal of order 2."""
+def affordable_orders(dim: int, order: int, effective: float) -> list[float]:
+    """Orders whose coefficients this many effective draws can determine; 1.5 is the diagonal of order 2."""
     most = min(effective / _DRAWS_A_FEATURE, _MOST_FEATURES)
     wanted = {0: [], 1: [1.0], 2: [1.0, 1.5, 2.0] if dim > 1 else [1.0, 2.0]}[order]
     return [k for k in wanted if _count(k, dim) <= most]
@@ -76,7 +76,7 @@ def features(order: float, x: np.ndarray, a: np.ndarray) -> np.ndarray:
     x, a = np.ascontiguousarray(x.T), np.ascontiguousarray(a.T)
     out = np.empty(
         (_count(order, dim), x.shape[1]), x.dtype
-    )  # features lead in memory: they are written in rows
+    )  # features are the leading axis in memory, so that each is written in one piece
     out[:dim] = a
     if order > 1:
         np.multiply(x, a, out=out[dim : 2 * dim])
@@ -98,7 +98,7 @@ def _pieces(rows: int, width: int) -> Iterator[slice]:
 
 
 class _Sums(NamedTuple):
-    """Sums over the draws of one fold that a fit uses: how many, features, their squares."""
+    """Sums over the draws of one fold: their number, the sum of the features, and of their products."""
 
     count: int
     total: np.ndarray
@@ -106,7 +106,7 @@ class _Sums(NamedTuple):
 
 
 class _Order:
-    """Features of one order: the parts of the normal equations that all functions share."""
+    """Features of one order, with the parts of the normal equations that all functions share."""
 
     def __init__(self, points: Points, order: float):
         self.points, self.order = points, order
@@ -127,7 +127,7 @@ class _Order:
         return _Sums(len(rows), total, gram)
 
     def residuals(self, columns: np.ndarray) -> np.ndarray:
-        """`f - beta . c`, each fold by the coefficients of the others, shape `(n, functions)`."""
+        """`f - beta . c`, each fold with the coefficients of the others, shape `(n, functions)`."""
         centre = columns.mean(0)
         cross = {k: np.zeros((self.width, columns.shape[1])) for k in self.rows}
         totals = {}
@@ -147,7 +147,7 @@ class _Order:
             betas[k] = np.linalg.solve(gram, moments)
         out = columns.copy()
         fold = self.points.fold
-        # of very many draws single precision is enough, if they have no more: their mean averages rounding
+        # Single precision is enough for very many draws that have no more, as their mean averages rounding.
         short = jnp.result_type(float) == np.float32 and len(fold) * self.width > _LARGE
         dtype = np.dtype(np.float32 if short else np.float64)
         betas = betas.astype(dtype)
@@ -172,13 +172,14 @@ def estimate(
     """Means of functions of the draws, plain and with control variates.
 
     Args:
-        functions: their values, each of shape `(n, k)`.
-        points: where they were taken.
-        orders: to try.
-        shape: chains and draws, `n` together.
+        functions: values of the functions at the draws, each of shape `(n, k)`.
+        points: the draws.
+        orders: orders to try.
+        shape: number of chains and number of draws, with product `n`.
 
     Returns:
-        One row a function, in order: mean, its error, plain mean, its error, gain; and the orders taken.
+        One row for each scalar function, in order: mean, its error, plain mean, its error, gain; and the
+        chosen orders.
     """
     prepared = [_Order(points, order) for order in orders]
     owners = [(i, j) for i, values in enumerate(functions) for j in range(values.shape[1])]
@@ -196,9 +197,9 @@ def estimate(
 def _best(
     columns: np.ndarray, prepared: list[_Order], shape: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The order with the least error on draws that its fit has not seen, for every column."""
+    """For every column, the order with the smallest error on draws outside its fit."""
     plain, plain_mcse = columns.mean(0), mcse(columns, shape)
-    # draws and scores are no more exact than this
+    # The rounding errors of draws and scores limit the accuracy of the means.
     rounding = np.finfo(jnp.result_type(float)).eps * np.sqrt(np.einsum("ij,ij->j", columns, columns))
     rounding /= np.sqrt(len(columns))
     best, best_mcse, orders = plain.copy(), plain_mcse.copy(), np.zeros(len(plain))
@@ -215,10 +216,10 @@ def _best(
 
 
 def mcse(columns: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Standard error of the mean of every column, autocorrelation counted.
+    """Standard error of the mean of every column, including autocorrelation.
 
-    The residuals of a good fit live on few far draws, and their variance is itself uncertain, by
-    `sqrt((kurtosis - 1) / draws)` of it: so much is added.
+    The residuals of a good fit are large only at few extreme draws, so their variance is itself uncertain.
+    Its relative error, `sqrt((kurtosis - 1) / draws)`, is added to it.
     """
     n, count = columns.shape
     step = max(1, _NUMBERS // (4 * n))
@@ -227,7 +228,7 @@ def mcse(columns: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _mcse(x: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Of rows, shape `(functions, n)`."""
+    """The same for the rows of an array of shape `(functions, n)`."""
     out = np.zeros(len(x))
     varies = np.ptp(x, axis=1) > 1e-12 * np.max(np.abs(x), axis=1)
     x = x[varies]

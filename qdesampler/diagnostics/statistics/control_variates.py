@@ -4,11 +4,11 @@ For draws `x` of `p` with scores `a = grad log p` and any smooth `phi` that grow
 
     E_p[ lap phi + grad phi . a ] = 0 :
 
-it is the local energy of the trial state `phi sqrt(p)`, whose mean under `p` vanishes with the
-Hamiltonian's ground energy. Polynomials `phi` of order 1 and 2 in whitened coordinates give `a_i` and `2
-delta_ij + x_i a_j + x_j a_i`. The best linear combination of them is taken from `f`, fitted on other
-chains than it is applied to, so that the mean stays unbiased; where `p` is Gaussian and `f` a polynomial
-of the order, nothing is left of the variance.
+it is the local energy of the trial state `phi sqrt(p)`, whose mean under `p` is zero like the ground energy
+of the Hamiltonian. Polynomials `phi` of order 1 and 2 in whitened coordinates give `a_i` and `2 delta_ij +
+x_i a_j + x_j a_i`. The best linear combination of them is subtracted from `f`. It is fitted on other chains
+than those that it is applied to, so that the mean stays unbiased. If `p` is Gaussian and `f` a polynomial of
+the same order, the variance becomes zero.
 
 References:
     Assaraf and Caffarel, Phys. Rev. Lett. 83 (1999) 4682; Mira, Solgi and Imparato, Stat. Comput. 23 (2013)
@@ -27,15 +27,16 @@ from arviz_base import dict_to_dataset
 from qdesampler.diagnostics.datatree.convert import to_datatree
 from qdesampler.diagnostics.datatree.dims import SAMPLE_DIMS
 from qdesampler.diagnostics.statistics.array_statistics import ess_mean
-from qdesampler.diagnostics.statistics.control_fit import bearable_orders, estimate, whitened_points
+from qdesampler.diagnostics.statistics.control_fit import affordable_orders, estimate, whitened_points
 from qdesampler.infer.model.scores import run_scores
 
-__all__ = ["ESTIMATES", "ZeroVarianceWarning", "estimates_of", "zero_variance"]
+__all__ = ["ESTIMATES", "LEAST_DRAWS", "ZeroVarianceWarning", "estimates_of", "zero_variance"]
 
 ESTIMATES = ("mean", "mcse", "plain_mean", "plain_mcse", "gain")
-_FOLDS = 4
-_ALARM = 5.0  # standard errors that both means may differ
-_BLOCK = 4_000_000  # numbers worked on at once
+LEAST_DRAWS = 8  # draws of all chains together that the estimates need
+_FOLDS = 4  # parts of the draws; the fit for one part uses the others
+_ALARM = 5.0  # standard errors by which the two means may differ
+_BLOCK = 4_000_000  # numbers in memory at a time
 
 
 class ZeroVarianceWarning(UserWarning):
@@ -43,35 +44,35 @@ class ZeroVarianceWarning(UserWarning):
 
 
 def zero_variance(mcmc: Any, fn: Callable[[dict[str, Any]], Any] | None = None, order: int = 2) -> xr.Dataset:
-    r"""Posterior means by zero-variance estimators, beside the plain ones.
+    r"""Posterior means by zero-variance estimators, together with the plain means.
 
     `mean = average of f - beta . c` with the control variates `c` of this module and `beta` fitted by least
-    squares on the other folds (chains; blocks of draws where there are fewer than two chains). For every
-    scalar the order with the least error on draws that its fit has not seen is taken: `order`, its diagonal
-    part, 1, or 0, the plain mean. Orders with more coefficients than the effective draws can determine are
-    not tried. Draws are taken to unconstrained space for this; what is reported is what was asked for.
+    squares on the other folds (chains, or blocks of draws if there is only one chain). For every scalar the
+    order with the smallest error on draws outside its fit is chosen: `order`, its diagonal part, 1, or 0, the
+    plain mean. Orders with more coefficients than the effective draws can determine are not tried. The fit is
+    made in unconstrained space; the means are those of the values of the sites.
 
     Args:
-        mcmc: a `numpyro.infer.MCMC` after `run`, with a kernel that knows its potential. Thinned runs do.
-            Gradients collected with `extra_fields=("z_grad",)` are used, else computed again.
-        fn: function of one draw, `{site: value}` (constrained and deterministic sites), returning a number,
-            an array or a dict of these; None: every site itself.
+        mcmc: a `numpyro.infer.MCMC` after `run`, thinned or not, with a kernel that has a potential function.
+            Gradients collected with `extra_fields=("z_grad",)` are used, otherwise they are computed again.
+        fn: function of one draw, `{site: value}` (constrained and deterministic sites), that returns a
+            number, an array or a dict of these; None: every site itself.
         order: highest order of the polynomials: 1 or 2; 0 for plain means only.
 
     Returns:
-        One variable a site, or a key of `fn`'s dict ("fn" where it returns no dict), with the dimension
-        `estimate`: "mean", "mcse" (its standard error, from the autocorrelated residuals), "plain_mean",
-        "plain_mcse", and "gain", `(plain_mcse / mcse)^2`. Variables `<name>_order` have the order taken:
-        0, 1, 1.5 (the diagonal part of order 2) or 2. Attributes: `evaluations` of the log density that
-        were needed, `effective_draws`, `disagreeing` scalars.
+        One variable for each site, or for each key of the dict of `fn` ("fn" if it does not return a dict),
+        with the dimension `estimate`: "mean", "mcse" (its standard error, from the autocorrelated residuals),
+        "plain_mean", "plain_mcse", and "gain", `(plain_mcse / mcse)^2`. Variables `<name>_order` hold the
+        chosen order: 0, 1, 1.5 (the diagonal part of order 2) or 2. Attributes: `evaluations` of the log
+        density that were made, `effective_draws`, `disagreeing` scalars.
 
     Warns:
-        ZeroVarianceWarning: a zero-variance mean is further from the plain one than the errors allow: the run
-            is too short to judge, or the density's tails are too heavy for the identity.
+        ZeroVarianceWarning: a zero-variance mean differs from the plain mean by more than the errors allow:
+            the run is too short to judge, or the tails of the density are too heavy for the identity.
 
     Raises:
-        ValueError: `order` is not 0, 1 or 2; `fn` returns what is not finite or not numeric; there are fewer
-            than 8 draws; see also `qdesampler.infer.model.scores.run_scores`.
+        ValueError: `order` is not 0, 1 or 2; `fn` returns values that are not finite or not numeric; there
+            are fewer than 8 draws; see also `qdesampler.infer.model.scores.run_scores`.
     """
     if order not in (0, 1, 2):
         raise ValueError(f"order must be 0, 1 or 2, got {order!r}.")
@@ -79,11 +80,13 @@ def zero_variance(mcmc: Any, fn: Callable[[dict[str, Any]], Any] | None = None, 
 
 
 def estimates_of(values: xr.Dataset, mcmc: Any, order: int = 2) -> xr.Dataset:
-    """`zero_variance` for functions of the draws that are known already, dimensions chain and draw first."""
+    """`zero_variance` for functions whose values at the draws are given, dimensions chain and draw first."""
     run = run_scores(mcmc)
     chains, draws, dim = run.positions.shape
-    if chains * draws < 8:
-        raise ValueError(f"Got {chains} x {draws} draws; zero-variance estimates need at least 8.")
+    if chains * draws < LEAST_DRAWS:
+        raise ValueError(
+            f"Got {chains} x {draws} draws; zero-variance estimates need at least {LEAST_DRAWS}."
+        )
     fold = np.repeat(np.arange(chains) % _FOLDS, draws)
     if chains < 2:
         fold = np.arange(draws) * _FOLDS // draws
@@ -94,8 +97,10 @@ def estimates_of(values: xr.Dataset, mcmc: Any, order: int = 2) -> xr.Dataset:
         if not np.all(np.isfinite(functions[-1])):
             raise ValueError(f"{name} is not finite at every draw; its mean cannot be estimated.")
     effective = _least_ess(run.positions)
-    orders = bearable_orders(dim, order, effective)
-    points = whitened_points(run.positions.reshape(-1, dim), run.scores.reshape(-1, dim), fold, bool(orders))
+    orders = affordable_orders(dim, order, effective)
+    points = whitened_points(
+        run.positions.reshape(-1, dim), run.scores.reshape(-1, dim), fold, whiten=bool(orders)
+    )
     table, taken = estimate(functions, points, orders, (chains, draws))
     off = np.abs(table[:, 0] - table[:, 2]) > _ALARM * np.hypot(table[:, 1], table[:, 3])
     out: dict[str, xr.DataArray] = {}
@@ -117,7 +122,7 @@ def estimates_of(values: xr.Dataset, mcmc: Any, order: int = 2) -> xr.Dataset:
         warnings.warn(
             f"Plain and zero-variance means disagree by more than {_ALARM:g} standard errors for "
             f"{', '.join(disagreeing[:5])}{' and others' if len(disagreeing) > 5 else ''}: the run is too "
-            "short to tell its own error, or the tails are too heavy. Draw more, and trust neither.",
+            "short to estimate its own error, or the tails are too heavy. Draw more, and trust neither.",
             ZeroVarianceWarning,
             stacklevel=3,
         )
@@ -138,7 +143,7 @@ def _values(mcmc: Any, fn: Callable | None) -> xr.Dataset:
 
 
 def _least_ess(positions: np.ndarray) -> float:
-    """Effective draws behind the worst mean of a coordinate."""
+    """The smallest effective sample size of the mean of a coordinate."""
     chains, draws, dim = positions.shape
     if draws < 4:
         return 0.0

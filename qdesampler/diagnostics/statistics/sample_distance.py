@@ -1,10 +1,10 @@
-"""How far two sets of draws are apart: the sliced Wasserstein distance.
+"""The distance of two sets of draws: the sliced Wasserstein distance.
 
     SW_2^2(P, Q) = E_theta W_2^2(theta . P, theta . Q),      theta uniform on the unit sphere,
 
-where `W_2` of two laws on the line is the L2 distance of their quantile functions. Between draws it is never
-0: two sets from one law are about `sqrt(1 / n)` apart, so that a distance means something only beside that
-of two such sets.
+where `W_2` of two distributions on the line is the L2 distance of their quantile functions. The distance of
+two finite sets from one distribution is not 0 but about `sqrt(1 / n)`, so a distance has a meaning only in
+comparison with that of two such sets.
 
 References:
     Rabin, Peyre, Delon and Bernot, "Wasserstein barycenter and its application to texture mixing" (2011).
@@ -21,14 +21,15 @@ __all__ = ["sliced_wasserstein"]
 def sliced_wasserstein(x: ArrayLike, y: ArrayLike, *, num_directions: int = 200, seed: int = 0) -> float:
     """Return the sliced Wasserstein distance of order 2 between two sets of points.
 
-    The quantile functions are compared at as many levels as the larger set has points, in the middle of equal
-    shares of the mass. It has the units of the points: scale coordinates of different units first.
+    The quantile functions are compared at as many levels as the larger set has points, at the centres of
+    intervals of equal probability. The distance has the units of the points; coordinates of different units
+    should be scaled first.
 
     Args:
         x: draws, shape `(n, dim)`.
         y: draws, shape `(m, dim)`.
-        num_directions: random directions to average over; in one dimension there is only one.
-        seed: of the directions, so that distances are compared along the same ones.
+        num_directions: number of random directions to average over; in one dimension there is only one.
+        seed: seed of the directions, so that several distances use the same directions.
 
     Raises:
         TypeError: `num_directions` is not an integer.

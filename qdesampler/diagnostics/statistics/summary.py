@@ -1,9 +1,9 @@
-"""Summary table of a run, and the same as text for a terminal."""
+"""The summary table of a run, and the draws of its scalars."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -11,20 +11,24 @@ import xarray as xr
 from qdesampler.diagnostics.datatree.convert import to_datatree
 from qdesampler.diagnostics.datatree.dims import SAMPLE_DIMS
 from qdesampler.diagnostics.statistics.array_statistics import in_threads, table_columns
-from qdesampler.diagnostics.statistics.control_variates import estimates_of
+from qdesampler.diagnostics.statistics.control_variates import LEAST_DRAWS, estimates_of
+from qdesampler.diagnostics.statistics.summary_table import COLUMNS, ZERO_VARIANCE_COLUMNS, SummaryTable
+from qdesampler.infer.model.scores import NoScoresError
 
-COLUMNS = {
-    "mean": "mean",
-    "sd": "sd",
-    "mcse_mean": "MCSE mean",
-    "mcse_sd": "MCSE sd",
-    "ess_bulk": "ESS bulk",
-    "ess_tail": "ESS tail",
-    "r_hat": "R-hat",
-}
+__all__ = [
+    "all_labels",
+    "as_tree",
+    "available_estimates",
+    "blocks",
+    "labels",
+    "posterior_dataset",
+    "scalars",
+    "summary",
+    "with_estimates",
+]
+
 ZERO_VARIANCE = "zero_variance"  # group of a tree
-ZERO_VARIANCE_COLUMNS = {"zv_mean": "ZV mean", "zv_mcse": "ZV MCSE", "zv_gain": "ZV gain"}
-BLOCK = 2_000_000  # numbers worked on at once
+BLOCK = 2_000_000  # numbers in memory at a time
 
 
 def as_tree(run: Any) -> xr.DataTree:
@@ -40,10 +44,10 @@ def as_tree(run: Any) -> xr.DataTree:
 
 
 def posterior_dataset(tree: xr.DataTree, var_names: Sequence[str] | None = None) -> xr.Dataset:
-    """The posterior's variables, chain and draw leading, empty ones and ambiguous labels left out.
+    """The variables of the posterior, with chain and draw leading, without empty ones and ambiguous labels.
 
     Raises:
-        ValueError: a name in `var_names` is no variable, or nothing is left.
+        ValueError: a name in `var_names` is not a variable, or every variable is empty.
     """
     dataset = tree["posterior"].to_dataset()
     unknown = [name for name in var_names or () if name not in dataset]
@@ -59,7 +63,7 @@ def posterior_dataset(tree: xr.DataTree, var_names: Sequence[str] | None = None)
 
 
 def labels(values: xr.DataArray) -> list[str]:
-    """Label, e.g. `beta[2]`, of every scalar of a variable whose leading axes are chain and draw."""
+    """The label, e.g. `beta[2]`, of every scalar of a variable whose leading axes are chain and draw."""
     dims = values.dims[2:]
     if not dims:
         return [str(values.name)]
@@ -68,12 +72,12 @@ def labels(values: xr.DataArray) -> list[str]:
 
 
 def all_labels(dataset: xr.Dataset) -> list[str]:
-    """Labels of all scalars, ordered as in `summary`."""
+    """The labels of all scalars, in the order of `summary`."""
     return [label for values in dataset.data_vars.values() for label in labels(values)]
 
 
 def blocks(dataset: xr.Dataset, largest: int = BLOCK) -> Iterator[np.ndarray]:
-    """Draws of the scalars in float64, some at a time: shapes `(scalars, chains, draws)`, in order."""
+    """Draws of the scalars in float64, some at a time, in order; shapes `(scalars, chains, draws)`."""
     for values in dataset.data_vars.values():
         flat = np.asarray(values).reshape(*values.shape[:2], -1)
         step = max(1, largest // (flat.shape[0] * flat.shape[1]))
@@ -83,7 +87,7 @@ def blocks(dataset: xr.Dataset, largest: int = BLOCK) -> Iterator[np.ndarray]:
 
 
 def scalars(dataset: xr.Dataset) -> Iterator[tuple[str, np.ndarray]]:
-    """Label and draws `(chains, draws)`, float64, of every scalar, ordered as in `summary`."""
+    """The label and the draws `(chains, draws)`, float64, of every scalar, in the order of `summary`."""
     each = (values for block in blocks(dataset) for values in block)
     yield from zip(all_labels(dataset), each, strict=True)
 
@@ -94,62 +98,81 @@ def summary(
     var_names: Sequence[str] | None = None,
     estimates: xr.Dataset | None = None,
     tree: xr.DataTree | None = None,
-) -> Any:
+) -> SummaryTable:
     """Posterior moments with their Monte Carlo errors, one row for each scalar.
 
-    Rank-normalised split R-hat and bulk and tail effective sample sizes after Vehtari, Gelman, Simpson,
-    Carpenter & Buerkner, Bayesian Analysis 16(2), 2021, equal to ArviZ's (of one chain, R-hat
-    compares the two halves). Beside the plain means stand the zero-variance ones.
+    Rank-normalised split R-hat and bulk and tail effective sample sizes are those of Vehtari, Gelman,
+    Simpson, Carpenter & Buerkner, Bayesian Analysis 16(2), 2021, and equal ArviZ's (R-hat of a single chain
+    compares its two halves). If they can be computed, the zero-variance means follow in further columns.
 
     Args:
         run: a `numpyro.infer.MCMC` after `run`, or a tree with a posterior.
-        var_names: which variables; None for all.
-        estimates: what `zero_variance` returned. None computes it for a run whose kernel shows its potential
-            (one gradient a draw, unless the run collected `z_grad`), and takes a tree's group
-            `zero_variance`, if it has one.
-        tree: the tree of the run, if it is at hand.
+        var_names: names of variables; None for all.
+        estimates: the result of `zero_variance`. None computes it for a run whose kernel has a potential
+            function (one gradient for each draw, unless the run collected `z_grad`), and takes the group
+            `zero_variance` of a tree that has one.
+        tree: the tree of the run, if it exists already.
 
     Returns:
-        `pandas.DataFrame` with columns `mean`, `sd`, `mcse_mean`, `mcse_sd`, `ess_bulk`, `ess_tail`, `r_hat`,
-        and with estimates `zv_mean`, `zv_mcse` and `zv_gain`, unrounded. Entries that cannot be computed
-        (R-hat of a constant, anything of a NaN) are NaN.
+        A `pandas.DataFrame` that prints as readable text, with columns `mean`, `sd`, `mcse_mean`, `mcse_sd`,
+        `ess_bulk`, `ess_tail`, `r_hat`, and with estimates `zv_mean`, `zv_mcse` and `zv_gain`, unrounded.
+        Entries that cannot be computed (R-hat of a constant, anything of a NaN) are NaN. If the zero-variance
+        means of a run cannot be computed, a note under the printed table says why.
 
     Raises:
-        ValueError: there are no draws, or no such variable.
+        ValueError: there are no draws, or a name in `var_names` is not a variable.
     """
     tree = as_tree(run if tree is None else tree)
     dataset = posterior_dataset(tree, var_names)
     parts = list(in_threads(table_columns, blocks(dataset)))
     columns = {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
+    reason = ""
     if estimates is None:
-        estimates = available_estimates(run, tree)
+        estimates, reason = _estimates(run, tree)
     if estimates is not None:
         columns |= _zero_variance_columns(dataset, estimates)
-    named = {name: ("parameter", values) for name, values in columns.items()}
-    table: Any = xr.Dataset(named, coords={"parameter": all_labels(dataset)}).to_dataframe()
-    return table.rename_axis(index=None)
+    table = SummaryTable(columns, index=np.array(all_labels(dataset), dtype=object))
+    if reason:
+        table.attrs["no_zero_variance"] = reason
+    return table
 
 
 def available_estimates(run: Any, tree: xr.DataTree) -> xr.Dataset | None:
-    """Zero-variance estimates of a run, or those that a tree holds; None where there are none to be had.
+    """Zero-variance estimates of a run, or those in a tree; None if they cannot be computed.
 
-    There are none without a potential, without continuous coordinates, where a gradient is not finite, or
-    from fewer than 8 draws. Sites that are not finite at every draw are left out.
+    They need a potential, continuous coordinates, finite gradients and at least 8 draws. Sites that are not
+    finite at every draw are left out.
     """
+    return _estimates(run, tree).estimates
+
+
+class _Estimates(NamedTuple):
+    """Zero-variance estimates, or the reason why a run has none; neither for a tree without them."""
+
+    estimates: xr.Dataset | None
+    reason: str = ""
+
+
+def _estimates(run: Any, tree: xr.DataTree) -> _Estimates:
     if ZERO_VARIANCE in tree.children:
-        return tree[ZERO_VARIANCE].to_dataset()
+        return _Estimates(tree[ZERO_VARIANCE].to_dataset())
     if isinstance(run, xr.DataTree):
-        return None
+        return _Estimates(None)
     dataset = posterior_dataset(tree)
+    draws = dataset.sizes["chain"] * dataset.sizes["draw"]
+    if draws < LEAST_DRAWS:
+        return _Estimates(None, f"there are {draws} draws, and they need at least {LEAST_DRAWS}.")
     finite = [name for name, values in dataset.data_vars.items() if np.all(np.isfinite(values))]
+    if not finite:
+        return _Estimates(None, "no variable is finite at every draw.")
     try:
-        return estimates_of(dataset[finite], run)
-    except (ValueError, AttributeError, NotImplementedError, RuntimeError):
-        return None
+        return _Estimates(estimates_of(dataset[finite], run))
+    except (NoScoresError, np.linalg.LinAlgError) as error:
+        return _Estimates(None, str(error))
 
 
 def with_estimates(tree: xr.DataTree, estimates: xr.Dataset | None) -> xr.DataTree:
-    """The tree with its estimates as a group, in a form that files can hold."""
+    """The tree with the estimates as a group, in a form that can be written to a file."""
     if estimates is None:
         return tree
     attrs = {**estimates.attrs, "disagreeing": ", ".join(estimates.attrs.get("disagreeing", ()))}
@@ -157,7 +180,7 @@ def with_estimates(tree: xr.DataTree, estimates: xr.Dataset | None) -> xr.DataTr
 
 
 def _zero_variance_columns(dataset: xr.Dataset, estimates: xr.Dataset) -> Mapping[str, np.ndarray]:
-    """`zv_mean`, `zv_mcse` and `zv_gain` of every scalar; NaN for a variable without estimates."""
+    """The columns `zv_mean`, `zv_mcse` and `zv_gain`; NaN for the scalars of variables without estimates."""
     found = {name: [] for name in ZERO_VARIANCE_COLUMNS}
     for name, values in dataset.data_vars.items():
         count = math.prod(values.shape[2:])
@@ -167,80 +190,3 @@ def _zero_variance_columns(dataset: xr.Dataset, estimates: xr.Dataset) -> Mappin
                 entries = np.asarray(estimates[name].sel(estimate=estimate), float).reshape(-1)
             found[column].append(entries)
     return {column: np.concatenate(entries) for column, entries in found.items()}
-
-
-def format_summary(table: Any, *, max_rows: int = 40) -> str:
-    """The table as aligned text; each number is shown to two digits of its Monte Carlo error.
-
-    Args:
-        table: what `summary` returned.
-        max_rows: a longer table is cut to the rows with the smallest bulk effective sample size, and says so.
-
-    Returns:
-        Lines of text without a final newline.
-    """
-    rows, note = shortened(table, max_rows)
-    cells = [["", *column_names(rows).values()], *formatted_rows(rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    lines = [
-        "  ".join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(pairs))
-        for pairs in (list(zip(row, widths, strict=True)) for row in cells)
-    ]
-    return "\n".join([*lines, note] if note else lines)
-
-
-def shortened(table: Any, max_rows: int) -> tuple[Any, str]:
-    """At most `max_rows` rows, those with the smallest ESS; a sentence if some are left out."""
-    if len(table) <= max_rows:
-        return table, ""
-    worst = np.sort(np.argsort(table["ess_bulk"].to_numpy(), kind="stable")[:max_rows])
-    return table.iloc[worst], (
-        f"({max_rows} of {len(table)} rows are shown, those with the smallest effective sample size.)"
-    )
-
-
-def column_names(table: Any) -> dict[str, str]:
-    """Columns of a table with their headings."""
-    return {name: text for name, text in (COLUMNS | ZERO_VARIANCE_COLUMNS).items() if name in table}
-
-
-def formatted_rows(table: Any) -> list[list[str]]:
-    """Label and cells of every row as text."""
-    formed = [
-        [
-            str(label),
-            rounded(row.mean, row.mcse_mean),
-            rounded(row.sd, row.mcse_sd),
-            rounded(row.mcse_mean, row.mcse_mean),
-            rounded(row.mcse_sd, row.mcse_sd),
-            _integer(row.ess_bulk),
-            _integer(row.ess_tail),
-            f"{row.r_hat:.3f}",
-        ]
-        for label, row in zip(table.index, table.itertuples(index=False), strict=True)
-    ]
-    if "zv_mean" in table:
-        for cells, row in zip(formed, table.itertuples(index=False), strict=True):
-            cells += [
-                rounded(row.zv_mean, row.zv_mcse),
-                rounded(row.zv_mcse, row.zv_mcse),
-                f"{row.zv_gain:.3g}" if math.isfinite(row.zv_gain) else str(float(row.zv_gain)),
-            ]
-    return formed
-
-
-def rounded(value: float, error: float) -> str:
-    """`value` to the second digit of its standard error, e.g. 4.2318 with error 0.012 is "4.232"."""
-    if not math.isfinite(value):
-        return str(float(value))
-    if not (math.isfinite(error) and error > 0):
-        return f"{value:.4g}"
-    decimals = 1 - math.floor(math.log10(error))
-    if decimals > 7 or abs(value) >= 1e7:
-        digits = math.floor(math.log10(abs(value) or error)) + decimals
-        return f"{value:.{min(max(digits, 1), 8)}e}"
-    return f"{value:.{max(decimals, 0)}f}"
-
-
-def _integer(value: float) -> str:
-    return f"{value:.0f}" if math.isfinite(value) else str(float(value))

@@ -9,12 +9,17 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from numpyro.handlers import seed
 from numpyro.infer.util import get_transforms, potential_energy
+from numpyro.util import nested_attrgetter
 
-__all__ = ["RunScores", "log_densities", "moved_draws", "potential_values", "run_scores"]
+__all__ = ["NoScoresError", "RunScores", "log_densities", "moved_draws", "potential_values", "run_scores"]
 
 _BATCH = 512  # draws evaluated together
 _SAME = 1e-3  # relative error of a value after the map to unconstrained space and back
 _KEY = "qdesampler.infer.model.scores"  # in the run's own cache, which NumPyro drops when a run is pickled
+
+
+class NoScoresError(ValueError):
+    """A run has no scores: there are no draws, or its target cannot be evaluated; the message says why."""
 
 
 class RunScores(NamedTuple):
@@ -63,8 +68,9 @@ def run_scores(mcmc: Any, *, require_finite: bool = True) -> RunScores:
         require_finite: refuse scores that are not finite.
 
     Raises:
-        ValueError: nothing was sampled yet; a site that was moved is not among the draws; the target has no
-            continuous coordinate; the scores are not finite at every draw.
+        NoScoresError: nothing was sampled yet; a site that was moved is not among the draws; the kernel has
+            no potential, or has lost it when it was pickled; the target has no continuous coordinate; a
+            support has no inverse transform; the scores are not finite at every draw.
     """
     functions = _functions(mcmc)
     draws, collected = moved_draws(mcmc), mcmc.get_extra_fields(group_by_chain=True).get("z_grad")
@@ -77,7 +83,7 @@ def run_scores(mcmc: Any, *, require_finite: bool = True) -> RunScores:
     bad = ~np.all(np.isfinite(found.positions) & np.isfinite(found.scores), axis=(0, 1))
     if require_finite and np.any(bad):
         names = ", ".join(np.asarray(found.labels)[bad][:5])
-        raise ValueError(
+        raise NoScoresError(
             f"Position or gradient is not finite at some draws of {names} ({int(bad.sum())} of {bad.size} "
             "coordinates): zero-variance estimates need finite gradients. Look at diagnose(mcmc)."
         )
@@ -95,7 +101,7 @@ def potential_values(mcmc: Any, positions: np.ndarray) -> np.ndarray:
         Shape `(n,)`, float64; the values that the target returns, including NaN.
 
     Raises:
-        ValueError: as `run_scores`.
+        NoScoresError: as `run_scores`.
     """
     values = _functions(mcmc).values(jnp.asarray(positions, jnp.result_type(float)))
     return np.asarray(values, np.float64)
@@ -115,7 +121,7 @@ def log_densities(mcmc: Any, draws: Any) -> np.ndarray:
         Shape `(n,)`, float64, up to a constant; `-inf` outside the support.
 
     Raises:
-        ValueError: as `run_scores`.
+        NoScoresError: as `run_scores`.
     """
     values = _functions(mcmc).densities(jax.tree.map(jnp.asarray, draws))
     return np.asarray(values, np.float64)
@@ -134,18 +140,23 @@ def moved_draws(mcmc: Any) -> Any:
     """Draws of the sites that the kernel moved, in the model's own values; leaves `(chains, draws, ...)`.
 
     Raises:
-        ValueError: nothing was sampled yet, or a site that was moved is not among the draws.
+        NoScoresError: nothing was sampled yet, or a site that was moved is not among the draws.
     """
     if mcmc.last_state is None:
-        raise ValueError("There are no draws: run the sampler first, with mcmc.run(key, ...).")
+        raise NoScoresError("There are no draws: run the sampler first, with mcmc.run(key, ...).")
     draws = mcmc.get_samples(group_by_chain=True)
     if getattr(mcmc.sampler, "model", None) is None:
         return draws
-    moved = getattr(mcmc.last_state, mcmc.sampler.sample_field)
+    moved = _position(mcmc)
     missing = [name for name in moved if name not in draws]
     if missing:
-        raise ValueError(f"The draws lack the sites {', '.join(missing)}, which the kernel moved.")
+        raise NoScoresError(f"The draws lack the sites {', '.join(missing)}, which the kernel moved.")
     return {name: draws[name] for name in moved}
+
+
+def _position(mcmc: Any) -> Any:
+    """The last position of all chains; its field may be nested in the state."""
+    return nested_attrgetter(mcmc.sampler.sample_field)(mcmc.last_state)
 
 
 def _compute(functions: _Functions, draws: Any, collected: Any) -> RunScores:
@@ -156,7 +167,7 @@ def _compute(functions: _Functions, draws: Any, collected: Any) -> RunScores:
 
     positions = functions.flat(rows(draws))
     if positions.shape[1] == 0:
-        raise ValueError("The target has no continuous coordinate: there are no scores.")
+        raise NoScoresError("The target has no continuous coordinate: there are no scores.")
     evaluations = 0
     if collected is None:
         slopes = functions.slopes(positions)
@@ -179,19 +190,22 @@ def _functions(mcmc: Any) -> _Functions:
     kept = cache.get((_KEY, "functions"))
     if kept is not None and _same(kept.draws, draws):
         return kept
-    one = getattr(mcmc.last_state, kernel.sample_field)
+    one = _position(mcmc)
     one = one if mcmc.num_chains == 1 else jax.tree.map(lambda leaf: leaf[0], one)
     model = getattr(kernel, "model", None)
     unconstrain = (lambda draw: draw) if model is None else _bijection(model, args, kwargs, one, draws)
     if hasattr(kernel, "get_potential_fn"):
-        potential = kernel.get_potential_fn(args, kwargs)
+        try:
+            potential = kernel.get_potential_fn(args, kwargs)
+        except RuntimeError as error:  # a kernel that was pickled has not seen its model
+            raise NoScoresError(f"The potential of {type(kernel).__name__} is not known: {error}") from error
     elif model is not None:
 
         def potential(z):
             return potential_energy(model, args, kwargs, z)
 
     else:
-        raise ValueError(f"{type(kernel).__name__} has no potential, so there are no scores.")
+        raise NoScoresError(f"{type(kernel).__name__} has no potential, so there are no scores.")
     _, unravel = ravel_pytree(one)
     volume = (lambda draw, z: 0.0) if model is None else _volume(model, args, kwargs)
 
@@ -232,12 +246,15 @@ def _bijection(
     known = get_transforms(filled, args, kwargs, {name: draws[name][0, 0] for name in one})
     absent = [name for name in one if name not in known]
     if absent:
-        raise ValueError(f"The model has no continuous latent site {', '.join(absent)}.")
+        raise NoScoresError(f"The model has no continuous latent site {', '.join(absent)}.")
 
     def unconstrain(draw):
         # A support may depend on other sites, so the bijections are found for every draw.
         transforms = get_transforms(filled, args, kwargs, draw)
-        return {name: transforms[name].inv(value) for name, value in draw.items()}
+        try:
+            return {name: transforms[name].inv(value) for name, value in draw.items()}
+        except NotImplementedError as error:
+            raise NoScoresError("The support of a site has no inverse transform.") from error
 
     return unconstrain
 

@@ -12,7 +12,15 @@ from numpyro.infer import HMC, MCMC, NUTS
 
 from qdesampler.backends import ExactEnumeration, IsingProblem
 from qdesampler.backends.protocol import Capabilities, LocalBackend
-from qdesampler.diagnostics import Check, Diagnosis, Finding, diagnose, diagnose_backend, read_temperature
+from qdesampler.diagnostics import (
+    Check,
+    Diagnosis,
+    Finding,
+    diagnose,
+    diagnose_backend,
+    read_temperature,
+    summary,
+)
 from qdesampler.infer import QDE, AnnealedQDE, load_model
 
 RNG = np.random.default_rng(0)
@@ -183,9 +191,42 @@ def test_no_round_trips_of_a_tree(tree):
 
 def test_a_run_whose_target_cannot_be_evaluated_says_so(finished_run):
     run = finished_run({"x": RNG.normal(size=SHAPE)})
-    (row,) = [check for check in diagnose(run).checks if check.name.startswith("Virial")]
-    assert row.passed is None
-    assert "not judged: There are no draws" in row.value
+    for name in ("Virial", "Mirror images"):
+        (row,) = [check for check in diagnose(run).checks if check.name.startswith(name)]
+        assert row.passed is None
+        assert "not judged: There are no draws" in row.value
+
+
+def test_an_error_in_a_kernel_is_not_taken_for_a_missing_potential(ended):
+    def broken(args, kwargs):
+        raise AttributeError("a bug")
+
+    run = ended(normal, RNG.normal(size=(*SHAPE, 2)))
+    run.sampler.get_potential_fn = broken
+    for function in (diagnose, summary):
+        with pytest.raises(AttributeError, match="a bug"):
+            function(run)
+
+
+def test_the_solve_of_a_tree(tree):
+    def codes_and_rows(**facts):
+        changed = tree.copy()
+        changed.attrs = {**tree.attrs, **facts}
+        found = diagnose(changed)
+        return {finding.code for finding in found}, {check.name: check for check in found.checks}
+
+    codes, rows = codes_and_rows()
+    assert rows["Imaginary-time solve"].value == tree.attrs["solve_outcome"]
+    assert rows["Descents outside the trial"].value == f"{tree.attrs['solve_outliers']} of 4"
+    codes, rows = codes_and_rows(solve_bounded=0)
+    assert "no_ground_state" in codes
+    assert rows["Imaginary-time solve"].passed is False
+    codes, rows = codes_and_rows(solve_outliers=2)
+    assert "modes" in codes
+    assert rows["Descents outside the trial"].value == "2 of 4"
+    codes, rows = codes_and_rows(solve_outliers=2, solve_has_trial=0)
+    assert "modes" not in codes
+    assert "Descents outside the trial" not in rows
 
 
 # ------------------------------------------------------------------------------------------------ backends

@@ -105,4 +105,12 @@ def test_the_verdict_counts():
 
 
 def test_the_shared_run_moves(tree):
-    assert not {"few_draws", "non_finite", "stuck"} & {finding.code for finding in diagnose(tree)}
+    rows = {check.name: check for check in diagnose(tree).checks}
+    for name, value in (
+        ("Draws", "all finite"),
+        ("Chains that never moved", "none"),
+        ("Parameters that never changed", "none"),
+        ("Divergences", "0 of 1000"),
+    ):
+        assert rows[name].value == value
+        assert rows[name].passed

@@ -12,9 +12,9 @@ from qdesampler.diagnostics.checks import ladder
 from qdesampler.diagnostics.checks.diagnose import diagnose
 from qdesampler.diagnostics.checks.ladder import ladder_findings
 from qdesampler.diagnostics.datatree.convert import to_datatree
-from qdesampler.diagnostics.datatree.evidence_facts import evidence_facts
+from qdesampler.diagnostics.datatree.kernel_answers import kernel_facts
 from qdesampler.diagnostics.plots.ladder import plot_ladder
-from qdesampler.diagnostics.statistics.ladder import ladder_summary
+from qdesampler.diagnostics.statistics.ladder import evidence_report, ladder_summary
 from qdesampler.infer.annealed.kernel import AnnealedQDE
 
 
@@ -72,9 +72,13 @@ def test_diagnose_hears_the_alarms_of_the_ladder(wells, monkeypatch):
 
 
 def test_the_plot_shows_every_chain(wells):
-    figure = plot_ladder(wells)
-    assert len(figure.axes) == 4
-    assert len(figure.axes[0].lines) == 4
+    figure, summary, report = plot_ladder(wells), ladder_summary(wells), evidence_report(wells)
+    rates, flow, heat, evidence = figure.axes
+    for panel, values in ((rates, summary.swap_rates), (flow, summary.flow), (heat, summary.specific_heat)):
+        for line, of_chain in zip(panel.lines, values, strict=False):  # flow has one more line, the ideal
+            np.testing.assert_allclose(line.get_ydata(), np.maximum(of_chain, 1e-12 * (panel is heat)))
+    assert [len(panel.lines) for panel in (rates, flow, heat)] == [4, 5, 4]
+    np.testing.assert_allclose(evidence.lines[0].get_xdata(), report.by_chain)
     figure.canvas.draw()
 
 
@@ -100,14 +104,30 @@ def test_a_spike_in_a_slab_is_never_wrong_and_silent(seed):
 
 @pytest.mark.slow
 def test_the_facts_go_into_a_tree(wells):
-    facts = evidence_facts(wells)
-    attrs = to_datatree(wells, attrs=facts).attrs
+    attrs = to_datatree(wells).attrs
+    assert kernel_facts(wells).items() <= attrs.items()
     assert abs(attrs["log_evidence"] - 10.293479707) < 4 * attrs["log_evidence_error"]
     assert attrs["log_evidence_lower"] < attrs["log_evidence_upper"] + 0.1
     assert attrs["round_trips"] == int(ladder_summary(wells).round_trips.sum())
 
 
 def test_other_kernels_are_refused():
-    assert evidence_facts("no run") == {}
-    with pytest.raises(ValueError, match="AnnealedQDE"):
-        ladder_summary("no run")
+    assert kernel_facts("no run") == {}
+    for function in (ladder_summary, evidence_report, ladder_findings, plot_ladder):
+        with pytest.raises(ValueError, match="AnnealedQDE"):
+            function("no run")
+
+
+def test_a_state_without_its_kernel_gives_the_numbers_of_its_run(wells):
+    of_run, of_state = ladder_summary(wells), ladder_summary(wells.last_state)
+    np.testing.assert_array_equal(of_state.round_trips, of_run.round_trips)
+    np.testing.assert_array_equal(of_state.swap_rates, of_run.swap_rates)
+    assert evidence_report(wells.last_state).value == evidence_report(wells).value
+    assert ladder_findings(wells.last_state) == ladder_findings(wells)
+
+
+def test_old_names_of_fields_work_and_name_the_new_ones(wells):
+    summary = ladder_summary(wells)
+    for old, new in (("fractions", "betas"), ("hidden_share", "missed_mass")):
+        with pytest.warns(DeprecationWarning, match=f"{old} is now called {new}"):
+            assert getattr(summary, old) is getattr(summary, new)

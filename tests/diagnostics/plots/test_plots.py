@@ -1,5 +1,7 @@
 """The plots: what is drawn, what is left out and said, and that nothing global changes."""
 
+from types import SimpleNamespace
+
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 import xarray as xr
 from arviz_base import from_dict, rcParams
 
-from qdesampler.diagnostics import PLOT_NAMES, Plot, draw_plots, save_plots, write_plots
+from qdesampler.diagnostics import PLOT_NAMES, Plot, draw_plots, save_plots, summary, write_plots
 from qdesampler.diagnostics.plots import posterior as plots
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -105,6 +107,16 @@ def test_odd_labels_and_integers(drawn_labels):
     assert tree["posterior"]["n[0] #2"].dtype == np.int64
     assert tree["posterior"]["big"].dtype == np.float64
     assert np.array_equal(tree["posterior"]["n[1]"], count[..., 1])
+
+
+def test_a_run_of_qde_shows_its_gain_and_its_trial(mcmc, tree, drawn_labels, monkeypatch):
+    monkeypatch.setattr(plots, "plot_trial", lambda run, backend: run)
+    monkeypatch.setattr(plots, "plot_zero_variance", lambda table, backend: table)
+    extra = [plot.name for plot in draw_plots(mcmc, tree=tree)][len(drawn_labels) :]
+    assert extra == ["gain", "trial"]
+    local = SimpleNamespace(last_state=mcmc.last_state, sampler=SimpleNamespace(facts=lambda state: {}))
+    extra = [plot.name for plot in draw_plots(local, tree=tree, table=summary(tree))][len(drawn_labels) :]
+    assert extra == []
 
 
 def test_a_plot_that_fails_is_reported_and_the_others_drawn(many, drawn_labels, monkeypatch):

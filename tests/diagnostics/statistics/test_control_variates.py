@@ -133,7 +133,7 @@ def test_reported_errors_cover():
         columns = np.exp(0.5 * x).reshape(-1, 1)
         fold = np.repeat(np.arange(4), 250)
         points = module.whitened_points(x.reshape(-1, 1), a.reshape(-1, 1), fold)
-        (row,), _ = module.estimate([columns], points, module.bearable_orders(1, 2, 1000.0), (4, 250))
+        (row,), _ = module.estimate([columns], points, module.affordable_orders(1, 2, 1000.0), (4, 250))
         scores.append((row[0] - 1.6616755) / row[1])  # Gamma(3.5) / Gamma(3)
         assert row[4] > 3
     inside = np.mean(np.abs(scores) < 2)

@@ -1,18 +1,21 @@
 """The summary table against ArviZ and NumPy, and its text."""
 
+import pickle
+
 import arviz as az
 import numpy as np
 import pytest
 import xarray as xr
 
-from qdesampler.diagnostics import format_summary, summary, zero_variance
-from qdesampler.diagnostics.statistics.summary import (
+from qdesampler.diagnostics import format_summary, summary, to_datatree, zero_variance
+from qdesampler.diagnostics.statistics.summary import with_estimates
+from qdesampler.diagnostics.statistics.summary_table import (
     COLUMNS,
     ZERO_VARIANCE_COLUMNS,
+    SummaryTable,
     formatted_rows,
     rounded,
     shortened,
-    with_estimates,
 )
 
 
@@ -136,3 +139,53 @@ def test_a_long_table_keeps_its_worst_rows(tree):
     whole, note = shortened(table, 18)
     assert whole is table
     assert note == ""
+
+
+# --------------------------------------------------------------------------- a table that prints itself
+
+
+def test_the_table_prints_itself_and_is_a_data_frame_in_all_else(mcmc, tree):
+    plain, table = summary(tree), summary(mcmc)
+    for of in (plain, table):
+        assert isinstance(of, SummaryTable)
+        assert str(of) == repr(of) == format_summary(of)
+        assert repr(pickle.loads(pickle.dumps(of))) == repr(of)
+    frame = xr.Dataset({"mean": ("row", table["mean"])}, coords={"row": list(table.index)}).to_dataframe()
+    assert isinstance(table, type(frame))
+    assert list(table.index) == list(frame.index)
+    assert table.index.dtype == frame.index.dtype
+    assert table.index.name is None
+    assert set(table.dtypes) == {np.dtype(float)}
+    # parts and copies are ordinary frames, and a table with another column hides nothing
+    for part in (table[["mean", "sd"]], table.iloc[:2], table.copy(), table[table["r_hat"] < 2]):
+        assert type(part) is type(frame)
+    table["truth"] = 0.0
+    assert "truth" in repr(table)
+    assert "truth" in table._repr_html_()
+
+
+def test_a_notebook_shows_the_same_cells(tree):
+    table = summary(tree)
+    html = table._repr_html_()
+    assert html.count("<tr>") == len(table) + 1
+    for label, *cells in formatted_rows(table):
+        row = "".join(f"<td>{cell}</td>" for cell in cells)
+        assert f"<tr><th>{label}</th>{row}</tr>" in html
+    named = summary(az.from_dict({"posterior": {"a<b": np.ones((2, 50, 60))}}))
+    assert "a&lt;b[0]" in named._repr_html_()
+    assert "(40 of 60 rows are shown" in named._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("draws", "reason"),
+    [((2, 3), "there are 6 draws, and they need at least 8."), ((2, 20), "Namespace has no potential")],
+)
+def test_a_run_without_zero_variance_means_says_why(draws, reason, ended):
+    run = ended(lambda x: x @ x, np.random.default_rng(0).normal(size=(*draws, 2)))
+    del run.sampler.get_potential_fn
+    table = summary(run)
+    assert list(table.columns) == list(COLUMNS)
+    assert format_summary(table).splitlines()[-1].startswith("(There are no zero-variance means: ")
+    assert reason in str(table)
+    assert reason in table._repr_html_()
+    assert "no zero-variance means" not in str(summary(to_datatree(run)))  # a tree never has them by itself
