@@ -59,9 +59,9 @@ def main():
     for k, (truth, found) in enumerate(zip(exact, samples["gamma"].mean(0), strict=True)):
         print(f"x[{k}]       {truth:.3f}   {found:.3f}")
     print(f"mean size of the model: {samples['size'].mean():.2f}, exact {exact.sum():.2f}")
-    bill = mcmc.get_extra_fields(group_by_chain=True)
-    print(f"evaluations in the warm-up, surrogate included: {int(bill['warmup_evals'][:, -1].sum())}")
-    print(f"evaluations for the draws: {int(bill['num_evals'].sum())}")
+    counts = mcmc.get_extra_fields(group_by_chain=True)
+    print(f"evaluations in the warm-up, surrogate included: {int(counts['warmup_evals'][:, -1].sum())}")
+    print(f"evaluations for the draws: {int(counts['num_evals'].sum())}")
 
 
 if __name__ == "__main__":

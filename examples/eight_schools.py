@@ -9,7 +9,6 @@ import jax
 from numpyro.infer import MCMC
 
 from qdesampler import QDE, diagnose, load_model, summary, to_datatree
-from qdesampler.diagnostics import format_summary
 
 MODELS = Path(__file__).parents[1] / "models"
 
@@ -27,7 +26,7 @@ def main():
     mcmc.run(jax.random.key(0), **case.data)
 
     tree = to_datatree(mcmc)
-    print(format_summary(summary(tree, var_names=["mu", "tau", "theta"])))
+    print(summary(tree, var_names=["mu", "tau", "theta"]))
     for finding in diagnose(tree):
         print(finding.message, finding.advice)
     warmup, draws = (int(tree.attrs[name]) for name in ("warmup_evals", "sampling_evals"))

@@ -20,13 +20,12 @@ from numpyro.diagnostics import effective_sample_size
 from numpyro.infer import MCMC, NUTS
 
 from qdesampler import QDE, diagnose, summary, to_datatree
-from qdesampler.diagnostics import format_summary
 
 QUICK = "--quick" in sys.argv
 WARMUP, DRAWS = (150, 250) if QUICK else (500, 1000)
 
 # %% [markdown]
-# A regression with two predictors that are nearly the same, which makes its posterior long and thin.
+# A regression with two predictors that are nearly the same, which makes its posterior long and narrow.
 
 # %%
 rng = np.random.default_rng(0)
@@ -65,21 +64,21 @@ def run(kernel, field):
     return mcmc, f"{warmup:7d} evaluations in the warm-up, {draws:7d} for {ess:.0f} effective draws"
 
 
-nuts, nuts_bill = run(NUTS(model), "num_steps")
+nuts, nuts_cost = run(NUTS(model), "num_steps")
 
 # %% [markdown]
 # One word. With `chain_method="vectorized"` the chains of QDE learn from each other while they warm up.
 
 # %%
-qde, qde_bill = run(QDE(model), "num_evals")
+qde, qde_cost = run(QDE(model), "num_evals")
 
 # %% [markdown]
 # The same posterior, and what it cost.
 
 # %%
-for name, mcmc, bill in (("NUTS", nuts, nuts_bill), ("QDE", qde, qde_bill)):
+for name, mcmc, cost in (("NUTS", nuts, nuts_cost), ("QDE", qde, qde_cost)):
     slopes = np.asarray(mcmc.get_samples()["slopes"])
-    print(f"{name:4s} slopes {slopes.mean(0).round(2)}, sd {slopes.std(0).round(2)}: {bill}")
+    print(f"{name:4s} slopes {slopes.mean(0).round(2)}, sd {slopes.std(0).round(2)}: {cost}")
 
 # %% [markdown]
 # What comes after is ArviZ's. `diagnose` says what speaks against the draws, with advice; here nothing
@@ -87,7 +86,7 @@ for name, mcmc, bill in (("NUTS", nuts, nuts_bill), ("QDE", qde, qde_bill)):
 
 # %%
 tree = to_datatree(qde)
-print(format_summary(summary(tree)))
+print(summary(tree))
 print(diagnose(tree).verdict)
 
 # %% [markdown]

@@ -79,7 +79,7 @@ enough = MCMC(
 )
 enough.run(jax.random.key(1), EFFECTS, ERRORS)
 check = enough.report.check
-assert check is not None  # it ended by a look
+assert check is not None  # the run ended by a check
 print(
     f"ended by {enough.report.ended_by} at {check.draws} draws: ESS {check.ess:.0f}, R-hat {check.rhat:.3f}"
 )

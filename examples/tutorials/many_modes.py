@@ -53,7 +53,7 @@ def sampler(kernel):
 # QDE moves within the mode that its warm-up settled in. Start its chains apart: descents from there that
 # end in other modes are what `diagnose` reports. In the second run all chains start in one well and no
 # descent leaves it; `diagnose` finds the other well all the same, for it is nearly the mirror image of the
-# first, and the density tells its mass. A mode that is no mirror image, and that no descent finds, is
+# first, and the density gives its mass. A mode that is no mirror image, and that no descent finds, is
 # reported by nobody.
 
 # %%

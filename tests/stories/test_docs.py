@@ -70,6 +70,17 @@ def broken_links(path: Path) -> list[str]:
     return [str(target) for target in links + quoted if not target.exists()]
 
 
+def modules_not_runnable(text: str) -> list[str]:
+    """Modules that a text runs by `python -m qdesampler...` and that are no commands."""
+    wrong = []
+    for module in sorted(set(re.findall(r"python\s+-m\s+(qdesampler(?:\.\w+)*)", text))):
+        path = ROOT / module.replace(".", "/")
+        command = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+        if not command.is_file() or '__name__ == "__main__"' not in command.read_text(encoding="utf-8"):
+            wrong.append(module)
+    return wrong
+
+
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 
 
@@ -89,6 +100,16 @@ def test_commands_and_links_exist(page):
     assert broken_links(page) == []
 
 
+def test_measurements_that_are_named_anywhere_can_be_run():
+    texts = [ROOT / "Makefile", *ROOT.glob("*.md"), *PAGES]
+    texts += [
+        path for folder in ("qdesampler", "models", "examples") for path in (ROOT / folder).rglob("*.md")
+    ]
+    texts += (ROOT / "qdesampler").rglob("*.py")
+    found = {path.name: modules_not_runnable(path.read_text(encoding="utf-8")) for path in texts}
+    assert {name: modules for name, modules in found.items() if modules} == {}
+
+
 def test_the_checkers_see_what_they_should(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(
@@ -96,6 +117,8 @@ def test_the_checkers_see_what_they_should(tmp_path):
     )
     assert wrong_commands(page.read_text(), {"test"}) == ["make nonsense", "qdesampler fly", "rm x"]
     assert broken_links(page) == [str(tmp_path / "b.md"), str(ROOT / "models/none")]
+    assert modules_not_runnable("python -m qdesampler.bench, python -m qdesampler.cli") == ["qdesampler.cli"]
+    assert modules_not_runnable("python -m\n  qdesampler.bench.startup") == ["qdesampler.bench.startup"]
 
 
 def test_the_model_to_copy_is_a_model_with_a_true_reference(tmp_path):

@@ -48,8 +48,8 @@ def test_discrete_latents_by_two_annealers(run, no_network):
 
 def test_from_nuts_to_qde(run):
     text = run("from_nuts_to_qde.py")
-    bills = re.findall(r": +(\d+) evaluations in the warm-up, +(\d+) for (\d+) eff", text)
-    nuts, qde = np.array(bills, float)
+    costs = re.findall(r": +(\d+) evaluations in the warm-up, +(\d+) for (\d+) eff", text)
+    nuts, qde = np.array(costs, float)
     assert qde[0] < nuts[0] / 10
     assert qde[1] / qde[2] < nuts[1] / nuts[2] / 10
     means = np.array(re.findall(r"slopes \[ *(\S+) +(\S+) *\], sd", text), float)
