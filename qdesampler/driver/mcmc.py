@@ -74,7 +74,7 @@ class MCMC(RunResults):
             the kernel pools over chains is pooled over all devices. If the devices belong to several
             processes (`jax.distributed`), each process keeps the draws of its own chains (a part of each
             batch), and `gathered` joins them.
-        checkpoint: a folder for checkpoints.
+        checkpoint: a folder for checkpoints (`qdesampler.driver.checkpoint` writes the files).
         every: iterations between checkpoints.
         store: a zarr store for the draws (extra `store`), so that memory holds only one or two chunks.
             `xarray.open_datatree(store, engine="zarr", consolidated=False)` reads it as ArviZ's tree, which
