@@ -29,13 +29,13 @@ __all__ = ["Gains", "measure_gains"]
 
 
 class Gains(NamedTuple):
-    """Of all scalars of a model, one entry each.
+    """What control variates gain, one entry for each scalar of a model.
 
     Attributes:
         gain: variance of the plain means over that of the zero-variance ones.
-        reported: median of the gain that the estimator reported.
-        inside: fraction of repetitions within two errors.
-        order: mean of the orders taken.
+        reported: median over the repetitions of the gain that the estimator reported.
+        inside: fraction of repetitions whose mean is within two reported errors.
+        order: mean order of the control variates.
     """
 
     gain: np.ndarray

@@ -17,9 +17,9 @@ class Accuracy:
     """Largest errors over the parameters of a reference.
 
     Attributes:
-        error_sd: of a mean of x or x^2, in posterior standard deviations of x or x^2.
-        error_se: of the same, in combined standard errors.
-        sd_error: of a standard deviation of x, relative.
+        error_sd: error of a mean of x or x^2, in posterior standard deviations of x or x^2.
+        error_se: error of the same mean, in combined standard errors.
+        sd_error: relative error of a standard deviation of x.
     """
 
     error_sd: float

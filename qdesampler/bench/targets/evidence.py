@@ -22,13 +22,13 @@ class EvidenceTarget(NamedTuple):
     """A log density with a known integral.
 
     Attributes:
-        log_density: of a flat position.
-        dim: of it.
-        reference: standard deviation of the broad Gaussian around 0, the prior of the peers; a vector or
-            number.
-        log_evidence: truth.
-        in_mode: `x -> whether it is in the mode looked at`.
-        mass: truth of that mode, or None.
+        log_density: the log density of one position, shape `(dim,)`, not normalised.
+        dim: number of coordinates.
+        reference: standard deviation of the Gaussian around 0 that ladders start from, which is the prior of
+            the peers; a vector or number.
+        log_evidence: the true log of the integral.
+        in_mode: `x -> whether it is in the mode whose mass is measured`.
+        mass: the true mass of that mode, or None.
     """
 
     log_density: Callable[[jax.Array], jax.Array]
