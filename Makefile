@@ -18,10 +18,10 @@ demo: $(READY) ## sample the eight schools and write tables, plots and a report
 	@echo "The report is $(CURDIR)/$(RUN)/report.html"
 
 test: $(READY) ## the tests, without the slow ones
-	$(BIN)/pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/pytest -m "not slow" -n 2 --dist worksteal --durations=20
 
 slow: $(READY) ## the slow tests
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow --durations=20
 
 lint: $(READY) ## formatting, lint rules, static types
 	$(BIN)/ruff format --check .

@@ -8,12 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from numpyro.infer import MCMC
 
+from qdesampler.infer import AnnealedQDE
 from tests.support import compilation_cache
 from tests.support.budget import Budget
+from tests.targets import double_well
 
 TESTS = Path(__file__).parent
 QUICK = "jax_disable_most_optimizations"
@@ -130,6 +134,17 @@ def no_network(monkeypatch):
         monkeypatch.setattr(socket.socket, name, refuse)
     monkeypatch.setattr(socket, "create_connection", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture(scope="session")
+def annealed_wells():
+    """Four chains of AnnealedQDE on the double well, for all tests of what such a run holds."""
+    kernel = AnnealedQDE(potential_fn=double_well, reference=3.0, num_particles=128, max_rungs=6)
+    mcmc = MCMC(
+        kernel, num_warmup=200, num_samples=2000, num_chains=4, chain_method="vectorized", progress_bar=False
+    )
+    mcmc.run(jax.random.key(0), init_params={"x": jnp.ones((4, 2))})
+    return mcmc
 
 
 @pytest.fixture(scope="session")

@@ -5,9 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import numpyro
-import numpyro.distributions as dist
 import pytest
 from numpyro.handlers import seed, trace
 from numpyro.infer import MCMC
@@ -16,19 +13,7 @@ from numpyro.infer.util import initialize_model
 
 from qdesampler.diagnostics import to_datatree
 from qdesampler.infer import QDE
-
-EFFECTS = np.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
-ERRORS = np.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
-
-
-def schools(count, sigma, y=None):
-    mu = numpyro.sample("mu", dist.Normal(0, 5))
-    tau = numpyro.sample("tau", dist.HalfNormal(5))
-    with numpyro.plate("school", count):
-        offset = numpyro.sample("offset", dist.Normal(0, 1))
-        theta = numpyro.deterministic("theta", mu + tau * offset)
-        numpyro.sample("y", dist.Normal(theta, sigma), obs=y)
-    numpyro.factor("penalty", -1e-3 * mu**2)
+from tests.targets import EFFECTS, ERRORS, schools
 
 
 @pytest.fixture(scope="session")

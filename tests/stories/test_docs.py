@@ -1,5 +1,6 @@
 """The documentation is true: its code runs, its commands exist, its links lead somewhere, it builds."""
 
+import importlib
 import inspect
 import io
 import json
@@ -156,7 +157,9 @@ def test_the_figure_and_the_table_of_the_readme_are_the_measured_page_s(tmp_path
     script["draw"](tmp_path / "figure.png")
     made, kept = imread(tmp_path / "figure.png"), imread(DOCS / "evaluations.png")
     assert made.shape == kept.shape
-    assert made[..., :3].std() > 0.05
+    # the kept picture is the one that is drawn; letters may be set otherwise by another Matplotlib
+    differing = np.abs(made[..., :3] - kept[..., :3]).max(axis=-1) > 0.1
+    assert differing.mean() < 0.02 < np.mean(kept[..., :3].min(axis=-1) < 0.9)
 
 
 def test_the_citation_names_this_version():
@@ -174,7 +177,17 @@ def test_every_public_name_is_documented_and_nothing_is_warned_about(tmp_path):
         app.build()
         described = set(app.env.domaindata["py"]["objects"])
     assert warned.getvalue() == ""
-    values = {name: getattr(qdesampler, name) for name in qdesampler.__all__}
-    faces = {name: v.__module__.split(".")[1] for name, v in values.items() if not inspect.ismodule(v)}
-    assert [name for name, room in faces.items() if f"qdesampler.{room}.{name}" not in described] == []
-    assert len(described) > 3 * len(faces)
+    pages = [page.stem for page in (DOCS / "api").glob("*.md")]
+    faces = [importlib.import_module(f"qdesampler.{room}") for room in pages if room != "names"]
+    public = {f"{face.__name__}.{name}": getattr(face, name) for face in faces for name in face.__all__}
+    of_classes = {
+        f"{name}.{method}": function
+        for name, value in public.items()
+        if inspect.isclass(value)
+        for method, function in vars(value).items()
+        if inspect.isfunction(function) and not method.startswith("_") and function.__doc__
+    }
+    names = [name for name, value in {**public, **of_classes}.items() if not inspect.ismodule(value)]
+    assert [name for name in names if name not in described] == []
+    top = {name: getattr(qdesampler, name) for name in qdesampler.__all__}
+    assert [name for name, v in top.items() if not inspect.ismodule(v) and v not in public.values()] == []

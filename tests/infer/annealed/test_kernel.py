@@ -16,13 +16,7 @@ from qdesampler.infer.annealed.kernel import AnnealedQDE
 from qdesampler.kernels.paths.path import DiffusionPath
 from qdesampler.kernels.paths.path_integral import PathIntegralPath
 from qdesampler.kernels.smc.reference_fit import PRODUCT
-
-LOG_Z, LEFT = 10.293479707, 0.155692903  # of the double well, by quadrature
-
-
-def double_well(z):
-    x, y = z["x"]
-    return x**4 - 6 * x**2 - x / 2 + y**2 / 2
+from tests.targets import DOUBLE_WELL_LEFT, DOUBLE_WELL_LOG_Z, double_well
 
 
 def conjugate(y=None):
@@ -39,32 +33,22 @@ def conjugate_log_evidence(y):
     return -0.5 * (y @ np.linalg.solve(cov, y) + np.linalg.slogdet(cov)[1] + 5 * np.log(2 * np.pi))
 
 
-@pytest.fixture(scope="module")
-def wells():
-    kernel = AnnealedQDE(potential_fn=double_well, reference=3.0, num_particles=128)
-    mcmc = MCMC(
-        kernel, num_warmup=200, num_samples=2000, num_chains=4, chain_method="vectorized", progress_bar=False
-    )
-    mcmc.run(jax.random.key(0), init_params={"x": jnp.ones((4, 2))})
-    return mcmc
-
-
-def test_the_double_well_has_its_masses_and_its_evidence(wells, assert_expectation):
-    left = np.asarray(wells.get_samples(group_by_chain=True)["x"][..., 0] < 0, float)
-    assert_expectation(left, LEFT, standard_errors=4)
-    value, error = log_evidence(wells)
+def test_the_double_well_has_its_masses_and_its_evidence(annealed_wells, assert_expectation):
+    left = np.asarray(annealed_wells.get_samples(group_by_chain=True)["x"][..., 0] < 0, float)
+    assert_expectation(left, DOUBLE_WELL_LEFT, standard_errors=4)
+    value, error = log_evidence(annealed_wells)
     assert error < 0.05
-    assert abs(value - LOG_Z) < 4 * error
-    report = evidence_report(wells)
-    assert report.lower - 4 * error < LOG_Z < report.upper + 4 * error
-    assert abs(report.by_particles - LOG_Z) < 4 * report.by_particles_error + 0.05
+    assert abs(value - DOUBLE_WELL_LOG_Z) < 4 * error
+    report = evidence_report(annealed_wells)
+    assert report.lower - 4 * error < DOUBLE_WELL_LOG_Z < report.upper + 4 * error
+    assert abs(report.by_particles - DOUBLE_WELL_LOG_Z) < 4 * report.by_particles_error + 0.05
     assert report.iterations == 2000
 
 
-def test_every_evaluation_is_counted(wells):
-    state, ladder = wells.last_state, ladder_of(wells)
+def test_every_evaluation_is_counted(annealed_wells):
+    state, ladder = annealed_wells.last_state, ladder_of(annealed_wells)
     rungs = ladder.betas.shape[1]
-    evals = np.asarray(wells.get_extra_fields(group_by_chain=True)["num_evals"])
+    evals = np.asarray(annealed_wells.get_extra_fields(group_by_chain=True)["num_evals"])
     kept = np.arange(200, 200 + evals.shape[1])
     moves = kept % ladder.move_every[:, None] == 0
     np.testing.assert_array_equal(evals, (rungs - 1) * ladder.num_steps[:, None] * moves + 1)
@@ -72,13 +56,13 @@ def test_every_evaluation_is_counted(wells):
     assert np.all(np.asarray(state.warmup_evals) > 128 + 200 * rungs)
 
 
-def test_a_run_is_continued_without_loss(wells):
-    kernel = pickle.loads(pickle.dumps(wells.sampler))
+def test_a_run_is_continued_without_loss(annealed_wells):
+    kernel = pickle.loads(pickle.dumps(annealed_wells.sampler))
     mcmc = MCMC(
         kernel, num_warmup=200, num_samples=500, num_chains=4, chain_method="vectorized", progress_bar=False
     )
-    before = ladder_of(wells)
-    mcmc.post_warmup_state = pickle.loads(pickle.dumps(jax.device_get(wells.last_state)))
+    before = ladder_of(annealed_wells)
+    mcmc.post_warmup_state = pickle.loads(pickle.dumps(jax.device_get(annealed_wells.last_state)))
     mcmc.run(jax.random.key(1), init_params={"x": jnp.ones((4, 2))})
     after = ladder_of(mcmc)
     assert np.all(after.kept.counts.sum(1) == 2500)
@@ -88,7 +72,7 @@ def test_a_run_is_continued_without_loss(wells):
     gained = after.kept.bridge.sum(1) - before.kept.bridge.sum(1)
     assert np.all((gained > 0) & (gained < 500))
     value, error = log_evidence(mcmc)
-    assert abs(value - LOG_Z) < 4 * error
+    assert abs(value - DOUBLE_WELL_LOG_Z) < 4 * error
 
 
 @pytest.mark.parametrize(
@@ -201,7 +185,12 @@ def test_bad_runs_are_refused(run):
         run(kernel, warmup=0, samples=10, init_params={"x": jnp.ones((4, 2))})
     with pytest.raises(ValueError, match="init_params"):
         run(kernel, samples=10)
-    nowhere = AnnealedQDE(potential_fn=lambda x: jnp.where(x[0] > 1e3, 0.0, jnp.inf), num_particles=16)
+    nowhere = AnnealedQDE(
+        potential_fn=lambda x: jnp.where(x[0] > 1e3, 0.0, jnp.inf),
+        num_particles=16,
+        num_rungs=2,
+        reference_kind="prior",
+    )
     with pytest.raises(ValueError, match="not finite"):
         run(nowhere, samples=10, init_params=jnp.ones((4, 1)))
     with pytest.raises(RuntimeError, match="No particle"):
@@ -244,10 +233,10 @@ def test_every_path_ends_in_the_same_posterior(run, path, assert_expectation):
     mcmc = run(kernel, warmup=200, samples=2000, init_params=start)
     left = np.asarray(mcmc.get_samples(group_by_chain=True)["x"][..., 0] < 0, float)
     assert left.shape == (4, 2000)
-    assert_expectation(left, LEFT, standard_errors=4)
+    assert_expectation(left, DOUBLE_WELL_LEFT, standard_errors=4)
     value, error = log_evidence(mcmc)
     assert error < 0.15
-    assert abs(value - LOG_Z) < 4 * error
+    assert abs(value - DOUBLE_WELL_LOG_Z) < 4 * error
     # Every slice of a ring is an evaluation.
     slices = getattr(path, "slices", 1)
     assert np.all(np.asarray(mcmc.get_extra_fields()["num_evals"]) % slices == 0)
@@ -264,6 +253,6 @@ def test_what_one_population_lost_is_in_the_reference_of_all(run):
     mcmc = run(kernel, warmup=200, samples=1500, init_params=jnp.ones((4, 8)))
     assert set(np.asarray(ladder_of(mcmc).components)) == {PRODUCT}
     value, error = log_evidence(mcmc)
-    truth = 8 * (LOG_Z - 0.5 * np.log(2 * np.pi))
+    truth = 8 * (DOUBLE_WELL_LOG_Z - 0.5 * np.log(2 * np.pi))
     assert error < 0.2
     assert abs(value - truth) < 4 * error

@@ -6,13 +6,7 @@ import numpy as np
 import pytest
 
 from qdesampler.infer.annealed.particles import anneal_particles, anneal_walkers
-
-LOG_Z, LEFT = 10.293479707, 0.155692903  # of the double well, by quadrature
-
-
-def double_well(z):
-    x, y = z["x"]
-    return x**4 - 6 * x**2 - x / 2 + y**2 / 2
+from tests.targets import DOUBLE_WELL_LEFT, DOUBLE_WELL_LOG_Z, double_well
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +24,11 @@ def found():
 def test_particles_have_the_masses_and_the_evidence(found):
     value, error = found.log_evidence
     assert error < 0.05
-    assert abs(value - LOG_Z) < 4 * error
+    assert abs(value - DOUBLE_WELL_LOG_Z) < 4 * error
     weights = np.exp(found.log_weights)
     np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-4)
     left = np.sum(weights * (found.samples["x"][..., 0] < 0), axis=1)
-    assert abs(left.mean() - LEFT) < 4 * left.std(ddof=1) / np.sqrt(left.size)
+    assert abs(left.mean() - DOUBLE_WELL_LEFT) < 4 * left.std(ddof=1) / np.sqrt(left.size)
     assert np.all(found.effective_sample_sizes > 200)
     assert found.num_evals > 12 * 256
 
@@ -42,7 +36,7 @@ def test_particles_have_the_masses_and_the_evidence(found):
 def test_equally_weighted_draws_have_the_masses(found):
     draws = found.draw(jax.random.key(1), 4000)["x"]
     assert draws.shape == (4000, 2)
-    assert abs(float(jnp.mean(draws[:, 0] < 0)) - LEFT) < 0.05
+    assert abs(float(jnp.mean(draws[:, 0] < 0)) - DOUBLE_WELL_LEFT) < 0.05
     with pytest.raises(ValueError, match="at least 1"):
         found.draw(jax.random.key(1), 0)
 

@@ -1,6 +1,5 @@
 """AnnealerGibbs on models whose latent sites are all discrete: exact answers, an honest bill, refusals."""
 
-import itertools
 import pickle
 
 import jax
@@ -28,25 +27,7 @@ from qdesampler.infer.discrete.moves import MoveSettings, default_backend, draw_
 from qdesampler.infer.discrete.state import AnnealerAdaptState
 from qdesampler.kernels.discrete.bernoulli_mixture import BernoulliMixture
 from qdesampler.kernels.discrete.outcomes import DiscreteState, choose, metropolis_outcomes
-
-N = 5
-TABLE = 1.2 * np.random.default_rng(1).normal(size=2**N)
-TABLE[7] = -np.inf
-BITS = np.array(list(itertools.product(range(2), repeat=N)))
-PRIOR = BITS @ np.full(N, np.log(0.4 / 0.6))
-LAW = np.exp(TABLE + PRIOR)
-LAW /= LAW.sum()
-
-
-def rough(shift=0.0):
-    """Five bits with a table of log densities: terms of all orders, one position impossible."""
-    b = numpyro.sample("b", dist.Bernoulli(0.4).expand([2]).to_event(1))
-    with numpyro.plate("sites", N - 2):
-        a = numpyro.sample("a", dist.Bernoulli(0.4))
-    x = jnp.concatenate([a, b])
-    index = jnp.sum(x * 2 ** jnp.arange(N - 1, -1, -1))
-    numpyro.factor("table", jnp.asarray(TABLE)[index] + shift * x[0])
-    numpyro.deterministic("total", jnp.sum(x))
+from tests.targets import BIT_LAW, BIT_TABLE, BITS, NUM_BITS, bits
 
 
 def draws(mcmc):
@@ -54,9 +35,9 @@ def draws(mcmc):
     return np.concatenate([z["a"], z["b"]], -1).astype(int)
 
 
-def check(x, assert_expectation, law=LAW):
+def check(x, assert_expectation, law=BIT_LAW):
     """Means of sites and of all pairs of them."""
-    i, j = np.triu_indices(N, 1)
+    i, j = np.triu_indices(NUM_BITS, 1)
     assert_expectation(x, law @ BITS)
     assert_expectation(x[..., i] * x[..., j], law @ (BITS[:, i] * BITS[:, j]))
 
@@ -68,7 +49,7 @@ FAST = ("coset",)
 @pytest.mark.parametrize("move", [m if m in FAST else pytest.param(m, marks=pytest.mark.slow) for m in MOVES])
 def test_every_move_reaches_the_enumerated_posterior(run, assert_expectation, move):
     steps = 20 if move == "local" else None  # alone it needs many steps: its relaxation takes 15
-    mcmc = run(AnnealerGibbs(rough, move=move, num_steps=steps), warmup=50, samples=1500)
+    mcmc = run(AnnealerGibbs(bits, move=move, num_steps=steps), warmup=50, samples=1500)
     x = draws(mcmc)
     check(x, assert_expectation)
     assert not np.any(np.all(x == BITS[7], -1))
@@ -84,8 +65,8 @@ def test_reads_accepted_as_if_symmetric_are_caught(run, assert_expectation, monk
         return choose(key_choose, metropolis_outcomes(state, proposal, log_density(proposal)), 1)
 
     monkeypatch.setattr(annealer_moves, "mask_move", naive)
-    pool = np.random.default_rng(0).choice(BITS, 400, p=LAW)
-    mcmc = run(AnnealerGibbs(rough, move="mask", pool=pool, taylor_order=0), warmup=50, samples=1500)
+    pool = np.random.default_rng(0).choice(BITS, 400, p=BIT_LAW)
+    mcmc = run(AnnealerGibbs(bits, move="mask", pool=pool, taylor_order=0), warmup=50, samples=1500)
     with pytest.raises(AssertionError, match="standard errors"):
         check(draws(mcmc), assert_expectation)
 
@@ -101,16 +82,16 @@ def test_every_evaluation_is_counted(move, order):
 
     def count(x):
         seen.append(int(np.prod(x.shape[:-1])))
-        return TABLE[np.sum(x * 2 ** np.arange(N - 1, -1, -1), -1)].astype(np.float32)
+        return BIT_TABLE[np.sum(x * 2 ** np.arange(NUM_BITS - 1, -1, -1), -1)].astype(np.float32)
 
     def log_density(x):
         shape = jax.ShapeDtypeStruct((), np.float32)
         return jax.pure_callback(count, shape, x.astype(jnp.int32), vmap_method="expand_dims")
 
     settings = MoveSettings(move, default_backend(move), 4, 2, order, None, 0.5, 3, 1.0, None)
-    encoding = StateEncoding((2,) * N)
-    problem = IsingProblem.from_dense(jnp.zeros(N), jnp.zeros((N, N)))
-    density = BernoulliMixture(jnp.zeros(1), jnp.zeros((1, N)))
+    encoding = StateEncoding((2,) * NUM_BITS)
+    problem = IsingProblem.from_dense(jnp.zeros(NUM_BITS), jnp.zeros((NUM_BITS, NUM_BITS)))
+    density = BernoulliMixture(jnp.zeros(1), jnp.zeros((1, NUM_BITS)))
     adapt = AnnealerAdaptState(jnp.asarray(BITS[:9]), problem, density)
 
     def draw(key, x):
@@ -149,7 +130,7 @@ def host():
 
 
 def test_a_host_is_called_once_and_the_bill_is_whole(run, host):
-    kernel = AnnealerGibbs(rough, backend=host, pool_size=50, num_steps=2, taylor_order=0)
+    kernel = AnnealerGibbs(bits, backend=host, pool_size=50, num_steps=2, taylor_order=0)
     fields = ("num_calls", "warmup_evals")
     mcmc = run(kernel, warmup=0, samples=20, chains=3, extra_fields=fields)
     found = mcmc.get_extra_fields(group_by_chain=True)
@@ -158,19 +139,19 @@ def test_a_host_is_called_once_and_the_bill_is_whole(run, host):
     steady = 2 * 3 + 1
     assert np.all(found["num_evals"][:, 1:] == steady)
     # third differences, the climb of eight walkers, six rounds of 64 reads; and each chain's start
-    assert found["num_evals"][:, 0].sum() == 3 * (steady + 1) + 128 + 8 * (1 + 8 * N) + 6 * 64
+    assert found["num_evals"][:, 0].sum() == 3 * (steady + 1) + 128 + 8 * (1 + 8 * NUM_BITS) + 6 * 64
     keys = jax.random.split(jax.random.key(0), 3)
     with pytest.raises(TypeError, match="pool="):
         jax.vmap(lambda key: kernel.init(key, 0))(keys)
     pool = {"a": BITS[:9, :3], "b": BITS[:9, 3:]}
-    kernel = AnnealerGibbs(rough, backend=host, pool=pool)
+    kernel = AnnealerGibbs(bits, backend=host, pool=pool)
     state = jax.vmap(lambda key: kernel.init(key, 0))(keys)
     np.testing.assert_array_equal(state.adapt_state.pool[2], BITS[:9])
     assert host.calls == 1
 
 
 def test_faults_of_a_backend_are_told(host):
-    kernel = AnnealerGibbs(rough, backend=host, pool_size=50)
+    kernel = AnnealerGibbs(bits, backend=host, pool_size=50)
     Counted.missing = 3
     with pytest.raises(BackendError, match=r"asked for 50 reads of 5 variables and returned \(47, 5\)"):
         kernel.init(jax.random.key(0), 0)
@@ -205,7 +186,7 @@ def test_faults_of_a_backend_are_told(host):
 )
 def test_wrong_settings_are_refused_with_the_reason(options, error, match):
     with pytest.raises(error, match=match):
-        AnnealerGibbs(rough, **options)
+        AnnealerGibbs(bits, **options)
 
 
 def poisson():
@@ -241,7 +222,7 @@ def test_models_that_do_not_fit_are_refused(model, error, match):
 
 
 def test_bad_starts_and_pools_are_refused():
-    key, kernel = jax.random.key(0), AnnealerGibbs(rough, move="local")
+    key, kernel = jax.random.key(0), AnnealerGibbs(bits, move="local")
     with pytest.raises(ValueError, match=r"init_params\['a'\] has values outside"):
         kernel.init(key, 0, {"a": jnp.array([0, 1, 2])})
     with pytest.raises(ValueError, match="names"):
@@ -254,16 +235,16 @@ def test_bad_starts_and_pools_are_refused():
         ({"a": BITS[:, :3]}, "no values of"),
     ):
         with pytest.raises(ValueError, match=match):
-            AnnealerGibbs(rough, pool=pool).init(key, 0)
+            AnnealerGibbs(bits, pool=pool).init(key, 0)
     problem = IsingProblem.from_dense(jnp.zeros(3), jnp.zeros((3, 3)))
     with pytest.raises(ValueError, match="3 spins, the sites take 5 bits"):
-        AnnealerGibbs(rough, surrogate=problem).init(key, 0)
+        AnnealerGibbs(bits, surrogate=problem).init(key, 0)
     with pytest.raises(RuntimeError, match="initialised first"):
-        AnnealerGibbs(rough).get_potential_fn()
+        AnnealerGibbs(bits).get_potential_fn()
 
 
 def test_a_warm_up_goes_on_after_pickling_and_new_data_count(run):
-    kernel = pickle.loads(pickle.dumps(AnnealerGibbs(rough, pool=BITS[::3], num_steps=2)))
+    kernel = pickle.loads(pickle.dumps(AnnealerGibbs(bits, pool=BITS[::3], num_steps=2)))
     mcmc = MCMC(
         kernel, num_warmup=10, num_samples=20, num_chains=2, chain_method="vectorized", progress_bar=False,
         jit_model_args=True,

@@ -10,6 +10,7 @@ import numpyro.distributions as dist
 import pytest
 from jax.flatten_util import ravel_pytree
 from numpyro.handlers import seed, trace
+from numpyro.infer.util import potential_energy
 
 from qdesampler.driver import MCMC
 from qdesampler.infer import QDE
@@ -240,7 +241,8 @@ def test_a_recentred_model_runs_under_our_driver():
     assert np.all(np.isfinite(mcmc.get_samples()["theta"]))
     kernel = QDE(hierarchy)
     twin = copy.copy(kernel)
-    twin.init(jax.random.key(0), 10, None, (data,), {})
-    assert twin.get_potential_fn((data,)) is not None
+    z = twin.init(jax.random.key(0), 10, None, (data,), {}).z
+    found = twin.get_potential_fn((data,))(z)
+    np.testing.assert_allclose(found, potential_energy(hierarchy, (data,), {}, z), rtol=1e-5)
     with pytest.raises(RuntimeError, match="has not seen the model yet"):
         kernel.get_potential_fn((data,))

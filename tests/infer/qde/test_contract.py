@@ -27,7 +27,7 @@ def model():
 
 
 def kernel():
-    return QDE(model, dense_mass=False)
+    return QDE(model, dense_mass=False, solve=False)
 
 
 def shapes(tree):
@@ -75,7 +75,7 @@ from qdesampler.infer.qde.kernel import QDE
 assert jax.local_device_count() == 2
 def model():
     numpyro.deterministic("twice", 2 * numpyro.sample("x", dist.HalfNormal(1.0)))
-kernel = QDE(model, dense_mass=False)
+kernel = QDE(model, dense_mass=False, solve=False)
 def draws(method):
     mcmc = MCMC(kernel, num_warmup=20, num_samples=20, num_chains=2, chain_method=method, progress_bar=False)
     assert mcmc.chain_method == method

@@ -15,7 +15,7 @@ from numpyro.infer.util import log_density
 
 from qdesampler.infer.qde.kernel import QDE
 
-FAST = {"dense_mass": False, "trajectory_length": 1.7}
+FAST = {"dense_mass": False, "trajectory_length": 1.7, "solve": False}
 
 
 def mixture(y):

@@ -29,7 +29,7 @@ def test_enumerated_mixture_against_quadrature(run, assert_expectation):
         log_p += np.log(w * np.exp(-((value - g) ** 2) / 2) + (1 - w) * np.exp(-((value + g) ** 2) / 2))
     p = np.exp(log_p - log_p.max())
     p /= p.sum()
-    samples = run(QDE(model, dense_mass=False), y).get_samples(group_by_chain=True)
+    samples = run(QDE(model, dense_mass=False, solve=False), y).get_samples(group_by_chain=True)
     assert set(samples) == {"weight", "gap"}
     assert_expectation(samples["weight"], (p * w).sum())
     assert_expectation(samples["gap"], (p * g).sum())
@@ -66,11 +66,11 @@ def test_parameters_stay_fixed_and_can_be_lifted(run, assert_expectation):
         x = numpyro.sample("x", dist.Normal(loc, 1.0))
         numpyro.sample("obs", dist.Normal(x, 1.0), obs=y)
 
-    samples = run(QDE(model, dense_mass=False), 4.0).get_samples(group_by_chain=True)
+    samples = run(QDE(model, dense_mass=False, solve=False), 4.0).get_samples(group_by_chain=True)
     assert set(samples) == {"x"}
     assert_expectation(samples["x"], 3.0)
     lifted = numpyro.handlers.lift(model, prior={"loc": dist.Normal(0.0, 1.0)})
-    samples = run(QDE(lifted, dense_mass=False), 4.0).get_samples(group_by_chain=True)
+    samples = run(QDE(lifted, dense_mass=False, solve=False), 4.0).get_samples(group_by_chain=True)
     # y ~ Normal(loc, sqrt 2), loc ~ Normal(0, 1)
     assert_expectation(samples["loc"], 4 / 3)
     assert_expectation(samples["x"], 8 / 3)
@@ -87,7 +87,7 @@ def test_scan_model_is_the_gaussian_it_should_be(run, assert_expectation):
 
         scan(transition, jnp.array(0.0), y)
 
-    samples = run(QDE(model, dense_mass=False), y).get_samples(group_by_chain=True)
+    samples = run(QDE(model, dense_mass=False, solve=False), y).get_samples(group_by_chain=True)
     steps = np.eye(3) - np.eye(3, k=-1)
     precision = steps.T @ steps + np.eye(3) / 0.25
     assert_expectation(samples["x"], np.linalg.solve(precision, y / 0.25))
@@ -131,7 +131,7 @@ def test_extreme_scales(run, assert_expectation):
         numpyro.deterministic("offset", far - 1e6)
         numpyro.sample("obs", dist.Binomial(n, probs=p), obs=k)
 
-    samples = run(QDE(model, dense_mass=False), warmup=500).get_samples(group_by_chain=True)
+    samples = run(QDE(model, dense_mass=False, solve=False), warmup=500).get_samples(group_by_chain=True)
     assert_expectation(samples["p"] * n, k + 1, min_ess=50)
     assert_expectation(samples["tiny"], 0.0, min_ess=50)
     assert abs(samples["tiny"].std() / 1e-6 - 1) < 0.2
@@ -144,7 +144,7 @@ def test_draws_serve_predictive_and_log_likelihood(run):
         numpyro.sample("obs", dist.Normal(loc, 1.0).expand([3]).to_event(1), obs=y)
 
     y = np.zeros(3, dtype=np.float32)
-    mcmc = run(QDE(model, dense_mass=False), y, warmup=30, samples=10, chains=2)
+    mcmc = run(QDE(model, dense_mass=False, solve=False), y, warmup=30, samples=10, chains=2)
     samples = mcmc.get_samples()
     predicted = Predictive(model, samples)(jax.random.key(1))
     assert predicted["obs"].shape == (20, 3)

@@ -33,7 +33,7 @@ def posterior_mean(y):
 )
 def test_new_data_of_the_same_and_another_shape(assert_expectation, jit_model_args, chains, method):
     mcmc = MCMC(
-        QDE(model, dense_mass=False, trajectory_length=1.7),
+        QDE(model, dense_mass=False, trajectory_length=1.7, solve=method == "vectorized"),
         num_warmup=60,
         num_samples=240 // chains,
         num_chains=chains,
@@ -52,7 +52,7 @@ def test_new_data_of_the_same_and_another_shape(assert_expectation, jit_model_ar
 def test_new_data_with_a_progress_bar_and_compiled_arguments(assert_expectation):
     """The one case in which NumPyro runs the very program that it compiled for the first data."""
     mcmc = MCMC(
-        QDE(model, dense_mass=False, trajectory_length=1.7),
+        QDE(model, dense_mass=False, trajectory_length=1.7, solve=False),
         num_warmup=60,
         num_samples=240,
         jit_model_args=True,
@@ -73,7 +73,7 @@ def test_another_execution_path_has_other_sites(assert_expectation):
         numpyro.sample("obs", dist.Normal(a + b, 1.0).to_event(1), obs=y)
 
     mcmc = MCMC(
-        QDE(branches, dense_mass=False, trajectory_length=1.7),
+        QDE(branches, dense_mass=False, trajectory_length=1.7, solve=False),
         num_warmup=60,
         num_samples=60,
         num_chains=4,
@@ -97,7 +97,7 @@ def bounded(upper, y):
     "number", [np.float32, *(pytest.param(number, marks=pytest.mark.slow) for number in (float, np.float64))]
 )
 def test_a_bound_from_the_arguments_follows_them_on_a_shared_kernel(assert_expectation, number):
-    kernel = QDE(bounded, dense_mass=False, trajectory_length=1.7)
+    kernel = QDE(bounded, dense_mass=False, trajectory_length=1.7, solve=False)
     options = {"num_warmup": 60, "num_samples": 300, "progress_bar": False}
     first, second = MCMC(kernel, **options), MCMC(kernel, **options)
     first.warmup(jax.random.key(0), number(1.0), 0.5)
@@ -110,7 +110,7 @@ def test_a_bound_from_the_arguments_follows_them_on_a_shared_kernel(assert_expec
 
 def test_a_bound_from_compiled_arguments_follows_them(assert_expectation):
     mcmc = MCMC(
-        QDE(bounded, dense_mass=False, trajectory_length=1.7),
+        QDE(bounded, dense_mass=False, trajectory_length=1.7, solve=False),
         num_warmup=60,
         num_samples=300,
         jit_model_args=True,

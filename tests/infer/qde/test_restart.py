@@ -40,7 +40,7 @@ def without_key(state):
 def test_a_restart_goes_on_bitwise_as_one_longer_run(chains, method):
     def mcmc(samples):
         return MCMC(
-            QDE(model, dense_mass=False),
+            QDE(model, dense_mass=False, solve=False),
             num_warmup=25,
             num_samples=samples,
             num_chains=chains,
@@ -64,9 +64,9 @@ def test_a_restart_goes_on_bitwise_as_one_longer_run(chains, method):
 @pytest.mark.parametrize("source", ["model", pytest.param("potential_fn", marks=pytest.mark.slow)])
 def test_a_pickled_run_goes_on_bitwise(run, source):
     if source == "model":
-        kernel, args, init_params = QDE(model, dense_mass=False), (DATA,), None
+        kernel, args, init_params = QDE(model, dense_mass=False, solve=False), (DATA,), None
     else:
-        kernel = QDE(potential_fn=potential, dense_mass=False)
+        kernel = QDE(potential_fn=potential, dense_mass=False, solve=False)
         args, init_params = (), {"a": jnp.zeros((2, 3)), "b": jnp.zeros(2)}
     mcmc = run(kernel, *args, warmup=25, samples=5, chains=2, init_params=init_params)
     copied = pickle.loads(pickle.dumps(mcmc))
@@ -89,7 +89,7 @@ def test_a_pickled_run_goes_on_bitwise(run, source):
 
 
 def test_warmup_can_be_collected(run):
-    mcmc = MCMC(QDE(model, dense_mass=False), num_warmup=25, num_samples=10, progress_bar=False)
+    mcmc = MCMC(QDE(model, dense_mass=False, solve=False), num_warmup=25, num_samples=10, progress_bar=False)
     mcmc.warmup(jax.random.key(0), DATA, collect_warmup=True, extra_fields=("i", "warmup_evals"))
     fields = mcmc.get_extra_fields()
     assert fields["i"].tolist() == list(range(1, 26))
@@ -135,7 +135,7 @@ def test_kept_draws_are_never_adapted(run, chains, method, dense_mass):
 @pytest.mark.slow
 def test_one_kernel_in_two_runs_of_different_warmup(run):
     # the plan of the warm-up travels in the state: a kernel object remembers no `num_warmup`
-    kernel = QDE(potential_fn=potential, dense_mass=False)
+    kernel = QDE(potential_fn=potential, dense_mass=False, solve=False)
     start = {"a": jnp.zeros(3), "b": jnp.zeros(())}
     short = run(kernel, warmup=30, samples=10, chains=1, init_params=start)
     frozen = short.last_state.adapt_state
@@ -148,7 +148,7 @@ def test_one_kernel_in_two_runs_of_different_warmup(run):
 
 
 def test_no_warmup_at_all_leaves_everything_as_given(run):
-    kernel = QDE(potential_fn=potential, step_size=0.4, dense_mass=False)
+    kernel = QDE(potential_fn=potential, step_size=0.4, dense_mass=False, solve=False)
     mcmc = run(
         kernel, warmup=0, samples=20, chains=2, init_params={"a": jnp.zeros((2, 3)), "b": jnp.zeros(2)}
     )

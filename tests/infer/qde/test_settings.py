@@ -182,7 +182,12 @@ def test_other_dynamics_and_integrators_sample_the_same_law(run, assert_expectat
 def test_regularisation_floors_the_metric_of_few_draws():
     metrics = []
     for regularize in (True, False):
-        kernel = QDE(potential_fn=lambda z: 0.5 * z @ z, dense_mass=True, regularize_mass_matrix=regularize)
+        kernel = QDE(
+            potential_fn=lambda z: 0.5 * z @ z,
+            dense_mass=True,
+            regularize_mass_matrix=regularize,
+            solve=False,
+        )
         step = jax.jit(lambda s, k=kernel: k.sample(s, (), {}))
         state = kernel.init(jax.random.key(0), 30, jnp.ones(20))
         for _ in range(10):  # the first refit: 10 draws in 20 dimensions

@@ -46,7 +46,7 @@ def regression():
     return QDE(model), {"design": jnp.asarray(design), "response": jnp.asarray(response)}
 
 
-@pytest.mark.parametrize("case", [gaussian, regression])
+@pytest.mark.parametrize("case", [gaussian, pytest.param(regression, marks=pytest.mark.slow)])
 def test_a_regular_posterior_is_solved_for_a_few_hundred_evaluations(assert_expectation, case):
     kernel, arguments = case()
     warm = 200
@@ -105,7 +105,7 @@ def test_the_solve_can_be_left_out():
 @pytest.mark.xfail(
     reason="in a box without any force the acceptance does not rise as the step shrinks: the step collapses"
 )
-@pytest.mark.parametrize("warmup", [45, 150])
+@pytest.mark.parametrize("warmup", [45, pytest.param(150, marks=pytest.mark.slow)])
 def test_hard_walls_are_respected(run, assert_expectation, warmup):
     """Uniform on a box, beside a Gaussian."""
 

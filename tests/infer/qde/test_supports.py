@@ -44,7 +44,9 @@ LATER_LAWS = ("covariance", "interval", "ordered", "lower Cholesky", "circle")
 )
 def test_draws_of_a_prior_have_its_support_and_mean(run, assert_expectation, law):
     distribution, mean = LAWS[law]
-    draws = run(QDE(one(distribution), dense_mass=False), warmup=120).get_samples(group_by_chain=True)["x"]
+    draws = run(QDE(one(distribution), dense_mass=False, solve=False), warmup=120).get_samples(
+        group_by_chain=True
+    )["x"]
     assert np.all(distribution().support.check(draws) | (law == "correlation"))
     if law == "0-dim simplex":
         assert np.all(draws == 1)
@@ -93,7 +95,7 @@ def test_improper_and_masked_priors(run, assert_expectation):
         s = numpyro.sample("s", dist.LogNormal(0.0, 1.0).mask(False))
         numpyro.factor("posterior", -0.5 * (x[0] + 1) ** 2 - 0.5 * (x[1] - 9) ** 2 - s + 2 * jnp.log(s))
 
-    samples = run(QDE(model, dense_mass=False)).get_samples(group_by_chain=True)
+    samples = run(QDE(model, dense_mass=False, solve=False)).get_samples(group_by_chain=True)
     assert_expectation(samples["x"], np.array([-1.0, 9.0]))
     # flat in s: the factor makes it Gamma(3, 1)
     assert_expectation(samples["s"], 3.0)
@@ -118,7 +120,7 @@ def test_reparametrised_sites_and_scaled_likelihoods(run, assert_expectation):
         with numpyro.handlers.scale(scale=4.0):
             numpyro.sample("obs", dist.Normal(theta, 2.0), obs=y)
 
-    mcmc = run(QDE(model, dense_mass=False), 3.0, extra_fields=("z.theta_decentered",))
+    mcmc = run(QDE(model, dense_mass=False, solve=False), 3.0, extra_fields=("z.theta_decentered",))
     samples = mcmc.get_samples(group_by_chain=True)
     assert {"theta", "theta_decentered", "t", "t_base", "angle", "angle_unwrapped"} <= set(samples)
     # theta ~ Normal(0, sqrt 5), its likelihood of variance 4 counts four times: precision 1/5 + 4/4
@@ -133,7 +135,7 @@ def test_bounds_from_the_data_follow_compiled_arguments(run):
         x = numpyro.sample("x", dist.Uniform(y.min(), y.max()))
         numpyro.sample("obs", dist.Normal(x, 1.0).expand(y.shape).to_event(1), obs=y)
 
-    kernel = QDE(model, dense_mass=False)
+    kernel = QDE(model, dense_mass=False, solve=False)
     for shift in (0, 100):
         y = np.array([1.0, 2.0, 4.0], dtype=np.float32) + shift
         draws = run(kernel, y, warmup=60, samples=100, jit_model_args=True).get_samples()["x"]

@@ -42,13 +42,16 @@ def test_whole_run_inside_jit_with_traced_settings():
             target_accept_prob=target_accept_prob,
             trajectory_length=trajectory_length,
             dense_mass=False,
+            solve=False,
         )
         return draws(kernel, key, y, num_chains=2, chain_method="vectorized")
 
     # the density has a spike at scale 0, where an ordinary target lets trajectories diverge
     key, settings = jax.random.key(0), (0.3, 0.97, 1.1)
     inside, fields = run(key, 1.0, *settings)
-    kernel = QDE(model, step_size=0.3, target_accept_prob=0.97, trajectory_length=1.1, dense_mass=False)
+    kernel = QDE(
+        model, step_size=0.3, target_accept_prob=0.97, trajectory_length=1.1, dense_mass=False, solve=False
+    )
     outside, _ = draws(kernel, key, 1.0, num_chains=2, chain_method="vectorized")
     assert np.all(np.isfinite(inside))
     assert not np.any(fields["diverging"])
@@ -60,7 +63,7 @@ def test_whole_run_inside_jit_with_traced_settings():
 
 def test_whole_runs_inside_vmap_are_the_runs_of_their_data():
     def run(key, y):
-        return draws(QDE(model, dense_mass=False, trajectory_length=1.7), key, y)[0]
+        return draws(QDE(model, dense_mass=False, trajectory_length=1.7, solve=False), key, y)[0]
 
     key, data = jax.random.key(1), jnp.array([-3.0, 3.0])
     both = jax.vmap(run, in_axes=(None, 0))(key, data)
@@ -151,7 +154,7 @@ def test_double_precision_throughout_whatever_the_start(x64, run, assert_expecta
         return (0.5 * jnp.sum((z["x"] - data) ** 2)).astype(jnp.float32)
 
     start = {"x": np.zeros((4, 2), dtype=given)}
-    kernel = QDE(potential_fn=potential, dense_mass=False, trajectory_length=1.7)
+    kernel = QDE(potential_fn=potential, dense_mass=False, trajectory_length=1.7, solve=False)
     mcmc = run(kernel, warmup=50, samples=50, init_params=start)
     assert all(value.dtype == np.float64 for value in jax.tree.leaves(mcmc.get_samples()))
     fields = mcmc.get_extra_fields()
