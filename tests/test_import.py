@@ -3,8 +3,12 @@
 import json
 import subprocess
 import sys
+from importlib import import_module
+from types import ModuleType
 
 import pytest
+
+import qdesampler
 
 # The settings are read after the third parties themselves are imported, so that only our own doing shows.
 PROBE = """
@@ -43,6 +47,9 @@ import qdesampler
 assert qdesampler.__all__
 for name in qdesampler.__all__:
     getattr(qdesampler, name)
+for room in (qdesampler.solvers, qdesampler.infer, qdesampler.diagnostics, qdesampler.driver):
+    for name in room.__all__:
+        getattr(room, name)
 """
 
 EVERY_MODULE = """
@@ -98,3 +105,75 @@ def test_the_probe_sees_every_misdeed():
     assert effects["backend"] is True
     assert effects["arrays"] > 0
     assert effects["optional"] == ["funsor"]
+
+
+# --------------------------------------------------------------------------- what an import loads
+
+# Beyond what JAX and NumPyro load: (imported, seconds of CPU at most, packages that stay away).
+WEIGHTS = {
+    "sampler": (
+        "from qdesampler import QDE, MCMC",
+        0.3,
+        [
+            "scipy.stats",
+            "matplotlib",
+            "pandas",
+            "xarray",
+            "arviz",
+            "arviz_base",
+            "arviz_stats",
+            "arviz_plots",
+        ],
+    ),
+    "summary": ("from qdesampler import summary", None, ["scipy.stats", "matplotlib", "arviz_plots"]),
+    "evidence": ("from qdesampler import log_evidence", 0.5, ["scipy.stats", "matplotlib", "pandas"]),
+}
+
+WEIGHT_PROBE = """
+import json, sys, time
+import jax, numpyro
+before = set(sys.modules)
+start = time.process_time()
+SUBJECT
+print(json.dumps({"seconds": time.process_time() - start, "loaded": sorted(set(sys.modules) - before)}))
+"""
+
+
+def weight_of(subject: str) -> dict:
+    """Seconds of CPU and modules that `subject` costs after JAX and NumPyro."""
+    code = WEIGHT_PROBE.replace("SUBJECT", subject)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_an_import_loads_only_what_it_needs(name):
+    subject, most_seconds, unwanted = WEIGHTS[name]
+    weight = weight_of(subject)
+    assert any(module.startswith("qdesampler.") for module in weight["loaded"])
+    assert [module for module in unwanted if module in weight["loaded"]] == []
+    if most_seconds is not None:
+        assert weight["seconds"] < most_seconds
+
+
+def test_the_weight_of_plots_is_seen():
+    loaded = weight_of("from qdesampler.plots import plot_ladder")["loaded"]
+    assert "matplotlib" in loaded
+
+
+def test_the_public_face_is_small():
+    names = [name for name in qdesampler.__all__ if not isinstance(getattr(qdesampler, name), ModuleType)]
+    assert len(names) <= 18, names
+
+
+@pytest.mark.parametrize("name", sorted(qdesampler._MOVED))
+def test_a_name_that_has_moved_still_works_and_names_its_new_place(name):
+    module, new_name = qdesampler._MOVED[name]
+    with pytest.warns(DeprecationWarning, match=f"use `from qdesampler.{module} import {new_name}`"):
+        value = getattr(qdesampler, name)
+    assert value is getattr(import_module(f"qdesampler.{module}"), new_name)
+
+
+def test_an_unknown_name_is_refused_with_those_that_exist():
+    with pytest.raises(AttributeError, match="no attribute 'NUTS'; it has AnnealedQDE, "):
+        _ = qdesampler.NUTS
