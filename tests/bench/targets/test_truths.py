@@ -32,7 +32,8 @@ def test_a_truth_of_other_data_is_refused(tmp_path):
     write_truth(tmp_path / "brownian-32.npz", ENTRIES, {"data": data_digest(case.data)})
     assert unconstrained_truth(case, tmp_path)["parameters"] == ENTRIES
     changed = replace(case, data={**case.data, "y": case.data["y"] + 1})
-    with pytest.raises(ValueError, match=r"make it anew with python -m qdesampler\.bench\.targets\.make_truths brownian-32"):
+    command = r"python -m qdesampler\.bench\.targets\.make_truths brownian-32"
+    with pytest.raises(ValueError, match=f"make it anew with {command}"):
         unconstrained_truth(changed, tmp_path)
     elsewhere = replace(changed, path=Path("/models/brownian-32"))  # a user's model of the same name
     assert unconstrained_truth(elsewhere, tmp_path) is None
