@@ -215,13 +215,13 @@ def test_the_solve_of_a_tree(tree):
         found = diagnose(changed)
         return {finding.code for finding in found}, {check.name: check for check in found.checks}
 
-    codes, rows = codes_and_rows()
+    codes, rows = codes_and_rows(solve_has_trial=1)
     assert rows["Imaginary-time solve"].value == tree.attrs["solve_outcome"]
     assert rows["Descents outside the trial"].value == f"{tree.attrs['solve_outliers']} of 4"
     codes, rows = codes_and_rows(solve_bounded=0)
     assert "no_ground_state" in codes
     assert rows["Imaginary-time solve"].passed is False
-    codes, rows = codes_and_rows(solve_outliers=2)
+    codes, rows = codes_and_rows(solve_outliers=2, solve_has_trial=1)
     assert "modes" in codes
     assert rows["Descents outside the trial"].value == "2 of 4"
     codes, rows = codes_and_rows(solve_outliers=2, solve_has_trial=0)
