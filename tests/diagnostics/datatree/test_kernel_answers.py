@@ -34,7 +34,10 @@ def test_a_state_without_its_kernel_is_asked_through_its_adaptation():
 
 
 def test_a_target_kernel_answers_every_question_with_nothing_by_default():
-    kernel = object.__new__(TargetKernel)
+    class Silent(TargetKernel):
+        init = sample = postprocess_fn = None
+
+    kernel = object.__new__(Silent)
     answers = [getattr(kernel, question)(None) for question in QUESTIONS]
     assert answers == [{}, None, None, None]
     own = {
@@ -51,8 +54,9 @@ def test_facts_of_qde(mcmc, tree):
     facts = kernel_facts(mcmc)
     assert facts.items() <= tree.attrs.items()
     shared = mcmc.last_state.adapt_state.shared
-    assert facts["solve_outcome"] in ("solved", "middling")
-    assert (facts["solve_bounded"], facts["solve_has_trial"]) == (1, 1)
+    has_trial = facts["solve_outcome"] in ("solved", "middling")
+    assert has_trial or facts["solve_outcome"] == "hopeless"
+    assert (facts["solve_bounded"], facts["solve_has_trial"]) == (1, has_trial)
     assert facts["solve_acceptance"] == pytest.approx(float(shared.solve.acceptance))
     assert facts["global_share"] == pytest.approx(float(shared.global_probability))
     trial = kernel_answer(mcmc, "trial_report")
