@@ -1,4 +1,4 @@
-"""What descendants tell: draws from the squared ground state, and its logarithm, against the grid's."""
+"""Forward walking: draws from the squared ground state, and its logarithm, against the grid's."""
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +22,18 @@ def narrow(x):
     return -0.8 * jnp.sum(x**2)
 
 
+@pytest.fixture(scope="module")
+def optimised_module():
+    """Compile with XLA's optimisations, with which these draws were tested first: others round otherwise."""
+    flag = "jax_disable_most_optimizations"
+    before = jax.config.values[flag]
+    jax.config.update(flag, False)
+    yield
+    jax.config.update(flag, before)
+
+
 @pytest.fixture(scope="module", params=["quartic", "wells"])
-def problem(request):
+def problem(request, optimised_module):
     hamiltonian, trial, forward = {"quartic": (QUARTIC, wide, 2.0), "wells": (WELLS, narrow, 6.0)}[
         request.param
     ]
