@@ -24,7 +24,7 @@ def narrow(x):
 
 @pytest.fixture(scope="module")
 def optimised_module():
-    """Compile with XLA's optimisations, with which these draws were tested first: others round otherwise."""
+    """Compile with XLA's optimisations: without them rounding differs, and so do the draws of these tests."""
     flag = "jax_disable_most_optimizations"
     before = jax.config.values[flag]
     jax.config.update(flag, False)
