@@ -50,7 +50,7 @@ def test_imaginary_time(run):
     assert abs(rates[0] - gap) > 0.3  # at first the higher states are still there
 
 
-def test_hydrogen_by_walkers(run):
+def test_hydrogen_by_walkers(optimised, run):
     text = run("hydrogen_by_walkers.py")
     (energy,) = numbers(r"^extrapolated: energy (\S+) ", text)
     (error,) = numbers(r"^extrapolated: energy \S+ \+- (\S+),", text)
@@ -60,7 +60,7 @@ def test_hydrogen_by_walkers(run):
     assert radius == pytest.approx(1.5, abs=0.05)
 
 
-def test_annealing(run):
+def test_annealing(optimised, run):
     text = run("annealing.py")
     (descent,) = numbers(r"^descent from the start: (\S+)$", text)
     assert descent > 5

@@ -1,5 +1,7 @@
 """One compilation cache for every worker, every child process and every run of the suite."""
 
+import ctypes
+import gc
 import hashlib
 import os
 import shutil
@@ -15,7 +17,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
 MOST_BYTES = 4 * 2**30  # a folder above this size is emptied before a run
-MOST_RESIDENT = int(1.3 * 2**30)  # bytes; above it compiled programs are dropped at the end of a module
+MOST_RESIDENT = 2**30  # bytes; above it compiled programs are dropped at the end of a module
 
 
 def folder() -> Path:
@@ -82,3 +84,9 @@ def drop_programs_if_large() -> None:
     """Keep memory flat: programs are dropped when the process is large; the disk has them still."""
     if resident_bytes() > MOST_RESIDENT:
         jax.clear_caches()
+        gc.collect()
+        trim = getattr(
+            ctypes.CDLL(None), "malloc_trim", None
+        )  # of glibc: give free memory back to the system
+        if trim is not None:
+            trim(0)

@@ -119,16 +119,16 @@ def test_other_kernels_are_refused():
             function("no run")
 
 
-def test_a_state_without_its_kernel_gives_the_numbers_of_its_run(wells):
-    of_run, of_state = ladder_summary(wells), ladder_summary(wells.last_state)
+def test_a_state_without_its_kernel_gives_the_numbers_of_its_run(annealed_wells):
+    of_run, of_state = ladder_summary(annealed_wells), ladder_summary(annealed_wells.last_state)
     np.testing.assert_array_equal(of_state.round_trips, of_run.round_trips)
     np.testing.assert_array_equal(of_state.swap_rates, of_run.swap_rates)
-    assert evidence_report(wells.last_state).value == evidence_report(wells).value
-    assert ladder_findings(wells.last_state) == ladder_findings(wells)
+    assert evidence_report(annealed_wells.last_state).value == evidence_report(annealed_wells).value
+    assert ladder_findings(annealed_wells.last_state) == ladder_findings(annealed_wells)
 
 
-def test_old_names_of_fields_work_and_name_the_new_ones(wells):
-    summary = ladder_summary(wells)
+def test_old_names_of_fields_work_and_name_the_new_ones(annealed_wells):
+    summary = ladder_summary(annealed_wells)
     for old, new in (("fractions", "betas"), ("hidden_share", "missed_mass")):
         with pytest.warns(DeprecationWarning, match=f"{old} is now called {new}"):
             assert getattr(summary, old) is getattr(summary, new)

@@ -1,6 +1,7 @@
 """AnnealedQDE: modes, evidence, NumPyro's contract, restarts, disagreement of chains, bad input."""
 
 import pickle
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from numpyro.infer import MCMC
 
 from qdesampler.infer.annealed.evidence import compare_evidence, evidence_report, ladder_of, log_evidence
 from qdesampler.infer.annealed.kernel import AnnealedQDE
+from qdesampler.infer.annealed.population import check_arrival
 from qdesampler.kernels.paths.path import DiffusionPath
 from qdesampler.kernels.paths.path_integral import PathIntegralPath
 from qdesampler.kernels.smc.reference_fit import PRODUCT
@@ -179,22 +181,35 @@ def test_old_argument_names_still_work_with_a_warning():
     assert path == DiffusionPath(reference_fraction=0.4)
 
 
+@pytest.mark.slow
+def test_a_reference_without_any_density_is_refused(run):
+    kernel = AnnealedQDE(potential_fn=double_well, reference=(1e12, 1.0), num_particles=16)
+    with pytest.raises(RuntimeError, match="No particle"):
+        run(kernel, samples=10, init_params={"x": jnp.ones((4, 2))})
+
+
+def test_particles_that_saw_nothing_or_stopped_early_are_refused():
+    def particles(betas, log_normalisers):
+        arrays = np.array(betas), np.array(log_normalisers)
+        return SimpleNamespace(num_stages=np.full(2, 3), betas=arrays[0], log_normalisers=arrays[1])
+
+    whole, stopped = [0.0, 0.5, 1.0, 0.0], [0.0, 0.1, 0.2, 0.0]
+    seen, unseen = [0.0, -1.0, -2.0, 0.0], [0.0, -1.0, -np.inf, 0.0]
+    check_arrival(particles([whole, whole], [seen, seen]))
+    with pytest.raises(RuntimeError, match="No particle drawn from the prior reference"):
+        check_arrival(particles([whole, whole], [seen, unseen]))
+    with pytest.raises(RuntimeError, match=r"reached only beta = 0.2 of the path in 3 stages"):
+        check_arrival(particles([whole, stopped], [seen, seen]))
+
+
 def test_bad_runs_are_refused(run):
     kernel = AnnealedQDE(potential_fn=double_well, num_particles=16)
     with pytest.raises(ValueError, match="at least 32"):
         run(kernel, warmup=0, samples=10, init_params={"x": jnp.ones((4, 2))})
     with pytest.raises(ValueError, match="init_params"):
         run(kernel, samples=10)
-    nowhere = AnnealedQDE(
-        potential_fn=lambda x: jnp.where(x[0] > 1e3, 0.0, jnp.inf),
-        num_particles=16,
-        num_rungs=2,
-        reference_kind="prior",
-    )
-    with pytest.raises(ValueError, match="not finite"):
-        run(nowhere, samples=10, init_params=jnp.ones((4, 1)))
-    with pytest.raises(RuntimeError, match="No particle"):
-        run(nowhere, samples=10, init_params=jnp.full((4, 1), 2e3))
+    with pytest.raises(ValueError, match="not finite"):  # the fourth power overflows
+        run(kernel, samples=10, init_params={"x": jnp.full((4, 2), 1e12)})
     with pytest.raises(ValueError, match="AnnealedQDE"):
         log_evidence("no run")
 

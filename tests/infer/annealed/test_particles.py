@@ -8,17 +8,18 @@ import pytest
 from qdesampler.infer.annealed.particles import anneal_particles, anneal_walkers
 from tests.targets import DOUBLE_WELL_LEFT, DOUBLE_WELL_LOG_Z, double_well
 
+SETTINGS = {
+    "potential_fn": double_well,
+    "key": jax.random.key(0),
+    "init_params": {"x": jnp.ones(2)},
+    "reference": 3.0,
+    "num_populations": 12,
+}
+
 
 @pytest.fixture(scope="module")
 def found():
-    return anneal_particles(
-        potential_fn=double_well,
-        key=jax.random.key(0),
-        init_params={"x": jnp.ones(2)},
-        reference=3.0,
-        num_particles=256,
-        num_populations=12,
-    )
+    return anneal_particles(**SETTINGS, num_particles=256)
 
 
 def test_particles_have_the_masses_and_the_evidence(found):
@@ -52,15 +53,12 @@ def test_bad_input_is_refused():
         )
 
 
-def test_the_old_names_still_work_with_a_warning():
-    small = {"potential_fn": double_well, "key": jax.random.key(0), "init_params": {"x": jnp.ones(2)}}
-    small |= {"reference": 3.0, "num_populations": 2}
-    new = anneal_particles(**small, num_particles=16)
+def test_the_old_names_still_work_with_a_warning(found):
     with pytest.warns(DeprecationWarning, match="now called anneal_particles"):
-        old = anneal_walkers(**small, num_walkers=16)
-    np.testing.assert_array_equal(old.log_weights, new.log_weights)
+        old = anneal_walkers(**SETTINGS, num_walkers=256)
+    np.testing.assert_array_equal(old.log_weights, found.log_weights)
     with (
         pytest.warns(DeprecationWarning, match="use num_particles=3"),
         pytest.raises(ValueError, match="num_particles is 3"),
     ):
-        anneal_particles(**small, num_walkers=3)
+        anneal_particles(**SETTINGS, num_walkers=3)

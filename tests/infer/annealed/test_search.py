@@ -34,6 +34,7 @@ def regression(x, y):
     numpyro.sample("y", dist.Normal(x @ slopes, NOISE), obs=y)
 
 
+@pytest.mark.slow
 def test_one_gaussian_mode_far_inside_its_prior_is_found_for_little(run):
     x, y = regression_data()
     mcmc = run(AnnealedQDE(regression), x, y, warmup=64, samples=500, chains=4)

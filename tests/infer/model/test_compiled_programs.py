@@ -5,8 +5,6 @@ import copy
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
-import numpyro.distributions as dist
 import pytest
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 
@@ -14,6 +12,7 @@ from qdesampler.infer.annealed import kernel as annealed
 from qdesampler.infer.annealed.kernel import AnnealedQDE
 from qdesampler.infer.annealed.population import anneal_and_fit
 from qdesampler.infer.model.compiled_programs import CompiledPrograms
+from tests.targets import double_well
 
 DATA = jnp.array([1.0, 2.0, 0.5])
 
@@ -72,10 +71,6 @@ def test_nothing_is_kept_from_a_trace_of_other_objects_or_of_other_conditions(co
 
 
 def test_a_second_start_compiles_nothing_and_a_copy_starts_afresh(monkeypatch):
-    def model(y=None):
-        mu = numpyro.sample("mu", dist.Normal(0, 2))
-        numpyro.sample("y", dist.Normal(mu, 1).expand([3]).to_event(1), obs=y)
-
     traced = []
 
     def counted(*arguments, **options):
@@ -83,11 +78,12 @@ def test_a_second_start_compiles_nothing_and_a_copy_starts_afresh(monkeypatch):
         return anneal_and_fit(*arguments, **options)
 
     monkeypatch.setattr(annealed, "anneal_and_fit", counted)
-    kernel = AnnealedQDE(model, num_particles=16, num_rungs=3, reference_kind="prior", reference=2.0)
-    found = [
-        float(kernel.init(jax.random.key(key), 32, model_kwargs={"y": DATA}).adapt_state.ladder.centres[0])
-        for key in (0, 1, 0)
-    ]
+    # with the settings of `annealed_wells`, whose programs are on disk where that run was made before
+    kernel = AnnealedQDE(potential_fn=double_well, reference=3.0, num_particles=128, max_rungs=6)
+    found = []
+    for number in (0, 1, 0):
+        keys, start = jax.random.split(jax.random.key(number), 4), {"x": jnp.ones((4, 2))}
+        found.append(float(kernel.init(keys, 200, start).adapt_state.ladder.centres.sum()))
     assert len(traced) == 1
     assert found[0] == found[2] != found[1]
     assert copy.copy(kernel)._programs is not kernel._programs
