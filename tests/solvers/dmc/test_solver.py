@@ -67,7 +67,7 @@ def test_hydrogen_with_a_wrong_and_with_the_exact_trial():
 
 def test_a_boltzmann_hamiltonian_has_energy_zero_from_any_trial():
     def log_p(x):
-        return -0.5 * jnp.sum(x**2) - 0.1 * jnp.sum(x**4)
+        return -0.5 * jnp.sum(x**2) - 0.3 * jnp.sum(x**4)
 
     hamiltonian = Hamiltonian.from_log_density(log_p, dim=2)
     trial = ground_state(hamiltonian, GaussianTrial(), key=KEY)
