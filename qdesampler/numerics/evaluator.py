@@ -5,11 +5,12 @@ and this is the only program that depends on the target. It takes blocks of a fe
 evaluated is decided when it runs, so that one compilation serves four descents and thousands of candidates.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-from qdesampler.numerics.types import ValueAndScore
 
 __all__ = ["Evaluator"]
 
@@ -27,18 +28,27 @@ class Evaluator:
         dim: number of coordinates.
         dtype: type in which the target is evaluated.
         num_evals: points evaluated so far; padding is not counted.
+        context: further arguments of the target, arrays of fixed shapes, which may be replaced at any time.
     """
 
-    def __init__(self, value_and_score: ValueAndScore, dim: int, dtype: jax.typing.DTypeLike | None = None):
-        """Wrap a function of one point, shape `(dim,)`; it is traced at the first call."""
+    def __init__(
+        self,
+        value_and_score: Callable,
+        dim: int,
+        dtype: jax.typing.DTypeLike | None = None,
+        context: tuple[Any, ...] = (),
+    ):
+        """Wrap `(point of shape (dim,), *context) -> (value, score)`; it is traced at the first call."""
         self.dim = dim
         self.dtype = np.dtype(jnp.result_type(float) if dtype is None else dtype)
         self.num_evals = 0
         row_bytes = _WIDTH * max(dim, 1) * self.dtype.itemsize
         self._blocks = int(np.clip(_BUFFER_BYTES // row_bytes, 1, 1024))
-        batch = jax.vmap(value_and_score)
+        self.context = context
 
-        def evaluate(points: jax.Array, used: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def evaluate(points: jax.Array, used: jax.Array, *context: Any) -> tuple[jax.Array, jax.Array]:
+            batch = jax.vmap(lambda point: value_and_score(point, *context))
+
             def block(i, results):
                 values, scores = results
                 value, score = batch(points[i])
@@ -71,7 +81,7 @@ class Evaluator:
             buffer = np.zeros((capacity, self.dim), self.dtype)
             buffer[: len(chunk)] = chunk
             buffer[len(chunk) : used * _WIDTH] = chunk[-1]  # padding repeats a point that is asked for anyway
-            value, score = self._program(buffer.reshape(self._blocks, _WIDTH, self.dim), used)
+            value, score = self._program(buffer.reshape(self._blocks, _WIDTH, self.dim), used, *self.context)
             rows = slice(first, first + len(chunk))
             values[rows] = np.asarray(value, float).reshape(-1)[: len(chunk)]
             scores[rows] = np.asarray(score, float).reshape(-1, self.dim)[: len(chunk)]

@@ -23,6 +23,7 @@ from jax.typing import ArrayLike
 
 __all__ = [
     "DENSE_UP_TO",
+    "DenseFactor",
     "Metric",
     "dense_matrix",
     "diagonal_scale",
@@ -56,6 +57,12 @@ class Metric(NamedTuple):
     stretch: jax.Array
 
 
+class DenseFactor(NamedTuple):
+    """Any factor `L` of the covariance, as a matrix of shape `(dim, dim)`."""
+
+    matrix: jax.Array
+
+
 def smallest_scale(mean: jax.Array) -> jax.Array:
     """`1e-6 (1 + |mean|)`, elementwise: a floor for scales of draws that may all be equal."""
     return _SMALLEST_SCALE * (1 + jnp.abs(mean))
@@ -67,14 +74,18 @@ def identity_metric(dim: int, rank: int, scale: float = 1.0) -> Metric:
     return Metric(jnp.full((dim,), scale, dtype), jnp.zeros((dim, rank), dtype), jnp.ones((rank,), dtype))
 
 
-def to_position(metric: Metric, vector: jax.Array) -> jax.Array:
+def to_position(metric: Metric | DenseFactor, vector: jax.Array) -> jax.Array:
     """`L v`: a whitened vector of shape `(dim,)` in the units of the position."""
+    if isinstance(metric, DenseFactor):
+        return metric.matrix @ vector
     along = metric.basis @ ((metric.stretch - 1) * (metric.basis.T @ vector))
     return metric.scale * (vector + along)
 
 
-def to_whitened_gradient(metric: Metric, gradient: jax.Array) -> jax.Array:
+def to_whitened_gradient(metric: Metric | DenseFactor, gradient: jax.Array) -> jax.Array:
     """`L^T g`: the gradient with respect to the whitened coordinates, shape `(dim,)`."""
+    if isinstance(metric, DenseFactor):
+        return metric.matrix.T @ gradient
     scaled = metric.scale * gradient
     return scaled + metric.basis @ ((metric.stretch - 1) * (metric.basis.T @ scaled))
 

@@ -1,46 +1,64 @@
 """Facts about a finished run of QDE, for attributes of trees, checks and plots."""
 
+import jax
 import numpy as np
 
 from qdesampler.infer.model.kernel_reports import TrialReport
-from qdesampler.infer.qde.state import QDEState
-from qdesampler.kernels.adaptation.imaginary_time import MIDDLING, OUTCOMES, SOLVED, UNBOUNDED
+from qdesampler.infer.qde.state import Frozen, QDEState
+from qdesampler.infer.qde.warmup import OUTCOMES
+from qdesampler.solvers.gaussian.search import Outcome
 
 __all__ = ["solve_facts", "trial_report"]
+
+_LOCAL_ONLY = {
+    "solve_outcome": OUTCOMES[0],
+    "solve_bounded": 1,
+    "solve_has_trial": 0,
+    "solve_acceptance": 0.0,
+    "solve_outliers": 0,
+    "global_share": 0.0,
+    "step_size_at_floor": 0,
+}
 
 
 def solve_facts(state: QDEState) -> dict[str, str | int | float]:
     """The result of the imaginary-time solve.
 
-    `solve_outcome` in words (`qdesampler.kernels.adaptation.imaginary_time`; the worst if chains solved
-    separately), `solve_bounded` (0 if there is no normalisable ground state), `solve_has_trial` (1 if the
-    solve ended with a usable trial), `solve_acceptance` of the trial as an independence proposal,
-    `solve_outliers` (number of chains whose descent ended outside the trial), and `global_share`, the
-    fraction of the draws that are global moves.
+    `solve_outcome` in words (`qdesampler.infer.qde.warmup.OUTCOMES`; the worst if chains solved separately),
+    `solve_bounded` (0 if there is no normalisable ground state), `solve_has_trial` (1 if the solve ended with
+    a usable trial), `solve_acceptance` of the trial as an independence proposal, `solve_outliers` (number of
+    descents that ended outside the trial), `global_share`, the fraction of the draws that are global moves,
+    and `step_size_at_floor` (1 if no step size reached the acceptance that was aimed at).
 
     Args:
         state: the last state of the run.
     """
     shared = state.adapt_state.shared
-    outcome = int(np.max(np.asarray(shared.solve.outcome)))
+    if not isinstance(shared, Frozen):
+        return dict(_LOCAL_ONLY)
+    outcome = OUTCOMES[int(np.max(np.asarray(shared.outcome)))]
     return {
-        "solve_outcome": OUTCOMES[outcome],
-        "solve_bounded": int(outcome != UNBOUNDED),
-        "solve_has_trial": int(outcome in (SOLVED, MIDDLING)),
-        "solve_acceptance": float(np.min(np.asarray(shared.solve.acceptance))),
-        "solve_outliers": int(np.sum(np.asarray(shared.solve.outliers))),
-        "global_share": float(np.mean(np.asarray(shared.global_probability))),
+        "solve_outcome": outcome,
+        "solve_bounded": int(outcome != Outcome.UNBOUNDED),
+        "solve_has_trial": int(outcome in (Outcome.SOLVED, Outcome.MIDDLING)),
+        "solve_acceptance": float(np.min(np.asarray(shared.acceptance))),
+        "solve_outliers": int(np.max(np.asarray(shared.outliers))),
+        "global_share": float(np.mean(np.asarray(shared.mixture.probability))),
+        "step_size_at_floor": int(np.max(np.asarray(shared.at_floor))),
     }
 
 
 def trial_report(state: QDEState) -> TrialReport | None:
-    """The trial of global moves; None if chains or batches adapted separately and there are several trials.
+    """The trial of global moves; None without one.
 
     Args:
         state: the last state of the run.
     """
     shared = state.adapt_state.shared
-    centredness = np.asarray(shared.centredness, float)
-    if centredness.ndim != 1:
+    if not isinstance(shared, Frozen):
         return None
-    return TrialReport(shared.trial, centredness == 1, float(np.asarray(shared.global_probability)))
+    centredness = np.asarray(shared.centredness, float)
+    if centredness.ndim == 2:  # every chain has the same
+        shared = jax.tree.map(lambda leaf: leaf[0], shared)
+        centredness = centredness[0]
+    return TrialReport(shared.mixture.trial, centredness == 1, float(np.asarray(shared.mixture.probability)))

@@ -1,21 +1,26 @@
 """QDE: the NumPyro kernel whose target is the ground state of a Hamiltonian, a drop-in for NUTS."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.initialization import init_to_uniform
 
 from qdesampler.infer.model.evaluation import is_batched, value_and_gradient
+from qdesampler.infer.model.fingerprint import data_lines, is_typed_key
 from qdesampler.infer.model.kernel_base import TargetKernel
 from qdesampler.infer.model.kernel_reports import TrialReport
-from qdesampler.infer.model.target import Target
+from qdesampler.infer.model.target import StartingPoint, Target
 from qdesampler.infer.qde.coordinates import MoveCoordinates
 from qdesampler.infer.qde.facts import solve_facts, trial_report
+from qdesampler.infer.qde.host_coordinates import HostCoordinates
 from qdesampler.infer.qde.nuts_arguments import (
     block_rank,
     check_nuts_arguments,
@@ -24,20 +29,21 @@ from qdesampler.infer.qde.nuts_arguments import (
     most_steps,
     position_size,
 )
-from qdesampler.infer.qde.state import QDEAdaptState, QDEState
-from qdesampler.kernels.adaptation.state import (
-    Adaptation,
-    AdaptationSettings,
-    StartCoordinates,
-    start_adaptation,
-)
-from qdesampler.kernels.adaptation.step import StepSettings, qde_step
-from qdesampler.kernels.adaptation.trajectory_length import LENGTH_GRID, START_INDEX
+from qdesampler.infer.qde.per_chain import PerChain, PerChainSettings, adapted_step, start_per_chain
+from qdesampler.infer.qde.state import Frozen, QDEAdaptState, QDEState
+from qdesampler.infer.qde.warmup import Prepared, WarmupSettings, find_starts, prepare
+from qdesampler.kernels.adaptation import host_trajectories
+from qdesampler.kernels.adaptation.local import START_LENGTH, LocalSettings
 from qdesampler.kernels.mcmc.integrators import DYNAMICS, INTEGRATORS
-from qdesampler.kernels.mcmc.mixture import MixtureInfo
-from qdesampler.kernels.mcmc.trajectory import check_dimension, check_move_settings
+from qdesampler.kernels.mcmc.mixture import Mixture, MixtureInfo, mixture_step
+from qdesampler.kernels.mcmc.trajectory import TrajectoryState, check_dimension, check_move_settings
+from qdesampler.numerics.metric import Metric, dense_matrix
+from qdesampler.numerics.numpy_metric import HostMetric
+from qdesampler.numerics.trial import Trial
 
 __all__ = ["QDE"]
+
+_MOST_PREPARED = 4  # results of warm-ups that a kernel keeps
 
 
 class QDE(TargetKernel):
@@ -45,17 +51,18 @@ class QDE(TargetKernel):
 
     With `U = -log p` the Boltzmann Hamiltonian `H = -D lap + D (|grad U|^2 / 4 - lap U / 2)` has the ground
     state `psi0 = sqrt(p)`; the drift of its imaginary time, `2 D grad log psi0 = -D grad U`, is the force of
-    local moves. Warm-up is an imaginary-time solve: descents (`D -> 0`), then closed-form steps of a Gaussian
-    trial down its energy, the Fisher divergence. With `chain_method="vectorized"` all chains solve together.
-    The draws come from a frozen mixture of two exact moves: independence Metropolis from the trial, and
-    trajectories of random length in the coordinates that the trial whitens. The measured acceptance of the
-    trial sets their proportions; if it is low, the kernel is a local sampler with an adapted metric, step
-    size and length. Location-scale sites whose scale is another site are partially non-centred inside the
-    kernel; states and draws are those of the model as written.
+    local moves. `init` is an imaginary-time solve: descents (`D -> 0`), then closed-form steps of a Gaussian
+    trial down its energy, the Fisher divergence. It runs on the host, in NumPy, and asks the device for
+    batches of log densities and scores; it is the same for any number of chains. Every iteration is one
+    frozen mixture of two exact moves: independence Metropolis from the trial, and trajectories of random
+    length in the coordinates that the trial whitens. The measured acceptance of the trial sets their
+    proportions; if it is low, the kernel is a local sampler with an adapted metric, step size and length.
+    Location-scale sites whose scale is another site are partially non-centred inside the kernel; states and
+    draws are those of the model as written.
 
-    If the solve ends early, the remaining iterations of the warm-up make no evaluations. The kernel is a
-    drop-in for NUTS, whose keyword arguments have the same meaning here. Inside NumPyro's `Gibbs` it makes
-    only local moves.
+    The first iterations of the warm-up lead chains away from their starts; the others make no evaluations.
+    The kernel is a drop-in for NUTS, whose keyword arguments have the same meaning here. Inside NumPyro's
+    `Gibbs`, and where the model's arguments are traced, it makes only local moves, adapted as NUTS's are.
 
     Args:
         model: NumPyro model. Exactly one of `model`, `potential_fn`, `ground_state` is given.
@@ -87,6 +94,7 @@ class QDE(TargetKernel):
     """
 
     one_chain_prepares = True  # `init` leaves the same things in the kernel for one chain and for many
+    init_on_host = True  # the driver calls `init` with concrete values
 
     def __init__(
         self,
@@ -137,6 +145,12 @@ class QDE(TargetKernel):
         self._dynamics = dynamics
         self._integrator = integrator
         self._solve = solve
+        self._num_warmup = 0
+        self._prepared: OrderedDict[tuple, Prepared] = OrderedDict()
+
+    def __getstate__(self) -> dict:
+        """State for copies and pickles, without the results of warm-ups."""
+        return {**self.__dict__, "_prepared": OrderedDict()}
 
     # ---- NumPyro's contract --------------------------------------------------------------------------------
 
@@ -160,41 +174,32 @@ class QDE(TargetKernel):
         rng_key, key_start = split(rng_key)
         start = self._target.start(key_start, init_params, model_args, model_kwargs)
         prototype = jax.tree.map(lambda x: x[0], start.z) if batched else start.z
-        check_dimension(self._dynamics, position_size(prototype))
+        dim = position_size(prototype)
+        check_dimension(self._dynamics, dim)
+        self._num_warmup = num_warmup
+        spent = 0
+        if dim == 0 or not _is_known(model_args, model_kwargs):
+            adapt = self._start_per_chain(key_start, start, prototype, num_warmup, batched=batched)
+        else:
+            prepared, spent = self._warm_up(prototype, start, num_warmup, model_args, model_kwargs)
+            adapt = _frozen(prepared, num_warmup)
+            if init_params is None:
+                start = _chosen_start(prepared, key_start, prototype, start.num_evals, batched=batched)
+        return self._first_state(rng_key, start, adapt, spent, batched=batched)
+
+    def _first_state(self, rng_key, start: StartingPoint, adapt, spent: int, *, batched: bool) -> QDEState:
+        """The state of chains that begin at `start`; the evaluations of the warm-up are spread over them."""
         chains = rng_key.shape[0] if batched else 1
-        settings = self._adaptation_settings(prototype, model_kwargs)
-        coordinates = self._coordinates(settings, prototype, model_args, model_kwargs)
-        metric = initial_metric(self._inverse_mass_matrix, prototype, settings.rank)
-
-        def begin(metric, *start):
-            rows = start if batched else jax.tree.map(lambda leaf: leaf[None], start)
-            centredness = coordinates.start_centredness(prototype)
-            inside = jax.vmap(
-                lambda z, energy, gradient: coordinates.inside(z, energy, gradient, centredness)
-            )
-            first = inside(*rows)
-            length = self._trajectory_length
-            return start_adaptation(
-                settings,
-                metric,
-                first,
-                num_warmup,
-                StartCoordinates(
-                    centredness,
-                    coordinates.proposal_widths(prototype),
-                    coordinates.descent_starts(first.position),
-                ),
-                step_size=self._step_size,
-                target_accept_prob=self._target_accept_prob,
-                length=LENGTH_GRID[START_INDEX] if length is None else length,
-            )
-
-        # Compiled as one program: one operation after another would take seconds.
-        shared = jax.jit(begin)(metric, start.z, start.potential_energy, start.gradient)
 
         def each(value, dtype=float):
             return jnp.full((chains,) if batched else (), value, jnp.result_type(dtype))
 
+        share = np.full(chains, spent // chains) + (np.arange(chains) < spent % chains)
+        pending = jnp.asarray(share if batched else share[0], jnp.result_type(int)) + start.num_evals
+        if isinstance(adapt, Frozen):
+            step_size, length = each(adapt.mixture.step_size), each(adapt.mixture.length)
+        else:
+            step_size, length = adapt.adapt.step_size, adapt.length
         energy = start.potential_energy
         return QDEState(
             i=each(0, int),
@@ -204,42 +209,70 @@ class QDE(TargetKernel):
             energy=energy,
             num_evals=each(0, int),
             warmup_evals=each(0, int),
-            pending_evals=each(start.num_evals, int),
+            pending_evals=pending,
             accept_prob=each(0),
             mean_accept_prob=each(0),
             diverging=~jnp.isfinite(energy),
-            adapt_state=QDEAdaptState(each(shared.step_size), each(shared.length), shared),
+            adapt_state=QDEAdaptState(step_size, length, adapt),
             rng_key=rng_key,
         )
 
     def sample(self, state: QDEState, model_args: Sequence, model_kwargs: dict | None) -> QDEState:
         """One iteration of every chain of `state`."""
         batched = is_batched(state.rng_key)
-        split = partial(jax.random.split, num=3)
-        rng_key, key_move, key_steps = (jax.vmap(split, out_axes=1) if batched else split)(state.rng_key)
         prototype = jax.tree.map(lambda x: x[0], state.z) if batched else state.z
+        split = partial(jax.random.split, num=3)
+        rng_key, key_move, key_shared = (jax.vmap(split, out_axes=1) if batched else split)(state.rng_key)
         shared = state.adapt_state.shared
         iteration = state.i[0] if batched else state.i
-        if ravel_pytree(prototype)[0].size == 0:
-            return self._still(state, rng_key, iteration < shared.num_warmup)
-
-        settings = self._adaptation_settings(prototype, model_kwargs)
-        coordinates = self._coordinates(settings, prototype, model_args, model_kwargs)
+        if position_size(prototype) == 0:
+            return self._still(state, rng_key, iteration < self._num_warmup)
+        coordinates = self._coordinates(prototype, model_args, model_kwargs)
+        if not isinstance(shared, Frozen):
+            return self._per_chain(state, rng_key, key_move, shared, coordinates, batched=batched)
+        warming = iteration < shared.num_warmup
         inside = partial(coordinates.inside, centredness=shared.centredness)
         outside = partial(coordinates.outside, centredness=shared.centredness)
         here = (jax.vmap(inside) if batched else inside)(state.z, state.potential_energy, state.z_grad)
-        there, adaptation, info = qde_step(
-            key_steps[0] if batched else key_steps,
+        there, info = mixture_step(
+            jax.random.uniform(key_shared[0] if batched else key_shared, (3,)),
             key_move,
             here,
-            shared,
-            iteration,
             coordinates.value_and_score(shared.centredness),
-            StepSettings(settings, DYNAMICS[self._dynamics], INTEGRATORS[self._integrator]),
-            coordinates if settings.solve and coordinates.can_recentre else None,
+            shared.mixture,
+            DYNAMICS[self._dynamics],
+            INTEGRATORS[self._integrator],
+            most_steps=self._max_steps[1],
+            active=~warming | (iteration < shared.burn_in),
+            forget=warming & (iteration == 0),
         )
         sites = (jax.vmap(outside) if batched else outside)(there)
-        return self._next_state(state, rng_key, iteration, sites, adaptation, info)
+        return self._next_state(state, rng_key, sites, info, warming, shared.num_warmup)
+
+    def _per_chain(self, state, rng_key, key_move, shared, coordinates, *, batched: bool) -> QDEState:
+        """One iteration of chains that adapt by themselves."""
+        density = coordinates.value_and_score(jnp.ones(()))
+
+        def move(key, i, z, energy, gradient, adapt):
+            point = coordinates.inside(z, energy, gradient, None)
+            new, adapt, info = adapted_step(
+                key,
+                i,
+                point,
+                adapt,
+                density,
+                self._num_warmup,
+                self._per_chain_settings(coordinates.prototype),
+                DYNAMICS[self._dynamics],
+                INTEGRATORS[self._integrator],
+            )
+            return coordinates.outside(new, None), adapt, info
+
+        own = (key_move, state.i, state.z, state.potential_energy, state.z_grad, shared)
+        sites, adapt, info = (jax.vmap(move) if batched else move)(*own)
+        told = MixtureInfo(info.accept_prob, info.diverging, info.energy, info.num_evals)
+        state = self._next_state(state, rng_key, sites, told, state.i < shared.num_warmup, shared.num_warmup)
+        return state._replace(adapt_state=QDEAdaptState(adapt.adapt.step_size, adapt.length, adapt))
 
     def _still(self, state: QDEState, rng_key: jax.Array, warming: jax.Array) -> QDEState:
         """The next state of a target without coordinates."""
@@ -258,18 +291,16 @@ class QDE(TargetKernel):
         self,
         state: QDEState,
         rng_key: jax.Array,
-        iteration: jax.Array,
         sites: tuple[Any, jax.Array, Any],
-        shared: Adaptation,
         info: MixtureInfo,
+        warming: jax.Array,
+        num_warmup: jax.Array,
     ) -> QDEState:
         """The state after an iteration, from `(z, U(z), grad U(z))` and what happened."""
         z, energy, z_grad = sites
-        warming = iteration < shared.num_warmup
         evals = info.num_evals + state.pending_evals
-        counted = iteration + 1 - jnp.where(warming, 0, shared.num_warmup)
-        like = jnp.ones_like(state.accept_prob)
-        return QDEState(
+        counted = state.i + 1 - jnp.where(warming, 0, num_warmup)
+        return state._replace(
             i=state.i + 1,
             z=z,
             z_grad=z_grad,
@@ -281,7 +312,6 @@ class QDE(TargetKernel):
             accept_prob=info.accept_prob,
             mean_accept_prob=state.mean_accept_prob + (info.accept_prob - state.mean_accept_prob) / counted,
             diverging=info.diverging | ~jnp.isfinite(energy),
-            adapt_state=QDEAdaptState(shared.step_size * like, shared.length * like, shared),
             rng_key=rng_key,
         )
 
@@ -310,32 +340,171 @@ class QDE(TargetKernel):
         energy, gradient = (jax.vmap(evaluate) if is_batched(state.rng_key) else evaluate)(state.z)
         return state._replace(potential_energy=energy, z_grad=gradient, pending_evals=state.pending_evals + 1)
 
-    def _coordinates(self, settings, prototype, model_args, model_kwargs) -> MoveCoordinates:
+    # ---- warm-up -------------------------------------------------------------------------------------------
+
+    def _warm_up(
+        self,
+        prototype: Any,
+        start: StartingPoint,
+        num_warmup: int,
+        model_args: Sequence,
+        model_kwargs: dict | None,
+    ) -> tuple[Prepared, int]:
+        """The warm-up on the host and its evaluations; 0 of them if a former result serves again.
+
+        It also runs while `init` is traced: nothing in it depends on a traced value.
+        """
+        rows = None
+        drawn = self._target.model is not None and self._target.init_strategy is init_to_uniform
+        if not drawn and not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(start.z)):
+            leaves = [np.asarray(leaf, float) for leaf in jax.tree.leaves(start.z)]
+            chains = np.size(start.potential_energy)
+            rows = np.concatenate([leaf.reshape(chains, -1) for leaf in leaves], 1)
+        lines = tuple(data_lines(tuple(model_args), model_kwargs or {}).items())
+        name = (lines, num_warmup, jax.config.jax_enable_x64, None if rows is None else rows.tobytes())
+        if name in self._prepared:
+            self._prepared.move_to_end(name)
+            return self._prepared[name], 0
+        with jax.ensure_compile_time_eval():
+            coordinates = self._coordinates(prototype, model_args, model_kwargs)
+            if not self._solve:
+                coordinates.centering = None
+            host = HostCoordinates(coordinates, prototype)
+            starts = find_starts(host, rows)
+            settings = self._warmup_settings(prototype, num_warmup)
+            metric = initial_metric(self._inverse_mass_matrix, prototype, _rank(settings.local))
+            first = HostMetric(*(np.asarray(part, float) for part in metric))
+            prepared = prepare(host, starts, first, settings)
+        while len(self._prepared) >= _MOST_PREPARED:
+            self._prepared.popitem(last=False)
+        self._prepared[name] = prepared
+        return prepared, prepared.num_evals
+
+    def _coordinates(self, prototype, model_args, model_kwargs) -> MoveCoordinates:
         """The coordinates of the moves for these arguments, made anew so that they are never stale."""
+        solving = self._solve and self._adapt_mass_matrix and self._adapt_step_size
+        solving = solving and _is_known(model_args, model_kwargs)
         return MoveCoordinates(
             self._target.potential(model_args, model_kwargs),
             prototype,
-            self._target.centering(model_kwargs) if settings.solve else None,
+            self._target.centering(model_kwargs) if solving else None,
             model_args,
             model_kwargs,
             forward_mode=self._target.forward_mode,
         )
 
-    def _adaptation_settings(self, prototype: Any, model_kwargs: dict | None) -> AdaptationSettings:
-        """What is adapted, for positions like `prototype` (one chain), made anew so as never to be stale."""
+    def _warmup_settings(self, prototype: Any, num_warmup: int) -> WarmupSettings:
+        """What is adapted, for positions like `prototype` (one chain)."""
         blocks, forced = correlated_blocks(self._dense_mass, self._inverse_mass_matrix, prototype)
-        return AdaptationSettings(
+        local = LocalSettings(
+            step_size=self._step_size,
+            length=self._trajectory_length,
+            target_accept_prob=self._target_accept_prob,
+            most_steps=self._max_steps[0],
             adapt_step_size=self._adapt_step_size,
             adapt_metric=self._adapt_mass_matrix,
             search_step_size=self._find_heuristic_step_size,
             regularize=self._regularize_mass_matrix,
             blocks=blocks,
-            block_rank=block_rank(self._inverse_mass_matrix, prototype, forced=forced),
+            rank=block_rank(self._inverse_mass_matrix, prototype, forced=forced),
             force_blocks=forced,
-            search_length=self._trajectory_length is None,
-            max_steps=self._max_steps,
-            solve=self._solve
-            and self._adapt_mass_matrix
-            and self._adapt_step_size
-            and GIBBS_SITES_KWARG not in (model_kwargs or {}),
+            dynamics=host_trajectories.DYNAMICS[self._dynamics],
+            integrator=INTEGRATORS[self._integrator],
         )
+        solve = self._solve and self._adapt_mass_matrix and self._adapt_step_size
+        return WarmupSettings(num_warmup, solve, local)
+
+    def _per_chain_settings(self, prototype: Any) -> PerChainSettings:
+        blocks, forced = correlated_blocks(self._dense_mass, self._inverse_mass_matrix, prototype)
+        return PerChainSettings(
+            self._adapt_step_size,
+            self._adapt_mass_matrix,
+            forced and bool(blocks),
+            self._target_accept_prob,
+            self._regularize_mass_matrix,
+            self._max_steps[0],
+        )
+
+    def _start_per_chain(self, key, start, prototype, num_warmup: int, *, batched: bool) -> PerChain:
+        settings = self._per_chain_settings(prototype)
+        matrix = None
+        if self._inverse_mass_matrix is not None:
+            size = position_size(prototype)
+            metric = initial_metric(self._inverse_mass_matrix, prototype, size)
+            covariance = np.asarray(dense_matrix(metric))
+            matrix = covariance if settings.dense else np.diag(covariance)
+
+        def begin(key, z, energy, gradient):
+            point = TrajectoryState(ravel_pytree(z)[0], -energy, -ravel_pytree(gradient)[0])
+            length = START_LENGTH if self._trajectory_length is None else self._trajectory_length
+            return start_per_chain(key, point, num_warmup, settings, self._step_size, length, matrix)
+
+        # Compiled as one program: one operation after another would take seconds.
+        begin = jax.jit(jax.vmap(begin) if batched else begin)
+        return begin(key, start.z, start.potential_energy, start.gradient)
+
+
+def _is_known(model_args: Sequence, model_kwargs: dict | None) -> bool:
+    """Whether the target has values before a chain moves: not inside Gibbs, and not with traced arguments."""
+    if GIBBS_SITES_KWARG in (model_kwargs or {}):
+        return False
+    leaves = jax.tree.leaves((tuple(model_args), model_kwargs or {}))
+    return not any(isinstance(leaf, Tracer) for leaf in leaves)
+
+
+def _rank(local: LocalSettings) -> int:
+    """Directions of the metric of local moves."""
+    return sum(min(local.rank, len(block)) for block in local.blocks)
+
+
+def _frozen(prepared: Prepared, num_warmup: int) -> Frozen:
+    """The result of the warm-up as arrays of the device."""
+    dtype = jnp.result_type(float)
+
+    def real(value):
+        return jnp.asarray(np.asarray(value), dtype)
+
+    def whole(value):
+        return jnp.asarray(np.asarray(value), jnp.result_type(int))
+
+    trial = prepared.trial
+    return Frozen(
+        Mixture(
+            Trial(
+                real(trial.centre),
+                Metric(*map(real, trial.metric)),
+                *(real(part) for part in (trial.shift, trial.width, trial.skew, trial.defensive_weight)),
+            ),
+            real(prepared.step_size),
+            real(prepared.length),
+            real(prepared.probability),
+            whole(prepared.candidates),
+        ),
+        real(prepared.centredness),
+        whole(num_warmup),
+        whole(min(prepared.burn_in, num_warmup)),
+        whole(prepared.outcome),
+        real(prepared.acceptance),
+        whole(prepared.outliers),
+        jnp.asarray(prepared.at_floor),
+    )
+
+
+def _chosen_start(
+    prepared: Prepared, key: jax.Array, prototype: Any, num_evals: int, *, batched: bool
+) -> StartingPoint:
+    """Starts from those that the warm-up offers: in turn for a batch, by its key for a single chain."""
+    number = len(prepared.starts)
+    if batched:
+        index = np.arange(key.shape[0]) % number
+    else:
+        data = jax.random.key_data(key) if is_typed_key(key) else key
+        index = data[-1] % number
+    unravel = ravel_pytree(prototype)[1]
+    unravel = jax.vmap(unravel) if batched else unravel
+    dtype = jnp.result_type(float)
+    z, energy, gradient = (
+        jnp.asarray(table, dtype)[index]
+        for table in (prepared.starts, -prepared.log_densities, -prepared.scores)
+    )
+    return StartingPoint(unravel(z), energy, unravel(gradient), num_evals)

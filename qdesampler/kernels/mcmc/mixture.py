@@ -1,103 +1,82 @@
-r"""Three kinds of moves of a chain in one loop of evaluations: local moves, global moves, descents.
+r"""The frozen transition of QDE: a mixture of global and local moves in one loop of evaluations.
 
-* **local**: one trajectory, accepted or rejected at its end (`qdesampler.kernels.mcmc.trajectory`);
-* **global**: independence Metropolis with proposals from the trial `q`, one after another. From `x` a
-  proposal `x'` is accepted with probability
+* **global**: independence Metropolis with candidates from the trial `q`, one after another. From `x` a
+  candidate `x'` is accepted with probability
 
       min(1, w(x') / w(x)),        w = p / q,
 
   which leaves `p` invariant for any `q` that does not depend on `x` (Tierney 1994, section 2.3.3);
-* **descent**: points of a descent of `-log p` (`qdesampler.numerics.lbfgs`). It is no Markov move, so it is
-  made in the warm-up only.
+* **local**: one trajectory, accepted or rejected at its end (`qdesampler.kernels.mcmc.trajectory`).
 
 The kind and the number of evaluations are decided before the move, from numbers that do not depend on the
-position: a mixture of exact moves with fixed probabilities is exact. All kinds share one loop, so that the
-model's gradient is compiled once and all chains of a batch do the same thing at the same time.
+position: a mixture of exact moves with fixed probabilities is exact. Both kinds run in the coordinates
+`y = L^-1 (x - mu)` that the trial whitens, and share one loop, so that the model's gradient is compiled once
+and all chains of a batch do the same at the same time. Each operation costs compile time, so what the two
+kinds have in common is written once, and chosen between by `where`.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from qdesampler.kernels.mcmc.trajectory import (
-    RunningTrajectory,
-    Scheme,
-    TrajectoryState,
-    after_evaluation,
-    finish_trajectory,
-    next_position,
-    start_trajectory,
-)
-from qdesampler.numerics.lbfgs import Descent, next_point, update_descent
+from qdesampler.kernels.mcmc.integrators import Dynamics, Integrator
+from qdesampler.kernels.mcmc.trajectory import DIVERGENCE_THRESHOLD, TrajectoryState, draw_num_steps
+from qdesampler.numerics.metric import to_position, to_whitened_gradient, whiten
 from qdesampler.numerics.random_variates import signed_noise, to_normal, to_unit
-from qdesampler.numerics.trial import Trial, log_trial, noise_size, trial_point
+from qdesampler.numerics.trial import Trial, log_whitened, noise_size, whitened_candidate
 from qdesampler.numerics.types import ValueAndScore
 
 __all__ = [
-    "DESCENT",
-    "GLOBAL",
-    "LOCAL",
-    "FitWindow",
+    "MOST_CANDIDATES",
+    "Mixture",
     "MixtureInfo",
     "MovePlan",
-    "Recorder",
-    "empty_window",
+    "choose_move",
     "mixture_move",
+    "mixture_step",
 ]
 
-LOCAL, GLOBAL, DESCENT = 0, 1, 2  # kinds of moves
+MOST_CANDIDATES = 8  # of one global move; random numbers are drawn for so many
 
 
-class FitWindow(NamedTuple):
-    """The latest evaluated points of a chain, for a fit: ring buffers of `rows` entries.
+class Mixture(NamedTuple):
+    """What a warm-up has fixed: the trial, the trajectories in its coordinates, and their proportions.
 
     Attributes:
-        draws: shape `(rows, dim)`.
-        scores: `grad log p` at the draws, same shape.
-        log_weights: `log p - log q` of proposals, 0 for draws of the chain itself, shape `(rows,)`.
+        trial: candidates of global moves, and by its metric the coordinates of local moves.
+        step_size: of trajectories, whitened units.
+        length: mean trajectory length, whitened units.
+        probability: that an iteration makes a global move.
+        candidates: of one global move, at most `MOST_CANDIDATES`.
     """
 
-    draws: jax.Array
-    scores: jax.Array
-    log_weights: jax.Array
+    trial: Trial
+    step_size: jax.Array
+    length: jax.Array
+    probability: jax.Array
+    candidates: jax.Array
 
 
 class MovePlan(NamedTuple):
-    """What a move does; nothing here depends on a position.
+    """What an iteration does; nothing here depends on a position.
 
     Attributes:
-        kind: `LOCAL`, `GLOBAL` or `DESCENT`.
+        is_global: whether it draws candidates rather than a trajectory.
         evaluations: number of evaluations; with 0 the move changes nothing.
-        forget: whether a global move accepts its first proposal unconditionally (warm-up only: no Markov
-            move).
+        forget: whether the first candidate is accepted unconditionally (warm-up only: no Markov move).
     """
 
-    kind: jax.Array
+    is_global: jax.Array
     evaluations: jax.Array
     forget: jax.Array | bool = False
 
 
-class Recorder(NamedTuple):
-    """Where the points of a move are recorded.
-
-    Attributes:
-        window: the points recorded before.
-        count: their number; the next point goes into row `count % rows`.
-        record: whether to record the proposals of a global move, or the end of a local one.
-    """
-
-    window: FitWindow
-    count: jax.Array
-    record: jax.Array
-
-
 class MixtureInfo(NamedTuple):
-    """What happened in one move; the fields of `TrajectoryInfo` that every kind of move has.
+    """What happened in one move.
 
     Attributes:
-        accept_prob: acceptance probability; of a global move its mean over proposals.
+        accept_prob: acceptance probability; of a global move its mean over candidates.
         diverging: whether the trajectory's energy error was above 1000 or not finite.
         energy: potential plus kinetic energy of the kept point.
         num_evals: evaluations of the log density and its gradient.
@@ -109,131 +88,33 @@ class MixtureInfo(NamedTuple):
     num_evals: jax.Array
 
 
-def empty_window(rows: int, dim: int) -> FitWindow:
-    """A window of one chain."""
-    dtype = jnp.result_type(float)
-    return FitWindow(
-        jnp.zeros((rows, dim), dtype), jnp.zeros((rows, dim), dtype), jnp.full((rows,), -jnp.inf, dtype)
-    )
-
-
 class _Carry(NamedTuple):
-    """State of the loop; each kind of move uses its own part."""
+    """The loop of a move: the point, and what each kind of move remembers of it."""
 
-    trajectory: RunningTrajectory
-    log_weight: jax.Array
-    accepted: jax.Array
-    descent: Descent
-    window: FitWindow
+    point: TrajectoryState
+    whitened: jax.Array  # the point, in the coordinates of the trial
+    velocity: jax.Array  # of a trajectory
+    change: jax.Array  # kinetic energy gained by a trajectory
+    log_weight: jax.Array  # log p - log q at the point
+    accepted: jax.Array  # sum of the acceptance probabilities of candidates
 
 
-class _Kind(NamedTuple):
-    """One kind of move as three functions.
+def choose_move(
+    units: jax.Array, mixture: Mixture, most_steps: int, stages: int, *, active: jax.Array | bool = True
+) -> MovePlan:
+    """What all chains do in an iteration, by three uniform draws on (0, 1).
 
-    Attributes:
-        propose: `(i, carry) -> (position, unit)`: the point that stage `i` evaluates, and the uniform draw
-            that decides on a proposal.
-        absorb: `(i, carry, point, unit) -> carry` after the evaluation.
-        finish: `carry -> (point, window, accept_prob, diverging, energy)` after the last stage.
+    Args:
+        units: shape `(3,)`.
+        mixture: the proportions.
+        most_steps: most integrator steps of a trajectory.
+        stages: gradients of a step.
+        active: whether the iteration moves at all.
     """
-
-    propose: Callable
-    absorb: Callable
-    finish: Callable
-
-
-def _write(recorder: Recorder, row: jax.Array, point: TrajectoryState, log_weight: jax.Array) -> FitWindow:
-    """The window with one more row, or unchanged if nothing is to be recorded."""
-
-    def put(ring, value):
-        return ring.at[row].set(jnp.where(recorder.record, value, ring[row]))
-
-    window = recorder.window
-    return FitWindow(
-        put(window.draws, point.position),
-        put(window.scores, point.score),
-        put(window.log_weights, log_weight),
-    )
-
-
-def _log_weight(trial: Trial, position: jax.Array, log_density: jax.Array) -> jax.Array:
-    weight = log_density - log_trial(trial, position)
-    return jnp.where(jnp.isnan(weight), -jnp.inf, weight)
-
-
-def _local(
-    scheme: Scheme,
-    state: TrajectoryState,
-    recorder: Recorder,
-    noise: jax.Array,
-    kinetic: jax.Array,
-    total: jax.Array,
-) -> _Kind:
-    """A trajectory from `state`, whose end the last number of `noise` accepts or rejects."""
-    zero = jnp.zeros((), state.position.dtype)
-
-    def propose(i, carry):
-        return next_position(scheme, carry.trajectory, i), zero
-
-    def absorb(i, carry, point, _):
-        return carry._replace(trajectory=after_evaluation(scheme, carry.trajectory, i, point))
-
-    def finish(end):
-        kept, info = finish_trajectory(
-            to_unit(noise[state.position.size]), state, end.trajectory, kinetic, scheme.num_steps, total
-        )
-        rows = recorder.window.log_weights.size
-        window = _write(recorder._replace(window=end.window), recorder.count % rows, kept, zero)
-        return kept, window, info.accept_prob, info.diverging, info.energy
-
-    return _Kind(propose, absorb, finish)
-
-
-def _global(key: jax.Array, trial: Trial, recorder: Recorder, kinetic: jax.Array, total: jax.Array) -> _Kind:
-    """Independence Metropolis from the trial, one proposal a stage."""
-    rows = recorder.window.log_weights.size
-    dim = trial.centre.size
-
-    def propose(i, _):
-        noise = signed_noise(jax.random.fold_in(key, i), 1 + noise_size(dim))
-        return trial_point(noise[1:], trial), to_unit(noise[0])
-
-    def absorb(i, carry, point, unit):
-        weight = _log_weight(trial, point.position, point.log_density)
-        usable = jnp.isfinite(point.log_density) & jnp.all(jnp.isfinite(point.score))
-        weight = jnp.where(usable, weight, -jnp.inf)
-        prob = jnp.where(weight > -jnp.inf, jnp.exp(jnp.minimum(weight - carry.log_weight, 0)), 0)
-        accepted = unit < prob
-        here = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), point, carry.trajectory.here)
-        return carry._replace(
-            trajectory=carry.trajectory._replace(here=here),
-            log_weight=jnp.where(accepted, weight, carry.log_weight),
-            accepted=carry.accepted + prob,
-            window=_write(recorder._replace(window=carry.window), (recorder.count + i) % rows, point, weight),
-        )
-
-    def finish(end):
-        here = end.trajectory.here
-        mean = jnp.where(total > 0, end.accepted / jnp.maximum(total, 1), 1)
-        return here, end.window, mean, jnp.zeros((), bool), kinetic - here.log_density
-
-    return _Kind(propose, absorb, finish)
-
-
-def _descent(state: TrajectoryState, kinetic: jax.Array) -> _Kind:
-    """Points of the descent; the chain stays at `state`."""
-    zero = jnp.zeros((), state.position.dtype)
-
-    def propose(_, carry):
-        return next_point(carry.descent), zero
-
-    def absorb(_, carry, point, __):
-        return carry._replace(descent=update_descent(carry.descent, *point))
-
-    def finish(end):
-        return state, end.window, jnp.ones_like(zero), jnp.zeros((), bool), kinetic - state.log_density
-
-    return _Kind(propose, absorb, finish)
+    is_global = units[0] < mixture.probability
+    steps = draw_num_steps(units[1:], mixture.step_size, mixture.length, most_steps)
+    evaluations = jnp.where(is_global, mixture.candidates, steps * stages)
+    return MovePlan(is_global, jnp.where(active, evaluations, 0))
 
 
 def mixture_move(
@@ -241,11 +122,10 @@ def mixture_move(
     state: TrajectoryState,
     value_and_score: ValueAndScore,
     plan: MovePlan,
-    scheme: Scheme,
-    trial: Trial,
-    descent: Descent,
-    recorder: Recorder,
-) -> tuple[TrajectoryState, Descent, FitWindow, MixtureInfo]:
+    mixture: Mixture,
+    dynamics: Dynamics,
+    integrator: Integrator,
+) -> tuple[TrajectoryState, MixtureInfo]:
     """One move of one chain from `state`.
 
     Args:
@@ -253,45 +133,93 @@ def mixture_move(
         state: current point.
         value_and_score: `x -> (log p(x), grad log p(x))`, traced once.
         plan: what the move does.
-        scheme: how trajectories are integrated.
-        trial: the density of the proposals of global moves.
-        descent: the descent to continue.
-        recorder: where points are recorded.
-
-    Returns:
-        The next point, descent and window, and what happened. A descent does not move the chain.
+        mixture: trial, step size and proportions.
+        dynamics: how a velocity is drawn and kicked.
+        integrator: the splitting of a step.
     """
-    dim = state.position.size
-    key_once, key_proposals = jax.random.split(key)
-    noise = signed_noise(key_once, dim + 1)
-    velocity = scheme.dynamics.refresh(to_normal(noise[:dim]))
-    kinetic = scheme.dynamics.kinetic(velocity)
-    zero = jnp.zeros((), state.position.dtype)
-    kind, total = plan.kind, plan.evaluations
-    kinds = (
-        _local(scheme, state, recorder, noise, kinetic, total),
-        _global(key_proposals, trial, recorder, kinetic, total),
-        _descent(state, kinetic),
-    )
+    trial, metric = mixture.trial, mixture.trial.metric
+    dim, dtype = state.position.size, state.position.dtype
+    stages, total, is_global = integrator.stages, plan.evaluations, plan.is_global
+    noise = signed_noise(key, MOST_CANDIDATES * (1 + noise_size(dim))).reshape(MOST_CANDIDATES, -1)
+    velocity = dynamics.refresh(to_normal(noise[0, 1 : 1 + dim]))
+    kinetic = dynamics.kinetic(velocity)
+    kicks = jnp.asarray((*integrator.kicks[1:-1], 2 * integrator.kicks[-1]), dtype) * mixture.step_size
+    drifts = jnp.asarray(integrator.drifts, dtype) * mixture.step_size
+    half_kick = integrator.kicks[-1] * mixture.step_size
+
+    def force(score):
+        # Where the score is not finite no force acts: the map stays reversible and keeps volume.
+        return jnp.where(jnp.all(jnp.isfinite(score)), to_whitened_gradient(metric, score), 0)
 
     def stage(i, carry):
-        position, unit = jax.lax.switch(kind, [lambda k=k: k.propose(i, carry) for k in kinds])
-        point = TrajectoryState(position, *value_and_score(position))
-        return jax.lax.switch(kind, [lambda k=k: k.absorb(i, carry, point, unit) for k in kinds])
+        row = noise[jnp.minimum(i, MOST_CANDIDATES - 1)]
+        candidate, log_trial = whitened_candidate(row[1:], trial)
+        whitened = jnp.where(is_global, candidate, carry.whitened + drifts[i % stages] * carry.velocity)
+        position = trial.centre + to_position(metric, whitened)
+        value, score = value_and_score(position)
+        # The last kick of a step and the first of the next use the same force: one kick, except at the end.
+        kick = jnp.where(i == total - 1, half_kick, kicks[i % stages])
+        velocity, gained = dynamics.kick(carry.velocity, force(score), kick)
+        weight = jnp.where(jnp.isfinite(value) & jnp.all(jnp.isfinite(score)), value - log_trial, -jnp.inf)
+        prob = jnp.where(weight > -jnp.inf, jnp.exp(jnp.minimum(weight - carry.log_weight, 0)), 0)
+        taken = ~is_global | (to_unit(row[0]) < prob)
+        new = (TrajectoryState(position, value, score), whitened, velocity, carry.change + gained, weight)
+        kept = jax.tree.map(lambda a, b: jnp.where(taken, a, b), new, tuple(carry)[:5])
+        return _Carry(*kept, carry.accepted + prob)
 
-    start = _Carry(
-        jax.lax.cond(
-            kind == LOCAL,
-            lambda: start_trajectory(scheme, state, velocity),
-            lambda: RunningTrajectory(state, velocity, zero),
-        ),
-        jnp.where(plan.forget, -jnp.inf, _log_weight(trial, state.position, state.log_density)),
-        zero,
-        descent,
-        recorder.window,
+    first = whiten(metric, state.position - trial.centre)
+    log_weight = state.log_density - log_whitened(trial, first)
+    log_weight = jnp.where(jnp.isnan(log_weight) | plan.forget, -jnp.inf, log_weight)
+    velocity, gained = dynamics.kick(velocity, force(state.score), half_kick)
+    zero = jnp.zeros((), dtype)
+    end = jax.lax.fori_loop(0, total, stage, _Carry(state, first, velocity, zero + gained, log_weight, zero))
+    # A chain that starts at a point without density (possible under `jit` and `vmap` only) may leave for any.
+    start = jnp.where(jnp.isnan(state.log_density), -jnp.inf, state.log_density)
+    error = jnp.where(total > 0, (start - end.point.log_density) + end.change, 0)
+    finite = jnp.isfinite(end.point.log_density + jnp.sum(end.point.position) + jnp.sum(end.point.score))
+    error = jnp.where(finite & ~jnp.isnan(error), error, jnp.inf)
+    prob = jnp.exp(jnp.minimum(-error, 0))
+    accepted = is_global | (to_unit(noise[0, 0]) < prob)
+    kept = jax.tree.map(lambda a, b: jnp.where(accepted, a, b), end.point, state)
+    mean = jnp.where(is_global, end.accepted / jnp.maximum(total, 1), prob)
+    return kept, MixtureInfo(
+        accept_prob=jnp.where(total > 0, mean, 1),
+        diverging=~is_global & (error > DIVERGENCE_THRESHOLD),
+        energy=kinetic - kept.log_density + jnp.where(is_global | ~accepted, 0, end.change),
+        num_evals=jnp.asarray(total),
     )
-    end = jax.lax.fori_loop(0, total, stage, start)
-    kept, window, accept_prob, diverging, energy = jax.lax.switch(
-        kind, [lambda k=k: k.finish(end) for k in kinds]
-    )
-    return kept, end.descent, window, MixtureInfo(accept_prob, diverging, energy, jnp.asarray(total))
+
+
+def mixture_step(
+    units: jax.Array,
+    keys: jax.Array,
+    points: TrajectoryState,
+    value_and_score: ValueAndScore,
+    mixture: Mixture,
+    dynamics: Dynamics,
+    integrator: Integrator,
+    *,
+    most_steps: int = 1023,
+    active: jax.Array | bool = True,
+    forget: jax.Array | bool = False,
+) -> tuple[TrajectoryState, MixtureInfo]:
+    """One iteration of one chain, or of a batch of chains in step.
+
+    Args:
+        units: three uniform draws on (0, 1) that decide what all chains do.
+        keys: key of the move; of a batch one key for each chain.
+        points: the evaluated points; of a batch with chains leading.
+        value_and_score: `x -> (log p(x), grad log p(x))`, for one point.
+        mixture: trial, step size and proportions.
+        dynamics: how a velocity is drawn and kicked.
+        integrator: the splitting of a step.
+        most_steps: most integrator steps of a trajectory.
+        active: whether the iteration moves at all.
+        forget: whether the first candidate of a global move is accepted unconditionally.
+    """
+    plan = choose_move(units, mixture, most_steps, integrator.stages, active=active)._replace(forget=forget)
+
+    def move(key, point):
+        return mixture_move(key, point, value_and_score, plan, mixture, dynamics, integrator)
+
+    return (jax.vmap(move) if points.position.ndim == 2 else move)(keys, points)

@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import gammaln
 
+from qdesampler.numerics.host_trial import log_student
 from qdesampler.numerics.numpy_metric import (
     log_determinant,
     to_position_rows,
@@ -34,10 +34,12 @@ class CandidateLaw(NamedTuple):
     Attributes:
         degrees: degrees of freedom of Student-t candidates; infinite for normal ones.
         precision: type that the points are rounded to before they are evaluated.
+        widths: of each whitened coordinate, in units of the trial's, shape `(dim,)`; None: one.
     """
 
     degrees: float
     precision: np.typing.DTypeLike
+    widths: np.ndarray | None = None
 
 
 class Candidates(NamedTuple):
@@ -92,7 +94,8 @@ def draw_candidates(
     noise = rng.standard_normal((count, dim))
     if np.isfinite(law.degrees):
         noise /= np.sqrt(rng.chisquare(law.degrees, count) / law.degrees)[:, None]
-    points = trial.centre + to_position_rows(trial.metric, noise)
+    widths = np.ones(dim) if law.widths is None else law.widths
+    points = trial.centre + to_position_rows(trial.metric, widths * noise)
     points = points.astype(law.precision).astype(float)
     whitened = whiten_rows(trial.metric, points - trial.centre)
     values, scores = evaluate(points)
@@ -100,10 +103,11 @@ def draw_candidates(
     with np.errstate(invalid="ignore"):
         sound = np.isfinite(values) & np.all(np.abs(pulls) < _WILD, 1)
     sound_rows = sound[:, None]
+    log_law = _log_density(trial, whitened / widths, law.degrees) - np.sum(np.log(widths))
     return Candidates(
         points=points,
         scores=np.where(sound_rows, scores, 0.0),
-        log_weights=np.where(sound, values - _log_density(trial, whitened, law.degrees), -np.inf),
+        log_weights=np.where(sound, values - log_law, -np.inf),
         energies=np.where(sound, np.mean(np.where(sound_rows, pulls + whitened, 0.0) ** 2, 1), np.nan),
     )
 
@@ -112,11 +116,10 @@ def _log_density(trial: Gaussian, whitened: np.ndarray, degrees: float) -> np.nd
     """Log density of the Student-t (or normal) law of the trial at whitened points, shape `(n,)`."""
     dim = whitened.shape[1]
     squares = np.sum(whitened**2, 1)
-    if not np.isfinite(degrees):
-        law = -0.5 * squares - 0.5 * dim * np.log(2 * np.pi)
+    if np.isfinite(degrees):
+        law = log_student(squares, dim, degrees)
     else:
-        norm = gammaln(0.5 * (degrees + dim)) - gammaln(0.5 * degrees) - 0.5 * dim * np.log(degrees * np.pi)
-        law = norm - 0.5 * (degrees + dim) * np.log1p(squares / degrees)
+        law = -0.5 * squares - 0.5 * dim * np.log(2 * np.pi)
     return law - log_determinant(trial.metric)
 
 

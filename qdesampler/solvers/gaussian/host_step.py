@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from qdesampler.numerics.fisher_fit import centred_rows, dense_factor, diagonal_ratio, leading_directions
 from qdesampler.numerics.numpy_metric import (
     HostMetric,
     canonical,
@@ -31,9 +32,6 @@ from qdesampler.numerics.numpy_metric import (
 __all__ = ["Gaussian", "gaussian_step", "secant_gaussian"]
 
 GROWTH = 1e3  # of a width whose scores say nothing, so that a flat direction is seen to run away
-_FEW_FLOOR = 1e-5  # added to scaled covariances while the points are fewer than twice the dimension
-_FLOOR = 10 * float(np.finfo(float).eps) ** 2  # added otherwise: it only keeps the arithmetic finite
-_TURNS = 3  # of the subspace iteration
 _TINY = float(np.finfo(float).tiny)
 
 
@@ -49,56 +47,19 @@ class Gaussian(NamedTuple):
     metric: HostMetric
 
 
-def _centred(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Rows minus their weighted mean, times the root of their weight: `rows^T rows` is the covariance."""
-    weights = weights / max(float(np.sum(weights)), _TINY)
-    return (rows - weights @ rows) * np.sqrt(weights)[:, None]
-
-
-def _diagonal_scale(x: np.ndarray, a: np.ndarray, fallback: float) -> np.ndarray:
-    """`(Var x_i / Var a_i)^(1/4)` of centred rows; `fallback` where a variance is zero."""
-    var_x, var_a = np.sum(x**2, 0), np.sum(a**2, 0)
-    usable = (var_x > 0) & (var_a > 0)
-    ratio = np.divide(var_x, var_a, out=np.ones_like(var_x), where=usable)
-    return np.where(usable, ratio**0.25, fallback)
-
-
-def _fit_dense(x: np.ndarray, a: np.ndarray, few: bool, fallback: float) -> np.ndarray:
-    """Factor of the covariance of least energy from centred rows, shape `(dim, dim)`.
-
-    With `x = U S V^T` and `R = V sqrt(S^2 + floor)` the geometric mean is `R (R^T C_a R)^(-1/2) R^T`, and
-    `a R` has the singular values of the root.
-    """
-    scale = _diagonal_scale(x, a, fallback)
-    root = np.sqrt(_FEW_FLOOR if few else _FLOOR) * np.eye(x.shape[1])
-    _, widths, axes = np.linalg.svd(np.concatenate([x / scale, root]), full_matrices=False)
-    factor = axes.T * widths
-    _, levels, turned = np.linalg.svd(np.concatenate([a * scale, root]) @ factor, full_matrices=False)
-    return scale[:, None] * ((factor @ turned.T) / np.sqrt(np.maximum(levels, _TINY)))
-
-
-def _leading(rows: np.ndarray, count: int) -> np.ndarray:
-    """Leading right singular vectors of `rows`, shape `(dim, count)`, by subspace iteration."""
-    rows = rows / max(float(np.max(np.abs(rows))), _TINY)  # squares of stiff directions stay in range
-    frame = np.random.default_rng(0).standard_normal((rows.shape[1], count))
-    for _ in range(_TURNS):
-        frame = np.linalg.qr(rows.T @ (rows @ frame))[0]
-    return frame
-
-
 def _fit_low_rank(metric: HostMetric, y: np.ndarray, a: np.ndarray, few: bool, fallback: float) -> HostMetric:
     """The low-rank factor of least energy from centred rows in the coordinates that `metric` whitens."""
     dim, rank = metric.basis.shape
     middle = metric._replace(scale=np.ones(dim))  # L without its diagonal
-    found = to_position_rows(middle, _leading(y + a, rank).T).T
+    found = to_position_rows(middle, leading_directions(y + a, rank).T).T
     found = found / np.maximum(np.linalg.norm(found, axis=0), _TINY)
     frame = np.linalg.qr(np.concatenate([metric.basis, found], 1))[0]
     x, a = to_position_rows(middle, y), _to_gradient_rows(middle, a)
     scale = np.ones(dim)
     if frame.shape[1] < dim:
-        scale = _diagonal_scale(x - (x @ frame) @ frame.T, a - (a @ frame) @ frame.T, fallback)
+        scale = diagonal_ratio(x - (x @ frame) @ frame.T, a - (a @ frame) @ frame.T, fallback)
         frame = np.linalg.qr(frame / scale[:, None])[0]
-    factor = _fit_dense((x / scale) @ frame, (a * scale) @ frame, few, fallback)
+    factor = dense_factor((x / scale) @ frame, (a * scale) @ frame, few=few, fallback=fallback)
     inside = canonical(factor, np.ones(frame.shape[1]))
     strongest = np.argsort(-np.abs(np.log(inside.stretch)))[:rank]
     return HostMetric(metric.scale * scale, frame @ inside.basis[:, strongest], inside.stretch[strongest])
@@ -115,6 +76,7 @@ def gaussian_step(
     scores: np.ndarray,
     weights: np.ndarray,
     fallback: float = GROWTH,
+    blocks: tuple[tuple[int, ...], ...] | None = None,
 ) -> Gaussian:
     """The Gaussian of least energy over weighted points; its rank is that of the trial.
 
@@ -124,20 +86,27 @@ def gaussian_step(
         scores: `grad log p` there, finite.
         weights: positive, shape `(n,)`.
         fallback: growth of a width whose scores say nothing; the default lets a flat direction run away.
+        blocks: index groups that may be correlated, for a dense factor; None: all coordinates are one.
     """
     dim, rank = trial.metric.basis.shape
     y = whiten_rows(trial.metric, points - trial.centre)
     a = to_whitened_gradient_rows(trial.metric, scores)
     few = len(points) < 2 * dim
     share = weights / np.sum(weights)
-    x_rows, a_rows = _centred(y, weights), _centred(a, weights)
+    x_rows, a_rows = centred_rows(y, weights), centred_rows(a, weights)
     if rank == 0:
-        ratio = _diagonal_scale(x_rows, a_rows, fallback)
+        ratio = diagonal_ratio(x_rows, a_rows, fallback)
         centre = share @ y + ratio**2 * (share @ a)
         metric = trial.metric._replace(scale=trial.metric.scale * ratio)
         return Gaussian(trial.centre + trial.metric.scale * centre, metric)
     if rank == dim:
-        factor = _fit_dense(x_rows, a_rows, few, fallback)
+        if blocks is None:
+            factor = dense_factor(x_rows, a_rows, few=few, fallback=fallback)
+        else:
+            factor = np.diag(diagonal_ratio(x_rows, a_rows, fallback))
+            for block in map(list, blocks):
+                part = dense_factor(x_rows[:, block], a_rows[:, block], few=few, fallback=fallback)
+                factor[np.ix_(block, block)] = part
         centre = share @ y + factor @ (factor.T @ (share @ a))
         metric = canonical(to_position_rows(trial.metric, factor.T).T)
         return Gaussian(trial.centre + to_position_rows(trial.metric, centre[None])[0], metric)
@@ -146,7 +115,13 @@ def gaussian_step(
     return Gaussian(share @ points + pull, metric)
 
 
-def secant_gaussian(centre: np.ndarray, steps: np.ndarray, bends: np.ndarray, rank: int) -> Gaussian:
+def secant_gaussian(
+    centre: np.ndarray,
+    steps: np.ndarray,
+    bends: np.ndarray,
+    rank: int,
+    blocks: tuple[tuple[int, ...], ...] | None = None,
+) -> Gaussian:
     """The Gaussian about `centre` whose curvature fits secants of unit energy, shape `(pairs, dim)`.
 
     On a Gaussian of precision `A` every pair obeys `bend = A step`, so both signs of each pair serve as draws
@@ -157,4 +132,5 @@ def secant_gaussian(centre: np.ndarray, steps: np.ndarray, bends: np.ndarray, ra
     if not len(steps):
         return blank._replace(centre=centre)
     points, scores = np.concatenate([steps, -steps]), np.concatenate([-bends, bends])
-    return gaussian_step(blank, points, scores, np.ones(len(points)), 1.0)._replace(centre=centre)
+    fitted = gaussian_step(blank, points, scores, np.ones(len(points)), 1.0, blocks)
+    return fitted._replace(centre=centre)

@@ -43,11 +43,11 @@ def group_by_mode(evaluate: Evaluate, descents: list[Descent]) -> tuple[list[lis
     return groups, spent
 
 
-def trial_by_secants(group: list[Descent], rank: int) -> Gaussian:
+def trial_by_secants(group: list[Descent], settings: SolveSettings) -> Gaussian:
     """The Gaussian about the highest end of a mode, by the secants of all descents that came there."""
     steps = np.concatenate([descent.pairs.steps for descent in group])
     bends = np.concatenate([descent.pairs.bends for descent in group])
-    return secant_gaussian(group[0].position, steps, bends, rank)
+    return secant_gaussian(group[0].position, steps, bends, settings.rank, settings.blocks)
 
 
 def trial_by_curvature(evaluate: Evaluate, end: Descent, settings: SolveSettings) -> tuple[Gaussian, int]:
@@ -69,7 +69,7 @@ def trial_by_curvature(evaluate: Evaluate, end: Descent, settings: SolveSettings
         root = np.sqrt(energies[sound])[:, None]
         steps, bends = moved[sound] / root, sign * change[sound] / root
         lengths = np.where(sound, lengths * np.sqrt(_PROBE / np.where(sound, energies, _PROBE)), lengths / 8)
-    return secant_gaussian(end.position, steps, bends, settings.rank), 2 * dim
+    return secant_gaussian(end.position, steps, bends, settings.rank, settings.blocks), 2 * dim
 
 
 def _overlap(one: Gaussian, other: Gaussian) -> bool:

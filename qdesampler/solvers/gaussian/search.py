@@ -1,6 +1,7 @@
 """The search of one trial: look at candidates, judge, take the closed-form step of imaginary time."""
 
 import enum
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -17,11 +18,19 @@ from qdesampler.solvers.gaussian.certificate import (
 from qdesampler.solvers.gaussian.descents import Evaluate
 from qdesampler.solvers.gaussian.host_step import Gaussian, gaussian_step
 
-__all__ = ["Outcome", "Search", "SolveSettings"]
+__all__ = ["INFORMATIVE", "Outcome", "Recentre", "Search", "SolveSettings"]
+
+Recentre = Callable[[np.ndarray, np.ndarray, np.ndarray], Callable[[np.ndarray], np.ndarray] | None]
+"""Weighted points and their scores to the map of points into new coordinates, or None if nothing changed.
+
+Afterwards the target is evaluated in the new coordinates.
+"""
 
 _RISE = 2.0  # nats a step by which an evidence bound counts as rising
 _CONSISTENT = 1.0  # energy a dimension above which candidates cannot all be taken: their weights are rounding
 _BETTER = 0.85  # ratio of autocorrelation times from which a trial counts as better
+INFORMATIVE = 0.08  # acceptance from which the weights of candidates show more than the place of the bulk
+_RECENTRE_EVERY = 3  # steps
 _POOLED = 4096  # most points that a fit looks at, unless one step has more
 
 
@@ -51,6 +60,9 @@ class SolveSettings(NamedTuple):
         patience: steps without a better trial before a usable one is kept.
         first_look: see `unusable`.
         precision: relative rounding of the log densities, and the type that points are rounded to.
+        blocks: index groups that may be correlated, for a dense factor; None: all coordinates are one.
+        widths: least width of each coordinate's candidates, in units of the trial's, shape `(dim,)`, once the
+            trial is informative; None: one.
     """
 
     rank: int
@@ -64,6 +76,8 @@ class SolveSettings(NamedTuple):
     patience: int = 3
     first_look: int = 16
     precision: np.typing.DTypeLike = np.float32
+    blocks: tuple[tuple[int, ...], ...] | None = None
+    widths: np.ndarray | None = None
 
 
 class Search:
@@ -84,7 +98,10 @@ class Search:
 
     def look(self) -> bool:
         """Draw and judge the trial; returns whether it was still rising."""
-        latest = draw_candidates(self.evaluate, self.trial, self.rng, self.count, self.law)
+        law = self.law
+        if self.certificate.acceptance >= INFORMATIVE:
+            law = law._replace(widths=self.settings.widths)
+        latest = draw_candidates(self.evaluate, self.trial, self.rng, self.count, law)
         self.seen.append(latest)
         self.number += 1
         self.evaluations += self.count
@@ -96,7 +113,32 @@ class Search:
         self.best_mass = max(self.best_mass, self.certificate.log_mass)
         return rising
 
-    def move(self) -> None:
+    def _recentre(self, recentre: Recentre) -> None:
+        """Change the coordinates to suit the latest candidates, which are evaluated again in the new ones.
+
+        Weights `p / q` do not depend on the coordinates.
+        """
+        latest = self.seen[-1]
+        finite = latest.is_finite
+        number = int(np.count_nonzero(finite))
+        weights = tempered_weights(latest.log_weights[finite], 0.5 * number)
+        follow = recentre(latest.points[finite], latest.scores[finite], weights)
+        if follow is None:
+            return
+        points = follow(latest.points[finite])
+        values, scores = self.evaluate(points)
+        self.evaluations += number
+        sound = np.isfinite(values) & np.all(np.isfinite(scores), 1) & np.all(np.isfinite(points), 1)
+        self.seen = [
+            Candidates(
+                points[sound],
+                scores[sound],
+                latest.log_weights[finite][sound],
+                latest.energies[finite][sound],
+            )
+        ]
+
+    def move(self, recentre: Recentre | None = None) -> None:
         """Take the closed-form step; where most candidates had no density, halve the widths instead."""
         if self.certificate.finite_fraction < 0.5:
             self.seen.clear()
@@ -104,6 +146,9 @@ class Search:
             metric = self.trial.metric
             self.trial = self.trial._replace(metric=metric._replace(scale=metric.scale / 2))
             return
+        due = self.number % _RECENTRE_EVERY == 0 and self.certificate.acceptance >= INFORMATIVE
+        if recentre is not None and due:
+            self._recentre(recentre)
         low_rank = 0 < self.settings.rank < self.trial.centre.size
         # The later half of the steps: earlier candidates came from trials that were far away. A low-rank step
         # is no exact one, and far points would hold it back.
@@ -118,7 +163,7 @@ class Search:
         else:
             dim = self.trial.centre.size
             weights = tempered_weights(log_weights[finite], float(max(0.5 * number, min(number, dim + 2))))
-        new = gaussian_step(self.trial, points[finite], scores[finite], weights)
+        new = gaussian_step(self.trial, points[finite], scores[finite], weights, blocks=self.settings.blocks)
         self.change = _distance(self.trial, new)
         self.trial = new
 

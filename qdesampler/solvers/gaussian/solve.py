@@ -30,7 +30,7 @@ from qdesampler.solvers.gaussian.modes import (
     trial_by_curvature,
     trial_by_secants,
 )
-from qdesampler.solvers.gaussian.search import Outcome, Search, SolveSettings
+from qdesampler.solvers.gaussian.search import Outcome, Recentre, Search, SolveSettings
 
 __all__ = ["GaussianSolve", "Outcome", "SolveSettings", "Step", "solve_gaussian"]
 
@@ -92,7 +92,7 @@ def _is_sound(descent: Descent) -> bool:
 
 
 def _without_ground_state(highest: Descent, settings: SolveSettings) -> GaussianSolve:
-    trial = secant_gaussian(highest.position, *highest.pairs, settings.rank)
+    trial = secant_gaussian(highest.position, *highest.pairs, settings.rank, settings.blocks)
     return GaussianSolve(trial, Outcome.UNBOUNDED, NOTHING, 0, trial.centre[None], np.full(1, np.nan), (), 0)
 
 
@@ -102,6 +102,7 @@ def solve_gaussian(
     settings: SolveSettings,
     rng: np.random.Generator,
     report: Callable[[Step], None] | None = None,
+    recentre: Recentre | None = None,
 ) -> GaussianSolve:
     """Bring a Gaussian trial to its least energy.
 
@@ -112,6 +113,7 @@ def solve_gaussian(
         settings: see `SolveSettings`.
         rng: draws the candidates.
         report: called after every step.
+        recentre: changes the coordinates in which `evaluate` sees points, see `search.Recentre`.
 
     Returns:
         The trial, its certificate and the evaluations, without those of the descents. An outcome of
@@ -122,7 +124,7 @@ def solve_gaussian(
     if not _is_sound(highest):
         return _without_ground_state(highest, settings)
     groups, evaluations = group_by_mode(evaluate, descents)
-    trials = [trial_by_secants(group, settings.rank) for group in groups]
+    trials = [trial_by_secants(group, settings) for group in groups]
     if len(groups) > 1 and highest.position.size <= DENSE_UP_TO:
         trials, spent = zip(*(trial_by_curvature(evaluate, g[0], settings) for g in groups), strict=True)
         evaluations += sum(spent)
@@ -138,7 +140,7 @@ def solve_gaussian(
         rising = search.look()
         outcome = search.verdict(rising)
         if outcome is not Outcome.SOLVED:
-            search.move()
+            search.move(recentre)
         steps.append(Step(search.number, search.certificate, search.change, evaluations + search.evaluations))
         if report is not None:
             report(steps[-1])

@@ -1,0 +1,142 @@
+r"""The coordinates of the moves on the host, where the solve changes them.
+
+A location-scale site `z ~ loc + scale * noise` is moved as `y = c loc + scale^(c - 1) (z - loc)` with a
+centredness `c` between 0 (standardised) and 1 (as the model is written). How much data inform a site decides
+which `c` makes it independent of its scale (Papaspiliopoulos, Roberts and Skold 2007): with the slope of the
+score of the rest, `score_z + (z - loc) / scale^2`, on `z` as the information `-slope`,
+
+    c = mean of  i / (1 + i),        i = -slope * scale^2 .
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import numpy as np
+
+from qdesampler.infer.qde.coordinates import MoveCoordinates
+from qdesampler.numerics.evaluator import Evaluator
+
+__all__ = ["HostCoordinates"]
+
+_PARENT_WIDTH = 1.6  # least width of candidates of scales, in units of the trial's, while it is solved for
+_BULK = 2.0  # standard deviations of a standardised site within which descents start
+_BATCH = 64  # points that the sites are computed for together
+_CHANGE = 0.05  # centredness: smaller changes are not worth evaluating points again
+
+
+class HostCoordinates:
+    """Batches of points in the coordinates of the moves, and the centredness of these.
+
+    Attributes:
+        centredness: of each coordinate, shape `(dim,)`; 1 is the model as written.
+    """
+
+    def __init__(self, coordinates: MoveCoordinates, prototype):
+        """Begin with standardised sites, so that descents meet no funnel."""
+        self._coordinates = coordinates
+        centering = coordinates.centering
+        flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(prototype)])
+        self.dim = flat.size
+        self._marked = np.zeros(flat.size, bool) if centering is None else centering.mask(prototype)
+        self._parents = (
+            np.zeros(flat.size, bool) if centering is None else centering.mask(prototype, centering.parents)
+        )
+        self.evaluator = Evaluator(self._value_and_score, flat.size, context=(np.ones(flat.size),))
+        self._locate = jax.jit(jax.vmap(coordinates.locate, in_axes=(0, None)))
+        self.centredness = np.where(self._marked, 0.0, 1.0)
+
+    def _value_and_score(self, point, centredness):
+        return self._coordinates.value_and_score(centredness)(point)
+
+    @property
+    def can_recentre(self) -> bool:
+        """Whether any site can be re-centred."""
+        return bool(np.any(self._marked))
+
+    @property
+    def widths(self) -> np.ndarray | None:
+        """Least width of each coordinate's candidates during the solve: scales of sites have long tails."""
+        return np.where(self._parents, _PARENT_WIDTH, 1.0) if self.can_recentre else None
+
+    def evaluate(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Log densities and scores at points of the moves, shapes `(n,)` and `(n, dim)`."""
+        return self._evaluate(points, self.centredness)
+
+    def evaluate_sites(self, sites: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Log densities and scores of the model as written, at sites of shape `(n, dim)`."""
+        return self._evaluate(sites, np.ones(self.dim))
+
+    def _evaluate(self, points, centredness):
+        self.evaluator.context = (centredness.astype(self.evaluator.dtype),)
+        return self.evaluator(points)
+
+    def _located(self, points: np.ndarray, centredness: np.ndarray) -> list[np.ndarray]:
+        """Sites, locations and scales of points, each of shape `(n, dim)`."""
+        dtype = self.evaluator.dtype
+        rows = []
+        for first in range(0, len(points), _BATCH):
+            chunk = points[first : first + _BATCH]
+            padded = np.concatenate([chunk, np.repeat(chunk[-1:], _BATCH - len(chunk), 0)]).astype(dtype)
+            found = self._locate(padded, centredness.astype(dtype))
+            rows.append([np.asarray(part, float)[: len(chunk)] for part in found])
+        return [np.concatenate(parts) for parts in zip(*rows, strict=True)]
+
+    def to_sites(self, points: np.ndarray) -> np.ndarray:
+        """Raveled sites of the model as written, at points of the moves."""
+        return self._located(points, self.centredness)[0] if self.can_recentre else points
+
+    def from_sites(self, sites: np.ndarray) -> np.ndarray:
+        """Points of the moves at raveled sites."""
+        if not self.can_recentre:
+            return sites
+        return self._moved(*self._located(sites, np.ones(self.dim)), self.centredness)
+
+    def descent_starts(self, sites: np.ndarray) -> np.ndarray:
+        """Starts inside the bulk of standardised sites: raveled sites are taken for standardised ones."""
+        return np.where(self._marked, np.clip(sites, -_BULK, _BULK), sites)
+
+    def _moved(self, sites, loc, scale, centredness):
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            moved = centredness * loc + scale ** (centredness - 1) * (sites - loc)
+        return np.where(self._marked, moved, sites)
+
+    def reset(self) -> None:
+        """Standardise all sites again."""
+        self.centredness = np.where(self._marked, 0.0, 1.0)
+
+    def recentre(self, points: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> Callable | None:
+        """Take the centredness that suits weighted points, unless it hardly differs.
+
+        Args:
+            points: shape `(n, dim)`, in the coordinates in use.
+            scores: of the log density in these coordinates.
+            weights: non-negative, shape `(n,)`.
+
+        Returns:
+            The map of points into the new coordinates; None if nothing changed.
+        """
+        if not self.can_recentre or len(points) < 2:
+            return None
+        old = self.centredness
+        sites, loc, scale = self._located(points, old)
+        with np.errstate(all="ignore"):
+            rest = scores * scale ** (old - 1) + (sites - loc) / scale**2
+        usable = np.isfinite(sites) & np.isfinite(rest) & np.isfinite(scale) & (weights > 0)[:, None]
+        w = np.where(usable, weights[:, None], 0.0)
+        w = w / np.maximum(np.sum(w, 0), np.finfo(float).tiny)
+        sites, rest, scale = (np.where(usable, value, 1.0) for value in (sites, rest, scale))
+        deviation = sites - np.sum(w * sites, 0)
+        variance = np.sum(w * deviation**2, 0)
+        covariance = np.sum(w * deviation * (rest - np.sum(w * rest, 0)), 0)
+        slope = covariance / np.where(variance > 0, variance, 1.0)
+        informed = np.maximum(-slope, 0.0) * scale**2
+        new = np.sum(w * (informed / (1 + informed)), 0)
+        new = np.where(self._marked & np.isfinite(new), np.clip(new, 0.0, 1.0), old)
+        if np.max(np.abs(new - old)) < _CHANGE:
+            return None
+        self.centredness = new
+        return partial(self._follow, old=old, new=new)
+
+    def _follow(self, points: np.ndarray, *, old: np.ndarray, new: np.ndarray) -> np.ndarray:
+        return self._moved(*self._located(points, old), new)

@@ -1,0 +1,412 @@
+r"""The warm-up of QDE on the host: an imaginary-time solve, and what follows from its outcome.
+
+1. Descents from a few starts, then the Gaussian solve (`qdesampler.solvers.gaussian.solve`).
+2. A usable trial is refined and measured (`refine.py`). Where it is not clear, local moves get a step size.
+3. Where there is no usable trial, or the chains that walk through its candidates contradict it, local moves
+   are adapted (`qdesampler.kernels.adaptation.local`), and a trial is fitted to their draws.
+4. The measured times of both kinds of moves set their proportions.
+
+It depends on the target, the settings and the starts alone: all random numbers come from a fixed seed. So
+chains that run one after another, and runs on equal data, may share its result.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from qdesampler.infer.qde.host_coordinates import HostCoordinates
+from qdesampler.kernels.adaptation.host_trajectories import Chains
+from qdesampler.kernels.adaptation.local import (
+    START_LENGTH,
+    LocalAdaptation,
+    LocalSettings,
+    adapt_locally,
+    tune_step_size,
+)
+from qdesampler.kernels.mcmc.mixture import MOST_CANDIDATES
+from qdesampler.kernels.mcmc.trajectory import gaussian_step_size
+from qdesampler.numerics.host_trial import HostTrial, fit_skew, host_trial, log_trial_rows
+from qdesampler.numerics.numpy_metric import HostMetric, whiten_rows
+from qdesampler.numerics.trial import tail_degrees
+from qdesampler.solvers.gaussian.descents import Descent, descend
+from qdesampler.solvers.gaussian.host_step import Gaussian, gaussian_step
+from qdesampler.solvers.gaussian.refine import CLEAR, GOOD, Refined, measure, refine, refinement_size
+from qdesampler.solvers.gaussian.search import Outcome, SolveSettings
+from qdesampler.solvers.gaussian.solve import GaussianSolve, solve_gaussian
+
+__all__ = ["OUTCOMES", "SMALLEST_SOLVE", "Prepared", "WarmupSettings", "find_starts", "prepare"]
+
+# Outcomes in words; a state holds their indices.
+OUTCOMES = ("not tried", *(str(outcome) for outcome in Outcome))
+
+SMALLEST_SOLVE = 40  # iterations of warm-up below which no solve is tried
+_DESCENT_BATCHES = 320  # evaluations of a descent, at most
+_LOCAL_ITERATIONS = 350  # of each chain that adapts local moves, at most
+_TUNING = 40  # iterations that tune the step size beside a trial
+_CAUTION = 0.8  # step size that is not tuned, relative to the one that a Gaussian allows
+_LEAST_ACCEPTANCE = 0.1  # of a refined trial, predicted or seen by one chain; below, it is given up
+_BROKEN_PROMISE = 4.0  # seen over predicted autocorrelation time from which it is given up: hard.md, banana
+_UNEVEN = 0.8  # acceptance of one chain over the mean, below which it is given up: hard.md, banana
+_TOO_LOW = 1e4  # nats below the end of its descent from which a start is not returned to
+_JUMP_COST = 1.5  # evaluations per effective draw over evaluations per trajectory, if it was not measured
+_LEAST_FRACTION, _MOST_FRACTION = 0.05, 0.95  # bounds of the fraction of evaluations for global moves
+_MOST_UNCLEAR = 0.5  # the same for a trial that is not clear: local moves must find the tails it has not seen
+_SEED = 0x9DE  # of all random numbers of a warm-up
+_FEWEST_STARTS = 4  # of descents, whatever the number of chains
+_SPREAD = 2.0  # half width of the box of starts, as in NumPyro's `init_to_uniform`
+_TRIES = 64  # boxes of four points that are tried
+_FAR, _FAR_OFFSET = 4, 30  # squared whitened distance `4 dim + 30` beyond which an end is outside the trial
+_MATTERS = 10  # nats: an end lower than the highest by more than `dim + 10` does not count
+_STARTS = 16  # points that chains are started from
+_ESCAPED = 1e12  # a coordinate beyond this has run away
+
+
+class WarmupSettings(NamedTuple):
+    """What the warm-up depends on besides the target and its starts.
+
+    Attributes:
+        num_warmup: iterations that the user allows.
+        solve: whether to solve.
+        local: how local moves are adapted.
+    """
+
+    num_warmup: int
+    solve: bool
+    local: LocalSettings
+
+
+class Prepared(NamedTuple):
+    """All that the warm-up has found, in NumPy.
+
+    Attributes:
+        trial: candidates of global moves; its metric is that of local moves.
+        step_size: whitened units.
+        length: mean trajectory length, whitened units.
+        probability: of a global move.
+        candidates: of one global move.
+        centredness: of each coordinate, shape `(dim,)`.
+        outcome: index into `OUTCOMES`.
+        acceptance: of the trial.
+        outliers: descents that ended far outside the trial, perhaps in other modes.
+        at_floor: whether no step size reached the acceptance that was aimed at.
+        burn_in: iterations in which chains leave their starts.
+        starts: raveled sites from which chains may start, shape `(n, dim)`.
+        log_densities: of the starts, in the coordinates of the model as written.
+        scores: likewise.
+        num_evals: evaluations of everything.
+    """
+
+    trial: HostTrial
+    step_size: float
+    length: float
+    probability: float
+    candidates: int
+    centredness: np.ndarray
+    outcome: int
+    acceptance: float
+    outliers: int
+    at_floor: bool
+    burn_in: int
+    starts: np.ndarray
+    log_densities: np.ndarray
+    scores: np.ndarray
+    num_evals: int
+
+
+class _Local(NamedTuple):
+    """Local moves: step size, mean length, and evaluations per effective draw if they were measured."""
+
+    step_size: float
+    length: float
+    cost: float = np.inf
+    at_floor: bool = False
+
+
+class _Mixed(NamedTuple):
+    """A trial with its share: the autocorrelation time and acceptance that it is trusted with."""
+
+    trial: HostTrial
+    time: float
+    acceptance: float
+    local: _Local
+    points: np.ndarray  # where chains may start, in the coordinates of the moves
+
+
+def prepare(
+    coordinates: HostCoordinates, starts: np.ndarray, metric: HostMetric, settings: WarmupSettings
+) -> Prepared:
+    """The warm-up.
+
+    Args:
+        coordinates: where the target is evaluated; its centredness is changed.
+        starts: raveled sites with a finite density, shape `(n, dim)`.
+        metric: the first metric of local moves, with room for their blocks.
+        settings: see `WarmupSettings`.
+    """
+    rng = np.random.default_rng(_SEED)
+    outcome, outliers, mixed, descents = 0, 0, None, []
+    if settings.solve and settings.num_warmup >= SMALLEST_SOLVE:
+        descents = _descents(coordinates, starts)
+        solve = _solve(coordinates, descents, settings, rng)
+        outcome = OUTCOMES.index(str(solve.outcome))
+        if solve.outcome in (Outcome.SOLVED, Outcome.MIDDLING):
+            mixed = _refined(coordinates, solve, settings, rng)
+            if mixed is None:
+                outcome = OUTCOMES.index(str(Outcome.HOPELESS))
+            elif not coordinates.can_recentre:  # else the descents ended in other coordinates
+                outliers = _count_outliers(descents, mixed.trial)
+    if mixed is None:
+        mixed = _local(coordinates, starts, descents, metric, settings, rng)
+        if outcome and np.max(np.abs(mixed.points), initial=0.0) > _ESCAPED:
+            outcome = OUTCOMES.index(str(Outcome.UNBOUNDED))
+    probability, candidates = _proportions(mixed)
+    sites = coordinates.to_sites(coordinates.evaluator.rounded(mixed.points))
+    values, scores = coordinates.evaluate_sites(sites)
+    sound = np.isfinite(values) & np.all(np.isfinite(scores), 1)
+    if not np.any(sound):
+        sites, sound = starts, np.ones(len(starts), bool)
+        values, scores = coordinates.evaluate_sites(sites)
+    return Prepared(
+        trial=mixed.trial,
+        step_size=mixed.local.step_size,
+        length=mixed.local.length,
+        probability=probability,
+        candidates=candidates,
+        centredness=coordinates.centredness,
+        outcome=outcome,
+        acceptance=mixed.acceptance,
+        outliers=outliers,
+        at_floor=mixed.local.at_floor,
+        burn_in=_burn_in(mixed, probability, candidates),
+        starts=sites[sound],
+        log_densities=values[sound],
+        scores=scores[sound],
+        num_evals=coordinates.evaluator.num_evals,
+    )
+
+
+def find_starts(coordinates: HostCoordinates, given: np.ndarray | None) -> np.ndarray:
+    """Raveled sites of finite density: those given, and uniform points until there are four, if possible.
+
+    Args:
+        coordinates: where the target is evaluated.
+        given: starts of the chains, shape `(n, dim)`, or None.
+
+    Raises:
+        RuntimeError: no point has a finite density and gradient.
+    """
+    rng = np.random.default_rng(_SEED)
+    found = np.zeros((0, coordinates.dim)) if given is None else given[:_FEWEST_STARTS]
+    tries = 0
+    while len(found) < _FEWEST_STARTS and tries < _TRIES:
+        box = _SPREAD * 0.8 ** (tries // 8)  # smaller after every eight attempts
+        sites = coordinates.evaluator.rounded(rng.uniform(-box, box, (_FEWEST_STARTS, coordinates.dim)))
+        values, scores = coordinates.evaluate_sites(sites)
+        sound = np.isfinite(values) & np.all(np.isfinite(scores), 1)
+        found = np.concatenate([found, sites[sound]])
+        tries += 1
+    if not len(found):
+        raise RuntimeError(
+            f"Cannot find valid initial parameters: the density or its gradient was not finite at "
+            f"{coordinates.evaluator.num_evals} points within {_SPREAD:g} of the origin of the unconstrained "
+            "sites. Check the model for NaN, or give `init_params` or an `init_strategy` inside the support."
+        )
+    return found if given is not None else found[:_FEWEST_STARTS]
+
+
+def _descents(coordinates: HostCoordinates, starts: np.ndarray) -> list[Descent]:
+    """Descents from the starts, run to their ends."""
+    evaluator = coordinates.evaluator
+    points = evaluator.rounded(coordinates.descent_starts(starts))
+    precision = float(np.finfo(evaluator.dtype).eps)
+    values, scores = coordinates.evaluate(points)
+    found = [Descent(*start, precision) for start in zip(points, values, scores, strict=True)]
+    descend(coordinates.evaluate, found, max(_DESCENT_BATCHES, 2 * coordinates.dim), evaluator.rounded)
+    return found
+
+
+def _solve(
+    coordinates: HostCoordinates, descents: list[Descent], settings: WarmupSettings, rng
+) -> GaussianSolve:
+    dim, blocks = coordinates.dim, _blocks(settings, coordinates.dim)
+    rank = min(settings.local.rank, dim) if blocks is None else dim if blocks else 0
+    return solve_gaussian(
+        coordinates.evaluate,
+        descents,
+        SolveSettings(
+            rank=rank,
+            degrees=float(tail_degrees(dim)),
+            precision=coordinates.evaluator.dtype,
+            blocks=blocks or None,
+            widths=coordinates.widths,
+        ),
+        rng,
+        recentre=coordinates.recentre if coordinates.can_recentre else None,
+    )
+
+
+def _blocks(settings: WarmupSettings, dim: int) -> tuple[tuple[int, ...], ...] | None:
+    """Blocks of a dense factor; None if all coordinates are one, which is cheaper."""
+    blocks = settings.local.blocks
+    return None if len(blocks) == 1 and len(blocks[0]) == dim else blocks
+
+
+def _refined(
+    coordinates: HostCoordinates, solve: GaussianSolve, settings: WarmupSettings, rng: np.random.Generator
+) -> _Mixed | None:
+    """The refined trial and the step size of local moves beside it; None if it has to be given up."""
+    found = refine(
+        coordinates.evaluate,
+        solve.trial,
+        solve.certificate.acceptance,
+        _blocks(settings, coordinates.dim) or None,
+        rng,
+        coordinates.evaluator.dtype,
+        coordinates.recentre if coordinates.can_recentre else None,
+    )
+    if _is_missed(found):
+        return None
+    acceptance = found.certificate.acceptance
+    time = max(found.certificate.time, found.observed_time)
+    points = _resampled(found, rng)
+    step = _CAUTION * gaussian_step_size(coordinates.dim)
+    length = settings.local.length or START_LENGTH
+    if acceptance >= GOOD or not settings.local.adapt_step_size:
+        local = _Local(step if settings.local.adapt_step_size else settings.local.step_size, length)
+        return _Mixed(found.trial, time, acceptance, local, points)
+    chains = Chains(points[:4], *coordinates.evaluate(points[:4]))
+    iterations = min(_TUNING, settings.num_warmup)
+    tuned = tune_step_size(
+        coordinates, chains, found.trial.metric, iterations, settings.local._replace(step_size=step), rng
+    )
+    # Trajectories go where candidates do not, and a chain is held there as long as its weight says.
+    seen = _time_at(found, tuned.draws, coordinates)
+    if seen > _BROKEN_PROMISE * max(time, 1.0):
+        return None
+    local = _Local(tuned.step_size, tuned.length, tuned.cost, tuned.at_floor)
+    return _Mixed(found.trial, max(time, seen), acceptance, local, points)
+
+
+def _is_missed(found: Refined) -> bool:
+    """Whether the candidates, or the chains among them, say that the trial has missed the place."""
+    acceptance, accepted = found.certificate.acceptance, found.accepted
+    mean, least = float(np.mean(accepted)), float(np.min(accepted))
+    uneven = least < _UNEVEN * mean and mean < GOOD and len(found.candidates.points) >= 4 * 48
+    broken = found.observed_time > _BROKEN_PROMISE * found.certificate.time
+    return acceptance < _LEAST_ACCEPTANCE or least < _LEAST_ACCEPTANCE or broken or uneven
+
+
+def _time_at(found: Refined, points: np.ndarray, coordinates: HostCoordinates) -> float:
+    """Autocorrelation time `2 / alpha - 1` of global moves, from the mean rate of chains at these points."""
+    values, _ = coordinates.evaluate(points)
+    weights = values - log_trial_rows(found.trial, points)
+    others = found.candidates.log_weights
+    rates = np.mean(np.exp(np.minimum(others[None, :] - weights[np.isfinite(weights), None], 0)), 1)
+    return float(2 / max(np.mean(rates), 1e-6) - 1) if len(rates) else np.inf
+
+
+def _resampled(found: Refined, rng: np.random.Generator) -> np.ndarray:
+    """Points of the posterior as far as the candidates show it, the ends of the chains first."""
+    weights = found.candidates.log_weights
+    share = np.exp(weights - np.max(weights))
+    chosen = rng.choice(len(weights), _STARTS, p=share / np.sum(share))
+    return found.candidates.points[np.concatenate([found.ends, chosen])[:_STARTS]]
+
+
+def _local(
+    coordinates: HostCoordinates,
+    starts: np.ndarray,
+    descents: list[Descent],
+    metric: HostMetric,
+    settings: WarmupSettings,
+    rng: np.random.Generator,
+) -> _Mixed:
+    """Local moves adapted from the starts, and a trial fitted to their draws.
+
+    A chain begins at its start, because a descent may have ended in a spike without mass; but no step size
+    would work at a start of very low density.
+    """
+    coordinates.reset()
+    points = coordinates.evaluator.rounded(coordinates.from_sites(starts[:_FEWEST_STARTS]))
+    values, scores = coordinates.evaluate(points)
+    for chain, descent in enumerate(descents[: len(points)]):
+        if values[chain] < descent.log_density - _TOO_LOW and np.max(np.abs(descent.position)) < _ESCAPED:
+            points[chain], values[chain], scores[chain] = descent.position, descent.log_density, descent.score
+    chains = Chains(points, values, scores)
+    local = settings.local
+    iterations = min(settings.num_warmup, _LOCAL_ITERATIONS)
+    if not (local.adapt_step_size or local.adapt_metric):
+        iterations = 0
+    if iterations == 0:
+        trial = host_trial(np.mean(points, 0), metric)
+        moves = _Local(local.step_size, local.length or START_LENGTH)
+        return _Mixed(trial, np.inf, 0.0, moves, points)
+    found = adapt_locally(coordinates, chains, metric, iterations, local, rng)
+    moves = _Local(found.step_size, found.length, found.cost, found.at_floor)
+    end = found.chains.positions
+    if not settings.solve or settings.num_warmup < SMALLEST_SOLVE or len(found.draws) < 2 * coordinates.dim:
+        return _Mixed(host_trial(np.mean(found.draws, 0), found.metric), np.inf, 0.0, moves, end)
+    measured = _trial_of_draws(coordinates, found, settings, rng)
+    time = max(measured.certificate.time, _time_at(measured, found.draws[-256:], coordinates))
+    acceptance = measured.certificate.acceptance
+    # The metric of the trial is that of the local moves: it must be the one that they were adapted to.
+    return _Mixed(measured.trial, time, acceptance, moves, end)
+
+
+def _trial_of_draws(
+    coordinates: HostCoordinates, found: LocalAdaptation, settings: WarmupSettings, rng: np.random.Generator
+) -> Refined:
+    """A trial with the metric of the local moves and the centre and skew of their draws, measured."""
+    draws, scores = found.draws, found.scores
+    blank = Gaussian(np.mean(draws, 0), found.metric)
+    if found.metric.basis.shape[1] in (0, coordinates.dim):
+        step = gaussian_step(
+            blank, draws, scores, np.ones(len(draws)), blocks=_blocks(settings, coordinates.dim) or None
+        )
+        blank = blank._replace(centre=step.centre)
+    trial = fit_skew(host_trial(*blank, 0.1), draws, np.ones(len(draws)))
+    return measure(
+        coordinates.evaluate, trial, rng, refinement_size(coordinates.dim), coordinates.evaluator.dtype
+    )
+
+
+def _count_outliers(descents: list[Descent], trial: HostTrial) -> int:
+    """Descents that ended outside the trial's bulk, high enough for their mode to matter."""
+    dim = trial.centre.size
+    heights = np.array([descent.log_density for descent in descents])
+    ends = np.stack([descent.position for descent in descents])
+    squares = np.sum(whiten_rows(trial.metric, ends - trial.centre) ** 2, 1)
+    far = squares > _FAR * dim + _FAR_OFFSET
+    return int(
+        np.sum(far & (heights > np.max(heights[np.isfinite(heights)], initial=-np.inf) - dim - _MATTERS))
+    )
+
+
+def _proportions(mixed: _Mixed) -> tuple[float, int]:
+    """Probability of a global move, and its candidates.
+
+    Both kinds are measured in evaluations per effective draw, and the fractions of the evaluations are in
+    proportion to the squares of their efficiencies. Both kinds are always used, because each solves a problem
+    of the other: a chain that is held at a point where `p / q` is large leaves it by local moves, one that
+    cannot travel locally travels by global ones. A few candidates do not show the largest weights, so the
+    global time is squared. A trial whose candidates are hardly accepted gets no more of the draws than that.
+    """
+    if not np.isfinite(mixed.time):
+        return 0.0, 1
+    steps = max(mixed.local.length / mixed.local.step_size, 1.0)
+    cost = mixed.local.cost if np.isfinite(mixed.local.cost) else _JUMP_COST * steps
+    candidates = int(np.clip(round(mixed.time / 2), 1, MOST_CANDIDATES))
+    good, other = 1 / max(mixed.time, 1.0) ** 2, 1 / max(cost, 1.0)
+    fraction = float(np.clip(good**2 / (good**2 + other**2), _LEAST_FRACTION, _MOST_FRACTION))
+    if mixed.acceptance < CLEAR:
+        fraction = min(fraction, _MOST_UNCLEAR)
+    moves = fraction / candidates
+    probability = moves / (moves + (1 - fraction) / steps)
+    return min(probability, candidates * mixed.acceptance), candidates
+
+
+def _burn_in(mixed: _Mixed, probability: float, candidates: int) -> int:
+    """Iterations in which a chain forgets its start, about three autocorrelation times."""
+    rate = probability * candidates / mixed.time if np.isfinite(mixed.time) else 0.0
+    local = (1 - probability) / 8  # a trajectory of adapted length forgets within a few
+    return int(np.clip(np.ceil(3 / max(rate + local, 1e-3)), 5, 100))
