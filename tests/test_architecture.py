@@ -39,7 +39,7 @@ ROOMS: dict[str, str] = {
     "infer/.": "infer/model",
     "infer/model": "validation numerics",
     "infer/cases": "validation",
-    "infer/qde": "validation numerics kernels/mcmc kernels/adaptation infer/model",
+    "infer/qde": "validation numerics solvers/gaussian kernels/mcmc kernels/adaptation infer/model",
     "infer/annealed": "validation numerics kernels/mcmc kernels/references kernels/paths kernels/smc "
     "kernels/tempering infer/model",
     "infer/discrete": "validation numerics backends kernels/discrete infer/model",

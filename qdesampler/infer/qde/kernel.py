@@ -32,7 +32,7 @@ from qdesampler.infer.qde.nuts_arguments import (
 from qdesampler.infer.qde.per_chain import PerChain, PerChainSettings, adapted_step, start_per_chain
 from qdesampler.infer.qde.state import Frozen, QDEAdaptState, QDEState
 from qdesampler.infer.qde.warmup import Prepared, WarmupSettings, find_starts, prepare
-from qdesampler.kernels.adaptation import host_trajectories
+from qdesampler.kernels.adaptation import trajectories
 from qdesampler.kernels.adaptation.local import START_LENGTH, LocalSettings
 from qdesampler.kernels.mcmc.integrators import DYNAMICS, INTEGRATORS
 from qdesampler.kernels.mcmc.mixture import Mixture, MixtureInfo, mixture_step
@@ -408,7 +408,7 @@ class QDE(TargetKernel):
             blocks=blocks,
             rank=block_rank(self._inverse_mass_matrix, prototype, forced=forced),
             force_blocks=forced,
-            dynamics=host_trajectories.DYNAMICS[self._dynamics],
+            dynamics=trajectories.DYNAMICS[self._dynamics],
             integrator=INTEGRATORS[self._integrator],
         )
         solve = self._solve and self._adapt_mass_matrix and self._adapt_step_size

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from qdesampler.infer.qde.host_coordinates import HostCoordinates
-from qdesampler.kernels.adaptation.host_trajectories import Chains
+from qdesampler.kernels.adaptation.trajectories import Chains
 from qdesampler.kernels.adaptation.local import (
     START_LENGTH,
     LocalAdaptation,
@@ -42,7 +42,7 @@ OUTCOMES = ("not tried", *(str(outcome) for outcome in Outcome))
 SMALLEST_SOLVE = 40  # iterations of warm-up below which no solve is tried
 _DESCENT_BATCHES = 320  # evaluations of a descent, at most
 _LOCAL_ITERATIONS = 350  # of each chain that adapts local moves, at most
-_TUNING = 40  # iterations that tune the step size beside a trial
+_TUNING = 20  # iterations that tune the step size beside a trial
 _CAUTION = 0.8  # step size that is not tuned, relative to the one that a Gaussian allows
 _LEAST_ACCEPTANCE = 0.1  # of a refined trial, predicted or seen by one chain; below, it is given up
 _BROKEN_PROMISE = 4.0  # seen over predicted autocorrelation time from which it is given up: hard.md, banana
@@ -271,7 +271,8 @@ def _refined(
     points = _resampled(found, rng)
     step = _CAUTION * gaussian_step_size(coordinates.dim)
     length = settings.local.length or START_LENGTH
-    if acceptance >= GOOD or not settings.local.adapt_step_size:
+    clear = acceptance >= GOOD and solve.outcome is Outcome.SOLVED
+    if clear or not settings.local.adapt_step_size:
         local = _Local(step if settings.local.adapt_step_size else settings.local.step_size, length)
         return _Mixed(found.trial, time, acceptance, local, points)
     chains = Chains(points[:4], *coordinates.evaluate(points[:4]))
@@ -402,7 +403,7 @@ def _proportions(mixed: _Mixed) -> tuple[float, int]:
         fraction = min(fraction, _MOST_UNCLEAR)
     moves = fraction / candidates
     probability = moves / (moves + (1 - fraction) / steps)
-    return min(probability, candidates * mixed.acceptance), candidates
+    return min(probability, 2 * candidates * mixed.acceptance), candidates
 
 
 def _burn_in(mixed: _Mixed, probability: float, candidates: int) -> int:

@@ -10,8 +10,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from qdesampler.kernels.adaptation.host_averaging import StepSizeSearch
-from qdesampler.kernels.adaptation.host_trajectories import Chains, HostDynamics, run_trajectories
+from qdesampler.kernels.adaptation.step_size import StepSizeSearch
+from qdesampler.kernels.adaptation.trajectories import Chains, HostDynamics, run_trajectories
 from qdesampler.kernels.adaptation.jump_efficiency import BestLength, JumpRecord
 from qdesampler.kernels.mcmc.integrators import Integrator
 from qdesampler.kernels.mcmc.trajectory import JITTER, gaussian_step_size

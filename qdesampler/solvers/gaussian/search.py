@@ -95,6 +95,7 @@ class Search:
         self.best_time, self.best_mass, self.change = np.inf, -np.inf, np.inf
         self.wild = 0
         self.certificate = NOTHING
+        self.best = trial, NOTHING
 
     def look(self) -> bool:
         """Draw and judge the trial; returns whether it was still rising."""
@@ -106,6 +107,8 @@ class Search:
         self.number += 1
         self.evaluations += self.count
         self.certificate = certify(latest)
+        if self.certificate.time < self.best[1].time:
+            self.best = self.trial, self.certificate
         rising = self.certificate.log_mass > self.best_mass + _RISE
         better = self.certificate.time < _BETTER * self.best_time or rising
         self.stale = 0 if better else self.stale + 1
@@ -125,6 +128,7 @@ class Search:
         follow = recentre(latest.points[finite], latest.scores[finite], weights)
         if follow is None:
             return
+        self.best = self.best[0], NOTHING  # in other coordinates former trials are other densities
         points = follow(latest.points[finite])
         values, scores = self.evaluate(points)
         self.evaluations += number

@@ -61,7 +61,7 @@ class GaussianSolve(NamedTuple):
         trial: the Gaussian found.
         outcome: in words.
         certificate: of the trial that drew the last candidates; the trial itself is one step further, but for
-            a solved one.
+            a solved one. A middling trial is the best of all, with its own certificate.
         evaluations: all of them.
         modes: centres of the modes that were compared, shape `(modes, dim)`, the one kept first.
         log_masses: their evidence bounds, shape `(modes,)`; NaN where one mode was alone.
@@ -146,10 +146,13 @@ def solve_gaussian(
             report(steps[-1])
         if _has_escaped(search.trial):
             outcome = Outcome.UNBOUNDED
+    trial, certificate = search.trial, search.certificate
+    if outcome is Outcome.MIDDLING and settings.good_time is not None and search.best[1] is not NOTHING:
+        trial, certificate = search.best
     return GaussianSolve(
-        trial=search.trial,
+        trial=trial,
         outcome=outcome,
-        certificate=search.certificate,
+        certificate=certificate,
         evaluations=evaluations + search.evaluations,
         modes=np.stack([other.trial.centre for other in searches]),
         log_masses=np.asarray(masses),
