@@ -67,7 +67,8 @@ def run(kernel, field):
 nuts, nuts_cost = run(NUTS(model), "num_steps")
 
 # %% [markdown]
-# One word. With `chain_method="vectorized"` the chains of QDE learn from each other while they warm up.
+# One word. QDE adapts once for all chains, before the first iteration; the evaluations that this takes are
+# counted in the first draw of the warm-up.
 
 # %%
 qde, qde_cost = run(QDE(model), "num_evals")

@@ -64,9 +64,10 @@ run(4)
 run(CHAINS)
 
 # %% [markdown]
-# The warm-up is shared: what the chains evaluate is pooled, so that each of many needs less of it.
+# One warm-up serves all chains: it is made before the first iteration, and its evaluations are divided among
+# the chains. After it each chain only leaves its start, so that each of many pays less.
 
 # %% [markdown]
 # Several devices: `numpyro.set_host_device_count(n)` before JAX starts makes CPUs of `n` cores into
-# devices, and `chain_method="parallel"` gives one chain to each; each then warms up alone. `Walkers`
-# spreads its population over the devices of a `mesh` by itself, with the same numbers on any of them.
+# devices, and `chain_method="parallel"` gives one chain to each. `Walkers` spreads its population over the
+# devices of a `mesh` by itself, with the same numbers on any of them.

@@ -50,11 +50,11 @@ def sampler(kernel):
 
 
 # %% [markdown]
-# QDE moves within the mode that its warm-up settled in. Start its chains apart: descents from there that
-# end in other modes are what `diagnose` reports. In the second run all chains start in one well and no
-# descent leaves it; `diagnose` finds the other well all the same, for it is nearly the mirror image of the
-# first, and the density gives its mass. A mode that is no mirror image, and that no descent finds, is
-# reported by nobody.
+# QDE moves within the mode that its warm-up settled in. Start its chains apart: its descents begin at the
+# first four starts, and those that end in other modes are what `diagnose` reports. In the second run all
+# chains start in one well and no descent leaves it; `diagnose` finds the other well all the same, for it is
+# nearly the mirror image of the first, and the density gives its mass. A mode that is no mirror image, and
+# that no descent finds, is reported by nobody.
 
 # %%
 APART = jnp.array([[3.0, 0.0], [-3.0, 1.0], [2.0, -1.0], [-2.0, 0.0]])

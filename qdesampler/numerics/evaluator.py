@@ -61,7 +61,8 @@ class Evaluator:
 
     def rounded(self, points: np.ndarray) -> np.ndarray:
         """Points as the target sees them, in float64 again."""
-        return np.asarray(points, self.dtype).astype(float)
+        with np.errstate(over="ignore"):  # what has run away becomes infinite
+            return np.asarray(points, self.dtype).astype(float)
 
     def __call__(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Evaluate `points`, shape `(n, dim)`.
@@ -69,7 +70,8 @@ class Evaluator:
         Raises:
             ValueError: the points have another shape.
         """
-        points = np.asarray(points, self.dtype)
+        with np.errstate(over="ignore"):
+            points = np.asarray(points, self.dtype)
         if points.ndim != 2 or points.shape[1] != self.dim:
             raise ValueError(f"points have the shape {points.shape}; expected (n, {self.dim}).")
         values = np.empty(len(points))

@@ -21,6 +21,7 @@ _FEW_FLOOR = 1e-5  # added to scaled covariances while the points are fewer than
 _FLOOR = 10 * float(np.finfo(float).eps) ** 2  # added otherwise: it only keeps the arithmetic finite
 _TURNS = 3  # of the subspace iteration
 _TINY = float(np.finfo(float).tiny)
+_LARGEST = 1e150  # of positions and scores that a fit looks at: squares of larger ones overflow
 # Factors by which the losses of the identity, the diagonal and the correlated metric are divided before they
 # are compared: the more general metric must be better by this much.
 GAIN_TEST = (1.0, 0.95, 0.85)
@@ -78,16 +79,20 @@ def _correlated(
     *,
     regularize: bool,
 ) -> HostMetric:
-    """The metric that is correlated within the blocks, from centred rows in the units of `scale`."""
-    columns, stretches = [], []
+    """The metric that is correlated within the blocks, from centred rows in the units of `scale`.
+
+    A coordinate whose draws or scores do not vary keeps its scale: as part of a block it would run away.
+    """
+    columns, stretches = [np.zeros((scale.size, 0))], [np.ones(0)]
+    varies = np.any(x != 0, 0) & np.any(a != 0, 0)
     for block in blocks:
-        index = np.asarray(block)
-        few = regularize and len(x) < 2 * len(block)
-        if rank < len(block):
+        index = np.asarray(block)[varies[list(block)]]
+        few = regularize and len(x) < 2 * index.size
+        if rank < index.size:
             # The directions are those in which the diagonal is wrong.
             frame = leading_directions(x[:, index] + a[:, index], rank)
         else:
-            frame = np.eye(len(block))
+            frame = np.eye(index.size)
         factor = dense_factor(x[:, index] @ frame, a[:, index] @ frame, few=few, fallback=1.0)
         inside = canonical(factor, np.ones(len(factor)))
         column = np.zeros((scale.size, len(inside.stretch)))
@@ -142,6 +147,8 @@ def choose_metric(
         force: take the blocks without a test.
         regularize: add a floor while the draws are few.
     """
+    usable = np.all(np.abs(draws) < _LARGEST, 1) & np.all(np.abs(scores) < _LARGEST, 1)
+    draws, scores = draws[usable], scores[usable]
     if len(draws) < 4:
         return previous
     half = len(draws) // 2

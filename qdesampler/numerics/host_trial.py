@@ -18,7 +18,7 @@ __all__ = ["HostTrial", "draw_rows", "fit_skew", "host_trial", "log_trial_rows"]
 # E sqrt(1 + u^2) and E u^2 sqrt(1 + u^2) for a standard Gaussian u: moments of sinh(arcsinh u + s).
 _ROOT, _SQUARE_ROOT = 1.354530806481, 1.919421653727
 _MOST_SKEW = 1.5  # largest |skew|, in the units of arcsinh u
-_SIGNIFICANT = 3.5  # standard errors by which skewness or variance must differ from a Gaussian's
+_SIGNIFICANT = 3.0  # standard errors by which skewness or variance must differ from a Gaussian's
 _LEAST_WIDTH, _MOST_WIDTH = 0.3, 5.0  # bounds of `width`
 _BISECTIONS = 20  # halvings of the bracket of `skew`, to 3 / 2^20
 

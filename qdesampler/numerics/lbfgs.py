@@ -4,8 +4,7 @@ At vanishing diffusion the imaginary-time flow is the descent of the potential, 
 followed by the quasi-Newton method with limited memory (L-BFGS: Nocedal and Wright 2006, algorithm 7.5) and a
 backtracking line search. The code does not call the density. `next_point` proposes a point, the caller
 evaluates it, and `update_descent` takes the log density and score. So a Markov kernel or a solver can
-interleave the evaluations with others, and every evaluation is counted. The pairs of steps and gradient
-differences that remain at the end are secants of the Hessian, from which the first metric is fitted.
+interleave the evaluations with others, and every evaluation is counted.
 """
 
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-__all__ = ["Descent", "next_point", "run_descent", "secants", "start_descent", "update_descent"]
+__all__ = ["Descent", "next_point", "run_descent", "start_descent", "update_descent"]
 
 ENOUGH = 0.1  # nats that the quadratic model may still predict as a gain when a descent has arrived
 _SUFFICIENT = 1e-4  # Armijo's constant: fraction of the linear gain that an accepted point must reach
@@ -184,14 +183,3 @@ def run_descent(
 
     start = start_descent(position, *evaluate(position), memory)
     return jax.lax.while_loop(continues, evaluate_next, (start, jnp.ones((), int)))
-
-
-def secants(descent: Descent) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Secants as draws with zero mean and their scores: `(steps, -gradient_differences, weights)`.
-
-    Each pair enters with both signs. On a Gaussian with precision `A` every pair obeys `y = A s`, so these
-    rows give the same metric as draws do, in the directions that the descent has explored.
-    """
-    steps = jnp.concatenate([descent.steps, -descent.steps])
-    differences = jnp.concatenate([descent.gradient_differences, -descent.gradient_differences])
-    return steps, -differences, (jnp.sum(differences**2, 1) > 0).astype(steps.dtype)

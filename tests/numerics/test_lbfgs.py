@@ -1,11 +1,11 @@
-"""Descents: they arrive, at the price stated, and leave secants of the Hessian behind."""
+"""Descents: they arrive, at the price stated, and step back from where nothing is finite."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qdesampler.numerics.lbfgs import next_point, secants, start_descent, update_descent
+from qdesampler.numerics.lbfgs import next_point, start_descent, update_descent
 
 
 def followed(log_p, start, memory=12, most=500):
@@ -102,23 +102,6 @@ def test_an_arrived_descent_stays():
     after = update_descent(descent, descent.position + 1, jnp.asarray(1e3), jnp.ones(3))
     for old, new in zip(descent, after, strict=True):
         np.testing.assert_array_equal(old, new)
-
-
-def test_secants_are_those_of_the_hessian():
-    log_p, root = quadratic(4, 100)
-    descent, _ = followed(log_p, np.full(4, -2.0))
-    steps, scores, weights = secants(descent)
-    used = np.asarray(weights) > 0
-    assert used.sum() >= 4
-    hessian = np.asarray(root.T @ root)
-    np.testing.assert_allclose(
-        -np.asarray(scores)[used], np.asarray(steps)[used] @ hessian, rtol=2e-3, atol=2e-2
-    )
-    # the wrong twin: not those of another Hessian
-    assert not np.allclose(
-        -np.asarray(scores)[used], np.asarray(steps)[used] @ hessian * 1.1, rtol=2e-3, atol=2e-2
-    )
-    np.testing.assert_allclose(np.sum(np.asarray(steps * -scores)[used], 1), 1, rtol=1e-3)  # unit energy
 
 
 def test_what_rises_without_end_runs_away():

@@ -36,13 +36,12 @@ class HostCoordinates:
         """Begin with standardised sites, so that descents meet no funnel."""
         self._coordinates = coordinates
         centering = coordinates.centering
-        flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(prototype)])
-        self.dim = flat.size
-        self._marked = np.zeros(flat.size, bool) if centering is None else centering.mask(prototype)
-        self._parents = (
-            np.zeros(flat.size, bool) if centering is None else centering.mask(prototype, centering.parents)
-        )
-        self.evaluator = Evaluator(self._value_and_score, flat.size, context=(np.ones(flat.size),))
+        self.dim = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(prototype))  # they may be tracers
+        self._marked = self._parents = np.zeros(self.dim, bool)
+        if centering is not None:
+            self._marked = centering.mask(prototype)
+            self._parents = centering.mask(prototype, centering.parents)
+        self.evaluator = Evaluator(self._value_and_score, self.dim, context=(np.ones(self.dim),))
         self._locate = jax.jit(jax.vmap(coordinates.locate, in_axes=(0, None)))
         self.centredness = np.where(self._marked, 0.0, 1.0)
 

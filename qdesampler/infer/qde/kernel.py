@@ -227,7 +227,8 @@ class QDE(TargetKernel):
         iteration = state.i[0] if batched else state.i
         if position_size(prototype) == 0:
             return self._still(state, rng_key, iteration < self._num_warmup)
-        coordinates = self._coordinates(prototype, model_args, model_kwargs)
+        frozen = isinstance(shared, Frozen)
+        coordinates = self._coordinates(prototype, model_args, model_kwargs, may_recentre=frozen)
         if not isinstance(shared, Frozen):
             return self._per_chain(state, rng_key, key_move, shared, coordinates, batched=batched)
         warming = iteration < shared.num_warmup
@@ -366,9 +367,8 @@ class QDE(TargetKernel):
             self._prepared.move_to_end(name)
             return self._prepared[name], 0
         with jax.ensure_compile_time_eval():
-            coordinates = self._coordinates(prototype, model_args, model_kwargs)
-            if not self._solve:
-                coordinates.centering = None
+            prototype = jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf), leaf.dtype), prototype)
+            coordinates = self._coordinates(prototype, model_args, model_kwargs, may_recentre=True)
             host = HostCoordinates(coordinates, prototype)
             starts = find_starts(host, rows)
             settings = self._warmup_settings(prototype, num_warmup)
@@ -380,10 +380,9 @@ class QDE(TargetKernel):
         self._prepared[name] = prepared
         return prepared, prepared.num_evals
 
-    def _coordinates(self, prototype, model_args, model_kwargs) -> MoveCoordinates:
+    def _coordinates(self, prototype, model_args, model_kwargs, *, may_recentre: bool) -> MoveCoordinates:
         """The coordinates of the moves for these arguments, made anew so that they are never stale."""
-        solving = self._solve and self._adapt_mass_matrix and self._adapt_step_size
-        solving = solving and _is_known(model_args, model_kwargs)
+        solving = may_recentre and self._solve and self._adapt_mass_matrix and self._adapt_step_size
         return MoveCoordinates(
             self._target.potential(model_args, model_kwargs),
             prototype,

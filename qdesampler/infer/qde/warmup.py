@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 
 from qdesampler.infer.qde.host_coordinates import HostCoordinates
-from qdesampler.kernels.adaptation.trajectories import Chains
 from qdesampler.kernels.adaptation.local import (
     START_LENGTH,
     LocalAdaptation,
@@ -23,11 +22,13 @@ from qdesampler.kernels.adaptation.local import (
     adapt_locally,
     tune_step_size,
 )
+from qdesampler.kernels.adaptation.trajectories import Chains
 from qdesampler.kernels.mcmc.mixture import MOST_CANDIDATES
 from qdesampler.kernels.mcmc.trajectory import gaussian_step_size
 from qdesampler.numerics.host_trial import HostTrial, fit_skew, host_trial, log_trial_rows
 from qdesampler.numerics.numpy_metric import HostMetric, whiten_rows
 from qdesampler.numerics.trial import tail_degrees
+from qdesampler.solvers.gaussian.certificate import truncated_time
 from qdesampler.solvers.gaussian.descents import Descent, descend
 from qdesampler.solvers.gaussian.host_step import Gaussian, gaussian_step
 from qdesampler.solvers.gaussian.refine import CLEAR, GOOD, Refined, measure, refine, refinement_size
@@ -48,9 +49,12 @@ _LEAST_ACCEPTANCE = 0.1  # of a refined trial, predicted or seen by one chain; b
 _BROKEN_PROMISE = 4.0  # seen over predicted autocorrelation time from which it is given up: hard.md, banana
 _UNEVEN = 0.8  # acceptance of one chain over the mean, below which it is given up: hard.md, banana
 _TOO_LOW = 1e4  # nats below the end of its descent from which a start is not returned to
+_SHORTEST_HOLD = 4.0  # candidates for which a chain may be held, however cheap local moves are
 _JUMP_COST = 1.5  # evaluations per effective draw over evaluations per trajectory, if it was not measured
 _LEAST_FRACTION, _MOST_FRACTION = 0.05, 0.95  # bounds of the fraction of evaluations for global moves
-_MOST_UNCLEAR = 0.5  # the same for a trial that is not clear: local moves must find the tails it has not seen
+_MOST_UNCLEAR = (
+    0.25  # the same for a trial that is not clear: local moves must find the tails it has not seen
+)
 _SEED = 0x9DE  # of all random numbers of a warm-up
 _FEWEST_STARTS = 4  # of descents, whatever the number of chains
 _SPREAD = 2.0  # half width of the box of starts, as in NumPyro's `init_to_uniform`
@@ -123,13 +127,37 @@ class _Local(NamedTuple):
 
 
 class _Mixed(NamedTuple):
-    """A trial with its share: the autocorrelation time and acceptance that it is trusted with."""
+    """A trial beside local moves.
+
+    Attributes:
+        trial: the density.
+        log_weights: of candidates that measured it; None if it was not measured.
+        seen: autocorrelation time from other points than candidates.
+        acceptance: of the trial.
+        local: the local moves.
+        points: where chains may start, in the coordinates of the moves.
+    """
 
     trial: HostTrial
-    time: float
+    log_weights: np.ndarray | None
+    seen: float
     acceptance: float
     local: _Local
-    points: np.ndarray  # where chains may start, in the coordinates of the moves
+    points: np.ndarray
+
+    @property
+    def local_cost(self) -> float:
+        """Evaluations per effective draw of local moves."""
+        steps = max(self.local.length / self.local.step_size, 1.0)
+        return self.local.cost if np.isfinite(self.local.cost) else _JUMP_COST * steps
+
+    @property
+    def time(self) -> float:
+        """Autocorrelation time of candidates, if local moves free a chain that is held too long."""
+        if self.log_weights is None:
+            return np.inf
+        longest = max(2 * self.local_cost, _SHORTEST_HOLD)
+        return max(truncated_time(self.log_weights, longest), min(self.seen, longest))
 
 
 def prepare(
@@ -257,35 +285,33 @@ def _refined(
     """The refined trial and the step size of local moves beside it; None if it has to be given up."""
     found = refine(
         coordinates.evaluate,
-        solve.trial,
-        solve.certificate.acceptance,
+        solve,
         _blocks(settings, coordinates.dim) or None,
         rng,
         coordinates.evaluator.dtype,
-        coordinates.recentre if coordinates.can_recentre else None,
     )
     if _is_missed(found):
         return None
     acceptance = found.certificate.acceptance
-    time = max(found.certificate.time, found.observed_time)
+    seen = found.observed_time
     points = _resampled(found, rng)
     step = _CAUTION * gaussian_step_size(coordinates.dim)
     length = settings.local.length or START_LENGTH
     clear = acceptance >= GOOD and solve.outcome is Outcome.SOLVED
     if clear or not settings.local.adapt_step_size:
         local = _Local(step if settings.local.adapt_step_size else settings.local.step_size, length)
-        return _Mixed(found.trial, time, acceptance, local, points)
+        return _Mixed(found.trial, found.candidates.log_weights, seen, acceptance, local, points)
     chains = Chains(points[:4], *coordinates.evaluate(points[:4]))
     iterations = min(_TUNING, settings.num_warmup)
     tuned = tune_step_size(
         coordinates, chains, found.trial.metric, iterations, settings.local._replace(step_size=step), rng
     )
     # Trajectories go where candidates do not, and a chain is held there as long as its weight says.
-    seen = _time_at(found, tuned.draws, coordinates)
-    if seen > _BROKEN_PROMISE * max(time, 1.0):
+    held = _time_at(found, tuned.draws, coordinates)
+    if held > _BROKEN_PROMISE * max(found.certificate.time, seen):
         return None
     local = _Local(tuned.step_size, tuned.length, tuned.cost, tuned.at_floor)
-    return _Mixed(found.trial, max(time, seen), acceptance, local, points)
+    return _Mixed(found.trial, found.candidates.log_weights, max(seen, held), acceptance, local, points)
 
 
 def _is_missed(found: Refined) -> bool:
@@ -341,17 +367,17 @@ def _local(
     if iterations == 0:
         trial = host_trial(np.mean(points, 0), metric)
         moves = _Local(local.step_size, local.length or START_LENGTH)
-        return _Mixed(trial, np.inf, 0.0, moves, points)
+        return _Mixed(trial, None, np.inf, 0.0, moves, points)
     found = adapt_locally(coordinates, chains, metric, iterations, local, rng)
     moves = _Local(found.step_size, found.length, found.cost, found.at_floor)
     end = found.chains.positions
     if not settings.solve or settings.num_warmup < SMALLEST_SOLVE or len(found.draws) < 2 * coordinates.dim:
-        return _Mixed(host_trial(np.mean(found.draws, 0), found.metric), np.inf, 0.0, moves, end)
+        return _Mixed(host_trial(np.mean(found.draws, 0), found.metric), None, np.inf, 0.0, moves, end)
     measured = _trial_of_draws(coordinates, found, settings, rng)
-    time = max(measured.certificate.time, _time_at(measured, found.draws[-256:], coordinates))
+    seen = _time_at(measured, found.draws[-256:], coordinates)
     acceptance = measured.certificate.acceptance
     # The metric of the trial is that of the local moves: it must be the one that they were adapted to.
-    return _Mixed(measured.trial, time, acceptance, moves, end)
+    return _Mixed(measured.trial, measured.candidates.log_weights, seen, acceptance, moves, end)
 
 
 def _trial_of_draws(
@@ -389,15 +415,14 @@ def _proportions(mixed: _Mixed) -> tuple[float, int]:
     Both kinds are measured in evaluations per effective draw, and the fractions of the evaluations are in
     proportion to the squares of their efficiencies. Both kinds are always used, because each solves a problem
     of the other: a chain that is held at a point where `p / q` is large leaves it by local moves, one that
-    cannot travel locally travels by global ones. A few candidates do not show the largest weights, so the
-    global time is squared. A trial whose candidates are hardly accepted gets no more of the draws than that.
+    cannot travel locally travels by global ones. A trial whose candidates are hardly accepted gets no more
+    of the draws than twice that.
     """
-    if not np.isfinite(mixed.time):
+    time, steps = mixed.time, max(mixed.local.length / mixed.local.step_size, 1.0)
+    if not np.isfinite(time):
         return 0.0, 1
-    steps = max(mixed.local.length / mixed.local.step_size, 1.0)
-    cost = mixed.local.cost if np.isfinite(mixed.local.cost) else _JUMP_COST * steps
-    candidates = int(np.clip(round(mixed.time / 2), 1, MOST_CANDIDATES))
-    good, other = 1 / max(mixed.time, 1.0) ** 2, 1 / max(cost, 1.0)
+    candidates = int(np.clip(round(time / 2), 1, MOST_CANDIDATES))
+    good, other = 1 / max(time, 1.0), 1 / max(mixed.local_cost, 1.0)
     fraction = float(np.clip(good**2 / (good**2 + other**2), _LEAST_FRACTION, _MOST_FRACTION))
     if mixed.acceptance < CLEAR:
         fraction = min(fraction, _MOST_UNCLEAR)

@@ -10,9 +10,9 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from qdesampler.kernels.adaptation.jump_efficiency import BestLength, JumpRecord
 from qdesampler.kernels.adaptation.step_size import StepSizeSearch
 from qdesampler.kernels.adaptation.trajectories import Chains, HostDynamics, run_trajectories
-from qdesampler.kernels.adaptation.jump_efficiency import BestLength, JumpRecord
 from qdesampler.kernels.mcmc.integrators import Integrator
 from qdesampler.kernels.mcmc.trajectory import JITTER, gaussian_step_size
 from qdesampler.numerics.fisher_fit import choose_metric
@@ -118,7 +118,8 @@ class _Walk:
         self.length = START_LENGTH if settings.length is None else settings.length
         self.search = self._step_search(settings.step_size)
         self.mean_accept = np.full(len(chains.positions), settings.target_accept_prob)
-        self.num_evals = 0
+        self.held: float | None = None
+        self.moves = self.num_evals = 0
 
     def _step_search(self, step_size: float) -> StepSizeSearch:
         settings = self.settings
@@ -133,12 +134,10 @@ class _Walk:
 
     @property
     def step_size(self) -> float:
-        """The step size to use now."""
-        return (
-            max(self.search.step_size, self.floor)
-            if self.settings.adapt_step_size
-            else self.settings.step_size
-        )
+        """The step size to use now: the one that is held, if there is one."""
+        if not self.settings.adapt_step_size:
+            return self.settings.step_size
+        return max(self.search.step_size if self.held is None else self.held, self.floor)
 
     def restart(self, step_size: float) -> None:
         """Search for the step size anew."""
@@ -164,6 +163,7 @@ class _Walk:
             s.dynamics,
             s.integrator,
         )
+        self.moves += 1
         self.num_evals += path.num_evals
         accept_prob = path.accept_probs[-1]
         taken = self.rng.random(len(accept_prob)) < accept_prob
@@ -176,7 +176,7 @@ class _Walk:
             record.add(
                 whiten_rows(self.metric, before.positions - centre), path.displacements, path.accept_probs
             )
-        if s.adapt_step_size:
+        if s.adapt_step_size and self.held is None:
             self.mean_accept = _OLD * self.mean_accept + _NEW * accept_prob
             # The mean acceptance, lowered when the chains' recent averages differ: a stuck chain counts.
             floor = np.maximum(self.mean_accept, _LEAST_MEAN)
@@ -226,10 +226,13 @@ def _fit_window(walk: _Walk, window: list[Chains], *, recentre: bool) -> tuple[n
 
 
 def _search_length(walk: _Walk, iterations: int, centre: np.ndarray) -> BestLength | None:
-    """Whole trajectories that show which length is cheapest; longer ones if the longest is."""
+    """Whole trajectories that show which length is cheapest; longer ones if the longest is.
+
+    They are made with one step size, so that numbers of steps are lengths.
+    """
     most_steps = min(walk.settings.most_steps, _LONGEST_RECORD)
-    step_size = walk.search.average if walk.settings.adapt_step_size else walk.settings.step_size
-    most = int(np.clip(np.ceil(2 * START_LENGTH / step_size), 2, most_steps))
+    walk.held = walk.search.average
+    most = int(np.clip(np.ceil(2 * START_LENGTH / walk.step_size), 2, most_steps))
     best = None
     left = iterations
     while left > 0:
@@ -244,6 +247,7 @@ def _search_length(walk: _Walk, iterations: int, centre: np.ndarray) -> BestLeng
         most = min(2 * most, most_steps)
     if best is not None:
         walk.length = best.steps * walk.step_size
+    walk.held = None
     return best
 
 
@@ -289,8 +293,7 @@ def adapt_locally(
         best = _search_length(walk, search_end - windows_end, np.mean(draws, 0))
         step = walk.search.average if settings.adapt_step_size else settings.step_size
         walk.restart(max(step, walk.floor))
-        iterations -= settling
-    for _ in range(max(iterations - int(iterations * _WINDOWS_AND_SEARCH), 0)):
+    for _ in range(iterations - walk.moves):
         walk.move(walk.random_steps(settings.most_steps))
         window.append(walk.chains)
     if window:

@@ -22,6 +22,7 @@ __all__ = [
     "certify",
     "draw_candidates",
     "tempered_weights",
+    "truncated_time",
 ]
 
 _WILD = 1e15  # a whitened score beyond this is dropped with the points that are not finite
@@ -134,18 +135,36 @@ def certify(candidates: Candidates) -> Certificate:
     finite = candidates.is_finite
     if not np.any(finite):
         return Certificate(0.0, np.inf, np.inf, -np.inf, 0.0)
-    log_weights = candidates.log_weights[finite]
-    weights = np.exp(log_weights - np.max(log_weights))
-    weights = weights / np.sum(weights)
-    ratios = np.exp(np.minimum(log_weights[None, :] - log_weights[:, None], 0))
-    rates = np.sum(ratios, 1) / finite.size
+    weights, rates = _weights_and_rates(candidates.log_weights, finite)
     return Certificate(
         acceptance=float(weights @ rates),
         time=float(weights @ (2 / rates - 1)),
         energy=float(np.median(candidates.energies[finite])),
-        log_mass=float(np.median(log_weights)),
+        log_mass=float(np.median(candidates.log_weights[finite])),
         finite_fraction=float(np.mean(finite)),
     )
+
+
+def truncated_time(log_weights: np.ndarray, longest: float) -> float:
+    """`E_p [min(2 / alpha - 1, longest)]`: the time where other moves free a chain that is held too long.
+
+    Args:
+        log_weights: of candidates, shape `(n,)`; `-inf` for those without density.
+        longest: time in which the other moves do so, in candidates.
+    """
+    finite = np.isfinite(log_weights)
+    if not np.any(finite):
+        return np.inf
+    weights, rates = _weights_and_rates(log_weights, finite)
+    return float(weights @ np.minimum(2 / rates - 1, longest))
+
+
+def _weights_and_rates(log_weights: np.ndarray, finite: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Normalised weights of the finite candidates, and the rate at which a chain leaves each of them."""
+    log_weights = log_weights[finite]
+    weights = np.exp(log_weights - np.max(log_weights))
+    ratios = np.exp(np.minimum(log_weights[None, :] - log_weights[:, None], 0))
+    return weights / np.sum(weights), np.sum(ratios, 1) / finite.size
 
 
 def tempered_weights(log_weights: np.ndarray, target: float) -> np.ndarray:

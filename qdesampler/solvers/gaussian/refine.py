@@ -8,6 +8,7 @@ has been fitted to, then measure it: by their weights, and by a few chains that 
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import logsumexp
 
 from qdesampler.numerics.host_trial import HostTrial, draw_rows, fit_skew, host_trial, log_trial_rows
 from qdesampler.solvers.gaussian.certificate import (
@@ -17,8 +18,9 @@ from qdesampler.solvers.gaussian.certificate import (
     tempered_weights,
 )
 from qdesampler.solvers.gaussian.descents import Evaluate
-from qdesampler.solvers.gaussian.host_step import Gaussian, gaussian_step
-from qdesampler.solvers.gaussian.search import Recentre
+from qdesampler.solvers.gaussian.host_step import gaussian_step
+from qdesampler.solvers.gaussian.search import Outcome
+from qdesampler.solvers.gaussian.solve import GaussianSolve
 
 __all__ = ["CLEAR", "GOOD", "Refined", "measure", "refine", "refinement_size"]
 
@@ -27,6 +29,10 @@ GOOD = 0.7  # acceptance from which the trial of the solve is measured as it is
 _SKEW_VISIBLE = 0.25  # acceptance from which the weights of candidates show the skew of the posterior
 _DEFENSIVE, _DEFENSIVE_GOOD = 0.1, 0.02  # fraction of candidates with far tails; of a good trial
 _FEWEST, _MOST = 48, 300  # candidates of a refinement's fit
+_ROUNDS = 3  # of the refinement
+_EFFECTIVE = 0.3  # fraction of the candidates that must count in a fit
+_FEWEST_POINTS = 4  # with density, for a fit
+_DOUBTFUL, _MORE = 2.0, 2  # ratio of both times from which more candidates are drawn, and how many more
 _CHAINS = 4  # that walk through the candidates which measure a trial
 
 
@@ -80,16 +86,28 @@ def measure(
 ) -> Refined:
     """Draw candidates from a trial that has not seen them, and let chains walk through them.
 
-    Each chain accepts its first candidate, and then as independence Metropolis does.
+    Each chain accepts its first candidate, and then as independence Metropolis does. Where a few weights say
+    much less of the trial than the chains do, more candidates are drawn, because so few do not show how rare
+    large weights are.
     """
     candidates = _draw(evaluate, trial, rng, count, precision)
+    found = _walked(trial, candidates, rng)
+    if found.certificate.time > _DOUBTFUL * found.observed_time:
+        more = _draw(evaluate, trial, rng, _MORE * count, precision)
+        candidates = Candidates(*(np.concatenate(pair) for pair in zip(candidates, more, strict=True)))
+        found = _walked(trial, candidates, rng)
+    return found
+
+
+def _walked(trial: HostTrial, candidates: Candidates, rng: np.random.Generator) -> Refined:
+    """The certificate of candidates, and what chains that walk through them see."""
+    count, weights, finite = len(candidates.points), candidates.log_weights, candidates.is_finite
     accepted, ends = [], []
     for walk in np.array_split(np.arange(count), _CHAINS):
-        here, probs = walk[0], [1.0 if candidates.is_finite[walk[0]] else 0.0]
+        here, probs = walk[0], [1.0 if finite[walk[0]] else 0.0]
         for index in walk[1:]:
-            gain = candidates.log_weights[index] - candidates.log_weights[here]
-            probs.append(float(np.exp(min(gain, 0.0))) if candidates.is_finite[index] else 0.0)
-            if rng.random() < probs[-1] or not candidates.is_finite[here]:
+            probs.append(float(np.exp(min(weights[index] - weights[here], 0.0))) if finite[index] else 0.0)
+            if rng.random() < probs[-1] or not finite[here]:
                 here = index
         accepted.append(np.mean(probs))
         ends.append(here)
@@ -98,49 +116,48 @@ def measure(
 
 def refine(
     evaluate: Evaluate,
-    trial: Gaussian,
-    acceptance: float,
+    solve: GaussianSolve,
     blocks: tuple[tuple[int, ...], ...] | None,
     rng: np.random.Generator,
     precision: np.typing.DTypeLike,
-    recentre: Recentre | None = None,
 ) -> Refined:
-    """Fit the trial once more, to many candidates, and measure the result; keep the better of both.
+    """Fit the trial to many candidates, in a few rounds, and measure the result.
 
-    A trial that is good is measured as it is.
+    Each round draws from the trial of the round before and fits to all candidates so far, weighted as draws
+    of the mixture of all trials so far (Cornuet, Marin, Mira and Robert 2012, "Adaptive multiple importance
+    sampling"): a tail that one trial misses is in the draws of a wider one. A trial that is good is measured
+    as it is.
 
     Args:
         evaluate: the target.
-        trial: the Gaussian of the solve.
-        acceptance: its acceptance.
+        solve: the solve.
         blocks: index groups that may be correlated; None: all coordinates are one.
         rng: draws the candidates.
         precision: type that the points are rounded to.
-        recentre: changes the coordinates, see `search.Recentre`.
     """
-    count = refinement_size(trial.centre.size)
-    if acceptance >= GOOD:
+    trial, acceptance = solve.trial, solve.certificate.acceptance
+    dim = trial.centre.size
+    count = refinement_size(dim)
+    if acceptance >= GOOD and solve.outcome is Outcome.SOLVED:
         return measure(evaluate, host_trial(*trial, _DEFENSIVE_GOOD), rng, count, precision)
-    unrefined = measure(evaluate, host_trial(*trial, _DEFENSIVE), rng, count, precision)
-    first = unrefined.candidates
-    finite = first.is_finite
-    points, scores, log_weights = first.points[finite], first.scores[finite], first.log_weights[finite]
-    number = len(points)
-    if number < 4:
-        return unrefined
-    weights = tempered_weights(log_weights, float(max(0.5 * number, min(number, trial.centre.size + 2))))
-    spent = count
-    follow = None if recentre is None else recentre(points, scores, weights)
-    if follow is not None:
-        points = follow(points)
-        values, scores = evaluate(points)
-        spent += number
-        sound = np.isfinite(values) & np.all(np.isfinite(scores), 1) & np.all(np.isfinite(points), 1)
-        points, scores, weights = points[sound], scores[sound], weights[sound]
-    refined = host_trial(*gaussian_step(trial, points, scores, weights, blocks=blocks), _DEFENSIVE)
-    if acceptance >= _SKEW_VISIBLE:
-        refined = fit_skew(refined, points, weights)
-    measured = measure(evaluate, refined, rng, count, precision)
-    # In other coordinates the former trial is another density: it cannot be taken back.
-    better = follow is not None or measured.certificate.time <= unrefined.certificate.time
-    return (measured if better else unrefined)._replace(num_evals=spent + count)
+    trials = [host_trial(*trial, _DEFENSIVE)]
+    batches: list[Candidates] = []
+    for _ in range(_ROUNDS):
+        batches.append(_draw(evaluate, trials[-1], rng, count, precision))
+        finite = [batch.is_finite for batch in batches]
+        points, scores, own = (
+            np.concatenate([part[keep] for part, keep in zip(column, finite, strict=True)])
+            for column in list(zip(*batches, strict=True))[:3]
+        )
+        if len(points) < _FEWEST_POINTS:
+            break
+        laws = np.stack([log_trial_rows(each, points) for each in trials])
+        drawn_by = np.repeat(np.arange(len(batches)), [np.count_nonzero(keep) for keep in finite])
+        log_density = own + laws[drawn_by, np.arange(len(points))]
+        log_weights = log_density - logsumexp(laws, axis=0)
+        number = len(points)
+        weights = tempered_weights(log_weights, float(max(_EFFECTIVE * number, min(number, dim + 2))))
+        fitted = host_trial(*gaussian_step(trial, points, scores, weights, blocks=blocks), _DEFENSIVE)
+        trials.append(fit_skew(fitted, points, weights) if acceptance >= _SKEW_VISIBLE else fitted)
+    measured = measure(evaluate, trials[-1], rng, count, precision)
+    return measured._replace(num_evals=count * len(batches) + measured.num_evals)

@@ -22,7 +22,6 @@ from qdesampler.numerics.metric import (
     to_whitened_gradient,
     whiten,
 )
-from qdesampler.numerics.trial import fit_centre
 from qdesampler.solvers.gaussian.wavefunction import precision_factor
 
 __all__ = ["GROWTH", "LOW_RANK", "canonical", "least_energy_step"]
@@ -37,6 +36,15 @@ def canonical(factor: jax.Array, scale: jax.Array | None = None) -> Metric:
     scale = jnp.sqrt(jnp.sum(factor**2, 1)) if scale is None else scale
     basis, stretch, _ = jnp.linalg.svd(factor / scale[:, None], full_matrices=False)
     return Metric(scale, basis, stretch)
+
+
+def fit_centre(metric: Metric, draws: jax.Array, scores: jax.Array, weights: jax.Array) -> jax.Array:
+    """`mean x + Sigma mean a`: the mean of least energy for a given covariance, shape `(dim,)`."""
+    keep = (weights > 0)[:, None]
+    total = jnp.maximum(jnp.sum(weights), jnp.finfo(draws.dtype).tiny)
+    mean = weights @ jnp.where(keep, draws, 0) / total
+    score = weights @ jnp.where(keep, scores, 0) / total
+    return mean + to_position(metric, to_whitened_gradient(metric, score))
 
 
 def _whole(dim: int) -> tuple[tuple[int, ...], ...]:
