@@ -181,7 +181,7 @@ class Target:
         if isinstance(init_params, ParamInfo):
             init_params = init_params.z
         if self.model is not None:
-            found = self._start_of_model(self.model, rng_key, model_args, model_kwargs)
+            found = self._start_of_model(rng_key, model_args, model_kwargs)
             if init_params is None:
                 return found
             if GIBBS_SITES_KWARG in model_kwargs:
@@ -212,11 +212,46 @@ class Target:
             )
         return start
 
-    def _start_of_model(self, model, rng_key, model_args, model_kwargs) -> StartingPoint:
+    def prototype(self, model_args: Sequence, model_kwargs: dict | None) -> Any | None:
+        """A position of the model in zeros, from a trace without values; nothing is compiled or evaluated.
+
+        None if values are needed after all: for parameters of `numpyro.param` or of modules, for a model that
+        computes Python numbers from its sites, or without a model.
+
+        Raises:
+            RuntimeError, ValueError: as `start`.
+        """
+        if self.model is None:
+            return None
+        model_kwargs = model_kwargs or {}
+        found: list[Any] = []
+
+        def look(key):
+            found.append(self._initialised(key, model_args, model_kwargs))
+            return found[0].param_info.z
+
         try:
-            info = initialize_model(
+            shapes = jax.eval_shape(look, jax.random.key(0))
+        except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
+            return None
+        trace = found[0].model_trace
+        if any(site["type"] in ("param", "mutable") for site in trace.values()):
+            return None
+        for site in latent_sites(trace).values():
+            site["value"] = np.zeros(jnp.shape(site["value"]), jnp.result_type(site["value"]))
+        self._remember(found[0], model_args, model_kwargs)
+        return jax.tree.map(lambda leaf: np.zeros(leaf.shape, jnp.result_type(float)), shapes)
+
+    def _initialised(self, rng_key, model_args, model_kwargs) -> Any:
+        """NumPyro's initialisation of the model.
+
+        Raises:
+            RuntimeError: discrete sites that cannot be enumerated, or no valid start.
+        """
+        try:
+            return initialize_model(
                 rng_key,
-                model,
+                self.model,
                 init_strategy=self.init_strategy,
                 dynamic_args=True,
                 model_args=tuple(model_args),
@@ -230,6 +265,15 @@ class Target:
                 f"{error} QDE moves continuous sites only: update the discrete ones in a block of their "
                 "own, as in numpyro.infer.Gibbs([(DiscreteGibbs(model), ['site']), (QDE(model), None)])."
             ) from error
+
+    def _remember(self, info: Any, model_args: Sequence, model_kwargs: dict) -> None:
+        """Keep what is read from a trace of the model.
+
+        Raises:
+            ValueError: a plate is subsampled, or a support depends on a site of another block of Gibbs.
+        """
+        model = self.model
+        assert model is not None
         check_plates(model, info.model_trace, model_args, model_kwargs)
         traced = TracedModel(model, info, model_args, model_kwargs)
         sites = latent_sites(info.model_trace)
@@ -241,6 +285,10 @@ class Target:
                     "put both into one block of Gibbs, or write the model with fixed supports."
                 )
         self._traced = traced
+
+    def _start_of_model(self, rng_key, model_args, model_kwargs) -> StartingPoint:
+        info = self._initialised(rng_key, model_args, model_kwargs)
+        self._remember(info, model_args, model_kwargs)
         found = info.param_info
         z = _as_floats(found.z)
         if jax.tree.map(jnp.result_type, z) != jax.tree.map(jnp.result_type, found.z):

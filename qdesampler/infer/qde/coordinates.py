@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 
 from qdesampler.infer.model.centering import Centering
 from qdesampler.infer.model.evaluation import value_and_gradient
+from qdesampler.infer.model.raveling import unraveler
 from qdesampler.kernels.mcmc.trajectory import TrajectoryState
 from qdesampler.numerics.types import ValueAndScore
 
@@ -45,7 +46,7 @@ class MoveCoordinates:
         self._potential = potential
         self._forward_mode = forward_mode
         self.prototype = prototype
-        self.unravel = ravel_pytree(prototype)[1]
+        self.unravel = unraveler(prototype)
         self.centering = centering
         self._arguments = tuple(model_args), model_kwargs or {}
 

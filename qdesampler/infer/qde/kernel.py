@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from qdesampler.infer.model.evaluation import is_batched, value_and_gradient
 from qdesampler.infer.model.fingerprint import data_lines, is_typed_key
 from qdesampler.infer.model.kernel_base import TargetKernel
 from qdesampler.infer.model.kernel_reports import TrialReport
+from qdesampler.infer.model.raveling import unraveler
 from qdesampler.infer.model.target import StartingPoint, Target
 from qdesampler.infer.qde.coordinates import MoveCoordinates
 from qdesampler.infer.qde.facts import solve_facts, trial_report
@@ -31,7 +33,7 @@ from qdesampler.infer.qde.nuts_arguments import (
 )
 from qdesampler.infer.qde.per_chain import PerChain, PerChainSettings, adapted_step, start_per_chain
 from qdesampler.infer.qde.state import Frozen, QDEAdaptState, QDEState
-from qdesampler.infer.qde.warmup import Prepared, WarmupSettings, find_starts, prepare
+from qdesampler.infer.qde.warmup import Prepared, WarmupSettings, find_starts, prepare, unadapted
 from qdesampler.kernels.adaptation import trajectories
 from qdesampler.kernels.adaptation.local import START_LENGTH, LocalSettings
 from qdesampler.kernels.mcmc.integrators import DYNAMICS, INTEGRATORS
@@ -172,19 +174,32 @@ class QDE(TargetKernel):
         batched = is_batched(rng_key)
         split = jax.vmap(jax.random.split, out_axes=1) if batched else jax.random.split
         rng_key, key_start = split(rng_key)
-        start = self._target.start(key_start, init_params, model_args, model_kwargs)
-        prototype = jax.tree.map(lambda x: x[0], start.z) if batched else start.z
+        self._num_warmup = num_warmup
+        known = self._is_known(model_args, model_kwargs)
+        adapting = num_warmup > 0 and (self._adapt_step_size or self._adapt_mass_matrix)
+        spent, prepared, prototype, start = 0, None, None, None
+        if known and adapting and init_params is None and self._draws_starts:
+            prototype = self._target.prototype(model_args, model_kwargs)
+        if prototype is None:
+            start = self._target.start(key_start, init_params, model_args, model_kwargs)
+            prototype = jax.tree.map(lambda x: x[0], start.z) if batched else start.z
         dim = position_size(prototype)
         check_dimension(self._dynamics, dim)
-        self._num_warmup = num_warmup
-        spent = 0
-        if dim == 0 or not _is_known(model_args, model_kwargs):
+        if dim > 0 and known:
+            # While `init` is traced the warm-up has to be evaluated all the same.
+            traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((rng_key, init_params)))
+            with jax.ensure_compile_time_eval() if traced else nullcontext():
+                prepared, spent = self._warm_up(prototype, start, num_warmup, model_args, model_kwargs)
+        if start is None and (prepared is None or not len(prepared.starts)):
+            start = self._target.start(key_start, init_params, model_args, model_kwargs)
+        if prepared is None:
             adapt = self._start_per_chain(key_start, start, prototype, num_warmup, batched=batched)
         else:
-            prepared, spent = self._warm_up(prototype, start, num_warmup, model_args, model_kwargs)
             adapt = _frozen(prepared, num_warmup)
-            if init_params is None:
-                start = _chosen_start(prepared, key_start, prototype, start.num_evals, batched=batched)
+            if init_params is None and self._draws_starts and len(prepared.starts):
+                evals = 0 if start is None else start.num_evals
+                start = _chosen_start(prepared, key_start, prototype, evals, batched=batched)
+        assert start is not None
         return self._first_state(rng_key, start, adapt, spent, batched=batched)
 
     def _first_state(self, rng_key, start: StartingPoint, adapt, spent: int, *, batched: bool) -> QDEState:
@@ -192,10 +207,11 @@ class QDE(TargetKernel):
         chains = rng_key.shape[0] if batched else 1
 
         def each(value, dtype=float):
-            return jnp.full((chains,) if batched else (), value, jnp.result_type(dtype))
+            shape, dtype = (chains,) if batched else (), jnp.result_type(dtype)
+            traced = isinstance(value, Tracer)
+            return jnp.full(shape, value, dtype) if traced else jnp.asarray(np.full(shape, value, dtype))
 
-        share = np.full(chains, spent // chains) + (np.arange(chains) < spent % chains)
-        pending = jnp.asarray(share if batched else share[0], jnp.result_type(int)) + start.num_evals
+        pending = each(-(-spent // chains) + start.num_evals, int)
         if isinstance(adapt, Frozen):
             step_size, length = each(adapt.mixture.step_size), each(adapt.mixture.length)
         else:
@@ -232,6 +248,7 @@ class QDE(TargetKernel):
         if not isinstance(shared, Frozen):
             return self._per_chain(state, rng_key, key_move, shared, coordinates, batched=batched)
         warming = iteration < shared.num_warmup
+        warm_steps = self._max_steps[0] != self._max_steps[1]
         inside = partial(coordinates.inside, centredness=shared.centredness)
         outside = partial(coordinates.outside, centredness=shared.centredness)
         here = (jax.vmap(inside) if batched else inside)(state.z, state.potential_energy, state.z_grad)
@@ -243,7 +260,7 @@ class QDE(TargetKernel):
             shared.mixture,
             DYNAMICS[self._dynamics],
             INTEGRATORS[self._integrator],
-            most_steps=self._max_steps[1],
+            most_steps=jnp.where(warming, *self._max_steps) if warm_steps else self._max_steps[1],
             active=~warming | (iteration < shared.burn_in),
             forget=warming & (iteration == 0),
         )
@@ -341,23 +358,42 @@ class QDE(TargetKernel):
         energy, gradient = (jax.vmap(evaluate) if is_batched(state.rng_key) else evaluate)(state.z)
         return state._replace(potential_energy=energy, z_grad=gradient, pending_evals=state.pending_evals + 1)
 
+    @property
+    def _draws_starts(self) -> bool:
+        """Whether chains may start anywhere: NumPyro's default, uniform in a box."""
+        return self._target.model is not None and self._target.init_strategy is init_to_uniform
+
+    def _is_known(self, model_args: Sequence, model_kwargs: dict | None) -> bool:
+        """Whether the target has values before a chain moves: not inside Gibbs, nor with traced arguments."""
+        if GIBBS_SITES_KWARG in (model_kwargs or {}):
+            return False
+        settings = (self._step_size, self._target_accept_prob, self._trajectory_length)
+        leaves = jax.tree.leaves((tuple(model_args), model_kwargs or {}, settings))
+        return not any(isinstance(leaf, Tracer) for leaf in leaves)
+
     # ---- warm-up -------------------------------------------------------------------------------------------
 
     def _warm_up(
         self,
         prototype: Any,
-        start: StartingPoint,
+        start: StartingPoint | None,
         num_warmup: int,
         model_args: Sequence,
         model_kwargs: dict | None,
-    ) -> tuple[Prepared, int]:
+    ) -> tuple[Prepared | None, int]:
         """The warm-up on the host and its evaluations; 0 of them if a former result serves again.
 
-        It also runs while `init` is traced: nothing in it depends on a traced value.
+        It also runs while `init` is traced: nothing in it depends on a traced value. None if the target
+        does after all, because it closes over such a value.
         """
+        settings = self._warmup_settings(prototype, num_warmup)
+        metric = initial_metric(self._inverse_mass_matrix, prototype, _rank(settings.local))
+        first = HostMetric(*(np.asarray(part, float) for part in metric))
+        if num_warmup == 0 or not (self._adapt_step_size or self._adapt_mass_matrix):
+            return unadapted(first, settings), 0
         rows = None
-        drawn = self._target.model is not None and self._target.init_strategy is init_to_uniform
-        if not drawn and not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(start.z)):
+        known = start is not None and not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(start.z))
+        if known and not self._draws_starts:
             leaves = [np.asarray(leaf, float) for leaf in jax.tree.leaves(start.z)]
             chains = np.size(start.potential_energy)
             rows = np.concatenate([leaf.reshape(chains, -1) for leaf in leaves], 1)
@@ -366,15 +402,13 @@ class QDE(TargetKernel):
         if name in self._prepared:
             self._prepared.move_to_end(name)
             return self._prepared[name], 0
-        with jax.ensure_compile_time_eval():
-            prototype = jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf), leaf.dtype), prototype)
-            coordinates = self._coordinates(prototype, model_args, model_kwargs, may_recentre=True)
-            host = HostCoordinates(coordinates, prototype)
-            starts = find_starts(host, rows)
-            settings = self._warmup_settings(prototype, num_warmup)
-            metric = initial_metric(self._inverse_mass_matrix, prototype, _rank(settings.local))
-            first = HostMetric(*(np.asarray(part, float) for part in metric))
-            prepared = prepare(host, starts, first, settings)
+        prototype = jax.tree.map(lambda leaf: np.zeros(jnp.shape(leaf), leaf.dtype), prototype)
+        coordinates = self._coordinates(prototype, model_args, model_kwargs, may_recentre=True)
+        host = HostCoordinates(coordinates, prototype)
+        try:
+            prepared = prepare(host, find_starts(host, rows), first, settings)
+        except jax.errors.TracerArrayConversionError:
+            return None, 0
         while len(self._prepared) >= _MOST_PREPARED:
             self._prepared.popitem(last=False)
         self._prepared[name] = prepared
@@ -443,14 +477,6 @@ class QDE(TargetKernel):
         return begin(key, start.z, start.potential_energy, start.gradient)
 
 
-def _is_known(model_args: Sequence, model_kwargs: dict | None) -> bool:
-    """Whether the target has values before a chain moves: not inside Gibbs, and not with traced arguments."""
-    if GIBBS_SITES_KWARG in (model_kwargs or {}):
-        return False
-    leaves = jax.tree.leaves((tuple(model_args), model_kwargs or {}))
-    return not any(isinstance(leaf, Tracer) for leaf in leaves)
-
-
 def _rank(local: LocalSettings) -> int:
     """Directions of the metric of local moves."""
     return sum(min(local.rank, len(block)) for block in local.blocks)
@@ -498,12 +524,17 @@ def _chosen_start(
         index = np.arange(key.shape[0]) % number
     else:
         data = jax.random.key_data(key) if is_typed_key(key) else key
-        index = data[-1] % number
-    unravel = ravel_pytree(prototype)[1]
-    unravel = jax.vmap(unravel) if batched else unravel
+        index = data[-1] % number if isinstance(data, Tracer) else int(np.asarray(data)[-1]) % number
+    unravel = unraveler(prototype)
     dtype = jnp.result_type(float)
-    z, energy, gradient = (
-        jnp.asarray(table, dtype)[index]
-        for table in (prepared.starts, -prepared.log_densities, -prepared.scores)
+    tables = (table.astype(dtype) for table in (prepared.starts, -prepared.log_densities, -prepared.scores))
+    if isinstance(index, Tracer):
+        z, energy, gradient = (jnp.asarray(table)[index] for table in tables)
+        return StartingPoint(unravel(z), energy, unravel(gradient), num_evals)
+    z, energy, gradient = (np.asarray(table[index]) for table in tables)
+    return StartingPoint(
+        jax.tree.map(jnp.asarray, unravel(z)),
+        jnp.asarray(energy),
+        jax.tree.map(jnp.asarray, unravel(gradient)),
+        num_evals,
     )
-    return StartingPoint(unravel(z), energy, unravel(gradient), num_evals)

@@ -35,7 +35,7 @@ from qdesampler.solvers.gaussian.refine import CLEAR, GOOD, Refined, measure, re
 from qdesampler.solvers.gaussian.search import Outcome, SolveSettings
 from qdesampler.solvers.gaussian.solve import GaussianSolve, solve_gaussian
 
-__all__ = ["OUTCOMES", "SMALLEST_SOLVE", "Prepared", "WarmupSettings", "find_starts", "prepare"]
+__all__ = ["OUTCOMES", "SMALLEST_SOLVE", "Prepared", "WarmupSettings", "find_starts", "prepare", "unadapted"]
 
 # Outcomes in words; a state holds their indices.
 OUTCOMES = ("not tried", *(str(outcome) for outcome in Outcome))
@@ -61,7 +61,7 @@ _SPREAD = 2.0  # half width of the box of starts, as in NumPyro's `init_to_unifo
 _TRIES = 64  # boxes of four points that are tried
 _FAR, _FAR_OFFSET = 4, 30  # squared whitened distance `4 dim + 30` beyond which an end is outside the trial
 _MATTERS = 10  # nats: an end lower than the highest by more than `dim + 10` does not count
-_STARTS = 16  # points that chains are started from
+_STARTS = 8  # points that chains are started from
 _ESCAPED = 1e12  # a coordinate beyond this has run away
 
 
@@ -135,7 +135,7 @@ class _Mixed(NamedTuple):
         seen: autocorrelation time from other points than candidates.
         acceptance: of the trial.
         local: the local moves.
-        points: where chains may start, in the coordinates of the moves.
+        starts: where chains may start, in the coordinates of the moves.
     """
 
     trial: HostTrial
@@ -143,7 +143,7 @@ class _Mixed(NamedTuple):
     seen: float
     acceptance: float
     local: _Local
-    points: np.ndarray
+    starts: Chains
 
     @property
     def local_cost(self) -> float:
@@ -185,11 +185,13 @@ def prepare(
                 outliers = _count_outliers(descents, mixed.trial)
     if mixed is None:
         mixed = _local(coordinates, starts, descents, metric, settings, rng)
-        if outcome and np.max(np.abs(mixed.points), initial=0.0) > _ESCAPED:
+        if outcome and np.max(np.abs(mixed.starts.positions), initial=0.0) > _ESCAPED:
             outcome = OUTCOMES.index(str(Outcome.UNBOUNDED))
     probability, candidates = _proportions(mixed)
-    sites = coordinates.to_sites(coordinates.evaluator.rounded(mixed.points))
-    values, scores = coordinates.evaluate_sites(sites)
+    sites, values, scores = mixed.starts
+    if coordinates.can_recentre:
+        sites = coordinates.to_sites(coordinates.evaluator.rounded(sites))
+        values, scores = coordinates.evaluate_sites(sites)
     sound = np.isfinite(values) & np.all(np.isfinite(scores), 1)
     if not np.any(sound):
         sites, sound = starts, np.ones(len(starts), bool)
@@ -210,6 +212,28 @@ def prepare(
         log_densities=values[sound],
         scores=scores[sound],
         num_evals=coordinates.evaluator.num_evals,
+    )
+
+
+def unadapted(metric: HostMetric, settings: WarmupSettings) -> Prepared:
+    """What is given, where nothing is to be adapted; nothing is evaluated."""
+    dim, local = metric.scale.size, settings.local
+    return Prepared(
+        trial=host_trial(np.zeros(dim), metric),
+        step_size=local.step_size,
+        length=local.length or START_LENGTH,
+        probability=0.0,
+        candidates=1,
+        centredness=np.ones(dim),
+        outcome=0,
+        acceptance=0.0,
+        outliers=0,
+        at_floor=False,
+        burn_in=settings.num_warmup,
+        starts=np.zeros((0, dim)),
+        log_densities=np.zeros(0),
+        scores=np.zeros((0, dim)),
+        num_evals=0,
     )
 
 
@@ -294,14 +318,14 @@ def _refined(
         return None
     acceptance = found.certificate.acceptance
     seen = found.observed_time
-    points = _resampled(found, rng)
+    starts = _resampled(found, rng)
     step = _CAUTION * gaussian_step_size(coordinates.dim)
     length = settings.local.length or START_LENGTH
     clear = acceptance >= GOOD and solve.outcome is Outcome.SOLVED
     if clear or not settings.local.adapt_step_size:
         local = _Local(step if settings.local.adapt_step_size else settings.local.step_size, length)
-        return _Mixed(found.trial, found.candidates.log_weights, seen, acceptance, local, points)
-    chains = Chains(points[:4], *coordinates.evaluate(points[:4]))
+        return _Mixed(found.trial, found.candidates.log_weights, seen, acceptance, local, starts)
+    chains = Chains(*(part[:_FEWEST_STARTS] for part in starts))
     iterations = min(_TUNING, settings.num_warmup)
     tuned = tune_step_size(
         coordinates, chains, found.trial.metric, iterations, settings.local._replace(step_size=step), rng
@@ -311,7 +335,7 @@ def _refined(
     if held > _BROKEN_PROMISE * max(found.certificate.time, seen):
         return None
     local = _Local(tuned.step_size, tuned.length, tuned.cost, tuned.at_floor)
-    return _Mixed(found.trial, found.candidates.log_weights, max(seen, held), acceptance, local, points)
+    return _Mixed(found.trial, found.candidates.log_weights, max(seen, held), acceptance, local, starts)
 
 
 def _is_missed(found: Refined) -> bool:
@@ -332,12 +356,15 @@ def _time_at(found: Refined, points: np.ndarray, coordinates: HostCoordinates) -
     return float(2 / max(np.mean(rates), 1e-6) - 1) if len(rates) else np.inf
 
 
-def _resampled(found: Refined, rng: np.random.Generator) -> np.ndarray:
+def _resampled(found: Refined, rng: np.random.Generator) -> Chains:
     """Points of the posterior as far as the candidates show it, the ends of the chains first."""
-    weights = found.candidates.log_weights
+    points, scores, weights, _ = found.candidates
     share = np.exp(weights - np.max(weights))
     chosen = rng.choice(len(weights), _STARTS, p=share / np.sum(share))
-    return found.candidates.points[np.concatenate([found.ends, chosen])[:_STARTS]]
+    index = np.concatenate([found.ends, chosen])[:_STARTS]
+    index = index[np.isfinite(weights[index])]
+    values = weights[index] + log_trial_rows(found.trial, points[index])
+    return Chains(points[index], values, scores[index])
 
 
 def _local(
@@ -362,15 +389,9 @@ def _local(
     chains = Chains(points, values, scores)
     local = settings.local
     iterations = min(settings.num_warmup, _LOCAL_ITERATIONS)
-    if not (local.adapt_step_size or local.adapt_metric):
-        iterations = 0
-    if iterations == 0:
-        trial = host_trial(np.mean(points, 0), metric)
-        moves = _Local(local.step_size, local.length or START_LENGTH)
-        return _Mixed(trial, None, np.inf, 0.0, moves, points)
     found = adapt_locally(coordinates, chains, metric, iterations, local, rng)
     moves = _Local(found.step_size, found.length, found.cost, found.at_floor)
-    end = found.chains.positions
+    end = found.chains
     if not settings.solve or settings.num_warmup < SMALLEST_SOLVE or len(found.draws) < 2 * coordinates.dim:
         return _Mixed(host_trial(np.mean(found.draws, 0), found.metric), None, np.inf, 0.0, moves, end)
     measured = _trial_of_draws(coordinates, found, settings, rng)

@@ -128,7 +128,7 @@ def test_refresh_recomputes_and_charges_without_moving():
 
 def test_a_block_pays_for_its_refreshes(run):
     fixed = {
-        "step_size": 1.8,
+        "step_size": 1.2,
         "trajectory_length": 0.01,
         "adapt_step_size": False,
         "adapt_mass_matrix": False,

@@ -94,7 +94,8 @@ def test_warmup_can_be_collected(run):
     fields = mcmc.get_extra_fields()
     assert fields["i"].tolist() == list(range(1, 26))
     assert fields["warmup_evals"].tolist() == np.cumsum(fields["num_evals"]).tolist()
-    assert len(np.unique(fields["adapt_state.step_size"])) > 10
+    # all is adapted before the first iteration
+    assert len(np.unique(fields["adapt_state.step_size"])) == 1
     spent = mcmc.post_warmup_state.warmup_evals
     mcmc.run(jax.random.key(1), DATA)
     assert mcmc.last_state.warmup_evals == spent
@@ -127,14 +128,14 @@ def test_kept_draws_are_never_adapted(run, chains, method, dense_mass):
         kept = mcmc.get_extra_fields(group_by_chain=True)[name]
         assert np.all(kept == kept[:, :1])
     # and the warm-up did adapt
-    start = kernel.init(jax.random.key(0), 70, None, (DATA,), {}).adapt_state.shared
+    start = kernel.init(jax.random.key(0), 0, None, (DATA,), {}).adapt_state.shared
     assert np.all(before.shared.step_size != start.step_size)
     assert np.all(before.shared.metric.scale != start.metric.scale)
 
 
 @pytest.mark.slow
 def test_one_kernel_in_two_runs_of_different_warmup(run):
-    # the plan of the warm-up travels in the state: a kernel object remembers no `num_warmup`
+    # what is adapted travels in the state
     kernel = QDE(potential_fn=potential, dense_mass=False, solve=False)
     start = {"a": jnp.zeros(3), "b": jnp.zeros(())}
     short = run(kernel, warmup=30, samples=10, chains=1, init_params=start)

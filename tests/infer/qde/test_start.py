@@ -49,7 +49,7 @@ def test_strategies_choose_the_start_and_its_energy_is_known(name):
     kernel = QDE(model, init_strategy=strategy)
     one, two = jax.random.key(0), jax.random.split(jax.random.key(0), 2)
     for key in (one, two) if name in ("uniform", "sample", "value") else (one,):
-        state = kernel.init(key, 10, None, (), {})
+        state = kernel.init(key, 0, None, (), {})
         rows = [state.z] if key.shape == () else [jax.tree.map(lambda x, i=i: x[i], state.z) for i in (0, 1)]
         for z, energy in zip(rows, np.ravel(state.potential_energy), strict=True):
             assert holds(np.exp(z["a"]), np.asarray(z["b"]))
@@ -191,12 +191,19 @@ def test_under_jit_a_start_without_density_is_flagged_and_left(run):
     assert np.all(np.isfinite(fields["energy"][~outside]))
 
 
-def test_nan_everywhere_is_flagged_in_every_draw():
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit])
+def test_nan_everywhere_is_said_before_a_warmup(transform):
+    kernel = QDE(potential_fn=lambda z: jnp.nan * z, step_size=0.1, **FAST)
+    with pytest.raises((RuntimeError, ValueError), match="not finite"):
+        transform(lambda z: kernel.init(jax.random.key(0), 2, z).z)(jnp.array(0.5))
+
+
+def test_nan_everywhere_is_flagged_in_every_draw_of_a_run_without_warmup():
     kernel = QDE(potential_fn=lambda z: jnp.nan * z, step_size=0.1, **FAST)
 
     @jax.jit
     def two_draws(z):
-        state = kernel.init(jax.random.key(0), 2, z)
+        state = kernel.init(jax.random.key(0), 0, z)
         first = kernel.sample(state, (), {})
         return state, first, kernel.sample(first, (), {})
 
