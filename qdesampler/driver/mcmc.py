@@ -310,6 +310,17 @@ class MCMC(RunResults):
             self._groups.processes,
             position,
         )
+        # Decided once by counts, and written down, so that a resumed run samples as it began.
+        wanted = header.setdefault("host", None)
+        if wanted is not False:
+            samplers = [
+                program.host_sampler(state, 0 if wanted else run.iterations, self._args, self._kwargs)
+                for state in states
+            ]
+            run.samplers = [sampler for sampler in samplers if sampler is not None]
+            if len(run.samplers) < len(states):
+                run.samplers = []
+        header["host"] = bool(run.samplers)
         like = program.fields_like(states[0], self._args, self._kwargs) if position.draws else None
         for first, arrays in pieces:
             run.buffer.put_named(first, arrays, like)

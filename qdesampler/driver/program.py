@@ -7,7 +7,7 @@ iterations between them are arguments. The division of a run into chunks does no
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 _MOST_ROWS = 1024  # rows that a chunk has room for
+_KEPT_TOGETHER = 512  # positions that are constrained together after draws on the host
 _MOST_BYTES = 64 * 2**20  # bytes of all chunks that are on the host together
 
 
@@ -82,6 +83,14 @@ class ChunkCounts(NamedTuple):
     diverging: jax.Array
 
 
+class HostSampler(Protocol):
+    """What a kernel offers that can make iterations on the host."""
+
+    def advance(self, state: Any, count: int) -> tuple[Any, Any]:
+        """Make `count` iterations; returns the new state and all states, stacked on a leading axis."""
+        ...
+
+
 class ChainProgram:
     """Programs for groups of chains of one kernel, for one set of model arguments.
 
@@ -128,6 +137,7 @@ class ChainProgram:
         self._init = jax.jit(self._traced_init)
         self._advance = jax.jit(self._traced_advance, static_argnames="capacity")
         self._capacity: int | None = None
+        self._keep: Callable | None = None
 
     def init(self, keys: jax.Array, init_params: Any, args: Sequence, kwargs: Mapping[str, Any]) -> Any:
         """The state of a group before its first iteration.
@@ -160,6 +170,65 @@ class ChainProgram:
         self.prepare(keys, init_params, args, kwargs)
         return state
 
+    def host_sampler(
+        self, state: Any, iterations: int, args: Sequence, kwargs: Mapping[str, Any]
+    ) -> HostSampler | None:
+        """The kernel's own sampler on the host, if it has one and prefers it for so many iterations.
+
+        Args:
+            state: of a group of chains.
+            iterations: of the whole run; 0: it is wanted whatever their number.
+            args: the model's arguments.
+            kwargs: the model's keyword arguments.
+        """
+        make = getattr(self._kernel, "host_sampler", None)
+        alone = self._transform is None and self._groups.mesh is None
+        if make is None or not alone or jax.default_backend() != "cpu":
+            return None
+        return make(state, iterations, tuple(args), dict(kwargs))
+
+    def advance_on_host(
+        self,
+        sampler: HostSampler,
+        state: Any,
+        rows: int,
+        stride: int,
+        args: Sequence,
+        kwargs: Mapping[str, Any],
+        *,
+        keep: bool,
+    ) -> tuple[Any, ChunkCounts, tuple]:
+        """As `advance`, by the kernel's sampler on the host; without fields unless they are to be kept."""
+        state, stacked = sampler.advance(state, rows * stride)
+        made = (stacked.num_evals, stacked.accept_prob, stacked.diverging)
+        counts = ChunkCounts(*(np.sum(leaf, 0) for leaf in made))
+        if not keep:
+            return state, counts, ()
+        names, removed = self._fields
+        kept = jax.tree.map(lambda leaf: leaf[stride - 1 :: stride], stacked)
+        fields = self._read(names, kept)
+        return state, counts, (self._constrained(fields[0], removed, rows, args, kwargs), *fields[1:])
+
+    def _constrained(self, positions, removed, rows, args, kwargs):
+        """What is kept of positions of shape (row, chain, ...), by one small program for any number."""
+        if self._keep is None:
+            function = self._postprocess or self._kernel.postprocess_fn(tuple(args), dict(kwargs))
+            self._keep = jax.jit(jax.vmap(function))
+        axes = (rows,) if self._chains is None else (rows, self._chains)
+        total = int(np.prod(axes))
+        flat = jax.tree.map(lambda leaf: leaf.reshape(total, *leaf.shape[len(axes) :]), positions)
+        parts = []
+        for first in range(0, total, _KEPT_TOGETHER):
+            part = jax.tree.map(lambda leaf, first=first: leaf[first : first + _KEPT_TOGETHER], flat)
+            size = min(_KEPT_TOGETHER, total - first)
+            padded = jax.tree.map(
+                lambda leaf, size=size: np.resize(leaf, (_KEPT_TOGETHER, *leaf.shape[1:])), part
+            )
+            parts.append(jax.tree.map(lambda leaf, size=size: np.asarray(leaf)[:size], self._keep(padded)))
+        joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+        kept = jax.tree.map(lambda leaf: leaf.reshape(*axes, *leaf.shape[1:]), joined)
+        return {name: value for name, value in kept.items() if name not in removed} if removed else kept
+
     def advance(
         self, state: Any, rows: int, stride: int, args: Sequence, kwargs: Mapping[str, Any]
     ) -> tuple[Any, ChunkCounts, tuple]:
@@ -191,6 +260,9 @@ class ChainProgram:
         return sum(leaf.size // leaf.shape[0] for leaf in leaves)
 
     def _fields_like(self, state, args, kwargs):
+        if self._transform is None:  # the fields of a state, without a trace of its transition
+            fields = jax.eval_shape(lambda state: self._collect(self._kernel, state, args, kwargs), state)
+            return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), fields)
         call = partial(self._traced_advance, capacity=1)
         return jax.eval_shape(call, state, 1, 1, self._split.values(args, kwargs))[2]
 
@@ -284,16 +356,20 @@ class ChainProgram:
 
         return jax.lax.fori_loop(0, rows, row, (state, counts, buffers))
 
-    def _collect(self, kernel, state, args, kwargs):
-        names, removed = self._fields
+    def _read(self, names: tuple[str, ...], state: Any) -> tuple:
+        """These fields of a state, the first of them the sample."""
         try:
             fields = nested_attrgetter(*names)(state)
         except (AttributeError, KeyError, IndexError, TypeError) as error:
             raise ValueError(
-                f"{', '.join(names[1:])}: not all are fields of {type(kernel).__name__}'s state, "
+                f"{', '.join(names[1:])}: not all are fields of {type(self._kernel).__name__}'s state, "
                 f"which has {', '.join(getattr(state, '_fields', ()))}. Mend `extra_fields`."
             ) from error
-        first, *others = (fields,) if len(names) == 1 else fields
+        return (fields,) if len(names) == 1 else tuple(fields)
+
+    def _collect(self, kernel, state, args, kwargs):
+        names, removed = self._fields
+        first, *others = self._read(names, state)
         keep = self._postprocess or kernel.postprocess_fn(args, kwargs)
         if self._chains is None:
             first = keep(first)

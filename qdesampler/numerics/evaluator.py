@@ -15,7 +15,10 @@ import numpy as np
 __all__ = ["Evaluator"]
 
 _WIDTH = 4  # points of a block: as many as there are descents, so that these do not pay for padding
-_BUFFER_BYTES = 1 << 20  # of one call; larger batches take several
+_BUFFER_BYTES = (
+    1 << 16
+)  # of one call, as copying more takes longer than the call; larger batches take several
+_FEWEST_BLOCKS = 16  # of one call, however many coordinates
 
 
 class Evaluator:
@@ -43,7 +46,7 @@ class Evaluator:
         self.dtype = np.dtype(jnp.result_type(float) if dtype is None else dtype)
         self.num_evals = 0
         row_bytes = _WIDTH * max(dim, 1) * self.dtype.itemsize
-        self._blocks = int(np.clip(_BUFFER_BYTES // row_bytes, 1, 1024))
+        self._blocks = int(np.clip(_BUFFER_BYTES // row_bytes, _FEWEST_BLOCKS, 1024))
         self.context = context
 
         def evaluate(points: jax.Array, used: jax.Array, *context: Any) -> tuple[jax.Array, jax.Array]:
@@ -80,7 +83,7 @@ class Evaluator:
         for first in range(0, len(points), capacity):
             chunk = points[first : first + capacity]
             used = -(-len(chunk) // _WIDTH)
-            buffer = np.zeros((capacity, self.dim), self.dtype)
+            buffer = np.empty((capacity, self.dim), self.dtype)  # rows that are not used are not read
             buffer[: len(chunk)] = chunk
             buffer[len(chunk) : used * _WIDTH] = chunk[-1]  # padding repeats a point that is asked for anyway
             value, score = self._program(buffer.reshape(self._blocks, _WIDTH, self.dim), used, *self.context)

@@ -20,7 +20,7 @@ def unraveler(prototype: Any) -> Callable[[Any], Any]:
 
     def unravel(flat: Any) -> Any:
         parts = [
-            flat[..., first:last].reshape(*flat.shape[:-1], *shape)
+            flat[..., first:last].reshape((*flat.shape[:-1], *shape))
             for first, last, shape in zip(borders, borders[1:], shapes, strict=False)
         ]
         return jax.tree.unflatten(structure, parts)

@@ -23,6 +23,7 @@ from qdesampler.infer.model.target import StartingPoint, Target
 from qdesampler.infer.qde.coordinates import MoveCoordinates
 from qdesampler.infer.qde.facts import solve_facts, trial_report
 from qdesampler.infer.qde.host_coordinates import HostCoordinates
+from qdesampler.infer.qde.host_sampler import HostSampler, is_soon_done
 from qdesampler.infer.qde.nuts_arguments import (
     block_rank,
     check_nuts_arguments,
@@ -34,8 +35,8 @@ from qdesampler.infer.qde.nuts_arguments import (
 from qdesampler.infer.qde.per_chain import PerChain, PerChainSettings, adapted_step, start_per_chain
 from qdesampler.infer.qde.state import Frozen, QDEAdaptState, QDEState
 from qdesampler.infer.qde.warmup import Prepared, WarmupSettings, find_starts, prepare, unadapted
-from qdesampler.kernels.adaptation import trajectories
 from qdesampler.kernels.adaptation.local import START_LENGTH, LocalSettings
+from qdesampler.kernels.mcmc import host_trajectories
 from qdesampler.kernels.mcmc.integrators import DYNAMICS, INTEGRATORS
 from qdesampler.kernels.mcmc.mixture import Mixture, MixtureInfo, mixture_step
 from qdesampler.kernels.mcmc.trajectory import TrajectoryState, check_dimension, check_move_settings
@@ -149,10 +150,11 @@ class QDE(TargetKernel):
         self._solve = solve
         self._num_warmup = 0
         self._prepared: OrderedDict[tuple, Prepared] = OrderedDict()
+        self._evaluated: tuple[tuple, HostCoordinates] | None = None
 
     def __getstate__(self) -> dict:
         """State for copies and pickles, without the results of warm-ups."""
-        return {**self.__dict__, "_prepared": OrderedDict()}
+        return {**self.__dict__, "_prepared": OrderedDict(), "_evaluated": None}
 
     # ---- NumPyro's contract --------------------------------------------------------------------------------
 
@@ -402,9 +404,7 @@ class QDE(TargetKernel):
         if name in self._prepared:
             self._prepared.move_to_end(name)
             return self._prepared[name], 0
-        prototype = jax.tree.map(lambda leaf: np.zeros(jnp.shape(leaf), leaf.dtype), prototype)
-        coordinates = self._coordinates(prototype, model_args, model_kwargs, may_recentre=True)
-        host = HostCoordinates(coordinates, prototype)
+        host = self._host_coordinates(prototype, model_args, model_kwargs)
         try:
             prepared = prepare(host, find_starts(host, rows), first, settings)
         except jax.errors.TracerArrayConversionError:
@@ -413,6 +413,41 @@ class QDE(TargetKernel):
             self._prepared.popitem(last=False)
         self._prepared[name] = prepared
         return prepared, prepared.num_evals
+
+    def _host_coordinates(self, prototype, model_args, model_kwargs) -> HostCoordinates:
+        """Batches of evaluations on the host; those of the last arguments are kept with their program."""
+        name = (tuple(data_lines(tuple(model_args), model_kwargs or {}).items()), jax.config.jax_enable_x64)
+        if self._evaluated is None or self._evaluated[0] != name:
+            zeros = jax.tree.map(lambda leaf: np.zeros(jnp.shape(leaf), leaf.dtype), prototype)
+            coordinates = self._coordinates(zeros, model_args, model_kwargs, may_recentre=True)
+            self._evaluated = name, HostCoordinates(coordinates, zeros)
+        host = self._evaluated[1]
+        host.reset()
+        host.evaluator.num_evals = 0
+        return host
+
+    def host_sampler(
+        self, state: QDEState, iterations: int, model_args: Sequence, model_kwargs: dict | None
+    ) -> HostSampler | None:
+        """Iterations on the host, where that is sooner done than compiling; None where it is not.
+
+        Args:
+            state: of the chains.
+            iterations: of the whole run, warm-up included; 0: they are wanted whatever their number.
+            model_args: the model's arguments.
+            model_kwargs: its keyword arguments.
+        """
+        integrator = INTEGRATORS[self._integrator]
+        if iterations and not is_soon_done(state, iterations, integrator.stages):
+            return None
+        prototype = jax.tree.map(lambda x: x[0], state.z) if np.ndim(state.potential_energy) else state.z
+        return HostSampler(
+            self._host_coordinates(prototype, model_args, model_kwargs),
+            prototype,
+            host_trajectories.DYNAMICS[self._dynamics],
+            integrator,
+            self._max_steps,
+        )
 
     def _coordinates(self, prototype, model_args, model_kwargs, *, may_recentre: bool) -> MoveCoordinates:
         """The coordinates of the moves for these arguments, made anew so that they are never stale."""
@@ -441,7 +476,7 @@ class QDE(TargetKernel):
             blocks=blocks,
             rank=block_rank(self._inverse_mass_matrix, prototype, forced=forced),
             force_blocks=forced,
-            dynamics=trajectories.DYNAMICS[self._dynamics],
+            dynamics=host_trajectories.DYNAMICS[self._dynamics],
             integrator=INTEGRATORS[self._integrator],
         )
         solve = self._solve and self._adapt_mass_matrix and self._adapt_step_size

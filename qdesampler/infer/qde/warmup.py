@@ -22,7 +22,7 @@ from qdesampler.kernels.adaptation.local import (
     adapt_locally,
     tune_step_size,
 )
-from qdesampler.kernels.adaptation.trajectories import Chains
+from qdesampler.kernels.mcmc.host_trajectories import Chains
 from qdesampler.kernels.mcmc.mixture import MOST_CANDIDATES
 from qdesampler.kernels.mcmc.trajectory import gaussian_step_size
 from qdesampler.numerics.host_trial import HostTrial, fit_skew, host_trial, log_trial_rows

@@ -12,7 +12,7 @@ import numpy as np
 
 from qdesampler.kernels.adaptation.jump_efficiency import BestLength, JumpRecord
 from qdesampler.kernels.adaptation.step_size import StepSizeSearch
-from qdesampler.kernels.adaptation.trajectories import Chains, HostDynamics, run_trajectories
+from qdesampler.kernels.mcmc.host_trajectories import Chains, HostDynamics, run_trajectories
 from qdesampler.kernels.mcmc.integrators import Integrator
 from qdesampler.kernels.mcmc.trajectory import JITTER, gaussian_step_size
 from qdesampler.numerics.fisher_fit import choose_metric

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from qdesampler.kernels.adaptation.jump_efficiency import JumpRecord
-from qdesampler.kernels.adaptation.trajectories import DYNAMICS, Chains, run_trajectories
+from qdesampler.kernels.mcmc.host_trajectories import DYNAMICS, Chains, run_trajectories
 from qdesampler.kernels.mcmc.integrators import INTEGRATORS
 from qdesampler.kernels.mcmc.trajectory import JITTER
 from qdesampler.numerics.numpy_metric import identity

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qdesampler.kernels.adaptation.trajectories import DYNAMICS, Chains, run_trajectories
 from qdesampler.kernels.mcmc import integrators, trajectory
+from qdesampler.kernels.mcmc.host_trajectories import DYNAMICS, Chains, run_trajectories
 from qdesampler.kernels.mcmc.integrators import INTEGRATORS
 from qdesampler.numerics.metric import Metric
 from qdesampler.numerics.numpy_metric import HostMetric, identity, to_position_rows

@@ -1,0 +1,193 @@
+"""The frozen mixture of `mixture.py` on the host: the same law, in NumPy, for all chains at once.
+
+Candidates of global moves do not depend on where the chains are. So those of many iterations are drawn and
+evaluated in one batch, and the chains walk through them afterwards; each step of a trajectory is one batch of
+the chains. Every iteration has random numbers of its own, so that it does not matter how a run is divided.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from qdesampler.kernels.mcmc.host_trajectories import Chains, Evaluate, HostDynamics, run_trajectories
+from qdesampler.kernels.mcmc.integrators import Integrator
+from qdesampler.kernels.mcmc.trajectory import DIVERGENCE_THRESHOLD, JITTER
+from qdesampler.numerics.host_trial import HostTrial, draw_rows, log_trial_rows
+
+__all__ = ["HostMixture", "Iterations", "Schedule", "walk"]
+
+
+class HostMixture(NamedTuple):
+    """The fields of `mixture.Mixture` on the host, and how trajectories are integrated."""
+
+    trial: HostTrial
+    step_size: float
+    length: float
+    probability: float
+    candidates: int
+    most_steps: int
+    dynamics: HostDynamics
+    integrator: Integrator
+
+
+class Schedule(NamedTuple):
+    """Which iterations are made.
+
+    Attributes:
+        first: index of the first.
+        count: their number.
+        active: `index -> bool`: whether an iteration moves the chains at all.
+        generator: `index -> Generator` of its random numbers.
+    """
+
+    first: int
+    count: int
+    active: Callable[[int], bool]
+    generator: Callable[[int], np.random.Generator]
+
+
+class Iterations(NamedTuple):
+    """What happened in each iteration; shapes begin `(count, chains)`, `num_evals` has `(count,)`.
+
+    The kinetic part of an energy is a draw from its law.
+    """
+
+    positions: np.ndarray
+    log_densities: np.ndarray
+    scores: np.ndarray
+    accept_probs: np.ndarray
+    energies: np.ndarray
+    diverging: np.ndarray
+    num_evals: np.ndarray
+
+
+class _Plan(NamedTuple):
+    """An iteration before it is made: its generator, and of a global move where its candidates are."""
+
+    rng: np.random.Generator | None
+    steps: int
+    rows: slice | None
+
+
+def _plan(mixture: HostMixture, schedule: Schedule, chains: int) -> tuple[list[_Plan], np.ndarray]:
+    """What every iteration does, and the candidates of all of them, shape `(n, dim)`."""
+    plans, batches, used = [], [np.zeros((0, mixture.trial.centre.size))], 0
+    for index in range(schedule.first, schedule.first + schedule.count):
+        if not schedule.active(index):
+            plans.append(_Plan(None, 0, None))
+            continue
+        rng = schedule.generator(index)
+        kind, length, rounding = rng.random(3)
+        if kind < mixture.probability:
+            number = chains * mixture.candidates
+            batches.append(draw_rows(mixture.trial, rng, number))
+            plans.append(_Plan(rng, 0, slice(used, used + number)))
+            used += number
+        else:
+            mean = mixture.length * (1 - JITTER + 2 * JITTER * length) / mixture.step_size
+            plans.append(_Plan(rng, int(np.clip(np.floor(mean + rounding), 1, mixture.most_steps)), None))
+    return plans, np.concatenate(batches)
+
+
+def walk(
+    evaluate: Evaluate,
+    rounded: Callable[[np.ndarray], np.ndarray],
+    chains: Chains,
+    mixture: HostMixture,
+    schedule: Schedule,
+    *,
+    forget: bool = False,
+) -> Iterations:
+    """Make iterations of all chains.
+
+    Args:
+        evaluate: the target.
+        rounded: rounds points to the precision in which the target takes them.
+        chains: where they are, evaluated.
+        mixture: the transition.
+        schedule: which iterations.
+        forget: whether the first candidate of the first iteration is accepted unconditionally.
+    """
+    count, dim = chains.positions.shape
+    plans, points = _plan(mixture, schedule, count)
+    points = rounded(points)
+    values, scores = evaluate(points) if len(points) else (np.zeros(0), np.zeros((0, dim)))
+    sound = np.isfinite(values) & np.all(np.isfinite(scores), 1)
+    weights = np.where(sound, values - log_trial_rows(mixture.trial, points), -np.inf)
+    candidates = Chains(points, values, scores)
+    here, held = chains, None  # `held`: log weights where the chains are, once they are known
+    made = []
+    for number, plan in enumerate(plans):
+        evals, prob, diverging = 0, np.ones(count), np.zeros(count, bool)
+        kinetic = np.zeros(count)
+        if plan.rng is not None:
+            kinetic = 0.5 * plan.rng.chisquare(dim, count)
+        if plan.rng is not None and plan.rows is not None:
+            if held is None:
+                held = here.log_densities - log_trial_rows(mixture.trial, here.positions)
+                held = np.where(np.isnan(held) | (forget and number == 0), -np.inf, held)
+            here, held, prob = _global(here, held, candidates, weights, plan, mixture.candidates)
+            evals = mixture.candidates
+        elif plan.rng is not None:
+            here, prob, diverging = _local(evaluate, rounded, here, mixture, plan)
+            held = None
+            evals = plan.steps * mixture.integrator.stages
+        made.append((*here, prob, kinetic - here.log_densities, diverging, np.asarray(evals)))
+    return Iterations(*(np.stack(column) for column in zip(*made, strict=True)))
+
+
+def _global(
+    here: Chains, held: np.ndarray, candidates: Chains, weights: np.ndarray, plan: _Plan, number: int
+) -> tuple[Chains, np.ndarray, np.ndarray]:
+    """Independence Metropolis of every chain; returns the chains, their log weights, mean acceptance."""
+    assert plan.rng is not None
+    assert plan.rows is not None
+    rows = np.arange(plan.rows.start, plan.rows.stop).reshape(len(held), number)
+    units = plan.rng.random(rows.shape)
+    total = np.zeros(len(held))
+    for turn in range(number):
+        row = rows[:, turn]
+        with np.errstate(invalid="ignore"):
+            prob = np.exp(np.minimum(weights[row] - held, 0.0))
+        prob = np.where(weights[row] > -np.inf, prob, 0.0)
+        taken = units[:, turn] < prob
+        here = Chains(
+            np.where(taken[:, None], candidates.positions[row], here.positions),
+            np.where(taken, candidates.log_densities[row], here.log_densities),
+            np.where(taken[:, None], candidates.scores[row], here.scores),
+        )
+        held = np.where(taken, weights[row], held)
+        total += prob
+    return here, held, total / number
+
+
+def _local(
+    evaluate: Evaluate,
+    rounded: Callable[[np.ndarray], np.ndarray],
+    here: Chains,
+    mixture: HostMixture,
+    plan: _Plan,
+) -> tuple[Chains, np.ndarray, np.ndarray]:
+    """One trajectory of every chain; returns the chains, acceptance, divergences."""
+    assert plan.rng is not None
+    path = run_trajectories(
+        evaluate,
+        here,
+        mixture.trial.metric,
+        mixture.step_size,
+        plan.steps,
+        plan.rng,
+        mixture.dynamics,
+        mixture.integrator,
+    )
+    prob = path.accept_probs[-1]
+    taken = plan.rng.random(len(prob)) < prob
+    ends = Chains(rounded(path.ends.positions), path.ends.log_densities, path.ends.scores)
+    kept = Chains(
+        np.where(taken[:, None], ends.positions, here.positions),
+        np.where(taken, ends.log_densities, here.log_densities),
+        np.where(taken[:, None], ends.scores, here.scores),
+    )
+    diverging = prob <= np.exp(-DIVERGENCE_THRESHOLD)
+    return kept, prob, diverging
