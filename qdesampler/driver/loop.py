@@ -14,8 +14,9 @@ import numpy as np
 from qdesampler.driver.draw_buffer import DrawBuffer
 from qdesampler.driver.draw_store import DrawStore
 from qdesampler.driver.files import RunFiles, named_leaves
+from qdesampler.driver.host_draws import HostDraws
 from qdesampler.driver.processes import Processes, local_part
-from qdesampler.driver.program import ChainProgram, ChunkCounts, HostSampler
+from qdesampler.driver.program import ChainProgram, ChunkCounts
 from qdesampler.driver.progress import Progress
 from qdesampler.driver.stopping import ConvergenceCheck, Until, check_convergence, draws_at_checks
 
@@ -62,7 +63,7 @@ class RunInProgress:
         buffer: the draws of this process.
         processes: the processes that run together.
         position: how far the run has come.
-        samplers: the kernel's own sampler on the host, one for each group; empty where programs sample.
+        on_host: draws on the host, for each group; empty where programs make the draws.
     """
 
     program: ChainProgram
@@ -77,7 +78,7 @@ class RunInProgress:
     buffer: DrawBuffer | DrawStore
     processes: Processes
     position: Position = field(default_factory=Position)
-    samplers: list[HostSampler] = field(default_factory=list)
+    on_host: list[HostDraws] = field(default_factory=list)
 
     @property
     def iterations(self) -> int:
@@ -253,13 +254,11 @@ class RunLoop:
         states, counts = [], []
         for group, (chains, state) in enumerate(zip(run.groups, run.states, strict=True)):
             with explain_out_of_memory(chains):
-                work = (state, rows, stride, run.args, run.kwargs)
-                if run.samplers:
-                    state, counted, fields = run.program.advance_on_host(
-                        run.samplers[group], *work, keep=keep
-                    )
+                if run.on_host:
+                    advanced = run.on_host[group].advance(state, rows, stride, keep=keep)
                 else:
-                    state, counted, fields = run.program.advance(*work)
+                    advanced = run.program.advance(state, rows, stride, run.args, run.kwargs)
+                state, counted, fields = advanced
                 counts.append(jax.tree.map(np.asarray, counted))
                 if keep:
                     fields = jax.tree.map(lambda leaf: run.program.by_chain(local_part(leaf)), fields)

@@ -22,6 +22,7 @@ from qdesampler.driver.draw_buffer import DrawBuffer
 from qdesampler.driver.draw_store import DrawStore, StoredFields, refuse_if_there, require_zarr
 from qdesampler.driver.files import RunFiles, restored
 from qdesampler.driver.groups import ChainGroups, key_text, keys_of_text, mesh_of
+from qdesampler.driver.host_draws import host_draws
 from qdesampler.driver.loop import Position, RunInProgress, RunLoop, explain_out_of_memory
 from qdesampler.driver.program import ChainProgram, CollectedFields, fresh_copy
 from qdesampler.driver.program_cache import ProgramCache
@@ -311,16 +312,11 @@ class MCMC(RunResults):
             position,
         )
         # Decided once by counts, and written down, so that a resumed run samples as it began.
-        wanted = header.setdefault("host", None)
-        if wanted is not False:
-            samplers = [
-                program.host_sampler(state, 0 if wanted else run.iterations, self._args, self._kwargs)
-                for state in states
-            ]
-            run.samplers = [sampler for sampler in samplers if sampler is not None]
-            if len(run.samplers) < len(states):
-                run.samplers = []
-        header["host"] = bool(run.samplers)
+        on_host = header.get("on_host")
+        if on_host is not False:
+            iterations = 0 if on_host else run.iterations
+            run.on_host = host_draws(program, states, iterations, self._args, self._kwargs)
+        header["on_host"] = bool(run.on_host)
         like = program.fields_like(states[0], self._args, self._kwargs) if position.draws else None
         for first, arrays in pieces:
             run.buffer.put_named(first, arrays, like)

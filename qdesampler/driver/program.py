@@ -7,17 +7,17 @@ iterations between them are arguments. The division of a run into chunks does no
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpyro.infer import HMC, NUTS
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.util import nested_attrgetter
 
 from qdesampler.driver.groups import ChainGroups
+from qdesampler.driver.split_arguments import SplitArguments
 from qdesampler.infer.model.fingerprint import is_typed_key
 
 __all__ = [
@@ -27,10 +27,10 @@ __all__ = [
     "ProgramSettings",
     "fresh_copy",
     "over_devices",
+    "read_fields",
 ]
 
 _MOST_ROWS = 1024  # rows that a chunk has room for
-_KEPT_TOGETHER = 512  # positions that are constrained together after draws on the host
 _MOST_BYTES = 64 * 2**20  # bytes of all chunks that are on the host together
 
 
@@ -83,14 +83,6 @@ class ChunkCounts(NamedTuple):
     diverging: jax.Array
 
 
-class HostSampler(Protocol):
-    """What a kernel offers that can make iterations on the host."""
-
-    def advance(self, state: Any, count: int) -> tuple[Any, Any]:
-        """Make `count` iterations; returns the new state and all states, stacked on a leading axis."""
-        ...
-
-
 class ChainProgram:
     """Programs for groups of chains of one kernel, for one set of model arguments.
 
@@ -131,13 +123,12 @@ class ChainProgram:
         )
         # Under a transform such a kernel traces its start as well as it can, or refuses.
         self._on_host = transform is None and bool(getattr(kernel, "init_on_host", False))
-        self._split = _Arguments(args, kwargs, trace=settings.trace_args)
+        self._split = SplitArguments(args, kwargs, trace=settings.trace_args)
         self._most_rows = most_rows
         self._most_bytes = _MOST_BYTES // len(groups.slices)
         self._init = jax.jit(self._traced_init)
         self._advance = jax.jit(self._traced_advance, static_argnames="capacity")
         self._capacity: int | None = None
-        self._keep: Callable | None = None
 
     def init(self, keys: jax.Array, init_params: Any, args: Sequence, kwargs: Mapping[str, Any]) -> Any:
         """The state of a group before its first iteration.
@@ -170,64 +161,30 @@ class ChainProgram:
         self.prepare(keys, init_params, args, kwargs)
         return state
 
-    def host_sampler(
-        self, state: Any, iterations: int, args: Sequence, kwargs: Mapping[str, Any]
-    ) -> HostSampler | None:
-        """The kernel's own sampler on the host, if it has one and prefers it for so many iterations.
+    @property
+    def kernel(self) -> MCMCKernel:
+        """The kernel that this program initialises and uses."""
+        return self._kernel
 
-        Args:
-            state: of a group of chains.
-            iterations: of the whole run; 0: it is wanted whatever their number.
-            args: the model's arguments.
-            kwargs: the model's keyword arguments.
-        """
-        make = getattr(self._kernel, "host_sampler", None)
-        alone = self._transform is None and self._groups.mesh is None
-        if make is None or not alone or jax.default_backend() != "cpu":
-            return None
-        return make(state, iterations, tuple(args), dict(kwargs))
+    @property
+    def fields(self) -> CollectedFields:
+        """The fields of the state that are collected."""
+        return self._fields
 
-    def advance_on_host(
-        self,
-        sampler: HostSampler,
-        state: Any,
-        rows: int,
-        stride: int,
-        args: Sequence,
-        kwargs: Mapping[str, Any],
-        *,
-        keep: bool,
-    ) -> tuple[Any, ChunkCounts, tuple]:
-        """As `advance`, by the kernel's sampler on the host; without fields unless they are to be kept."""
-        state, stacked = sampler.advance(state, rows * stride)
-        made = (stacked.num_evals, stacked.accept_prob, stacked.diverging)
-        counts = ChunkCounts(*(np.sum(leaf, 0) for leaf in made))
-        if not keep:
-            return state, counts, ()
-        names, removed = self._fields
-        kept = jax.tree.map(lambda leaf: leaf[stride - 1 :: stride], stacked)
-        fields = self._read(names, kept)
-        return state, counts, (self._constrained(fields[0], removed, rows, args, kwargs), *fields[1:])
+    @property
+    def is_plain(self) -> bool:
+        """Whether the chains are neither transformed nor spread over devices."""
+        return self._transform is None and self._groups.mesh is None
 
-    def _constrained(self, positions, removed, rows, args, kwargs):
-        """What is kept of positions of shape (row, chain, ...), by one small program for any number."""
-        if self._keep is None:
-            function = self._postprocess or self._kernel.postprocess_fn(tuple(args), dict(kwargs))
-            self._keep = jax.jit(jax.vmap(function))
-        axes = (rows,) if self._chains is None else (rows, self._chains)
-        total = int(np.prod(axes))
-        flat = jax.tree.map(lambda leaf: leaf.reshape(total, *leaf.shape[len(axes) :]), positions)
-        parts = []
-        for first in range(0, total, _KEPT_TOGETHER):
-            part = jax.tree.map(lambda leaf, first=first: leaf[first : first + _KEPT_TOGETHER], flat)
-            size = min(_KEPT_TOGETHER, total - first)
-            padded = jax.tree.map(
-                lambda leaf, size=size: np.resize(leaf, (_KEPT_TOGETHER, *leaf.shape[1:])), part
-            )
-            parts.append(jax.tree.map(lambda leaf, size=size: np.asarray(leaf)[:size], self._keep(padded)))
-        joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-        kept = jax.tree.map(lambda leaf: leaf.reshape(*axes, *leaf.shape[1:]), joined)
-        return {name: value for name, value in kept.items() if name not in removed} if removed else kept
+    @property
+    def keep(self) -> Callable | None:
+        """Maps one position to what is kept of it; None: the kernel's own function."""
+        return self._postprocess
+
+    @property
+    def chains(self) -> int | None:
+        """Chains of a group; None for a single one without an axis."""
+        return self._chains
 
     def advance(
         self, state: Any, rows: int, stride: int, args: Sequence, kwargs: Mapping[str, Any]
@@ -356,20 +313,9 @@ class ChainProgram:
 
         return jax.lax.fori_loop(0, rows, row, (state, counts, buffers))
 
-    def _read(self, names: tuple[str, ...], state: Any) -> tuple:
-        """These fields of a state, the first of them the sample."""
-        try:
-            fields = nested_attrgetter(*names)(state)
-        except (AttributeError, KeyError, IndexError, TypeError) as error:
-            raise ValueError(
-                f"{', '.join(names[1:])}: not all are fields of {type(self._kernel).__name__}'s state, "
-                f"which has {', '.join(getattr(state, '_fields', ()))}. Mend `extra_fields`."
-            ) from error
-        return (fields,) if len(names) == 1 else tuple(fields)
-
     def _collect(self, kernel, state, args, kwargs):
         names, removed = self._fields
-        first, *others = self._read(names, state)
+        first, *others = read_fields(kernel, names, state)
         keep = self._postprocess or kernel.postprocess_fn(args, kwargs)
         if self._chains is None:
             first = keep(first)
@@ -382,6 +328,22 @@ class ChainProgram:
         if removed:
             first = {name: value for name, value in first.items() if name not in removed}
         return (first, *others)
+
+
+def read_fields(kernel: MCMCKernel, names: tuple[str, ...], state: Any) -> tuple:
+    """These fields of a state, the first of them the sample.
+
+    Raises:
+        ValueError: the state has no such field.
+    """
+    try:
+        fields = nested_attrgetter(*names)(state)
+    except (AttributeError, KeyError, IndexError, TypeError) as error:
+        raise ValueError(
+            f"{', '.join(names[1:])}: not all are fields of {type(kernel).__name__}'s state, "
+            f"which has {', '.join(getattr(state, '_fields', ()))}. Mend `extra_fields`."
+        ) from error
+    return (fields,) if len(names) == 1 else tuple(fields)
 
 
 def fresh_copy(kernel: MCMCKernel) -> MCMCKernel:
@@ -426,29 +388,6 @@ def _strong(leaf: Any) -> jax.Array:
 def _unchanged(function: Callable) -> Callable:
     """The transform of programs that already take the whole group."""
     return function
-
-
-class _Arguments:
-    """The model's arguments, split into arrays that a program takes as input and constants inside it."""
-
-    def __init__(self, args: Sequence, kwargs: Mapping[str, Any], *, trace: bool):
-        leaves, self._structure = jax.tree.flatten((tuple(args), dict(kwargs)))
-        self._traced = [trace and isinstance(leaf, (np.ndarray, jax.Array, float)) for leaf in leaves]
-        self._constants = [
-            None if traced else leaf for traced, leaf in zip(self._traced, leaves, strict=True)
-        ]
-
-    def values(self, args: Sequence, kwargs: Mapping[str, Any]) -> list:
-        leaves = jax.tree.leaves((tuple(args), dict(kwargs)))
-        return [leaf for traced, leaf in zip(self._traced, leaves, strict=True) if traced]
-
-    def arguments(self, values: Sequence) -> tuple[tuple, dict]:
-        given = iter(values)
-        leaves = [
-            next(given) if traced else constant
-            for traced, constant in zip(self._traced, self._constants, strict=True)
-        ]
-        return jax.tree.unflatten(self._structure, leaves)
 
 
 def _count(state: Any) -> ChunkCounts:

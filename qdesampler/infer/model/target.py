@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
+from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.util import ParamInfo, initialize_model
 
 from qdesampler.infer.model.evaluation import is_batched, value_and_gradient
@@ -95,6 +96,11 @@ class Target:
     def is_ready(self) -> bool:
         """Whether the potential can be built; a model has to be traced once before, by `start`."""
         return self.model is None or self._traced is not None
+
+    @property
+    def starts_anywhere(self) -> bool:
+        """Whether chains may start anywhere: NumPyro's default, uniform in a box of the unconstrained sites."""
+        return self.model is not None and self.init_strategy is init_to_uniform
 
     def rebound(self, model: Callable) -> "Target":
         """A copy for another model, which has not been traced."""

@@ -1,6 +1,5 @@
 """QDE: the NumPyro kernel whose target is the ground state of a Hamiltonian, a drop-in for NUTS."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -10,43 +9,40 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.flatten_util import ravel_pytree
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.initialization import init_to_uniform
 
 from qdesampler.infer.model.evaluation import is_batched, value_and_gradient
-from qdesampler.infer.model.fingerprint import data_lines, is_typed_key
 from qdesampler.infer.model.kernel_base import TargetKernel
 from qdesampler.infer.model.kernel_reports import TrialReport
-from qdesampler.infer.model.raveling import unraveler
 from qdesampler.infer.model.target import StartingPoint, Target
 from qdesampler.infer.qde.coordinates import MoveCoordinates
 from qdesampler.infer.qde.facts import solve_facts, trial_report
 from qdesampler.infer.qde.host_coordinates import HostCoordinates
 from qdesampler.infer.qde.host_sampler import HostSampler, is_soon_done
+from qdesampler.infer.qde.memory import Memory, name_of
 from qdesampler.infer.qde.nuts_arguments import (
     block_rank,
     check_nuts_arguments,
     correlated_blocks,
+    given_covariance,
     initial_metric,
     most_steps,
     position_size,
 )
-from qdesampler.infer.qde.per_chain import PerChain, PerChainSettings, adapted_step, start_per_chain
+from qdesampler.infer.qde.per_chain import PerChain, PerChainSettings, StepOfChains, start_chains
+from qdesampler.infer.qde.starts import find_starts, known_rows
 from qdesampler.infer.qde.state import Frozen, QDEAdaptState, QDEState
-from qdesampler.infer.qde.warmup import Prepared, WarmupSettings, find_starts, prepare, unadapted
+from qdesampler.infer.qde.transitions import chosen_start, first_state, frozen, next_state, still
+from qdesampler.infer.qde.warmup import Prepared, WarmupSettings, prepare, unadapted
 from qdesampler.kernels.adaptation.local import START_LENGTH, LocalSettings
 from qdesampler.kernels.mcmc import host_trajectories
 from qdesampler.kernels.mcmc.integrators import DYNAMICS, INTEGRATORS
-from qdesampler.kernels.mcmc.mixture import Mixture, MixtureInfo, mixture_step
-from qdesampler.kernels.mcmc.trajectory import TrajectoryState, check_dimension, check_move_settings
-from qdesampler.numerics.metric import Metric, dense_matrix
+from qdesampler.kernels.mcmc.mixture import MixtureInfo, When, mixture_step
+from qdesampler.kernels.mcmc.trajectory import check_dimension, check_move_settings
 from qdesampler.numerics.numpy_metric import HostMetric
-from qdesampler.numerics.trial import Trial
 
 __all__ = ["QDE"]
-
-_MOST_PREPARED = 4  # results of warm-ups that a kernel keeps
 
 
 class QDE(TargetKernel):
@@ -149,12 +145,11 @@ class QDE(TargetKernel):
         self._integrator = integrator
         self._solve = solve
         self._num_warmup = 0
-        self._prepared: OrderedDict[tuple, Prepared] = OrderedDict()
-        self._evaluated: tuple[tuple, HostCoordinates] | None = None
+        self._memory = Memory()
 
     def __getstate__(self) -> dict:
         """State for copies and pickles, without the results of warm-ups."""
-        return {**self.__dict__, "_prepared": OrderedDict(), "_evaluated": None}
+        return {**self.__dict__, "_memory": Memory()}
 
     # ---- NumPyro's contract --------------------------------------------------------------------------------
 
@@ -180,7 +175,7 @@ class QDE(TargetKernel):
         known = self._is_known(model_args, model_kwargs)
         adapting = num_warmup > 0 and (self._adapt_step_size or self._adapt_mass_matrix)
         spent, prepared, prototype, start = 0, None, None, None
-        if known and adapting and init_params is None and self._draws_starts:
+        if known and adapting and init_params is None and self._target.starts_anywhere:
             prototype = self._target.prototype(model_args, model_kwargs)
         if prototype is None:
             start = self._target.start(key_start, init_params, model_args, model_kwargs)
@@ -195,45 +190,14 @@ class QDE(TargetKernel):
         if start is None and (prepared is None or not len(prepared.starts)):
             start = self._target.start(key_start, init_params, model_args, model_kwargs)
         if prepared is None:
-            adapt = self._start_per_chain(key_start, start, prototype, num_warmup, batched=batched)
+            adapt = self._start_per_chain(key_start, start, prototype, num_warmup)
         else:
-            adapt = _frozen(prepared, num_warmup)
-            if init_params is None and self._draws_starts and len(prepared.starts):
+            adapt = frozen(prepared, num_warmup)
+            if init_params is None and self._target.starts_anywhere and len(prepared.starts):
                 evals = 0 if start is None else start.num_evals
-                start = _chosen_start(prepared, key_start, prototype, evals, batched=batched)
+                start = chosen_start(prepared, key_start, prototype, evals, batched=batched)
         assert start is not None
-        return self._first_state(rng_key, start, adapt, spent, batched=batched)
-
-    def _first_state(self, rng_key, start: StartingPoint, adapt, spent: int, *, batched: bool) -> QDEState:
-        """The state of chains that begin at `start`; the evaluations of the warm-up are spread over them."""
-        chains = rng_key.shape[0] if batched else 1
-
-        def each(value, dtype=float):
-            shape, dtype = (chains,) if batched else (), jnp.result_type(dtype)
-            traced = isinstance(value, Tracer)
-            return jnp.full(shape, value, dtype) if traced else jnp.asarray(np.full(shape, value, dtype))
-
-        pending = each(-(-spent // chains) + start.num_evals, int)
-        if isinstance(adapt, Frozen):
-            step_size, length = each(adapt.mixture.step_size), each(adapt.mixture.length)
-        else:
-            step_size, length = adapt.adapt.step_size, adapt.length
-        energy = start.potential_energy
-        return QDEState(
-            i=each(0, int),
-            z=start.z,
-            z_grad=start.gradient,
-            potential_energy=energy,
-            energy=energy,
-            num_evals=each(0, int),
-            warmup_evals=each(0, int),
-            pending_evals=pending,
-            accept_prob=each(0),
-            mean_accept_prob=each(0),
-            diverging=~jnp.isfinite(energy),
-            adapt_state=QDEAdaptState(step_size, length, adapt),
-            rng_key=rng_key,
-        )
+        return first_state(rng_key, start, adapt, spent, batched=batched)
 
     def sample(self, state: QDEState, model_args: Sequence, model_kwargs: dict | None) -> QDEState:
         """One iteration of every chain of `state`."""
@@ -244,9 +208,9 @@ class QDE(TargetKernel):
         shared = state.adapt_state.shared
         iteration = state.i[0] if batched else state.i
         if position_size(prototype) == 0:
-            return self._still(state, rng_key, iteration < self._num_warmup)
-        frozen = isinstance(shared, Frozen)
-        coordinates = self._coordinates(prototype, model_args, model_kwargs, may_recentre=frozen)
+            return still(state, rng_key, iteration < self._num_warmup)
+        known = isinstance(shared, Frozen)
+        coordinates = self._coordinates(prototype, model_args, model_kwargs, may_recentre=known)
         if not isinstance(shared, Frozen):
             return self._per_chain(state, rng_key, key_move, shared, coordinates, batched=batched)
         warming = iteration < shared.num_warmup
@@ -262,78 +226,29 @@ class QDE(TargetKernel):
             shared.mixture,
             DYNAMICS[self._dynamics],
             INTEGRATORS[self._integrator],
-            most_steps=jnp.where(warming, *self._max_steps) if warm_steps else self._max_steps[1],
-            active=~warming | (iteration < shared.burn_in),
-            forget=warming & (iteration == 0),
+            When(
+                jnp.where(warming, *self._max_steps) if warm_steps else self._max_steps[1],
+                active=~warming | (iteration < shared.burn_in),
+                forget=warming & (iteration == 0),
+            ),
         )
         sites = (jax.vmap(outside) if batched else outside)(there)
-        return self._next_state(state, rng_key, sites, info, warming, shared.num_warmup)
+        return next_state(state, rng_key, sites, info, warming, shared.num_warmup)
 
     def _per_chain(self, state, rng_key, key_move, shared, coordinates, *, batched: bool) -> QDEState:
         """One iteration of chains that adapt by themselves."""
-        density = coordinates.value_and_score(jnp.ones(()))
-
-        def move(key, i, z, energy, gradient, adapt):
-            point = coordinates.inside(z, energy, gradient, None)
-            new, adapt, info = adapted_step(
-                key,
-                i,
-                point,
-                adapt,
-                density,
-                self._num_warmup,
-                self._per_chain_settings(coordinates.prototype),
-                DYNAMICS[self._dynamics],
-                INTEGRATORS[self._integrator],
-            )
-            return coordinates.outside(new, None), adapt, info
-
+        step = StepOfChains(
+            coordinates,
+            self._num_warmup,
+            self._per_chain_settings(coordinates.prototype),
+            DYNAMICS[self._dynamics],
+            INTEGRATORS[self._integrator],
+        )
         own = (key_move, state.i, state.z, state.potential_energy, state.z_grad, shared)
-        sites, adapt, info = (jax.vmap(move) if batched else move)(*own)
+        sites, adapt, info = (jax.vmap(step) if batched else step)(*own)
         told = MixtureInfo(info.accept_prob, info.diverging, info.energy, info.num_evals)
-        state = self._next_state(state, rng_key, sites, told, state.i < shared.num_warmup, shared.num_warmup)
+        state = next_state(state, rng_key, sites, told, state.i < shared.num_warmup, shared.num_warmup)
         return state._replace(adapt_state=QDEAdaptState(adapt.adapt.step_size, adapt.length, adapt))
-
-    def _still(self, state: QDEState, rng_key: jax.Array, warming: jax.Array) -> QDEState:
-        """The next state of a target without coordinates."""
-        certain = jnp.ones_like(state.accept_prob)
-        return state._replace(
-            i=state.i + 1,
-            num_evals=state.pending_evals,
-            warmup_evals=state.warmup_evals + jnp.where(warming, state.pending_evals, 0),
-            pending_evals=jnp.zeros_like(state.pending_evals),
-            accept_prob=certain,
-            mean_accept_prob=certain,
-            rng_key=rng_key,
-        )
-
-    def _next_state(
-        self,
-        state: QDEState,
-        rng_key: jax.Array,
-        sites: tuple[Any, jax.Array, Any],
-        info: MixtureInfo,
-        warming: jax.Array,
-        num_warmup: jax.Array,
-    ) -> QDEState:
-        """The state after an iteration, from `(z, U(z), grad U(z))` and what happened."""
-        z, energy, z_grad = sites
-        evals = info.num_evals + state.pending_evals
-        counted = state.i + 1 - jnp.where(warming, 0, num_warmup)
-        return state._replace(
-            i=state.i + 1,
-            z=z,
-            z_grad=z_grad,
-            potential_energy=energy,
-            energy=info.energy,
-            num_evals=evals,
-            warmup_evals=state.warmup_evals + jnp.where(warming, evals, 0),
-            pending_evals=jnp.zeros_like(state.pending_evals),
-            accept_prob=info.accept_prob,
-            mean_accept_prob=state.mean_accept_prob + (info.accept_prob - state.mean_accept_prob) / counted,
-            diverging=info.diverging | ~jnp.isfinite(energy),
-            rng_key=rng_key,
-        )
 
     def get_diagnostics_str(self, state: QDEState) -> str:
         """One line for the progress bar of a single chain."""
@@ -360,11 +275,6 @@ class QDE(TargetKernel):
         energy, gradient = (jax.vmap(evaluate) if is_batched(state.rng_key) else evaluate)(state.z)
         return state._replace(potential_energy=energy, z_grad=gradient, pending_evals=state.pending_evals + 1)
 
-    @property
-    def _draws_starts(self) -> bool:
-        """Whether chains may start anywhere: NumPyro's default, uniform in a box."""
-        return self._target.model is not None and self._target.init_strategy is init_to_uniform
-
     def _is_known(self, model_args: Sequence, model_kwargs: dict | None) -> bool:
         """Whether the target has values before a chain moves: not inside Gibbs, nor with traced arguments."""
         if GIBBS_SITES_KWARG in (model_kwargs or {}):
@@ -389,42 +299,32 @@ class QDE(TargetKernel):
         does after all, because it closes over such a value.
         """
         settings = self._warmup_settings(prototype, num_warmup)
-        metric = initial_metric(self._inverse_mass_matrix, prototype, _rank(settings.local))
+        metric = initial_metric(self._inverse_mass_matrix, prototype, settings.local.directions)
         first = HostMetric(*(np.asarray(part, float) for part in metric))
         if num_warmup == 0 or not (self._adapt_step_size or self._adapt_mass_matrix):
             return unadapted(first, settings), 0
-        rows = None
-        known = start is not None and not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(start.z))
-        if known and not self._draws_starts:
-            leaves = [np.asarray(leaf, float) for leaf in jax.tree.leaves(start.z)]
-            chains = np.size(start.potential_energy)
-            rows = np.concatenate([leaf.reshape(chains, -1) for leaf in leaves], 1)
-        lines = tuple(data_lines(tuple(model_args), model_kwargs or {}).items())
-        name = (lines, num_warmup, jax.config.jax_enable_x64, None if rows is None else rows.tobytes())
-        if name in self._prepared:
-            self._prepared.move_to_end(name)
-            return self._prepared[name], 0
-        host = self._host_coordinates(prototype, model_args, model_kwargs)
+        rows = None if self._target.starts_anywhere else known_rows(start)
+        target = name_of(prototype, model_args, model_kwargs)
+        name = (target, num_warmup, None if rows is None else rows.tobytes())
+
+        def make():
+            host = self._host_coordinates(prototype, model_args, model_kwargs)
+            return prepare(host, find_starts(host, rows), first, settings)
+
         try:
-            prepared = prepare(host, find_starts(host, rows), first, settings)
+            return self._memory.prepared(name, make)
         except jax.errors.TracerArrayConversionError:
             return None, 0
-        while len(self._prepared) >= _MOST_PREPARED:
-            self._prepared.popitem(last=False)
-        self._prepared[name] = prepared
-        return prepared, prepared.num_evals
 
     def _host_coordinates(self, prototype, model_args, model_kwargs) -> HostCoordinates:
-        """Batches of evaluations on the host; those of the last arguments are kept with their program."""
-        name = (tuple(data_lines(tuple(model_args), model_kwargs or {}).items()), jax.config.jax_enable_x64)
-        if self._evaluated is None or self._evaluated[0] != name:
+        """Batches of evaluations on the host."""
+
+        def make():
             zeros = jax.tree.map(lambda leaf: np.zeros(jnp.shape(leaf), leaf.dtype), prototype)
             coordinates = self._coordinates(zeros, model_args, model_kwargs, may_recentre=True)
-            self._evaluated = name, HostCoordinates(coordinates, zeros)
-        host = self._evaluated[1]
-        host.reset()
-        host.evaluator.num_evals = 0
-        return host
+            return HostCoordinates(coordinates, zeros)
+
+        return self._memory.coordinates(name_of(prototype, model_args, model_kwargs), make)
 
     def host_sampler(
         self, state: QDEState, iterations: int, model_args: Sequence, model_kwargs: dict | None
@@ -493,83 +393,8 @@ class QDE(TargetKernel):
             self._max_steps[0],
         )
 
-    def _start_per_chain(self, key, start, prototype, num_warmup: int, *, batched: bool) -> PerChain:
+    def _start_per_chain(self, key, start, prototype, num_warmup: int) -> PerChain:
         settings = self._per_chain_settings(prototype)
-        matrix = None
-        if self._inverse_mass_matrix is not None:
-            size = position_size(prototype)
-            metric = initial_metric(self._inverse_mass_matrix, prototype, size)
-            covariance = np.asarray(dense_matrix(metric))
-            matrix = covariance if settings.dense else np.diag(covariance)
-
-        def begin(key, z, energy, gradient):
-            point = TrajectoryState(ravel_pytree(z)[0], -energy, -ravel_pytree(gradient)[0])
-            length = START_LENGTH if self._trajectory_length is None else self._trajectory_length
-            return start_per_chain(key, point, num_warmup, settings, self._step_size, length, matrix)
-
-        # Compiled as one program: one operation after another would take seconds.
-        begin = jax.jit(jax.vmap(begin) if batched else begin)
-        return begin(key, start.z, start.potential_energy, start.gradient)
-
-
-def _rank(local: LocalSettings) -> int:
-    """Directions of the metric of local moves."""
-    return sum(min(local.rank, len(block)) for block in local.blocks)
-
-
-def _frozen(prepared: Prepared, num_warmup: int) -> Frozen:
-    """The result of the warm-up as arrays of the device."""
-    dtype = jnp.result_type(float)
-
-    def real(value):
-        return jnp.asarray(np.asarray(value), dtype)
-
-    def whole(value):
-        return jnp.asarray(np.asarray(value), jnp.result_type(int))
-
-    trial = prepared.trial
-    return Frozen(
-        Mixture(
-            Trial(
-                real(trial.centre),
-                Metric(*map(real, trial.metric)),
-                *(real(part) for part in (trial.shift, trial.width, trial.skew, trial.defensive_weight)),
-            ),
-            real(prepared.step_size),
-            real(prepared.length),
-            real(prepared.probability),
-            whole(prepared.candidates),
-        ),
-        real(prepared.centredness),
-        whole(num_warmup),
-        whole(min(prepared.burn_in, num_warmup)),
-        whole(prepared.outcome),
-        real(prepared.acceptance),
-        whole(prepared.outliers),
-        jnp.asarray(prepared.at_floor),
-    )
-
-
-def _chosen_start(
-    prepared: Prepared, key: jax.Array, prototype: Any, num_evals: int, *, batched: bool
-) -> StartingPoint:
-    """Starts from those that the warm-up offers: in turn for a batch, by its key for a single chain."""
-    number = len(prepared.starts)
-    if batched:
-        index = np.arange(key.shape[0]) % number
-    else:
-        data = jax.random.key_data(key) if is_typed_key(key) else key
-        index = data[-1] % number if isinstance(data, Tracer) else int(np.asarray(data)[-1]) % number
-    unravel = unraveler(prototype)
-    dtype = jnp.result_type(float)
-    tables = (table.astype(dtype) for table in (prepared.starts, -prepared.log_densities, -prepared.scores))
-    if isinstance(index, Tracer):
-        z, energy, gradient = (jnp.asarray(table)[index] for table in tables)
-        return StartingPoint(unravel(z), energy, unravel(gradient), num_evals)
-    z, energy, gradient = (np.asarray(table[index]) for table in tables)
-    return StartingPoint(
-        jax.tree.map(jnp.asarray, unravel(z)),
-        jnp.asarray(energy),
-        jax.tree.map(jnp.asarray, unravel(gradient)),
-        num_evals,
-    )
+        matrix = given_covariance(self._inverse_mass_matrix, prototype, dense=settings.dense)
+        length = START_LENGTH if self._trajectory_length is None else self._trajectory_length
+        return start_chains(key, start, num_warmup, settings, self._step_size, length, matrix)

@@ -7,12 +7,13 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from qdesampler.numerics.metric import DENSE_UP_TO, Metric, from_covariance, identity_metric
+from qdesampler.numerics.metric import DENSE_UP_TO, Metric, dense_matrix, from_covariance, identity_metric
 
 __all__ = [
     "block_rank",
     "check_nuts_arguments",
     "correlated_blocks",
+    "given_covariance",
     "initial_metric",
     "most_steps",
     "position_size",
@@ -162,6 +163,15 @@ def initial_metric(inverse_mass_matrix: Any, prototype: Any, rank: int) -> Metri
                 "blocks, or dense_mass=True."
             )
     return metric
+
+
+def given_covariance(inverse_mass_matrix: Any, prototype: Any, *, dense: bool) -> np.ndarray | None:
+    """The covariance that the user gave, shape `(dim, dim)` or, unless `dense`, its diagonal."""
+    if inverse_mass_matrix is None:
+        return None
+    metric = initial_metric(inverse_mass_matrix, prototype, position_size(prototype))
+    covariance = np.asarray(dense_matrix(metric))
+    return covariance if dense else np.diag(covariance)
 
 
 def _assembled(given: dict, prototype: Any) -> np.ndarray:

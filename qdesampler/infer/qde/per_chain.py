@@ -10,8 +10,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from numpyro.infer.hmc_util import HMCAdaptState, IntegratorState, warmup_adapter
 
+from qdesampler.infer.model.evaluation import is_batched
+from qdesampler.infer.model.target import StartingPoint
+from qdesampler.infer.qde.coordinates import MoveCoordinates
 from qdesampler.kernels.mcmc.integrators import Dynamics, Integrator
 from qdesampler.kernels.mcmc.trajectory import (
     TrajectoryInfo,
@@ -22,7 +26,7 @@ from qdesampler.kernels.mcmc.trajectory import (
 from qdesampler.numerics.metric import DenseFactor, Metric
 from qdesampler.numerics.types import ValueAndScore
 
-__all__ = ["PerChain", "PerChainSettings", "adapted_step", "start_per_chain"]
+__all__ = ["PerChain", "PerChainSettings", "StepOfChains", "adapted_step", "start_chains"]
 
 
 class PerChain(NamedTuple):
@@ -92,6 +96,25 @@ def start_per_chain(
     return PerChain(adapt, jnp.asarray(length, dtype), jnp.asarray(num_warmup, int))
 
 
+def start_chains(
+    key: jax.Array,
+    start: StartingPoint,
+    num_warmup: int,
+    settings: PerChainSettings,
+    step_size: float,
+    length: float,
+    inverse_mass_matrix: Any | None,
+) -> PerChain:
+    """The adaptation of one chain, or of each of a batch of keys, compiled as one program."""
+
+    def begin(key, z, energy, gradient):
+        point = TrajectoryState(ravel_pytree(z)[0], -energy, -ravel_pytree(gradient)[0])
+        return start_per_chain(key, point, num_warmup, settings, step_size, length, inverse_mass_matrix)
+
+    begin = jax.jit(jax.vmap(begin) if is_batched(key) else begin)
+    return begin(key, start.z, start.potential_energy, start.gradient)
+
+
 def _metric(adapt: HMCAdaptState) -> Metric | DenseFactor:
     factor = adapt.mass_matrix_sqrt_inv
     if factor.ndim == 2:
@@ -125,3 +148,39 @@ def adapted_step(
         state.adapt,
     )
     return new, state._replace(adapt=adapt), info
+
+
+class StepOfChains(NamedTuple):
+    """One iteration of one chain, in the coordinates of the model as written; made for `vmap` over chains.
+
+    Attributes:
+        coordinates: of the moves.
+        num_warmup: iterations of the warm-up.
+        settings: what is adapted.
+        dynamics: how a velocity is drawn and kicked.
+        integrator: the splitting of a step.
+    """
+
+    coordinates: MoveCoordinates
+    num_warmup: int
+    settings: PerChainSettings
+    dynamics: Dynamics
+    integrator: Integrator
+
+    def __call__(self, key, iteration, z, energy, gradient, adapt: PerChain):
+        """The new `(z, U(z), grad U(z))`, the adaptation, and what happened."""
+        everywhere = jnp.ones(())  # the centredness of sites as they are written
+        point = self.coordinates.inside(z, energy, gradient, everywhere)
+        density = self.coordinates.value_and_score(everywhere)
+        new, adapt, info = adapted_step(
+            key,
+            iteration,
+            point,
+            adapt,
+            density,
+            self.num_warmup,
+            self.settings,
+            self.dynamics,
+            self.integrator,
+        )
+        return self.coordinates.outside(new, everywhere), adapt, info

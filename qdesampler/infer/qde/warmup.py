@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from qdesampler.infer.qde.host_coordinates import HostCoordinates
+from qdesampler.infer.qde.proportions import LocalMoves, Mixed, burn_in, proportions
+from qdesampler.infer.qde.starts import FEWEST_STARTS, SEED, run_descents
 from qdesampler.kernels.adaptation.local import (
     START_LENGTH,
     LocalAdaptation,
@@ -23,25 +25,22 @@ from qdesampler.kernels.adaptation.local import (
     tune_step_size,
 )
 from qdesampler.kernels.mcmc.host_trajectories import Chains
-from qdesampler.kernels.mcmc.mixture import MOST_CANDIDATES
 from qdesampler.kernels.mcmc.trajectory import gaussian_step_size
 from qdesampler.numerics.host_trial import HostTrial, fit_skew, host_trial, log_trial_rows
 from qdesampler.numerics.numpy_metric import HostMetric, whiten_rows
 from qdesampler.numerics.trial import tail_degrees
-from qdesampler.solvers.gaussian.certificate import truncated_time
-from qdesampler.solvers.gaussian.descents import Descent, descend
+from qdesampler.solvers.gaussian.descents import Descent
 from qdesampler.solvers.gaussian.host_step import Gaussian, gaussian_step
-from qdesampler.solvers.gaussian.refine import CLEAR, GOOD, Refined, measure, refine, refinement_size
+from qdesampler.solvers.gaussian.refine import GOOD, Refined, measure, refine, refinement_size
 from qdesampler.solvers.gaussian.search import Outcome, SolveSettings
 from qdesampler.solvers.gaussian.solve import GaussianSolve, solve_gaussian
 
-__all__ = ["OUTCOMES", "SMALLEST_SOLVE", "Prepared", "WarmupSettings", "find_starts", "prepare", "unadapted"]
+__all__ = ["OUTCOMES", "SMALLEST_SOLVE", "Prepared", "WarmupSettings", "prepare", "unadapted"]
 
 # Outcomes in words; a state holds their indices.
 OUTCOMES = ("not tried", *(str(outcome) for outcome in Outcome))
 
 SMALLEST_SOLVE = 40  # iterations of warm-up below which no solve is tried
-_DESCENT_BATCHES = 320  # evaluations of a descent, at most
 _LOCAL_ITERATIONS = 350  # of each chain that adapts local moves, at most
 _TUNING = 20  # iterations that tune the step size beside a trial
 _CAUTION = 0.8  # step size that is not tuned, relative to the one that a Gaussian allows
@@ -49,16 +48,6 @@ _LEAST_ACCEPTANCE = 0.1  # of a refined trial, predicted or seen by one chain; b
 _BROKEN_PROMISE = 4.0  # seen over predicted autocorrelation time from which it is given up: hard.md, banana
 _UNEVEN = 0.8  # acceptance of one chain over the mean, below which it is given up: hard.md, banana
 _TOO_LOW = 1e4  # nats below the end of its descent from which a start is not returned to
-_SHORTEST_HOLD = 4.0  # candidates for which a chain may be held, however cheap local moves are
-_JUMP_COST = 1.5  # evaluations per effective draw over evaluations per trajectory, if it was not measured
-_LEAST_FRACTION, _MOST_FRACTION = 0.05, 0.95  # bounds of the fraction of evaluations for global moves
-_MOST_UNCLEAR = (
-    0.25  # the same for a trial that is not clear: local moves must find the tails it has not seen
-)
-_SEED = 0x9DE  # of all random numbers of a warm-up
-_FEWEST_STARTS = 4  # of descents, whatever the number of chains
-_SPREAD = 2.0  # half width of the box of starts, as in NumPyro's `init_to_uniform`
-_TRIES = 64  # boxes of four points that are tried
 _FAR, _FAR_OFFSET = 4, 30  # squared whitened distance `4 dim + 30` beyond which an end is outside the trial
 _MATTERS = 10  # nats: an end lower than the highest by more than `dim + 10` does not count
 _STARTS = 8  # points that chains are started from
@@ -117,49 +106,6 @@ class Prepared(NamedTuple):
     num_evals: int
 
 
-class _Local(NamedTuple):
-    """Local moves: step size, mean length, and evaluations per effective draw if they were measured."""
-
-    step_size: float
-    length: float
-    cost: float = np.inf
-    at_floor: bool = False
-
-
-class _Mixed(NamedTuple):
-    """A trial beside local moves.
-
-    Attributes:
-        trial: the density.
-        log_weights: of candidates that measured it; None if it was not measured.
-        seen: autocorrelation time from other points than candidates.
-        acceptance: of the trial.
-        local: the local moves.
-        starts: where chains may start, in the coordinates of the moves.
-    """
-
-    trial: HostTrial
-    log_weights: np.ndarray | None
-    seen: float
-    acceptance: float
-    local: _Local
-    starts: Chains
-
-    @property
-    def local_cost(self) -> float:
-        """Evaluations per effective draw of local moves."""
-        steps = max(self.local.length / self.local.step_size, 1.0)
-        return self.local.cost if np.isfinite(self.local.cost) else _JUMP_COST * steps
-
-    @property
-    def time(self) -> float:
-        """Autocorrelation time of candidates, if local moves free a chain that is held too long."""
-        if self.log_weights is None:
-            return np.inf
-        longest = max(2 * self.local_cost, _SHORTEST_HOLD)
-        return max(truncated_time(self.log_weights, longest), min(self.seen, longest))
-
-
 def prepare(
     coordinates: HostCoordinates, starts: np.ndarray, metric: HostMetric, settings: WarmupSettings
 ) -> Prepared:
@@ -171,10 +117,10 @@ def prepare(
         metric: the first metric of local moves, with room for their blocks.
         settings: see `WarmupSettings`.
     """
-    rng = np.random.default_rng(_SEED)
+    rng = np.random.default_rng(SEED)
     outcome, outliers, mixed, descents = 0, 0, None, []
     if settings.solve and settings.num_warmup >= SMALLEST_SOLVE:
-        descents = _descents(coordinates, starts)
+        descents = run_descents(coordinates, starts)
         solve = _solve(coordinates, descents, settings, rng)
         outcome = OUTCOMES.index(str(solve.outcome))
         if solve.outcome in (Outcome.SOLVED, Outcome.MIDDLING):
@@ -187,7 +133,7 @@ def prepare(
         mixed = _local(coordinates, starts, descents, metric, settings, rng)
         if outcome and np.max(np.abs(mixed.starts.positions), initial=0.0) > _ESCAPED:
             outcome = OUTCOMES.index(str(Outcome.UNBOUNDED))
-    probability, candidates = _proportions(mixed)
+    probability, candidates = proportions(mixed)
     sites, values, scores = mixed.starts
     if coordinates.can_recentre:
         sites = coordinates.to_sites(coordinates.evaluator.rounded(sites))
@@ -207,7 +153,7 @@ def prepare(
         acceptance=mixed.acceptance,
         outliers=outliers,
         at_floor=mixed.local.at_floor,
-        burn_in=_burn_in(mixed, probability, candidates),
+        burn_in=burn_in(mixed, probability, candidates),
         starts=sites[sound],
         log_densities=values[sound],
         scores=scores[sound],
@@ -235,46 +181,6 @@ def unadapted(metric: HostMetric, settings: WarmupSettings) -> Prepared:
         scores=np.zeros((0, dim)),
         num_evals=0,
     )
-
-
-def find_starts(coordinates: HostCoordinates, given: np.ndarray | None) -> np.ndarray:
-    """Raveled sites of finite density: those given, and uniform points until there are four, if possible.
-
-    Args:
-        coordinates: where the target is evaluated.
-        given: starts of the chains, shape `(n, dim)`, or None.
-
-    Raises:
-        RuntimeError: no point has a finite density and gradient.
-    """
-    rng = np.random.default_rng(_SEED)
-    found = np.zeros((0, coordinates.dim)) if given is None else given[:_FEWEST_STARTS]
-    tries = 0
-    while len(found) < _FEWEST_STARTS and tries < _TRIES:
-        box = _SPREAD * 0.8 ** (tries // 8)  # smaller after every eight attempts
-        sites = coordinates.evaluator.rounded(rng.uniform(-box, box, (_FEWEST_STARTS, coordinates.dim)))
-        values, scores = coordinates.evaluate_sites(sites)
-        sound = np.isfinite(values) & np.all(np.isfinite(scores), 1)
-        found = np.concatenate([found, sites[sound]])
-        tries += 1
-    if not len(found):
-        raise RuntimeError(
-            f"Cannot find valid initial parameters: the density or its gradient was not finite at "
-            f"{coordinates.evaluator.num_evals} points within {_SPREAD:g} of the origin of the unconstrained "
-            "sites. Check the model for NaN, or give `init_params` or an `init_strategy` inside the support."
-        )
-    return found if given is not None else found[:_FEWEST_STARTS]
-
-
-def _descents(coordinates: HostCoordinates, starts: np.ndarray) -> list[Descent]:
-    """Descents from the starts, run to their ends."""
-    evaluator = coordinates.evaluator
-    points = evaluator.rounded(coordinates.descent_starts(starts))
-    precision = float(np.finfo(evaluator.dtype).eps)
-    values, scores = coordinates.evaluate(points)
-    found = [Descent(*start, precision) for start in zip(points, values, scores, strict=True)]
-    descend(coordinates.evaluate, found, max(_DESCENT_BATCHES, 2 * coordinates.dim), evaluator.rounded)
-    return found
 
 
 def _solve(
@@ -305,7 +211,7 @@ def _blocks(settings: WarmupSettings, dim: int) -> tuple[tuple[int, ...], ...] |
 
 def _refined(
     coordinates: HostCoordinates, solve: GaussianSolve, settings: WarmupSettings, rng: np.random.Generator
-) -> _Mixed | None:
+) -> Mixed | None:
     """The refined trial and the step size of local moves beside it; None if it has to be given up."""
     found = refine(
         coordinates.evaluate,
@@ -323,9 +229,9 @@ def _refined(
     length = settings.local.length or START_LENGTH
     clear = acceptance >= GOOD and solve.outcome is Outcome.SOLVED
     if clear or not settings.local.adapt_step_size:
-        local = _Local(step if settings.local.adapt_step_size else settings.local.step_size, length)
-        return _Mixed(found.trial, found.candidates.log_weights, seen, acceptance, local, starts)
-    chains = Chains(*(part[:_FEWEST_STARTS] for part in starts))
+        local = LocalMoves(step if settings.local.adapt_step_size else settings.local.step_size, length)
+        return Mixed(found.trial, found.candidates.log_weights, seen, acceptance, local, starts)
+    chains = Chains(*(part[:FEWEST_STARTS] for part in starts))
     iterations = min(_TUNING, settings.num_warmup)
     tuned = tune_step_size(
         coordinates, chains, found.trial.metric, iterations, settings.local._replace(step_size=step), rng
@@ -334,8 +240,8 @@ def _refined(
     held = _time_at(found, tuned.draws, coordinates)
     if held > _BROKEN_PROMISE * max(found.certificate.time, seen):
         return None
-    local = _Local(tuned.step_size, tuned.length, tuned.cost, tuned.at_floor)
-    return _Mixed(found.trial, found.candidates.log_weights, max(seen, held), acceptance, local, starts)
+    local = LocalMoves(tuned.step_size, tuned.length, tuned.cost, tuned.at_floor)
+    return Mixed(found.trial, found.candidates.log_weights, max(seen, held), acceptance, local, starts)
 
 
 def _is_missed(found: Refined) -> bool:
@@ -374,14 +280,14 @@ def _local(
     metric: HostMetric,
     settings: WarmupSettings,
     rng: np.random.Generator,
-) -> _Mixed:
+) -> Mixed:
     """Local moves adapted from the starts, and a trial fitted to their draws.
 
     A chain begins at its start, because a descent may have ended in a spike without mass; but no step size
     would work at a start of very low density.
     """
     coordinates.reset()
-    points = coordinates.evaluator.rounded(coordinates.from_sites(starts[:_FEWEST_STARTS]))
+    points = coordinates.evaluator.rounded(coordinates.from_sites(starts[:FEWEST_STARTS]))
     values, scores = coordinates.evaluate(points)
     for chain, descent in enumerate(descents[: len(points)]):
         if values[chain] < descent.log_density - _TOO_LOW and np.max(np.abs(descent.position)) < _ESCAPED:
@@ -390,15 +296,15 @@ def _local(
     local = settings.local
     iterations = min(settings.num_warmup, _LOCAL_ITERATIONS)
     found = adapt_locally(coordinates, chains, metric, iterations, local, rng)
-    moves = _Local(found.step_size, found.length, found.cost, found.at_floor)
+    moves = LocalMoves(found.step_size, found.length, found.cost, found.at_floor)
     end = found.chains
     if not settings.solve or settings.num_warmup < SMALLEST_SOLVE or len(found.draws) < 2 * coordinates.dim:
-        return _Mixed(host_trial(np.mean(found.draws, 0), found.metric), None, np.inf, 0.0, moves, end)
+        return Mixed(host_trial(np.mean(found.draws, 0), found.metric), None, np.inf, 0.0, moves, end)
     measured = _trial_of_draws(coordinates, found, settings, rng)
     seen = _time_at(measured, found.draws[-256:], coordinates)
     acceptance = measured.certificate.acceptance
     # The metric of the trial is that of the local moves: it must be the one that they were adapted to.
-    return _Mixed(measured.trial, measured.candidates.log_weights, seen, acceptance, moves, end)
+    return Mixed(measured.trial, measured.candidates.log_weights, seen, acceptance, moves, end)
 
 
 def _trial_of_draws(
@@ -428,32 +334,3 @@ def _count_outliers(descents: list[Descent], trial: HostTrial) -> int:
     return int(
         np.sum(far & (heights > np.max(heights[np.isfinite(heights)], initial=-np.inf) - dim - _MATTERS))
     )
-
-
-def _proportions(mixed: _Mixed) -> tuple[float, int]:
-    """Probability of a global move, and its candidates.
-
-    Both kinds are measured in evaluations per effective draw, and the fractions of the evaluations are in
-    proportion to the squares of their efficiencies. Both kinds are always used, because each solves a problem
-    of the other: a chain that is held at a point where `p / q` is large leaves it by local moves, one that
-    cannot travel locally travels by global ones. A trial whose candidates are hardly accepted gets no more
-    of the draws than twice that.
-    """
-    time, steps = mixed.time, max(mixed.local.length / mixed.local.step_size, 1.0)
-    if not np.isfinite(time):
-        return 0.0, 1
-    candidates = int(np.clip(round(time / 2), 1, MOST_CANDIDATES))
-    good, other = 1 / max(time, 1.0), 1 / max(mixed.local_cost, 1.0)
-    fraction = float(np.clip(good**2 / (good**2 + other**2), _LEAST_FRACTION, _MOST_FRACTION))
-    if mixed.acceptance < CLEAR:
-        fraction = min(fraction, _MOST_UNCLEAR)
-    moves = fraction / candidates
-    probability = moves / (moves + (1 - fraction) / steps)
-    return min(probability, 2 * candidates * mixed.acceptance), candidates
-
-
-def _burn_in(mixed: _Mixed, probability: float, candidates: int) -> int:
-    """Iterations in which a chain forgets its start, about three autocorrelation times."""
-    rate = probability * candidates / mixed.time if np.isfinite(mixed.time) else 0.0
-    local = (1 - probability) / 8  # a trajectory of adapted length forgets within a few
-    return int(np.clip(np.ceil(3 / max(rate + local, 1e-3)), 5, 100))

@@ -80,6 +80,11 @@ class LocalSettings(NamedTuple):
     dynamics: HostDynamics
     integrator: Integrator
 
+    @property
+    def directions(self) -> int:
+        """Directions of a metric with room for all blocks."""
+        return sum(min(self.rank, len(block)) for block in self.blocks)
+
 
 class LocalAdaptation(NamedTuple):
     """The result.

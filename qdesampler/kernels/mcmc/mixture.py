@@ -27,15 +27,8 @@ from qdesampler.numerics.random_variates import signed_noise, to_normal, to_unit
 from qdesampler.numerics.trial import Trial, log_whitened, noise_size, whitened_candidate
 from qdesampler.numerics.types import ValueAndScore
 
-__all__ = [
-    "MOST_CANDIDATES",
-    "Mixture",
-    "MixtureInfo",
-    "MovePlan",
-    "choose_move",
-    "mixture_move",
-    "mixture_step",
-]
+__all__ = ["MOST_CANDIDATES", "Mixture", "MixtureInfo", "MovePlan", "When", "choose_move"]
+__all__ += ["mixture_move", "mixture_step"]
 
 MOST_CANDIDATES = 8  # of one global move; random numbers are drawn for so many
 
@@ -72,6 +65,23 @@ class MovePlan(NamedTuple):
     forget: jax.Array | bool = False
 
 
+class When(NamedTuple):
+    """What depends on the iteration.
+
+    Attributes:
+        most_steps: most integrator steps of a trajectory.
+        active: whether the iteration moves the chains at all.
+        forget: whether the first candidate of a global move is accepted unconditionally (warm-up only).
+    """
+
+    most_steps: jax.Array | int = 1023
+    active: jax.Array | bool = True
+    forget: jax.Array | bool = False
+
+
+ALWAYS = When()
+
+
 class MixtureInfo(NamedTuple):
     """What happened in one move.
 
@@ -100,7 +110,12 @@ class _Carry(NamedTuple):
 
 
 def choose_move(
-    units: jax.Array, mixture: Mixture, most_steps: int, stages: int, *, active: jax.Array | bool = True
+    units: jax.Array,
+    mixture: Mixture,
+    most_steps: jax.Array | int,
+    stages: int,
+    *,
+    active: jax.Array | bool = True,
 ) -> MovePlan:
     """What all chains do in an iteration, by three uniform draws on (0, 1).
 
@@ -198,10 +213,7 @@ def mixture_step(
     mixture: Mixture,
     dynamics: Dynamics,
     integrator: Integrator,
-    *,
-    most_steps: int = 1023,
-    active: jax.Array | bool = True,
-    forget: jax.Array | bool = False,
+    when: When = ALWAYS,
 ) -> tuple[TrajectoryState, MixtureInfo]:
     """One iteration of one chain, or of a batch of chains in step.
 
@@ -213,11 +225,10 @@ def mixture_step(
         mixture: trial, step size and proportions.
         dynamics: how a velocity is drawn and kicked.
         integrator: the splitting of a step.
-        most_steps: most integrator steps of a trajectory.
-        active: whether the iteration moves at all.
-        forget: whether the first candidate of a global move is accepted unconditionally.
+        when: what the warm-up changes.
     """
-    plan = choose_move(units, mixture, most_steps, integrator.stages, active=active)._replace(forget=forget)
+    plan = choose_move(units, mixture, when.most_steps, integrator.stages, active=when.active)
+    plan = plan._replace(forget=when.forget)
 
     def move(key, point):
         return mixture_move(key, point, value_and_score, plan, mixture, dynamics, integrator)

@@ -8,7 +8,8 @@ import pytest
 from qdesampler.infer.qde import warmup
 from qdesampler.infer.qde.coordinates import MoveCoordinates
 from qdesampler.infer.qde.host_coordinates import HostCoordinates
-from qdesampler.infer.qde.warmup import OUTCOMES, SMALLEST_SOLVE, WarmupSettings, find_starts, prepare
+from qdesampler.infer.qde.starts import find_starts
+from qdesampler.infer.qde.warmup import OUTCOMES, SMALLEST_SOLVE, WarmupSettings, prepare
 from qdesampler.kernels.adaptation.local import LocalSettings
 from qdesampler.kernels.mcmc.host_trajectories import DYNAMICS
 from qdesampler.kernels.mcmc.integrators import INTEGRATORS

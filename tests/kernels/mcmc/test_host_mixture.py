@@ -94,10 +94,9 @@ def test_every_evaluation_is_counted():
 
 
 def test_the_first_candidate_is_taken_where_the_start_is_to_be_forgotten():
-    far = np.full(
-        (4, 2), 30.0
-    )  # the target is so much above the trial there that no candidate would be taken
-    start = Chains(far, *logistic(far))
+    far = np.full((4, 2), 30.0)
+    values, scores = logistic(far)
+    start = Chains(far, values + 1000, scores)  # so much above the trial that no candidate would be taken
     kept = walk(logistic, as_given, start, mixture(1.0), schedule(0, 1))
     left = walk(logistic, as_given, start, mixture(1.0), schedule(0, 1), forget=True)
     assert np.all(kept.positions[0] == far)

@@ -14,6 +14,7 @@ from qdesampler.kernels.mcmc.mixture import (
     MOST_CANDIDATES,
     Mixture,
     MovePlan,
+    When,
     choose_move,
     mixture_move,
     mixture_step,
@@ -340,9 +341,9 @@ def test_all_chains_of_a_batch_do_the_same_and_each_what_it_would_do_alone():
     @jax.jit
     def both(units, keys, active):
         rest = banana, used, canonical, LEAPFROG
-        batch = mixture_step(units, keys, points, *rest, most_steps=4, active=active)
+        batch = mixture_step(units, keys, points, *rest, When(4, active))
         first = jax.tree.map(lambda leaf: leaf[0], points)
-        return batch, mixture_step(units, keys[0], first, *rest, most_steps=4, active=active)
+        return batch, mixture_step(units, keys[0], first, *rest, When(4, active))
 
     done = []
     for i in range(16):
