@@ -83,7 +83,8 @@ def _correlated(
 
     A coordinate whose draws or scores do not vary keeps its scale: as part of a block it would run away.
     """
-    columns, stretches = [np.zeros((scale.size, 0))], [np.ones(0)]
+    columns: list[np.ndarray] = [np.zeros((scale.size, 0))]
+    stretches: list[np.ndarray] = [np.ones(0)]
     varies = np.any(x != 0, 0) & np.any(a != 0, 0)
     for block in blocks:
         index = np.asarray(block)[varies[list(block)]]

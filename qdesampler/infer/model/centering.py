@@ -37,23 +37,27 @@ _ROUNDING = 0.01  # largest relative change of a coordinate that the map to the 
 _FAMILIES = (dist.Normal, dist.StudentT, dist.Cauchy, dist.Laplace, dist.Logistic)
 
 
-def _location_scale(fn: Any) -> Any | None:
+def _base(fn: Any) -> Any | None:
     """The distribution of the unconstrained site that has `loc` and `scale`, or None."""
-    shape = fn.shape()
     while isinstance(fn, dist.Independent | dist.ExpandedDistribution):
         fn = fn.base_dist
     if type(fn) is dist.LogNormal:
         fn = fn.base_dist
         while isinstance(fn, dist.Independent | dist.ExpandedDistribution):
             fn = fn.base_dist
-    return _Family(fn.loc, fn.scale, shape) if type(fn) in _FAMILIES else None
+    return fn if type(fn) in _FAMILIES else None
+
+
+def _location_scale(fn: Any) -> Any | None:
+    """Location and scale of the unconstrained site, or None without them."""
+    base = _base(fn)
+    return None if base is None else _Family(base.loc, base.scale, fn.shape())
 
 
 class _Family:
     """Location and scale of a site, broadcast to its shape."""
 
     def __init__(self, loc: Any, scale: Any, shape: tuple[int, ...]):
-        self.raw_scale = scale
         self.loc = jnp.broadcast_to(loc, shape)
         self.scale = jnp.broadcast_to(scale, shape)
 
@@ -201,9 +205,9 @@ def find_centering(
     for name, site in latent.items():
         if site.get("_control_flow_done"):  # inside a scan or cond, whose body is out of reach
             continue
-        family = _location_scale(site["fn"])
+        base = _base(site["fn"])
         # A Python number or a NumPy array comes from the data, never from another site.
-        if family is not None and isinstance(family.raw_scale, jax.Array):
+        if base is not None and isinstance(base.scale, jax.Array):
             candidates.append(name)
     if not candidates:
         return None

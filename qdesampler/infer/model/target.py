@@ -99,7 +99,7 @@ class Target:
 
     @property
     def starts_anywhere(self) -> bool:
-        """Whether chains may start anywhere: NumPyro's default, uniform in a box of the unconstrained sites."""
+        """Whether chains may start anywhere: NumPyro's default, uniform in a box."""
         return self.model is not None and self.init_strategy is init_to_uniform
 
     def rebound(self, model: Callable) -> "Target":

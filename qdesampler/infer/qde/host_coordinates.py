@@ -89,7 +89,8 @@ class HostCoordinates:
         """Points of the moves at raveled sites."""
         if not self.can_recentre:
             return sites
-        return self._moved(*self._located(sites, np.ones(self.dim)), self.centredness)
+        sites, loc, scale = self._located(sites, np.ones(self.dim))
+        return self._moved(sites, loc, scale, self.centredness)
 
     def descent_starts(self, sites: np.ndarray) -> np.ndarray:
         """Starts inside the bulk of standardised sites: raveled sites are taken for standardised ones."""
@@ -138,4 +139,5 @@ class HostCoordinates:
         return partial(self._follow, old=old, new=new)
 
     def _follow(self, points: np.ndarray, *, old: np.ndarray, new: np.ndarray) -> np.ndarray:
-        return self._moved(*self._located(points, old), new)
+        sites, loc, scale = self._located(points, old)
+        return self._moved(sites, loc, scale, new)

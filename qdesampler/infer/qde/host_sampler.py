@@ -40,7 +40,8 @@ def is_soon_done(state: QDEState, iterations: int, stages: int) -> bool:
     mixture = shared.mixture
     resting = max(int(shared.num_warmup) - int(shared.burn_in), 0)
     steps = max(float(mixture.length) / float(mixture.step_size), 1.0) * stages
-    batches = (iterations - resting) * (1 + (1 - float(mixture.probability)) * steps)
+    moves = (iterations - resting) * int(mixture.moves)
+    batches = moves * (1 + (1 - float(mixture.probability)) * steps)
     chains = int(np.size(state.potential_energy))
     return batches <= _MOST_BATCHES and chains * shared.centredness.size <= _MOST_NUMBERS
 
@@ -89,7 +90,9 @@ class HostSampler:
                 first,
                 count,
                 lambda index: index >= num_warmup or index < burn_in,
-                lambda index: np.random.Generator(np.random.Philox(key=words, counter=[0, 0, 0, index])),
+                lambda index, move: np.random.Generator(
+                    np.random.Philox(key=words, counter=[0, 0, move, index])
+                ),
             ),
             forget=first == 0 and num_warmup > 0,
         )
@@ -97,11 +100,9 @@ class HostSampler:
         stacked = self._states(state, made, index, num_warmup, batched=batched)
         last = jax.tree.map(lambda leaf: leaf[-1], stacked)
         adapt = state.adapt_state
-        return last._replace(adapt_state=adapt, rng_key=state.rng_key), stacked._replace(
-            adapt_state=QDEAdaptState(
-                *(np.repeat(np.asarray(leaf)[None], count, 0) for leaf in adapt[:2]), ()
-            )
-        )
+        step_sizes, lengths = (np.repeat(np.asarray(leaf)[None], count, 0) for leaf in adapt[:2])
+        every: Any = QDEAdaptState(step_sizes, lengths, ())  # pyright: ignore[reportArgumentType]: on the host
+        return last._replace(adapt_state=adapt, rng_key=state.rng_key), stacked._replace(adapt_state=every)
 
     def _chains(self, state: QDEState) -> Chains:
         values = np.asarray(state.potential_energy, float)
@@ -115,14 +116,17 @@ class HostSampler:
     def _mixture(self, shared: Frozen, most_steps: int) -> HostMixture:
         mixture, trial = shared.mixture, shared.mixture.trial
         metric = HostMetric(*(np.asarray(part, float) for part in trial.metric))
-        rest = (np.asarray(part, float) for part in (trial.shift, trial.width, trial.skew))
-        host = HostTrial(np.asarray(trial.centre, float), metric, *rest, float(trial.defensive_weight))
+        centre, shift, width, skew = (
+            np.asarray(part, float) for part in (trial.centre, trial.shift, trial.width, trial.skew)
+        )
+        host = HostTrial(centre, metric, shift, width, skew, float(trial.defensive_weight))
         return HostMixture(
             host,
             float(mixture.step_size),
             float(mixture.length),
             float(mixture.probability),
             int(mixture.candidates),
+            int(mixture.moves),
             most_steps,
             self._dynamics,
             self._integrator,
@@ -134,7 +138,7 @@ class HostSampler:
         like = np.asarray(state.potential_energy).dtype
         whole = np.asarray(state.i).dtype
 
-        def own(values, dtype=like):
+        def own(values, dtype=like) -> Any:
             values = np.broadcast_to(values, (count, chains)).astype(dtype)
             return values if batched else values[:, 0]
 
@@ -151,6 +155,7 @@ class HostSampler:
         for number, prob in zip(counted, made.accept_probs, strict=True):
             mean = mean + (prob - mean) / number
             means.append(mean)
+        no_key: Any = ()
         return QDEState(
             i=own((index + 1)[:, None], whole),
             z=tree(made.positions),
@@ -163,8 +168,8 @@ class HostSampler:
             accept_prob=own(made.accept_probs),
             mean_accept_prob=own(np.stack(means)),
             diverging=own(made.diverging | ~np.isfinite(made.log_densities), bool),
-            adapt_state=(),
-            rng_key=(),
+            adapt_state=state.adapt_state._replace(step_size=(), trajectory_length=(), shared=()),
+            rng_key=no_key,
         )
 
 

@@ -219,7 +219,7 @@ class QDE(TargetKernel):
         outside = partial(coordinates.outside, centredness=shared.centredness)
         here = (jax.vmap(inside) if batched else inside)(state.z, state.potential_energy, state.z_grad)
         there, info = mixture_step(
-            jax.random.uniform(key_shared[0] if batched else key_shared, (3,)),
+            key_shared[0] if batched else key_shared,
             key_move,
             here,
             coordinates.value_and_score(shared.centredness),

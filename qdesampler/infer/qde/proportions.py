@@ -10,9 +10,11 @@ from qdesampler.numerics.host_trial import HostTrial
 from qdesampler.solvers.gaussian.certificate import truncated_time
 from qdesampler.solvers.gaussian.refine import CLEAR
 
-__all__ = ["LocalMoves", "Mixed", "burn_in", "proportions"]
+__all__ = ["LocalMoves", "Mixed", "burn_in", "moves_of_a_draw", "proportions"]
 
 _SHORTEST_HOLD = 4.0  # candidates for which a chain may be held, however cheap local moves are
+_WANTED_TIME = 2.0  # autocorrelation time of draws, in draws
+_MOST_MOVES = 4  # of one iteration: users read iterations, and expect each to take about as long as NUTS's
 _JUMP_COST = 1.5  # evaluations per effective draw over evaluations per trajectory, if it was not measured
 _LEAST_FRACTION, _MOST_FRACTION = 0.05, 0.95  # bounds of the fraction of evaluations for global moves
 _MOST_UNCLEAR = 0.25  # the same for a trial that is not clear: others must find the tails it has not seen
@@ -83,8 +85,26 @@ def proportions(mixed: Mixed) -> tuple[float, int]:
     return min(probability, 2 * candidates * mixed.acceptance), candidates
 
 
+def _rate(mixed: Mixed, probability: float, candidates: int) -> float:
+    """Effective draws of one move."""
+    steps = max(mixed.local.length / mixed.local.step_size, 1.0)
+    by_candidates = candidates / mixed.time if np.isfinite(mixed.time) else 0.0
+    return probability * min(by_candidates, 1.0) + (1 - probability) * min(steps / mixed.local_cost, 1.0)
+
+
+def moves_of_a_draw(mixed: Mixed, probability: float, candidates: int) -> int:
+    """Moves of one iteration, so that the autocorrelation time of draws is about 2.
+
+    Beside a trial that is not clear a few jumps and candidates promise about twice too much: they have not
+    seen how long a chain stays in a tail.
+    """
+    if mixed.acceptance >= CLEAR:
+        return 1
+    promised = _rate(mixed, probability, candidates)
+    return int(np.clip(np.ceil(2 / (_WANTED_TIME * max(promised, 1e-6))), 2, _MOST_MOVES))
+
+
 def burn_in(mixed: Mixed, probability: float, candidates: int) -> int:
-    """Iterations in which a chain forgets its start, about three autocorrelation times."""
-    rate = probability * candidates / mixed.time if np.isfinite(mixed.time) else 0.0
-    local = (1 - probability) / 8  # a trajectory of adapted length forgets within a few
-    return int(np.clip(np.ceil(3 / max(rate + local, 1e-3)), 5, 100))
+    """Iterations in which a chain forgets its start, about four autocorrelation times of a draw."""
+    rate = _rate(mixed, probability, candidates) * moves_of_a_draw(mixed, probability, candidates)
+    return int(np.clip(np.ceil(4 / max(rate, 1e-3)), 8, 100))

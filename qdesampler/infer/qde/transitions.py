@@ -41,6 +41,7 @@ def frozen(prepared: Prepared, num_warmup: int) -> Frozen:
             real(prepared.length),
             real(prepared.probability),
             whole(prepared.candidates),
+            whole(prepared.moves),
         ),
         real(prepared.centredness),
         whole(num_warmup),

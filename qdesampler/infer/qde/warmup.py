@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from qdesampler.infer.qde.host_coordinates import HostCoordinates
-from qdesampler.infer.qde.proportions import LocalMoves, Mixed, burn_in, proportions
+from qdesampler.infer.qde.proportions import LocalMoves, Mixed, burn_in, moves_of_a_draw, proportions
 from qdesampler.infer.qde.starts import FEWEST_STARTS, SEED, run_descents
 from qdesampler.kernels.adaptation.local import (
     START_LENGTH,
@@ -77,6 +77,7 @@ class Prepared(NamedTuple):
         length: mean trajectory length, whitened units.
         probability: of a global move.
         candidates: of one global move.
+        moves: of one iteration.
         centredness: of each coordinate, shape `(dim,)`.
         outcome: index into `OUTCOMES`.
         acceptance: of the trial.
@@ -94,6 +95,7 @@ class Prepared(NamedTuple):
     length: float
     probability: float
     candidates: int
+    moves: int
     centredness: np.ndarray
     outcome: int
     acceptance: float
@@ -148,6 +150,7 @@ def prepare(
         length=mixed.local.length,
         probability=probability,
         candidates=candidates,
+        moves=moves_of_a_draw(mixed, probability, candidates),
         centredness=coordinates.centredness,
         outcome=outcome,
         acceptance=mixed.acceptance,
@@ -170,6 +173,7 @@ def unadapted(metric: HostMetric, settings: WarmupSettings) -> Prepared:
         length=local.length or START_LENGTH,
         probability=0.0,
         candidates=1,
+        moves=1,
         centredness=np.ones(dim),
         outcome=0,
         acceptance=0.0,

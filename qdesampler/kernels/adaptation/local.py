@@ -330,12 +330,28 @@ def tune_step_size(
     settings: LocalSettings,
     rng: np.random.Generator,
 ) -> LocalAdaptation:
-    """The step size alone, for a metric that is known; arguments as in `adapt_locally`."""
-    return adapt_locally(
-        coordinates,
-        chains,
-        metric,
-        iterations,
-        settings._replace(adapt_metric=False, length=settings.length or START_LENGTH),
-        rng,
+    """Step size and length for a metric that is known; arguments as in `adapt_locally`.
+
+    Half of the iterations tune the step size, the others show which length is cheapest.
+    """
+    walk = _Walk(coordinates, chains, metric, settings, rng)
+    starts = [chains.positions]
+    for _ in range(max(iterations // 2, 1)):
+        walk.move(walk.random_steps(min(settings.most_steps, _WINDOW_STEPS)))
+        starts.append(walk.chains.positions)
+    best = None
+    step = max(walk.search.average, walk.floor) if settings.adapt_step_size else settings.step_size
+    if settings.length is None:
+        best = _search_length(walk, iterations - iterations // 2, np.mean(np.concatenate(starts), 0))
+    draws = np.concatenate([*starts, walk.chains.positions])
+    return LocalAdaptation(
+        walk.metric,
+        step,
+        walk.length,
+        np.inf if best is None else best.cost,
+        walk.chains,
+        draws,
+        np.zeros_like(draws),
+        walk.num_evals,
+        settings.adapt_step_size and step <= 2 * walk.floor,
     )

@@ -26,6 +26,7 @@ class HostMixture(NamedTuple):
     length: float
     probability: float
     candidates: int
+    moves: int
     most_steps: int
     dynamics: HostDynamics
     integrator: Integrator
@@ -38,13 +39,13 @@ class Schedule(NamedTuple):
         first: index of the first.
         count: their number.
         active: `index -> bool`: whether an iteration moves the chains at all.
-        generator: `index -> Generator` of its random numbers.
+        generator: `(index, move) -> Generator` of the random numbers of a move of an iteration.
     """
 
     first: int
     count: int
     active: Callable[[int], bool]
-    generator: Callable[[int], np.random.Generator]
+    generator: Callable[[int, int], np.random.Generator]
 
 
 class Iterations(NamedTuple):
@@ -63,30 +64,30 @@ class Iterations(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """An iteration before it is made: its generator, and of a global move where its candidates are."""
+    """A move before it is made: its generator, and of a global move where its candidates are."""
 
-    rng: np.random.Generator | None
+    rng: np.random.Generator
     steps: int
     rows: slice | None
 
 
-def _plan(mixture: HostMixture, schedule: Schedule, chains: int) -> tuple[list[_Plan], np.ndarray]:
-    """What every iteration does, and the candidates of all of them, shape `(n, dim)`."""
+def _plan(mixture: HostMixture, schedule: Schedule, chains: int) -> tuple[list[list[_Plan]], np.ndarray]:
+    """The moves of every iteration, and the candidates of all of them, shape `(n, dim)`."""
     plans, batches, used = [], [np.zeros((0, mixture.trial.centre.size))], 0
     for index in range(schedule.first, schedule.first + schedule.count):
-        if not schedule.active(index):
-            plans.append(_Plan(None, 0, None))
-            continue
-        rng = schedule.generator(index)
-        kind, length, rounding = rng.random(3)
-        if kind < mixture.probability:
-            number = chains * mixture.candidates
-            batches.append(draw_rows(mixture.trial, rng, number))
-            plans.append(_Plan(rng, 0, slice(used, used + number)))
-            used += number
-        else:
-            mean = mixture.length * (1 - JITTER + 2 * JITTER * length) / mixture.step_size
-            plans.append(_Plan(rng, int(np.clip(np.floor(mean + rounding), 1, mixture.most_steps)), None))
+        plans.append([])
+        for move in range(mixture.moves if schedule.active(index) else 0):
+            rng = schedule.generator(index, move)
+            kind, length, rounding = rng.random(3)
+            if kind < mixture.probability:
+                number = chains * mixture.candidates
+                batches.append(draw_rows(mixture.trial, rng, number))
+                plans[-1].append(_Plan(rng, 0, slice(used, used + number)))
+                used += number
+            else:
+                mean = mixture.length * (1 - JITTER + 2 * JITTER * length) / mixture.step_size
+                steps = int(np.clip(np.floor(mean + rounding), 1, mixture.most_steps))
+                plans[-1].append(_Plan(rng, steps, None))
     return plans, np.concatenate(batches)
 
 
@@ -118,22 +119,24 @@ def walk(
     candidates = Chains(points, values, scores)
     here, held = chains, None  # `held`: log weights where the chains are, once they are known
     made = []
-    for number, plan in enumerate(plans):
-        evals, prob, diverging = 0, np.ones(count), np.zeros(count, bool)
-        kinetic = np.zeros(count)
-        if plan.rng is not None:
+    for number, moves in enumerate(plans):
+        evals, total, diverging, kinetic = 0, np.zeros(count), np.zeros(count, bool), np.zeros(count)
+        for turn, plan in enumerate(moves):
             kinetic = 0.5 * plan.rng.chisquare(dim, count)
-        if plan.rng is not None and plan.rows is not None:
-            if held is None:
-                held = here.log_densities - log_trial_rows(mixture.trial, here.positions)
-                held = np.where(np.isnan(held) | (forget and number == 0), -np.inf, held)
-            here, held, prob = _global(here, held, candidates, weights, plan, mixture.candidates)
-            evals = mixture.candidates
-        elif plan.rng is not None:
-            here, prob, diverging = _local(evaluate, rounded, here, mixture, plan)
-            held = None
-            evals = plan.steps * mixture.integrator.stages
-        made.append((*here, prob, kinetic - here.log_densities, diverging, np.asarray(evals)))
+            if plan.rows is None:
+                here, prob, lost = _local(evaluate, rounded, here, mixture, plan)
+                held, diverging = None, diverging | lost
+                evals += plan.steps * mixture.integrator.stages
+            else:
+                if held is None:
+                    held = here.log_densities - log_trial_rows(mixture.trial, here.positions)
+                    leaving = forget and number == turn == 0
+                    held = np.where(np.isnan(held) | leaving, -np.inf, held)
+                here, held, prob = _global(here, held, candidates, weights, plan, mixture.candidates)
+                evals += mixture.candidates
+            total = total + prob
+        mean = total / len(moves) if moves else np.ones(count)
+        made.append((*here, mean, kinetic - here.log_densities, diverging, np.asarray(evals)))
     return Iterations(*(np.stack(column) for column in zip(*made, strict=True)))
 
 
@@ -141,7 +144,6 @@ def _global(
     here: Chains, held: np.ndarray, candidates: Chains, weights: np.ndarray, plan: _Plan, number: int
 ) -> tuple[Chains, np.ndarray, np.ndarray]:
     """Independence Metropolis of every chain; returns the chains, their log weights, mean acceptance."""
-    assert plan.rng is not None
     assert plan.rows is not None
     rows = np.arange(plan.rows.start, plan.rows.stop).reshape(len(held), number)
     units = plan.rng.random(rows.shape)
@@ -170,7 +172,6 @@ def _local(
     plan: _Plan,
 ) -> tuple[Chains, np.ndarray, np.ndarray]:
     """One trajectory of every chain; returns the chains, acceptance, divergences."""
-    assert plan.rng is not None
     path = run_trajectories(
         evaluate,
         here,

@@ -40,8 +40,9 @@ class Mixture(NamedTuple):
         trial: candidates of global moves, and by its metric the coordinates of local moves.
         step_size: of trajectories, whitened units.
         length: mean trajectory length, whitened units.
-        probability: that an iteration makes a global move.
+        probability: that a move is global.
         candidates: of one global move, at most `MOST_CANDIDATES`.
+        moves: of one iteration, so that few draws of a poor trial are not mostly repetitions.
     """
 
     trial: Trial
@@ -49,6 +50,7 @@ class Mixture(NamedTuple):
     length: jax.Array
     probability: jax.Array
     candidates: jax.Array
+    moves: jax.Array
 
 
 class MovePlan(NamedTuple):
@@ -114,22 +116,19 @@ def choose_move(
     mixture: Mixture,
     most_steps: jax.Array | int,
     stages: int,
-    *,
-    active: jax.Array | bool = True,
 ) -> MovePlan:
-    """What all chains do in an iteration, by three uniform draws on (0, 1).
+    """What all chains do in a move, by three uniform draws on (0, 1).
 
     Args:
         units: shape `(3,)`.
         mixture: the proportions.
         most_steps: most integrator steps of a trajectory.
         stages: gradients of a step.
-        active: whether the iteration moves at all.
     """
     is_global = units[0] < mixture.probability
     steps = draw_num_steps(units[1:], mixture.step_size, mixture.length, most_steps)
     evaluations = jnp.where(is_global, mixture.candidates, steps * stages)
-    return MovePlan(is_global, jnp.where(active, evaluations, 0))
+    return MovePlan(is_global, evaluations)
 
 
 def mixture_move(
@@ -179,8 +178,9 @@ def mixture_move(
         prob = jnp.where(weight > -jnp.inf, jnp.exp(jnp.minimum(weight - carry.log_weight, 0)), 0)
         taken = ~is_global | (to_unit(row[0]) < prob)
         new = (TrajectoryState(position, value, score), whitened, velocity, carry.change + gained, weight)
-        kept = jax.tree.map(lambda a, b: jnp.where(taken, a, b), new, tuple(carry)[:5])
-        return _Carry(*kept, carry.accepted + prob)
+        point, *kept = jax.tree.map(lambda a, b: jnp.where(taken, a, b), new, tuple(carry)[:5])
+        whitened, velocity, change, weight = kept
+        return _Carry(point, whitened, velocity, change, weight, carry.accepted + prob)
 
     first = whiten(metric, state.position - trial.centre)
     log_weight = state.log_density - log_whitened(trial, first)
@@ -206,7 +206,7 @@ def mixture_move(
 
 
 def mixture_step(
-    units: jax.Array,
+    key_shared: jax.Array,
     keys: jax.Array,
     points: TrajectoryState,
     value_and_score: ValueAndScore,
@@ -218,7 +218,7 @@ def mixture_step(
     """One iteration of one chain, or of a batch of chains in step.
 
     Args:
-        units: three uniform draws on (0, 1) that decide what all chains do.
+        key_shared: key of what all chains do alike.
         keys: key of the move; of a batch one key for each chain.
         points: the evaluated points; of a batch with chains leading.
         value_and_score: `x -> (log p(x), grad log p(x))`, for one point.
@@ -227,10 +227,29 @@ def mixture_step(
         integrator: the splitting of a step.
         when: what the warm-up changes.
     """
-    plan = choose_move(units, mixture, when.most_steps, integrator.stages, active=when.active)
-    plan = plan._replace(forget=when.forget)
+    batched = points.position.ndim == 2
 
-    def move(key, point):
-        return mixture_move(key, point, value_and_score, plan, mixture, dynamics, integrator)
+    def one_move(number, carry):
+        points, total = carry
+        units = jax.random.uniform(jax.random.fold_in(key_shared, number), (3,))
+        plan = choose_move(units, mixture, when.most_steps, integrator.stages)
+        plan = plan._replace(forget=when.forget & (number == 0))
 
-    return (jax.vmap(move) if points.position.ndim == 2 else move)(keys, points)
+        def move(key, point):
+            key = jax.random.fold_in(key, number)
+            return mixture_move(key, point, value_and_score, plan, mixture, dynamics, integrator)
+
+        points, info = (jax.vmap(move) if batched else move)(keys, points)
+        return points, MixtureInfo(
+            accept_prob=total.accept_prob + info.accept_prob,
+            diverging=total.diverging | info.diverging,
+            energy=info.energy,
+            num_evals=total.num_evals + info.num_evals,
+        )
+
+    zero = jnp.zeros_like(points.log_density)
+    nothing = MixtureInfo(zero, zero > 0, -points.log_density, jnp.zeros(zero.shape, int))
+    number = jnp.where(when.active, mixture.moves, 0)
+    points, total = jax.lax.fori_loop(0, number, one_move, (points, nothing))
+    mean = jnp.where(number > 0, total.accept_prob / jnp.maximum(number, 1), 1)
+    return points, total._replace(accept_prob=mean)

@@ -23,7 +23,7 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
 from qdesampler.kernels.mcmc.integrators import DYNAMICS, INTEGRATORS, Dynamics, Integrator
-from qdesampler.numerics.metric import Metric, identity_metric, to_position, to_whitened_gradient
+from qdesampler.numerics.metric import DenseFactor, Metric, identity_metric, to_position, to_whitened_gradient
 from qdesampler.numerics.random_variates import signed_noise, to_normal, to_unit
 from qdesampler.numerics.types import ValueAndScore
 
@@ -114,7 +114,7 @@ def draw_num_steps(
     return jnp.clip(steps, 1, max_steps).astype(int)
 
 
-def _finite_force(metric: Metric, score: jax.Array) -> jax.Array:
+def _finite_force(metric: Metric | DenseFactor, score: jax.Array) -> jax.Array:
     return jnp.where(jnp.all(jnp.isfinite(score)), to_whitened_gradient(metric, score), 0)
 
 
@@ -122,7 +122,7 @@ def trajectory_move(
     key: jax.Array,
     state: TrajectoryState,
     value_and_score: ValueAndScore,
-    metric: Metric,
+    metric: Metric | DenseFactor,
     step_size: ArrayLike,
     num_steps: jax.Array,
     dynamics: Dynamics = DYNAMICS["canonical"],
@@ -161,7 +161,7 @@ def trajectory_move(
 class Scheme(NamedTuple):
     """How a trajectory is integrated; arguments as in `trajectory_move`."""
 
-    metric: Metric
+    metric: Metric | DenseFactor
     step_size: ArrayLike
     num_steps: jax.Array
     dynamics: Dynamics

@@ -57,7 +57,7 @@ def test_facts_of_qde(mcmc, tree):
     has_trial = facts["solve_outcome"] in ("solved", "middling")
     assert has_trial or facts["solve_outcome"] == "hopeless"
     assert (facts["solve_bounded"], facts["solve_has_trial"]) == (1, has_trial)
-    assert facts["solve_acceptance"] == pytest.approx(float(shared.solve.acceptance))
+    assert facts["solve_acceptance"] == pytest.approx(float(shared.acceptance))
     assert facts["global_share"] == pytest.approx(float(shared.global_probability))
     trial = kernel_answer(mcmc, "trial_report")
     assert trial.global_probability == facts["global_share"]

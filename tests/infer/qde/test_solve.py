@@ -91,9 +91,6 @@ def test_the_solve_can_be_left_out():
         assert state.adapt_state.shared.global_probability == 0
 
 
-@pytest.mark.xfail(
-    reason="in a box without any force the acceptance does not rise as the step shrinks: the step collapses"
-)
 @pytest.mark.parametrize("warmup", [45, pytest.param(150, marks=pytest.mark.slow)])
 def test_hard_walls_are_respected(run, assert_expectation, warmup):
     """Uniform on a box, beside a Gaussian."""

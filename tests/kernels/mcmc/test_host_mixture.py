@@ -24,7 +24,7 @@ def mixture(probability, **options):
     dim = 2
     metric = HostMetric(np.array([1.0, 2.5]), np.zeros((dim, 0)), np.ones(0))
     trial = host_trial(np.array([0.5, -0.5]), metric, 0.1)
-    settings = {"step_size": 0.9, "length": 1.7, "candidates": 2, "most_steps": 100} | options
+    settings = {"step_size": 0.9, "length": 1.7, "candidates": 2, "moves": 2, "most_steps": 100} | options
     return HostMixture(
         trial,
         probability=probability,
@@ -35,7 +35,7 @@ def mixture(probability, **options):
 
 
 def schedule(first, count, active=lambda index: True):
-    return Schedule(first, count, active, lambda index: np.random.default_rng([7, index]))
+    return Schedule(first, count, active, lambda index, move: np.random.default_rng([7, index, move]))
 
 
 def exact_chains():

@@ -44,8 +44,8 @@ def trials():
     return {"plain": plain, "skewed and defensive": skewed}
 
 
-def mixed(trial, probability=0.4, step_size=0.6, length=1.8, candidates=3):
-    return Mixture(trial, *map(jnp.asarray, (step_size, length, probability, candidates)))
+def mixed(trial, probability=0.4, step_size=0.6, length=1.8, candidates=3, moves=1):
+    return Mixture(trial, *map(jnp.asarray, (step_size, length, probability, candidates, moves)))
 
 
 def banana_log_density(x):
@@ -329,7 +329,6 @@ def test_the_plan_has_the_probability_and_the_lengths_asked_for():
     steps = evaluations[~is_global] / 2
     assert np.all(steps == np.round(steps))
     assert abs(steps.mean() - 6) < 4.5 * steps.std() / np.sqrt(steps.size)
-    assert np.all(choose_move(units[0], used, 100, 2, active=False).evaluations == 0)
     short = jax.vmap(lambda unit: choose_move(unit, used, 4, 2))(units[:500])
     assert np.asarray(short.evaluations)[~is_global[:500]].max() == 8
 
@@ -339,26 +338,41 @@ def test_all_chains_of_a_batch_do_the_same_and_each_what_it_would_do_alone():
     points = jax.vmap(lambda x: TrajectoryState(x, *banana(x)))(banana_draws(jax.random.key(15), 6))
 
     @jax.jit
-    def both(units, keys, active):
+    def both(key, keys, active):
         rest = banana, used, canonical, LEAPFROG
-        batch = mixture_step(units, keys, points, *rest, When(4, active))
+        batch = mixture_step(key, keys, points, *rest, When(4, active))
         first = jax.tree.map(lambda leaf: leaf[0], points)
-        return batch, mixture_step(units, keys[0], first, *rest, When(4, active))
+        return batch, mixture_step(key, keys[0], first, *rest, When(4, active))
 
     done = []
     for i in range(16):
         key_units, key_move = jax.random.split(jax.random.key(i))
-        units, keys = jax.random.uniform(key_units, (3,)), jax.random.split(key_move, 6)
-        (new, info), (alone, told) = both(units, keys, True)
+        keys = jax.random.split(key_move, 6)
+        (new, info), (alone, told) = both(key_units, keys, True)
         evaluations = np.unique(info.num_evals)
         assert evaluations.size == 1
-        assert (evaluations[0] == MOST_CANDIDATES) == (float(units[0]) < 0.5)
         done.append(evaluations[0])
         assert int(told.num_evals) == evaluations[0]
         np.testing.assert_allclose(new.position[0], alone.position, atol=1e-4)
         np.testing.assert_allclose(info.accept_prob[0], told.accept_prob, atol=1e-4)
         assert len(np.unique(np.asarray(info.accept_prob))) > 1  # chains have random numbers of their own
     assert len(np.unique(done)) > 2
-    (new, info), _ = both(units, keys, False)
+    assert MOST_CANDIDATES in done
+    (new, info), _ = both(key_units, keys, False)
     np.testing.assert_array_equal(new.position, points.position)
     assert np.all(np.asarray(info.num_evals) == 0)
+
+
+def test_an_iteration_of_several_moves_makes_and_counts_them_all():
+    points = jax.vmap(lambda x: TrajectoryState(x, *banana(x)))(banana_draws(jax.random.key(15), 6))
+    keys = jax.random.split(jax.random.key(1), 6)
+    used = mixed(trials()["plain"], 1.0, moves=4)
+    step = jax.jit(
+        lambda moves: mixture_step(
+            jax.random.key(0), keys, points, banana, used._replace(moves=moves), canonical, LEAPFROG
+        )
+    )
+    assert np.all(np.asarray(step(4)[1].num_evals) == 4 * 3)
+    assert np.all(np.asarray(step(1)[1].num_evals) == 3)
+    assert np.all(np.asarray(step(4)[1].accept_prob) <= 1)
+    assert not np.array_equal(step(4)[0].position, step(1)[0].position)

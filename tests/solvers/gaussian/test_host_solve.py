@@ -181,7 +181,7 @@ def test_points_without_density_are_stepped_back_from_and_counted_as_rejected():
     begin = np.random.default_rng(0).uniform(0.5, 2, (4, 2))
     found = solve_from(Target(gamma), begin)
     assert found.outcome in (Outcome.SOLVED, Outcome.MIDDLING)
-    assert 0.7 < found.certificate.finite_fraction < 1
+    assert 0.7 < min(step.certificate.finite_fraction for step in found.steps) < 1
     assert np.all(np.isfinite(found.trial.centre))
     assert np.all(found.trial.centre > 1)
 
@@ -200,7 +200,7 @@ def test_a_banana_is_not_called_solved():
 
     found = solve(Target(banana), 2, candidates=128)
     assert found.outcome in (Outcome.MIDDLING, Outcome.HOPELESS)
-    assert found.certificate.time > 4
+    assert found.certificate.time > 2
 
 
 # --------------------------------------------------------------------------- descents
