@@ -297,6 +297,12 @@ class MCMC(RunResults):
     def _finish(self, program, states, fields, header, position, pieces):
         lower, upper = self._collection_params["lower"], self._collection_params["upper"]
         draws, skip = divmod(upper - lower, self.thinning)
+        # Decided once by counts, and written down, so that a resumed run samples as it began.
+        on_host = []
+        if header.get("on_host") is not False:
+            iterations = 0 if header.get("on_host") else upper
+            on_host = host_draws(program, states, iterations, self._args, self._kwargs)
+        header["on_host"] = bool(on_host)
         run = RunInProgress(
             program,
             self._args,
@@ -310,13 +316,8 @@ class MCMC(RunResults):
             self._buffer(program, states[0], fields, header, max(draws, position.draws)),
             self._groups.processes,
             position,
+            on_host,
         )
-        # Decided once by counts, and written down, so that a resumed run samples as it began.
-        on_host = header.get("on_host")
-        if on_host is not False:
-            iterations = 0 if on_host else run.iterations
-            run.on_host = host_draws(program, states, iterations, self._args, self._kwargs)
-        header["on_host"] = bool(run.on_host)
         like = program.fields_like(states[0], self._args, self._kwargs) if position.draws else None
         for first, arrays in pieces:
             run.buffer.put_named(first, arrays, like)

@@ -144,49 +144,6 @@ class Centering:
         scale = {**jax.tree.map(jnp.ones_like, values), **scales}
         return (ravel_pytree(y)[0], change, ravel_pytree(loc)[0], ravel_pytree(scale)[0])
 
-    def recentre(
-        self,
-        args: Sequence,
-        kwargs: dict,
-        unravel: Callable,
-        c: jax.Array,
-        draws: jax.Array,
-        scores: jax.Array,
-        weights: jax.Array,
-    ) -> jax.Array:
-        """The centredness that these draws need, shape `(dim,)`.
-
-        Args:
-            args: the model's arguments.
-            kwargs: its keyword arguments.
-            unravel: `(dim,) -> z`.
-            c: centredness in use, shape `(dim,)`.
-            draws: positions in the moves' coordinates, shape `(n, dim)`.
-            scores: gradients of the log density in these coordinates, same shape.
-            weights: non-negative, shape `(n,)`.
-        """
-
-        def read(y, score):
-            z = self.to_sites(args, kwargs, y, c, unravel)[0]
-            _, _, loc, scale = self.from_sites(args, kwargs, z, c, unravel)
-            return z, (score * scale ** (c - 1) + (z - loc) / scale**2), scale
-
-        z, rest, scale = jax.vmap(read)(draws, scores)
-        usable = (weights > 0)[:, None] & jnp.isfinite(z) & jnp.isfinite(rest) & jnp.isfinite(scale)
-        w = jnp.where(usable, weights[:, None], 0)
-        z, rest, scale = (jnp.where(usable, value, 1) for value in (z, rest, scale))
-        total = jnp.maximum(jnp.sum(w, 0), jnp.finfo(z.dtype).tiny)
-
-        def mean(value):
-            return jnp.sum(w * value, 0) / total
-
-        deviation = z - mean(z)
-        variance = mean(deviation**2)
-        slope = mean(deviation * (rest - mean(rest))) / jnp.where(variance > 0, variance, 1)
-        informed = jnp.maximum(-slope, 0) * scale**2
-        new = mean(informed / (1 + informed))
-        return jnp.where(self.mask(unravel(c)) & jnp.isfinite(new), jnp.clip(new, 0, 1), c)
-
 
 def find_centering(
     model: Callable, model_trace: dict, args: Sequence, kwargs: dict, params: dict

@@ -82,7 +82,7 @@ def test_chains_mapped_by_vmap_pay_for_their_own_steps_only(run):
     options = {"warmup": 0, "samples": 40}
     both = run(kernel, chains=2, method=jax.vmap, key=keys, init_params=jnp.ones((2, 3)), **options)
     evals = both.get_extra_fields(group_by_chain=True)["num_evals"]
-    assert set(np.unique(evals)) <= set(range(3, 9))  # steps of lengths within 40% of 1.7
+    assert set(np.unique(evals)) <= set(range(3, 10))  # steps of lengths within 40% of 1.7, and the start
     assert not np.array_equal(evals[0], evals[1])
     for key, counts in zip(keys, evals, strict=True):
         one = run(kernel, chains=1, key=key, init_params=jnp.ones(3), **options)
@@ -112,7 +112,7 @@ def test_evaluations_of_a_model_are_counted_with_its_start(run, chains):
 
 @pytest.mark.parametrize("chains", [pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize(
-    ("deterministic", "most"), [pytest.param(False, 3, marks=pytest.mark.slow), (True, 5)]
+    ("deterministic", "most"), [pytest.param(False, 4, marks=pytest.mark.slow), (True, 6)]
 )
 def test_a_model_is_traced_a_few_times_only(run, chains, deterministic, most):
     traces = []

@@ -188,7 +188,7 @@ def test_regularisation_floors_the_metric_of_few_draws():
             regularize_mass_matrix=regularize,
             solve=False,
         )
-        # 40 draws of four chains (the first window) are fewer than twice 30 dimensions
-        metrics.append(metric_of(kernel.init(jax.random.key(0), 23, jnp.ones(30))))
+        # 20 iterations of four chains (the window) are fewer than twice 60 dimensions
+        metrics.append(metric_of(kernel.init(jax.random.key(0), 24, jnp.ones(60))))
     assert not np.array_equal(*metrics)
     assert all(np.all(np.linalg.eigvalsh(metric) > 0) for metric in metrics)
