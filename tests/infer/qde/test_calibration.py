@@ -63,7 +63,8 @@ DIMS = {normal_normal: 3, logistic: 8}
 
 
 def twice_the_density(trial, whitened):
-    return 2 * log_whitened(trial, whitened)
+    """Relative to the centre, so that candidates are accepted as often as before."""
+    return 2 * log_whitened(trial, whitened) - log_whitened(trial, jnp.zeros_like(whitened))
 
 
 def ranks_of_the_truth(model, wrong=False):
