@@ -14,7 +14,8 @@ import numpy as np
 
 __all__ = ["Evaluator"]
 
-_WIDTH = 4  # points of a block: as many as there are descents, so that these do not pay for padding
+_WIDTH = 4  # points of a block on a CPU: as many as there are descents, so that these pay for no padding
+_WIDE = 64  # on an accelerator, where padding costs nothing and a block takes its time whatever its width
 _BUFFER_BYTES = (
     1 << 16
 )  # of one call, as copying more takes longer than the call; larger batches take several
@@ -45,7 +46,8 @@ class Evaluator:
         self.dim = dim
         self.dtype = np.dtype(jnp.result_type(float) if dtype is None else dtype)
         self.num_evals = 0
-        row_bytes = _WIDTH * max(dim, 1) * self.dtype.itemsize
+        self._width = _WIDTH if jax.default_backend() == "cpu" else _WIDE
+        row_bytes = self._width * max(dim, 1) * self.dtype.itemsize
         self._blocks = int(np.clip(_BUFFER_BYTES // row_bytes, _FEWEST_BLOCKS, 1024))
         self.context = context
 
@@ -79,14 +81,14 @@ class Evaluator:
             raise ValueError(f"points have the shape {points.shape}; expected (n, {self.dim}).")
         values = np.empty(len(points))
         scores = np.empty((len(points), self.dim))
-        capacity = self._blocks * _WIDTH
+        capacity = self._blocks * self._width
         for first in range(0, len(points), capacity):
             chunk = points[first : first + capacity]
-            used = -(-len(chunk) // _WIDTH)
+            used = -(-len(chunk) // self._width)
             buffer = np.empty((capacity, self.dim), self.dtype)  # rows that are not used are not read
             buffer[: len(chunk)] = chunk
-            buffer[len(chunk) : used * _WIDTH] = chunk[-1]  # padding repeats a point that is asked for anyway
-            value, score = self._program(buffer.reshape(self._blocks, _WIDTH, self.dim), used, *self.context)
+            buffer[len(chunk) : used * self._width] = chunk[-1]  # padding repeats a point that is asked for anyway
+            value, score = self._program(buffer.reshape(self._blocks, self._width, self.dim), used, *self.context)
             rows = slice(first, first + len(chunk))
             values[rows] = np.asarray(value, float).reshape(-1)[: len(chunk)]
             scores[rows] = np.asarray(score, float).reshape(-1, self.dim)[: len(chunk)]

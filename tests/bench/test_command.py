@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from qdesampler.bench.__main__ import main
-from qdesampler.bench.driver import startup
+from qdesampler.bench.driver import seconds
 from qdesampler.bench.harness.record import Settings
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -36,15 +36,15 @@ def test_the_benchmark(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_startup_times(capsys):
+def test_seconds_of_whole_processes(capsys):
     sizes = ["--chains", "2", "--warmup", "50", "--draws", "50", "--repeats", "1"]
-    assert startup.main([str(MODELS / "eight_schools"), *sizes]) == 0
+    assert seconds.main([str(MODELS / "eight_schools"), *sizes]) == 0
     text = capsys.readouterr().out
-    assert "| qde |" in text
-    assert "| nuts |" in text
+    assert all(f"| {name} |" in text for name in ("nuts", "qde", "qde, our driver"))
+    assert "of NUTS in geometric mean" in text
 
 
 def test_a_failing_process_is_an_error_not_a_time(tmp_path):
     (tmp_path / "model.py").write_text("raise OSError('the disk is full')\n")
     with pytest.raises(RuntimeError, match=r"nuts process failed(.|\n)*the disk is full"):
-        startup.time_process("nuts", tmp_path, 0, Settings(1, 1, 1))
+        seconds.measure_process("nuts", tmp_path, 0, Settings(1, 1, 1))

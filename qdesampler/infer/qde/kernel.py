@@ -203,8 +203,8 @@ class QDE(TargetKernel):
         """One iteration of every chain of `state`."""
         batched = is_batched(state.rng_key)
         prototype = jax.tree.map(lambda x: x[0], state.z) if batched else state.z
-        split = partial(jax.random.split, num=3)
-        rng_key, key_move, key_shared = (jax.vmap(split, out_axes=1) if batched else split)(state.rng_key)
+        split = jax.vmap(jax.random.split, out_axes=1) if batched else jax.random.split
+        rng_key, key_move = split(state.rng_key)
         shared = state.adapt_state.shared
         iteration = state.i[0] if batched else state.i
         if position_size(prototype) == 0:
@@ -219,7 +219,6 @@ class QDE(TargetKernel):
         outside = partial(coordinates.outside, centredness=shared.centredness)
         here = (jax.vmap(inside) if batched else inside)(state.z, state.potential_energy, state.z_grad)
         there, info = mixture_step(
-            key_shared[0] if batched else key_shared,
             key_move,
             here,
             coordinates.value_and_score(shared.centredness),

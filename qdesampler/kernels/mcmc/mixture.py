@@ -28,8 +28,9 @@ from qdesampler.numerics.trial import Trial, log_whitened, noise_size, whitened_
 from qdesampler.numerics.types import ValueAndScore
 
 __all__ = ["MOST_CANDIDATES", "Mixture", "MixtureInfo", "MovePlan", "When", "choose_move"]
-__all__ += ["mixture_move", "mixture_step"]
+__all__ += ["mixture_move", "mixture_step", "move_noise"]
 
+_SHARED = 3  # random numbers of a move that all chains share
 MOST_CANDIDATES = 8  # of one global move; random numbers are drawn for so many
 
 
@@ -131,8 +132,16 @@ def choose_move(
     return MovePlan(is_global, evaluations)
 
 
+def move_noise(key: jax.Array, dim: int) -> jax.Array:
+    """The random numbers of one move, shape `(3 + MOST_CANDIDATES * (1 + noise_size(dim)),)`.
+
+    The first three are for what all chains do alike, which is decided by those of the first chain.
+    """
+    return signed_noise(key, _SHARED + MOST_CANDIDATES * (1 + noise_size(dim)))
+
+
 def mixture_move(
-    key: jax.Array,
+    noise: jax.Array,
     state: TrajectoryState,
     value_and_score: ValueAndScore,
     plan: MovePlan,
@@ -143,7 +152,7 @@ def mixture_move(
     """One move of one chain from `state`.
 
     Args:
-        key: JAX key.
+        noise: of `move_noise`.
         state: current point.
         value_and_score: `x -> (log p(x), grad log p(x))`, traced once.
         plan: what the move does.
@@ -154,7 +163,7 @@ def mixture_move(
     trial, metric = mixture.trial, mixture.trial.metric
     dim, dtype = state.position.size, state.position.dtype
     stages, total, is_global = integrator.stages, plan.evaluations, plan.is_global
-    noise = signed_noise(key, MOST_CANDIDATES * (1 + noise_size(dim))).reshape(MOST_CANDIDATES, -1)
+    noise = noise[_SHARED:].reshape(MOST_CANDIDATES, -1)
     velocity = dynamics.refresh(to_normal(noise[0, 1 : 1 + dim]))
     kinetic = dynamics.kinetic(velocity)
     kicks = jnp.asarray((*integrator.kicks[1:-1], 2 * integrator.kicks[-1]), dtype) * mixture.step_size
@@ -206,7 +215,6 @@ def mixture_move(
 
 
 def mixture_step(
-    key_shared: jax.Array,
     keys: jax.Array,
     points: TrajectoryState,
     value_and_score: ValueAndScore,
@@ -218,7 +226,6 @@ def mixture_step(
     """One iteration of one chain, or of a batch of chains in step.
 
     Args:
-        key_shared: key of what all chains do alike.
         keys: key of the move; of a batch one key for each chain.
         points: the evaluated points; of a batch with chains leading.
         value_and_score: `x -> (log p(x), grad log p(x))`, for one point.
@@ -231,15 +238,19 @@ def mixture_step(
 
     def one_move(number, carry):
         points, total = carry
-        units = jax.random.uniform(jax.random.fold_in(key_shared, number), (3,))
+
+        def draw(key):
+            return move_noise(jax.random.fold_in(key, number), points.position.shape[-1])
+
+        noise = (jax.vmap(draw) if batched else draw)(keys)
+        units = to_unit((noise[0] if batched else noise)[:_SHARED])
         plan = choose_move(units, mixture, when.most_steps, integrator.stages)
         plan = plan._replace(forget=when.forget & (number == 0))
 
-        def move(key, point):
-            key = jax.random.fold_in(key, number)
-            return mixture_move(key, point, value_and_score, plan, mixture, dynamics, integrator)
+        def move(noise, point):
+            return mixture_move(noise, point, value_and_score, plan, mixture, dynamics, integrator)
 
-        points, info = (jax.vmap(move) if batched else move)(keys, points)
+        points, info = (jax.vmap(move) if batched else move)(noise, points)
         return points, MixtureInfo(
             accept_prob=total.accept_prob + info.accept_prob,
             diverging=total.diverging | info.diverging,

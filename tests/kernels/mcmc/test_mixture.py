@@ -18,6 +18,7 @@ from qdesampler.kernels.mcmc.mixture import (
     choose_move,
     mixture_move,
     mixture_step,
+    move_noise,
 )
 from qdesampler.kernels.mcmc.trajectory import TrajectoryState, trajectory_move
 from qdesampler.numerics.metric import from_covariance, identity_metric
@@ -80,7 +81,15 @@ def chains_moved(key, draws, mixture, evaluate=banana, dynamics=canonical, integ
             key_plan, key_move = jax.random.split(key)
             units = jax.random.uniform(key_plan, (3,))
             plan = choose_move(units, mixture, MOST_STEPS, integrator.stages)
-            return mixture_move(key_move, state, evaluate, plan, mixture, dynamics, integrator)
+            return mixture_move(
+                move_noise(key_move, state.position.size),
+                state,
+                evaluate,
+                plan,
+                mixture,
+                dynamics,
+                integrator,
+            )
 
         state, infos = jax.lax.scan(body, TrajectoryState(x, *evaluate(x)), jax.random.split(key, MOVES))
         return state.position, infos
@@ -183,7 +192,9 @@ def one_move():
 
     def move(key, x, plan, used):
         start = TrajectoryState(x, *banana(x))
-        return mixture_move(key, start, banana, plan, used, canonical, LEAPFROG)
+        return mixture_move(
+            move_noise(key, start.position.size), start, banana, plan, used, canonical, LEAPFROG
+        )
 
     return jax.jit(jax.vmap(move, in_axes=(0, 0, None, None)))
 
@@ -260,7 +271,15 @@ def test_with_the_same_velocity_a_local_move_is_the_trajectory(dynamics, integra
     def both(key, x):
         start, total = TrajectoryState(x, *banana(x)), 3 * scheme.stages
         plan = MovePlan(jnp.asarray(False), jnp.asarray(total))
-        mine = mixture_move(key, start, banana, plan, mixed(trial, step_size=0.5), given, scheme)
+        mine = mixture_move(
+            move_noise(key, start.position.size),
+            start,
+            banana,
+            plan,
+            mixed(trial, step_size=0.5),
+            given,
+            scheme,
+        )
         return mine, trajectory_move(key, start, banana, trial.metric, 0.5, 3, given, scheme)
 
     (new, info), (other, told) = both(jax.random.split(jax.random.key(13), 64), x)
@@ -281,7 +300,9 @@ def test_a_chain_without_density_accepts_the_first_candidate_that_has_one():
         start = TrajectoryState(jnp.array([-1.0, 0.0]), *evaluate(jnp.array([-1.0, 0.0])))
         used = mixed(gaussian_trial(jnp.array([3.0, 0.0]), identity_metric(2, 0)))
         plan = MovePlan(jnp.asarray(True), jnp.asarray(3))
-        return mixture_move(key, start, evaluate, plan, used, canonical, LEAPFROG)
+        return mixture_move(
+            move_noise(key, start.position.size), start, evaluate, plan, used, canonical, LEAPFROG
+        )
 
     new, info = moved(jax.random.key(0))
     assert np.isfinite(new.log_density)
@@ -301,7 +322,15 @@ def test_evaluations_are_counted_as_made_and_none_leaves_the_chain_alone():
 
     @jax.jit
     def move(key, is_global, total):
-        return mixture_move(key, start, evaluate, MovePlan(is_global, total), used, canonical, LEAPFROG)
+        return mixture_move(
+            move_noise(key, start.position.size),
+            start,
+            evaluate,
+            MovePlan(is_global, total),
+            used,
+            canonical,
+            LEAPFROG,
+        )
 
     for is_global in (False, True):
         for total in (0, 1, 6):
@@ -338,17 +367,16 @@ def test_all_chains_of_a_batch_do_the_same_and_each_what_it_would_do_alone():
     points = jax.vmap(lambda x: TrajectoryState(x, *banana(x)))(banana_draws(jax.random.key(15), 6))
 
     @jax.jit
-    def both(key, keys, active):
+    def both(keys, active):
         rest = banana, used, canonical, LEAPFROG
-        batch = mixture_step(key, keys, points, *rest, When(4, active))
+        batch = mixture_step(keys, points, *rest, When(4, active))
         first = jax.tree.map(lambda leaf: leaf[0], points)
-        return batch, mixture_step(key, keys[0], first, *rest, When(4, active))
+        return batch, mixture_step(keys[0], first, *rest, When(4, active))
 
     done = []
     for i in range(16):
-        key_units, key_move = jax.random.split(jax.random.key(i))
-        keys = jax.random.split(key_move, 6)
-        (new, info), (alone, told) = both(key_units, keys, True)
+        keys = jax.random.split(jax.random.key(i), 6)
+        (new, info), (alone, told) = both(keys, True)
         evaluations = np.unique(info.num_evals)
         assert evaluations.size == 1
         done.append(evaluations[0])
@@ -358,7 +386,7 @@ def test_all_chains_of_a_batch_do_the_same_and_each_what_it_would_do_alone():
         assert len(np.unique(np.asarray(info.accept_prob))) > 1  # chains have random numbers of their own
     assert len(np.unique(done)) > 2
     assert MOST_CANDIDATES in done
-    (new, info), _ = both(key_units, keys, False)
+    (new, info), _ = both(keys, False)
     np.testing.assert_array_equal(new.position, points.position)
     assert np.all(np.asarray(info.num_evals) == 0)
 
@@ -368,9 +396,7 @@ def test_an_iteration_of_several_moves_makes_and_counts_them_all():
     keys = jax.random.split(jax.random.key(1), 6)
     used = mixed(trials()["plain"], 1.0, moves=4)
     step = jax.jit(
-        lambda moves: mixture_step(
-            jax.random.key(0), keys, points, banana, used._replace(moves=moves), canonical, LEAPFROG
-        )
+        lambda moves: mixture_step(keys, points, banana, used._replace(moves=moves), canonical, LEAPFROG)
     )
     assert np.all(np.asarray(step(4)[1].num_evals) == 4 * 3)
     assert np.all(np.asarray(step(1)[1].num_evals) == 3)
