@@ -87,8 +87,12 @@ class Evaluator:
             used = -(-len(chunk) // self._width)
             buffer = np.empty((capacity, self.dim), self.dtype)  # rows that are not used are not read
             buffer[: len(chunk)] = chunk
-            buffer[len(chunk) : used * self._width] = chunk[-1]  # padding repeats a point that is asked for anyway
-            value, score = self._program(buffer.reshape(self._blocks, self._width, self.dim), used, *self.context)
+            buffer[len(chunk) : used * self._width] = chunk[
+                -1
+            ]  # padding repeats a point that is asked for anyway
+            value, score = self._program(
+                buffer.reshape(self._blocks, self._width, self.dim), used, *self.context
+            )
             rows = slice(first, first + len(chunk))
             values[rows] = np.asarray(value, float).reshape(-1)[: len(chunk)]
             scores[rows] = np.asarray(score, float).reshape(-1, self.dim)[: len(chunk)]

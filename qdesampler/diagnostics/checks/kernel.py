@@ -26,6 +26,7 @@ def kernel_checks(tree: xr.DataTree, table: Any) -> list[Judged]:
     return [
         _no_ground_state(tree),
         _descents(tree),
+        _step_size(tree),
         _divergences(tree),
         _bfmi(tree),
         _acceptance(tree),
@@ -62,18 +63,30 @@ def _descents(tree: xr.DataTree) -> Judged:
     if not tree.attrs.get("solve_has_trial", 0):
         return Judged()
     outliers = int(tree.attrs.get("solve_outliers", 0))
-    chains = tree["posterior"].sizes["chain"]
-    check = Check("Descents outside the trial", f"{outliers} of {chains}", "none", not outliers)
+    check = Check("Descents outside the trial", str(outliers), "none", not outliers)
     if not outliers:
         return Judged(check)
     return Judged(
         check,
         Finding(
             "modes",
-            f"{outliers} of {chains} descents ended far outside the trial from which global moves are made: "
+            f"{outliers} descents ended far outside the trial from which global moves are made: "
             "the posterior may have other modes, which these draws do not contain.",
-            "Run again with other seeds and compare, start at the suspected modes (init_strategy), or use "
-            "AnnealedQDE.",
+            "Start at the suspected modes (init_params, init_strategy) and compare, or use AnnealedQDE.",
+        ),
+    )
+
+
+def _step_size(tree: xr.DataTree) -> Judged:
+    if not tree.attrs.get("step_size_at_floor", 0):
+        return Judged()
+    return Judged(
+        Check("Step size", "at its floor", "above it", False),
+        Finding(
+            "step_size",
+            "No step size reached the acceptance that the warm-up aimed at: local moves hardly move.",
+            "The density may end at an edge or jump, or its gradient may be wrong: check the model for hard "
+            "limits that its supports do not know, and for rounding (jax_enable_x64).",
         ),
     )
 

@@ -171,10 +171,11 @@ def test_a_trial_that_its_own_candidates_do_not_bear_out_is_given_up(monkeypatch
 
 def test_a_trial_that_chains_contradict_is_given_up(monkeypatch, prepared):
     """Trajectories that come to places where a chain of global moves would be held for ever."""
+    believed = prepared("banana")
     monkeypatch.setattr(warmup, "_time_at", lambda *_: 1e5)
     found = run(*TARGETS["banana"])
     assert OUTCOMES[found.outcome] == "hopeless"
-    assert found.num_evals > 2 * prepared("banana").num_evals
+    assert found.num_evals > 2 * believed.num_evals
 
 
 # --------------------------------------------------------------------------- the result
