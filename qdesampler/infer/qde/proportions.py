@@ -8,13 +8,13 @@ from qdesampler.kernels.mcmc.host_trajectories import Chains
 from qdesampler.kernels.mcmc.mixture import MOST_CANDIDATES
 from qdesampler.numerics.host_trial import HostTrial
 from qdesampler.solvers.gaussian.certificate import truncated_time
-from qdesampler.solvers.gaussian.refine import CLEAR
+from qdesampler.solvers.gaussian.refine import CLEAR, GOOD
 
 __all__ = ["LocalMoves", "Mixed", "burn_in", "moves_of_a_draw", "proportions"]
 
 _SHORTEST_HOLD = 4.0  # candidates for which a chain may be held, however cheap local moves are
 _WANTED_TIME = 2.0  # autocorrelation time of draws, in draws
-_MOST_MOVES = 4  # of one iteration: users read iterations, and expect each to take about as long as NUTS's
+_MOST_MOVES = 2  # of one iteration: more are wasted where draws become independent (results/fourteen.md)
 _JUMP_COST = 1.5  # evaluations per effective draw over evaluations per trajectory, if it was not measured
 _LEAST_FRACTION, _MOST_FRACTION = 0.05, 0.95  # bounds of the fraction of evaluations for global moves
 _MOST_UNCLEAR = 0.25  # the same for a trial that is not clear: others must find the tails it has not seen
@@ -98,7 +98,8 @@ def moves_of_a_draw(mixed: Mixed, probability: float, candidates: int) -> int:
     Beside a trial that is not clear a few jumps and candidates promise about twice too much: they have not
     seen how long a chain stays in a tail.
     """
-    if mixed.acceptance >= CLEAR:
+    untuned = mixed.acceptance >= GOOD and not np.isfinite(mixed.local.cost)
+    if mixed.acceptance >= CLEAR or untuned:
         return 1
     promised = _rate(mixed, probability, candidates)
     return int(np.clip(np.ceil(2 / (_WANTED_TIME * max(promised, 1e-6))), 2, _MOST_MOVES))
