@@ -36,7 +36,7 @@ class Measured(NamedTuple):
     Attributes:
         first: seconds of the first run, compiling included.
         second: seconds of the second run, with another key.
-        evaluations: of the second run, all chains, warm-up included.
+        evaluations: of the draws of the second run, all chains.
         ess: least effective draws of a scalar of the second run.
         rhat: largest split R-hat of the second run.
     """
@@ -93,25 +93,18 @@ def measure(sampler: str, target: str, chains: int, warmup: int, draws: int) -> 
     }
     mcmc = MCMC(QDE(model), **options) if sampler == "qde" else NumPyroMCMC(NUTS(model), **options)
     count = "num_evals" if sampler == "qde" else "num_steps"
-    seconds, warm = [], 0
+    seconds: list[float] = []
     for seed in (0, 1):
         begin = time.perf_counter()
-        if sampler == "nuts":
-            mcmc.warmup(jax.random.key(seed), *data, extra_fields=(count,), collect_warmup=True)
-            warm = int(np.sum(mcmc.get_extra_fields()[count]))
-            mcmc.run(mcmc.post_warmup_state.rng_key, *data, extra_fields=(count,))
-        else:
-            mcmc.run(jax.random.key(seed), *data, extra_fields=(count,))
-            warm = int(np.sum(mcmc.last_state.warmup_evals))
-        samples = jax.block_until_ready(mcmc.get_samples(group_by_chain=True))
+        mcmc.run(jax.random.key(seed), *data, extra_fields=(count,))
+        jax.block_until_ready(mcmc.get_samples(group_by_chain=True))
         seconds.append(time.perf_counter() - begin)
-        if seed == 0 and sampler == "nuts":
-            mcmc.post_warmup_state = None
+    samples = mcmc.get_samples(group_by_chain=True)
     leaves = [np.asarray(leaf, float) for leaf in jax.tree.leaves(samples)]
     used = [leaf[: min(chains, 256)] for leaf in leaves]  # R-hat of more chains says no more
     ess = min(float(np.min(effective_sample_size(leaf))) for leaf in used) * chains / min(chains, 256)
     rhat = max(float(np.max(split_gelman_rubin(leaf))) for leaf in used)
-    evaluations = warm + int(np.sum(mcmc.get_extra_fields()[count]))
+    evaluations = int(np.sum(mcmc.get_extra_fields()[count]))
     return Measured(seconds[0], seconds[1], evaluations, ess, rhat)
 
 

@@ -32,7 +32,7 @@ IMPORTS = {
     "qde": "from numpyro.infer import MCMC\nfrom qdesampler import QDE as Kernel",
     "qde, our driver": "from qdesampler import QDE as Kernel, MCMC",
 }
-_WANTED_ESS = 400
+_WANTED_ESS = 400  # effective draws to which seconds are charged
 
 # The model's own two files, run as they are: a loader would belong to one side.
 PROGRAM = """

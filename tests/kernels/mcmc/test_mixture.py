@@ -192,9 +192,7 @@ def one_move():
 
     def move(key, x, plan, used):
         start = TrajectoryState(x, *banana(x))
-        return mixture_move(
-            move_noise(key, start.position.size), start, banana, plan, used, canonical, LEAPFROG
-        )
+        return mixture_move(move_noise(key, x.size), start, banana, plan, used, canonical, LEAPFROG)
 
     return jax.jit(jax.vmap(move, in_axes=(0, 0, None, None)))
 
@@ -272,7 +270,7 @@ def test_with_the_same_velocity_a_local_move_is_the_trajectory(dynamics, integra
         start, total = TrajectoryState(x, *banana(x)), 3 * scheme.stages
         plan = MovePlan(jnp.asarray(False), jnp.asarray(total))
         mine = mixture_move(
-            move_noise(key, start.position.size),
+            move_noise(key, x.size),
             start,
             banana,
             plan,
@@ -300,9 +298,7 @@ def test_a_chain_without_density_accepts_the_first_candidate_that_has_one():
         start = TrajectoryState(jnp.array([-1.0, 0.0]), *evaluate(jnp.array([-1.0, 0.0])))
         used = mixed(gaussian_trial(jnp.array([3.0, 0.0]), identity_metric(2, 0)))
         plan = MovePlan(jnp.asarray(True), jnp.asarray(3))
-        return mixture_move(
-            move_noise(key, start.position.size), start, evaluate, plan, used, canonical, LEAPFROG
-        )
+        return mixture_move(move_noise(key, 2), start, evaluate, plan, used, canonical, LEAPFROG)
 
     new, info = moved(jax.random.key(0))
     assert np.isfinite(new.log_density)
@@ -323,7 +319,7 @@ def test_evaluations_are_counted_as_made_and_none_leaves_the_chain_alone():
     @jax.jit
     def move(key, is_global, total):
         return mixture_move(
-            move_noise(key, start.position.size),
+            move_noise(key, 3),
             start,
             evaluate,
             MovePlan(is_global, total),
