@@ -100,7 +100,7 @@ def test_hard_walls_are_respected(run, assert_expectation, warmup):
         return jnp.where(inside, 0.5 * (z[2] - 3) ** 2, jnp.inf)
 
     kernel = QDE(potential_fn=potential)
-    mcmc = run(kernel, warmup=warmup, samples=600, init_params=jnp.full((4, 3), 0.1))
+    mcmc = run(kernel, warmup=warmup, samples=1500, init_params=jnp.full((4, 3), 0.1))
     draws = np.asarray(mcmc.get_samples(group_by_chain=True))
     assert np.all(np.abs(draws[..., :2]) < 1)
     assert_expectation(draws, np.array([0, 0, 3.0]))
