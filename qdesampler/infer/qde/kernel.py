@@ -245,8 +245,8 @@ class QDE(TargetKernel):
         )
         own = (key_move, state.i, state.z, state.potential_energy, state.z_grad, shared)
         sites, adapt, info = (jax.vmap(step) if batched else step)(*own)
-        told = MixtureInfo(info.accept_prob, info.diverging, info.energy, info.num_evals)
-        state = next_state(state, rng_key, sites, told, state.i < shared.num_warmup, shared.num_warmup)
+        summary = MixtureInfo(info.accept_prob, info.diverging, info.energy, info.num_evals)
+        state = next_state(state, rng_key, sites, summary, state.i < shared.num_warmup, shared.num_warmup)
         return state._replace(adapt_state=QDEAdaptState(adapt.adapt.step_size, adapt.length, adapt))
 
     def get_diagnostics_str(self, state: QDEState) -> str:

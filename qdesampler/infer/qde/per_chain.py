@@ -79,23 +79,6 @@ def _as_numpyro(point: TrajectoryState) -> IntegratorState:
     return IntegratorState(point.position, None, -point.log_density, -point.score)
 
 
-def start_per_chain(
-    key: jax.Array,
-    point: TrajectoryState,
-    num_warmup: int,
-    settings: PerChainSettings,
-    step_size: float,
-    length: float,
-    inverse_mass_matrix: Any | None,
-) -> PerChain:
-    """The adaptation before the first iteration of one chain."""
-    init, _ = _adapter(num_warmup, settings)
-    dtype = point.position.dtype
-    matrix = None if inverse_mass_matrix is None else jnp.asarray(inverse_mass_matrix, dtype)
-    adapt = init(_as_numpyro(point), key, jnp.asarray(step_size, dtype), matrix, point.position.size)
-    return PerChain(adapt, jnp.asarray(length, dtype), jnp.asarray(num_warmup, int))
-
-
 def start_chains(
     key: jax.Array,
     start: StartingPoint,
@@ -106,10 +89,14 @@ def start_chains(
     inverse_mass_matrix: Any | None,
 ) -> PerChain:
     """The adaptation of one chain, or of each of a batch of keys, compiled as one program."""
+    init, _ = _adapter(num_warmup, settings)
 
     def begin(key, z, energy, gradient):
         point = TrajectoryState(ravel_pytree(z)[0], -energy, -ravel_pytree(gradient)[0])
-        return start_per_chain(key, point, num_warmup, settings, step_size, length, inverse_mass_matrix)
+        dtype = point.position.dtype
+        matrix = None if inverse_mass_matrix is None else jnp.asarray(inverse_mass_matrix, dtype)
+        adapt = init(_as_numpyro(point), key, jnp.asarray(step_size, dtype), matrix, point.position.size)
+        return PerChain(adapt, jnp.asarray(length, dtype), jnp.asarray(num_warmup, int))
 
     begin = jax.jit(jax.vmap(begin) if is_batched(key) else begin)
     return begin(key, start.z, start.potential_energy, start.gradient)

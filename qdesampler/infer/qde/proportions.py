@@ -13,8 +13,7 @@ from qdesampler.solvers.gaussian.refine import CLEAR, GOOD
 __all__ = ["LocalMoves", "Mixed", "burn_in", "moves_of_a_draw", "proportions"]
 
 _SHORTEST_HOLD = 4.0  # candidates for which a chain may be held, however cheap local moves are
-_WANTED_TIME = 2.0  # autocorrelation time of draws, in draws
-_MOST_MOVES = 2  # of one iteration: more are wasted where draws become independent (results/fourteen.md)
+_MOVES_UNCLEAR = 2  # of an iteration: more are wasted on independent draws (results/fourteen.md)
 _JUMP_COST = 1.5  # evaluations per effective draw over evaluations per trajectory, if it was not measured
 _LEAST_FRACTION, _MOST_FRACTION = 0.05, 0.95  # bounds of the fraction of evaluations for global moves
 _MOST_UNCLEAR = 0.25  # the same for a trial that is not clear: others must find the tails it has not seen
@@ -92,20 +91,13 @@ def _rate(mixed: Mixed, probability: float, candidates: int) -> float:
     return probability * min(by_candidates, 1.0) + (1 - probability) * min(steps / mixed.local_cost, 1.0)
 
 
-def moves_of_a_draw(mixed: Mixed, probability: float, candidates: int) -> int:
-    """Moves of one iteration, so that the autocorrelation time of draws is about 2.
-
-    Beside a trial that is not clear a few jumps and candidates promise about twice too much: they have not
-    seen how long a chain stays in a tail.
-    """
+def moves_of_a_draw(mixed: Mixed) -> int:
+    """Moves of one iteration: several beside a trial that is not clear, so that draws are less correlated."""
     untuned = mixed.acceptance >= GOOD and not np.isfinite(mixed.local.cost)
-    if mixed.acceptance >= CLEAR or untuned:
-        return 1
-    promised = _rate(mixed, probability, candidates)
-    return int(np.clip(np.ceil(2 / (_WANTED_TIME * max(promised, 1e-6))), 2, _MOST_MOVES))
+    return 1 if mixed.acceptance >= CLEAR or untuned else _MOVES_UNCLEAR
 
 
 def burn_in(mixed: Mixed, probability: float, candidates: int) -> int:
     """Iterations in which a chain forgets its start, about four autocorrelation times of a draw."""
-    rate = _rate(mixed, probability, candidates) * moves_of_a_draw(mixed, probability, candidates)
+    rate = _rate(mixed, probability, candidates) * moves_of_a_draw(mixed)
     return int(np.clip(np.ceil(4 / max(rate, 1e-3)), 8, 100))

@@ -31,7 +31,7 @@ from qdesampler.numerics.numpy_metric import HostMetric, whiten_rows
 from qdesampler.numerics.trial import tail_degrees
 from qdesampler.solvers.gaussian.descents import Descent
 from qdesampler.solvers.gaussian.host_step import Gaussian, gaussian_step
-from qdesampler.solvers.gaussian.refine import GOOD, Refined, measure, refine, refinement_size
+from qdesampler.solvers.gaussian.refine import DEFENSIVE, GOOD, Refined, measure, refine, refinement_size
 from qdesampler.solvers.gaussian.search import Outcome, SolveSettings
 from qdesampler.solvers.gaussian.solve import GaussianSolve, solve_gaussian
 
@@ -47,6 +47,8 @@ _CAUTION = 0.8  # step size that is not tuned, relative to the one that a Gaussi
 _LEAST_ACCEPTANCE = 0.1  # of a refined trial, predicted or seen by one chain; below, it is given up
 _BROKEN_PROMISE = 4.0  # seen over predicted autocorrelation time from which it is given up: hard.md, banana
 _UNEVEN = 0.8  # acceptance of one chain over the mean, below which it is given up: hard.md, banana
+_ENOUGH_UNEVEN = 192  # candidates from which chains may be compared with one another
+_LATEST = 256  # draws of local moves at which a trial fitted to them is judged
 _TOO_LOW = 1e4  # nats below the end of its descent from which a start is not returned to
 _FAR, _FAR_OFFSET = 4, 30  # squared whitened distance `4 dim + 30` beyond which an end is outside the trial
 _MATTERS = 10  # nats: an end lower than the highest by more than `dim + 10` does not count
@@ -150,7 +152,7 @@ def prepare(
         length=mixed.local.length,
         probability=probability,
         candidates=candidates,
-        moves=moves_of_a_draw(mixed, probability, candidates),
+        moves=moves_of_a_draw(mixed),
         centredness=coordinates.centredness,
         outcome=outcome,
         acceptance=mixed.acceptance,
@@ -252,7 +254,7 @@ def _is_missed(found: Refined) -> bool:
     """Whether the candidates, or the chains among them, say that the trial has missed the place."""
     acceptance, accepted = found.certificate.acceptance, found.accepted
     mean, least = float(np.mean(accepted)), float(np.min(accepted))
-    uneven = least < _UNEVEN * mean and mean < GOOD and len(found.candidates.points) >= 4 * 48
+    uneven = least < _UNEVEN * mean and mean < GOOD and len(found.candidates.points) >= _ENOUGH_UNEVEN
     broken = found.observed_time > _BROKEN_PROMISE * found.certificate.time
     return acceptance < _LEAST_ACCEPTANCE or least < _LEAST_ACCEPTANCE or broken or uneven
 
@@ -305,7 +307,7 @@ def _local(
     if not settings.solve or settings.num_warmup < SMALLEST_SOLVE or len(found.draws) < 2 * coordinates.dim:
         return Mixed(host_trial(np.mean(found.draws, 0), found.metric), None, np.inf, 0.0, moves, end)
     measured = _trial_of_draws(coordinates, found, settings, rng)
-    seen = _time_at(measured, found.draws[-256:], coordinates)
+    seen = _time_at(measured, found.draws[-_LATEST:], coordinates)
     acceptance = measured.certificate.acceptance
     # The metric of the trial is that of the local moves: it must be the one that they were adapted to.
     return Mixed(measured.trial, measured.candidates.log_weights, seen, acceptance, moves, end)
@@ -322,7 +324,7 @@ def _trial_of_draws(
             blank, draws, scores, np.ones(len(draws)), blocks=_blocks(settings, coordinates.dim) or None
         )
         blank = blank._replace(centre=step.centre)
-    trial = fit_skew(host_trial(*blank, 0.1), draws, np.ones(len(draws)))
+    trial = fit_skew(host_trial(*blank, DEFENSIVE), draws, np.ones(len(draws)))
     return measure(
         coordinates.evaluate, trial, rng, refinement_size(coordinates.dim), coordinates.evaluator.dtype
     )

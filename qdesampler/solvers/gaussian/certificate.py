@@ -50,7 +50,7 @@ class Candidates(NamedTuple):
         points: shape `(n, dim)`.
         scores: `grad log p` there; zero where density or score is not finite.
         log_weights: `log p - log q`, shape `(n,)`; `-inf` where density or score is not finite.
-        energies: `|L^T (grad log q - grad log p)|^2` a dimension, shape `(n,)`; NaN there.
+        energies: `|L^T (grad log q - grad log p)|^2` a dimension, shape `(n,)`; NaN there or if unknown.
     """
 
     points: np.ndarray
@@ -135,11 +135,12 @@ def certify(candidates: Candidates) -> Certificate:
     finite = candidates.is_finite
     if not np.any(finite):
         return Certificate(0.0, np.inf, np.inf, -np.inf, 0.0)
+    energies = candidates.energies[finite]
     weights, rates = _weights_and_rates(candidates.log_weights, finite)
     return Certificate(
         acceptance=float(weights @ rates),
         time=float(weights @ (2 / rates - 1)),
-        energy=float(np.median(candidates.energies[finite])),
+        energy=float(np.median(energies)) if np.all(np.isfinite(energies)) else np.nan,
         log_mass=float(np.median(candidates.log_weights[finite])),
         finite_fraction=float(np.mean(finite)),
     )

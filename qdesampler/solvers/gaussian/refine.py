@@ -22,12 +22,12 @@ from qdesampler.solvers.gaussian.host_step import gaussian_step
 from qdesampler.solvers.gaussian.search import Outcome
 from qdesampler.solvers.gaussian.solve import GaussianSolve
 
-__all__ = ["CLEAR", "GOOD", "Refined", "measure", "refine", "refinement_size"]
+__all__ = ["CLEAR", "DEFENSIVE", "GOOD", "Refined", "measure", "refine", "refinement_size"]
 
 CLEAR = 0.8  # acceptance from which local moves hardly matter
 GOOD = 0.7  # acceptance from which the trial of the solve is measured as it is
 _SKEW_VISIBLE = 0.25  # acceptance from which the weights of candidates show the skew of the posterior
-_DEFENSIVE, _DEFENSIVE_GOOD = 0.1, 0.02  # fraction of candidates with far tails; of a good trial
+DEFENSIVE, _DEFENSIVE_GOOD = 0.1, 0.02  # fraction of candidates with far tails; of a good trial
 _FEWEST, _MOST = 48, 300  # candidates of a refinement's fit
 _ROUNDS = 3  # of the refinement
 _EFFECTIVE = 0.3  # fraction of the candidates that must count in a fit
@@ -78,7 +78,8 @@ def _draw(
     values, scores = evaluate(points)
     sound = np.isfinite(values) & np.all(np.isfinite(scores), 1)
     weights = np.where(sound, np.where(sound, values, 0.0) - log_trial_rows(trial, points), -np.inf)
-    return Candidates(points, np.where(sound[:, None], scores, 0.0), weights, np.where(sound, 0.0, np.nan))
+    unknown = np.full(count, np.nan)  # the energy of a skewed law is not computed
+    return Candidates(points, np.where(sound[:, None], scores, 0.0), weights, unknown)
 
 
 def measure(
@@ -140,7 +141,7 @@ def refine(
     count = refinement_size(dim)
     if acceptance >= GOOD and solve.outcome is Outcome.SOLVED:
         return measure(evaluate, host_trial(*trial, _DEFENSIVE_GOOD), rng, count, precision)
-    trials = [host_trial(*trial, _DEFENSIVE)]
+    trials = [host_trial(*trial, DEFENSIVE)]
     batches: list[Candidates] = []
     for _ in range(_ROUNDS):
         batches.append(_draw(evaluate, trials[-1], rng, count, precision))
@@ -157,7 +158,7 @@ def refine(
         log_weights = log_density - logsumexp(laws, axis=0)
         number = len(points)
         weights = tempered_weights(log_weights, float(max(_EFFECTIVE * number, min(number, dim + 2))))
-        fitted = host_trial(*gaussian_step(trial, points, scores, weights, blocks=blocks), _DEFENSIVE)
+        fitted = host_trial(*gaussian_step(trial, points, scores, weights, blocks=blocks), DEFENSIVE)
         trials.append(fit_skew(fitted, points, weights) if acceptance >= _SKEW_VISIBLE else fitted)
     measured = measure(evaluate, trials[-1], rng, count, precision)
     return measured._replace(num_evals=count * len(batches) + measured.num_evals)
