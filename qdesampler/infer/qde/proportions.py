@@ -68,8 +68,8 @@ def proportions(mixed: Mixed) -> tuple[float, int]:
     Both kinds are measured in evaluations per effective draw, and the fractions of the evaluations are in
     proportion to the squares of their efficiencies. Both kinds are always used, because each solves a problem
     of the other: a chain that is held at a point where `p / q` is large leaves it by local moves, one that
-    cannot travel locally travels by global ones. A trial whose candidates are hardly accepted gets no more
-    of the draws than twice that.
+    cannot travel locally travels by global ones. A trial that is not clear gets no more of the moves than
+    the fraction of its candidates that is accepted.
     """
     time, steps = mixed.time, max(mixed.local.length / mixed.local.step_size, 1.0)
     if not np.isfinite(time):
@@ -81,7 +81,9 @@ def proportions(mixed: Mixed) -> tuple[float, int]:
         fraction = min(fraction, _MOST_UNCLEAR)
     moves = fraction / candidates
     probability = moves / (moves + (1 - fraction) / steps)
-    return min(probability, 2 * candidates * mixed.acceptance), candidates
+    if mixed.acceptance < CLEAR:
+        probability = min(probability, mixed.acceptance)
+    return probability, candidates
 
 
 def _rate(mixed: Mixed, probability: float, candidates: int) -> float:
