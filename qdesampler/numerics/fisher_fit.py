@@ -3,22 +3,33 @@ r"""Metrics of least Fisher divergence from points and their scores, on the host
 Over points `x` with scores `a = grad log p(x)`, the Gaussian of least energy `mean |L^T a + L^-1 (x - mu)|^2`
 solves `Sigma Cov(a) Sigma = Cov(x)`: `Sigma` is the geometric mean of `Cov(x)` and `Cov(a)^-1`, exact on a
 Gaussian from `dim + 1` points (Seyboldt, Carlson and Carpenter 2026; Bhatia 2007, chapter 4, for the matrix
-mean). It is computed from factors, never from products, so that condition numbers are not squared.
+mean). It is computed from factors, so that condition numbers are not squared; in many dimensions from
+products, which take a quarter of the time.
 """
 
 import numpy as np
 
 from qdesampler.numerics.numpy_metric import (
+    BY_SINGULAR_VALUES_UP_TO,
     HostMetric,
     canonical,
     to_whitened_gradient_rows,
     whiten_rows,
 )
 
-__all__ = ["centred_rows", "choose_metric", "dense_factor", "diagonal_ratio", "leading_directions"]
+__all__ = [
+    "GAIN_TEST",
+    "centred_rows",
+    "choose_metric",
+    "dense_factor",
+    "diagonal_ratio",
+    "fisher_energy",
+    "leading_directions",
+]
 
 _FEW_FLOOR = 1e-5  # added to scaled covariances while the points are fewer than twice the dimension
 _FLOOR = 10 * float(np.finfo(float).eps) ** 2  # added otherwise: it only keeps the arithmetic finite
+_PRODUCT_FLOOR = 1e-12  # added to covariances of unit scale that are factored as products
 _TURNS = 3  # of the subspace iteration
 _TINY = float(np.finfo(float).tiny)
 _LARGEST = 1e150  # of positions and scores that a fit looks at: squares of larger ones overflow
@@ -54,11 +65,23 @@ def dense_factor(x: np.ndarray, a: np.ndarray, *, few: bool, fallback: float) ->
         fallback: scale of a coordinate whose points or scores do not vary.
     """
     scale = diagonal_ratio(x, a, fallback)
-    root = np.sqrt(_FEW_FLOOR if few else _FLOOR) * np.eye(x.shape[1])
+    floor = _FEW_FLOOR if few else _FLOOR
+    if x.shape[1] > BY_SINGULAR_VALUES_UP_TO:
+        return scale[:, None] * _factor_by_eigenvalues(x / scale, a * scale, floor)
+    root = np.sqrt(floor) * np.eye(x.shape[1])
     _, widths, axes = np.linalg.svd(np.concatenate([x / scale, root]), full_matrices=False)
     factor = axes.T * widths
     _, levels, turned = np.linalg.svd(np.concatenate([a * scale, root]) @ factor, full_matrices=False)
     return scale[:, None] * ((factor @ turned.T) / np.sqrt(np.maximum(levels, _TINY)))
+
+
+def _factor_by_eigenvalues(x: np.ndarray, a: np.ndarray, floor: float) -> np.ndarray:
+    """The same factor from products: four times as fast, and exact to half as many digits."""
+    floor = max(floor, _PRODUCT_FLOOR)
+    eye = np.eye(x.shape[1])
+    factor = np.linalg.cholesky(x.T @ x + floor * eye)
+    squares, turned = np.linalg.eigh(factor.T @ (a.T @ a + floor * eye) @ factor)
+    return (factor @ turned) / np.maximum(squares, _TINY) ** 0.25
 
 
 def leading_directions(rows: np.ndarray, count: int) -> np.ndarray:
@@ -117,7 +140,7 @@ def _kinds(draws, scores, previous, blocks, rank, *, regularize) -> list[HostMet
     return kinds
 
 
-def _loss(metric: HostMetric, draws: np.ndarray, scores: np.ndarray) -> float:
+def fisher_energy(metric: HostMetric, draws: np.ndarray, scores: np.ndarray) -> float:
     """`mean |L^T (a - abar) + L^-1 (x - xbar)|^2 / dim`; infinite if it is not finite."""
     x, a = draws - np.mean(draws, 0), scores - np.mean(scores, 0)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
@@ -156,7 +179,7 @@ def choose_metric(
     options = {"regularize": regularize}
     trained = _kinds(draws[:half], scores[:half], previous, blocks, rank, **options)
     losses = [
-        _loss(kind, draws[half:], scores[half:]) / gain
+        fisher_energy(kind, draws[half:], scores[half:]) / gain
         for kind, gain in zip(trained, GAIN_TEST, strict=False)
     ]
     kinds = _kinds(draws, scores, previous, blocks, rank, **options)

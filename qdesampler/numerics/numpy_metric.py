@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 __all__ = [
+    "BY_SINGULAR_VALUES_UP_TO",
     "HostMetric",
     "canonical",
     "identity",
@@ -18,6 +19,11 @@ __all__ = [
     "to_whitened_gradient_rows",
     "whiten_rows",
 ]
+
+BY_SINGULAR_VALUES_UP_TO = (
+    128  # dimensions; beyond, matrices are factored by their eigenvalues, which is faster
+)
+_TINY = float(np.finfo(float).tiny)
 
 
 class HostMetric(NamedTuple):
@@ -65,5 +71,9 @@ def log_determinant(metric: HostMetric) -> float:
 def canonical(factor: np.ndarray, scale: np.ndarray | None = None) -> HostMetric:
     """The metric with `Sigma = factor factor^T`, `factor` of shape `(dim, dim)`."""
     scale = np.sqrt(np.sum(factor**2, 1)) if scale is None else scale
-    basis, stretch, _ = np.linalg.svd(factor / scale[:, None], full_matrices=False)
+    scaled = factor / scale[:, None]
+    if len(scaled) > BY_SINGULAR_VALUES_UP_TO:
+        squares, basis = np.linalg.eigh(scaled @ scaled.T)
+        return HostMetric(scale, basis, np.sqrt(np.maximum(squares, _TINY)))
+    basis, stretch, _ = np.linalg.svd(scaled, full_matrices=False)
     return HostMetric(scale, basis, stretch)

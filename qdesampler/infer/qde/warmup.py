@@ -41,6 +41,7 @@ __all__ = ["OUTCOMES", "SMALLEST_SOLVE", "Prepared", "WarmupSettings", "prepare"
 OUTCOMES = ("not tried", *(str(outcome) for outcome in Outcome))
 
 SMALLEST_SOLVE = 40  # iterations of warm-up below which no solve is tried
+_DENSE_AT_LAST = 1024  # dimensions up to which a low-rank trial may become dense: a step takes a second there
 _LOCAL_ITERATIONS = 350  # of each chain that adapts local moves, at most
 _TUNING = 20  # iterations that tune the step size beside a trial
 _CAUTION = 0.8  # step size that is not tuned, relative to the one that a Gaussian allows
@@ -203,6 +204,7 @@ def _solve(
             precision=coordinates.evaluator.dtype,
             blocks=blocks or None,
             widths=coordinates.widths,
+            dense_up_to=_DENSE_AT_LAST,
         ),
         rng,
         recentre=coordinates.recentre if coordinates.can_recentre else None,

@@ -12,14 +12,22 @@ factors, never from products, so that condition numbers are not squared.
 A low-rank factor is not closed under this step, and candidates of a Gaussian do not show by themselves where
 `p` is wider than they are. Its directions are those of the residual `L^T a + y`, which vanishes where the
 trial is right: the leading ones, by subspace iteration, join those already there; the diagonal is fitted
-outside their span and the rest inside it.
+outside their span and the rest inside it. Directions that do not lower the energy of points to which they
+were not fitted are noise: then the factor is a diagonal.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from qdesampler.numerics.fisher_fit import centred_rows, dense_factor, diagonal_ratio, leading_directions
+from qdesampler.numerics.fisher_fit import (
+    GAIN_TEST,
+    centred_rows,
+    dense_factor,
+    diagonal_ratio,
+    fisher_energy,
+    leading_directions,
+)
 from qdesampler.numerics.numpy_metric import (
     HostMetric,
     canonical,
@@ -32,6 +40,7 @@ from qdesampler.numerics.numpy_metric import (
 __all__ = ["Gaussian", "gaussian_step", "secant_gaussian"]
 
 GROWTH = 1e3  # of a width whose scores say nothing, so that a flat direction is seen to run away
+_FEWEST_TESTED = 16  # points on which kinds of factors are compared
 _TINY = float(np.finfo(float).tiny)
 
 
@@ -47,7 +56,9 @@ class Gaussian(NamedTuple):
     metric: HostMetric
 
 
-def _fit_low_rank(metric: HostMetric, y: np.ndarray, a: np.ndarray, few: bool, fallback: float) -> HostMetric:
+def _fit_low_rank(
+    metric: HostMetric, y: np.ndarray, a: np.ndarray, *, few: bool, fallback: float
+) -> HostMetric:
     """The low-rank factor of least energy from centred rows in the coordinates that `metric` whitens."""
     dim, rank = metric.basis.shape
     middle = metric._replace(scale=np.ones(dim))  # L without its diagonal
@@ -65,6 +76,26 @@ def _fit_low_rank(metric: HostMetric, y: np.ndarray, a: np.ndarray, few: bool, f
     return HostMetric(metric.scale * scale, frame @ inside.basis[:, strongest], inside.stretch[strongest])
 
 
+def _fit_diagonal(metric: HostMetric, y: np.ndarray, a: np.ndarray, fallback: float) -> HostMetric:
+    """The diagonal factor of least energy from the same rows; it forgets the directions."""
+    middle = metric._replace(scale=np.ones(metric.scale.size))
+    scale = diagonal_ratio(to_position_rows(middle, y), _to_gradient_rows(middle, a), fallback)
+    blank = identity(*metric.basis.shape)
+    return blank._replace(scale=metric.scale * scale)
+
+
+def _needs_directions(metric: HostMetric, y: np.ndarray, a: np.ndarray, fallback: float) -> bool:
+    """Whether a low-rank factor beats a diagonal one on rows that neither has been fitted to."""
+    train, test = (y[::2], a[::2]), (y[1::2], a[1::2])
+    if len(test[0]) < _FEWEST_TESTED:
+        return True
+    x, scores = to_position_rows(metric, test[0]), _to_gradient_rows(metric, test[1]) / metric.scale
+    diagonal = _fit_diagonal(metric, *train, fallback)
+    low_rank = _fit_low_rank(metric, *train, few=len(train[0]) < 2 * y.shape[1], fallback=fallback)
+    loss, general = (fisher_energy(kind, x, scores) for kind in (diagonal, low_rank))
+    return general / GAIN_TEST[2] < loss / GAIN_TEST[1]
+
+
 def _to_gradient_rows(middle: HostMetric, rows: np.ndarray) -> np.ndarray:
     """`L^-T g` of each row for a factor of unit scale: whitened gradients back in its coordinates."""
     return rows + ((rows @ middle.basis) * (1 / middle.stretch - 1)) @ middle.basis.T
@@ -77,8 +108,11 @@ def gaussian_step(
     weights: np.ndarray,
     fallback: float = GROWTH,
     blocks: tuple[tuple[int, ...], ...] | None = None,
+    *,
+    rank: int | None = None,
+    test_directions: bool = True,
 ) -> Gaussian:
-    """The Gaussian of least energy over weighted points; its rank is that of the trial.
+    """The Gaussian of least energy over weighted points.
 
     Args:
         trial: the present one, in whose coordinates the points are seen.
@@ -87,8 +121,11 @@ def gaussian_step(
         weights: positive, shape `(n,)`.
         fallback: growth of a width whose scores say nothing; the default lets a flat direction run away.
         blocks: index groups that may be correlated, for a dense factor; None: all coordinates are one.
+        rank: directions of its factor, that of the trial or `dim`; None: that of the trial.
+        test_directions: whether a low-rank factor has to beat a diagonal one.
     """
-    dim, rank = trial.metric.basis.shape
+    dim = trial.centre.size
+    rank = trial.metric.basis.shape[1] if rank is None else rank
     y = whiten_rows(trial.metric, points - trial.centre)
     a = to_whitened_gradient_rows(trial.metric, scores)
     few = len(points) < 2 * dim
@@ -110,7 +147,10 @@ def gaussian_step(
         centre = share @ y + factor @ (factor.T @ (share @ a))
         metric = canonical(to_position_rows(trial.metric, factor.T).T)
         return Gaussian(trial.centre + to_position_rows(trial.metric, centre[None])[0], metric)
-    metric = _fit_low_rank(trial.metric, x_rows, a_rows, few, fallback)
+    if test_directions and not _needs_directions(trial.metric, x_rows, a_rows, fallback):
+        metric = _fit_diagonal(trial.metric, x_rows, a_rows, fallback)
+    else:
+        metric = _fit_low_rank(trial.metric, x_rows, a_rows, few=few, fallback=fallback)
     pull = to_position_rows(metric, to_whitened_gradient_rows(metric, (share @ scores)[None]))[0]
     return Gaussian(share @ points + pull, metric)
 
@@ -132,5 +172,5 @@ def secant_gaussian(
     if not len(steps):
         return blank._replace(centre=centre)
     points, scores = np.concatenate([steps, -steps]), np.concatenate([-bends, bends])
-    fitted = gaussian_step(blank, points, scores, np.ones(len(points)), 1.0, blocks)
+    fitted = gaussian_step(blank, points, scores, np.ones(len(points)), 1.0, blocks, test_directions=False)
     return fitted._replace(centre=centre)

@@ -30,7 +30,9 @@ _RISE = 2.0  # nats a step by which an evidence bound counts as rising
 _CONSISTENT = 1.0  # energy a dimension above which candidates cannot all be taken: their weights are rounding
 _BETTER = 0.85  # ratio of autocorrelation times from which a trial counts as better
 INFORMATIVE = 0.08  # acceptance from which the weights of candidates show more than the place of the bulk
+_PER_DIMENSION = 2  # candidates of a step; a dense factor takes `dim + 1` at least
 _RECENTRE_EVERY = 3  # steps
+_PROBES = 128  # dimensions beyond which the distance of two trials is estimated from as many probes
 _POOLED = 4096  # most points that a fit looks at, unless one step has more
 
 
@@ -63,6 +65,7 @@ class SolveSettings(NamedTuple):
         blocks: index groups that may be correlated, for a dense factor; None: all coordinates are one.
         widths: least width of each coordinate's candidates, in units of the trial's, shape `(dim,)`, once the
             trial is informative; None: one.
+        dense_up_to: dimensions up to which a low-rank trial that does not suffice is made dense.
     """
 
     rank: int
@@ -78,6 +81,7 @@ class SolveSettings(NamedTuple):
     precision: np.typing.DTypeLike = np.float32
     blocks: tuple[tuple[int, ...], ...] | None = None
     widths: np.ndarray | None = None
+    dense_up_to: int = 0
 
 
 class Search:
@@ -89,7 +93,8 @@ class Search:
         self.evaluate, self.settings, self.trial, self.rng = evaluate, settings, trial, rng
         self.law = CandidateLaw(settings.degrees, settings.precision)
         dim = trial.centre.size
-        self.count = settings.candidates or int(np.clip(2 * dim, 16, 256))
+        self.count = settings.candidates or int(np.clip(_PER_DIMENSION * dim, 16, 256))
+        self.extra = 0
         self.seen: list[Candidates] = []
         self.number = self.evaluations = self.spent_by_others = self.stale = 0
         self.best_time, self.best_mass, self.change = np.inf, -np.inf, np.inf
@@ -97,15 +102,36 @@ class Search:
         self.certificate = NOTHING
         self.best = trial, NOTHING
 
+    @property
+    def is_low_rank(self) -> bool:
+        """Whether the factor has fewer directions than the dimension, and more than none."""
+        return 0 < self.settings.rank < self.trial.centre.size
+
+    @property
+    def may_be_dense(self) -> bool:
+        """Whether a dense factor is left to try."""
+        return self.is_low_rank and self.trial.centre.size <= self.settings.dense_up_to
+
+    def make_dense(self) -> None:
+        """Go on with a dense factor; the next look is at enough candidates to determine one."""
+        dim = self.trial.centre.size
+        self.settings = self.settings._replace(rank=dim)
+        self.seen.clear()
+        self.best = self.trial, NOTHING
+        self.number = self.stale = 0
+        self.best_time = np.inf
+        self.extra = _PER_DIMENSION * dim - self.count
+
     def look(self) -> bool:
         """Draw and judge the trial; returns whether it was still rising."""
         law = self.law
         if self.certificate.acceptance >= INFORMATIVE:
             law = law._replace(widths=self.settings.widths)
-        latest = draw_candidates(self.evaluate, self.trial, self.rng, self.count, law)
+        count, self.extra = self.count + self.extra, 0
+        latest = draw_candidates(self.evaluate, self.trial, self.rng, count, law)
         self.seen.append(latest)
         self.number += 1
-        self.evaluations += self.count
+        self.evaluations += count
         self.certificate = certify(latest)
         if self.certificate.time < self.best[1].time:
             self.best = self.trial, self.certificate
@@ -153,7 +179,7 @@ class Search:
         due = self.number % _RECENTRE_EVERY == 0 and self.certificate.acceptance >= INFORMATIVE
         if recentre is not None and due:
             self._recentre(recentre)
-        low_rank = 0 < self.settings.rank < self.trial.centre.size
+        low_rank = self.is_low_rank
         # The later half of the steps: earlier candidates came from trials that were far away. A low-rank step
         # is no exact one, and far points would hold it back.
         newest = min((self.number + 1) // 2, max(_POOLED // self.count, 1), 2 if low_rank else self.number)
@@ -167,7 +193,15 @@ class Search:
         else:
             dim = self.trial.centre.size
             weights = tempered_weights(log_weights[finite], float(max(0.5 * number, min(number, dim + 2))))
-        new = gaussian_step(self.trial, points[finite], scores[finite], weights, blocks=self.settings.blocks)
+        settings = self.settings
+        new = gaussian_step(
+            self.trial,
+            points[finite],
+            scores[finite],
+            weights,
+            blocks=settings.blocks,
+            rank=settings.rank if settings.rank == self.trial.centre.size else None,
+        )
         self.change = _distance(self.trial, new)
         self.trial = new
 
@@ -188,7 +222,9 @@ class Search:
             return (
                 Outcome.SOLVED if settled else Outcome.MIDDLING if self.number >= settings.max_steps else None
             )
-        if self.stale >= settings.patience and certificate.acceptance >= settings.usable:
+        if self.stale >= settings.patience and (
+            certificate.acceptance >= settings.usable or self.may_be_dense
+        ):
             return Outcome.MIDDLING
         if self.number >= settings.first_look and certificate.acceptance < settings.unusable:
             return Outcome.HOPELESS
@@ -201,5 +237,8 @@ def _distance(old: Gaussian, new: Gaussian) -> float:
     """Root mean square distance that a draw of `old` moves when its noise is mapped by `new`, whitened."""
     dim = old.centre.size
     offset = whiten_rows(old.metric, (new.centre - old.centre)[None])
-    turned = whiten_rows(old.metric, to_position_rows(new.metric, np.eye(dim))) - np.eye(dim)
-    return float(np.sqrt(np.sum(offset**2) + np.sum(turned**2)))
+    noise = np.eye(dim)
+    if dim > _PROBES:  # the trace is estimated from random signs (Hutchinson 1990)
+        noise = np.random.default_rng(0).choice([-1.0, 1.0], (_PROBES, dim))
+    turned = whiten_rows(old.metric, to_position_rows(new.metric, noise)) - noise
+    return float(np.sqrt(np.sum(offset**2) + np.mean(np.sum(turned**2, 1)) * (dim if dim <= _PROBES else 1)))

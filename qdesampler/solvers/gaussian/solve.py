@@ -139,6 +139,10 @@ def solve_gaussian(
     while outcome is None:
         rising = search.look()
         outcome = search.verdict(rising)
+        if outcome in (Outcome.MIDDLING, Outcome.HOPELESS) and search.may_be_dense:
+            search.make_dense()
+            outcome = None
+            continue
         if outcome is not Outcome.SOLVED:
             search.move(recentre)
         steps.append(Step(search.number, search.certificate, search.change, evaluations + search.evaluations))

@@ -107,6 +107,28 @@ def test_diagonal_and_low_rank_factors_in_many_dimensions(rank, sd):
     assert found.certificate.acceptance > 0.9
 
 
+def test_a_low_rank_trial_of_a_diagonal_gaussian_drops_directions_that_are_noise():
+    sd = np.logspace(-1, 1, 300)
+    found = solve(
+        Target(lambda x: (-0.5 * np.sum((x / sd) ** 2, 1), -x / sd**2)), 300, rank=24, degrees=600.0
+    )
+    assert found.outcome is Outcome.SOLVED
+    assert len(found.steps) <= 4
+    np.testing.assert_allclose(found.trial.metric.scale, sd, rtol=1e-6)
+    np.testing.assert_allclose(found.trial.metric.stretch, 1)
+
+
+def test_a_low_rank_trial_that_does_not_suffice_becomes_dense_where_that_is_allowed():
+    dim = 200
+    sd, settings = np.logspace(-1, 1, dim), {"rank": 24, "degrees": 2.0 * dim}
+    assert solve(rotated_gaussian(sd)[0], dim, **settings).outcome is Outcome.HOPELESS
+    target, inverse = rotated_gaussian(sd)
+    found = solve(target, dim, dense_up_to=dim, **settings)
+    assert found.outcome is Outcome.SOLVED
+    assert found.evaluations < 16 * dim
+    np.testing.assert_allclose(whitened_levels(found.trial, inverse), 1, atol=1e-3)
+
+
 def test_one_step_from_dim_plus_two_exact_points_is_exact_and_a_wrong_twin_is_not():
     target, inverse = rotated_gaussian(np.logspace(-1, 1, 6), centre=3.0)
     points = np.random.default_rng(3).normal(size=(14, 6))
