@@ -60,6 +60,10 @@ class ProgramCache:
         self._made = False
         self._programs: OrderedDict[tuple, ChainProgram] = OrderedDict()
 
+    def __getstate__(self) -> dict:
+        """State for copies and pickles, without compiled programs."""
+        return vars(self) | {"_programs": OrderedDict()}
+
     def get(
         self,
         args: Sequence,

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import pickle
 import signal
 import warnings
 
@@ -114,7 +115,20 @@ def test_data_changed_in_place_are_new_data():
     assert mcmc.get_samples()["mean"].mean() > near + 2
 
 
-@pytest.mark.parametrize("kernel", [hmc, lambda: QDE(model, solve=False)])
+@pytest.mark.parametrize("kernel", [walk, lambda: QDE(model, solve=False)])
+def test_a_pickled_run_goes_on_as_the_run_itself(kernel):
+    mcmc = run(kernel())
+    copied = pickle.loads(pickle.dumps(mcmc))
+    for each in (mcmc, copied):
+        each.post_warmup_state = each.last_state
+        each.run(each.post_warmup_state.rng_key, Y)
+    for name, draws in mcmc.get_samples().items():
+        np.testing.assert_array_equal(copied.get_samples()[name], draws)
+
+
+@pytest.mark.parametrize(
+    "kernel", [pytest.param(hmc, marks=pytest.mark.slow), lambda: QDE(model, solve=False)]
+)
 def test_programs_that_gave_way_leave_no_trace(monkeypatch, kernel):
     """Of a program that is no longer kept, neither JAX nor the driver holds the code."""
     monkeypatch.setattr(program_cache, "_MOST_PROGRAMS", 1)
