@@ -153,6 +153,7 @@ def test_a_stopped_run_is_resumed(folder, tmp_path, monkeypatch, capsys):
     assert "this process sees" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_nuts_reports_its_warmup_too(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(sample_command, "draw_plots", lambda run, **known: [])
     out = tmp_path / "out"

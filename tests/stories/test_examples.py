@@ -50,6 +50,7 @@ def test_imaginary_time(run):
     assert abs(rates[0] - gap) > 0.3  # at first the higher states are still there
 
 
+@pytest.mark.slow
 def test_hydrogen_by_walkers(optimised, run):
     text = run("hydrogen_by_walkers.py")
     (energy,) = numbers(r"^extrapolated: energy (\S+) ", text)

@@ -75,6 +75,7 @@ def test_softmax_drawn_at_full_size_with_ten_keys():
     assert p.max() < 1 - 1e-3
 
 
+@pytest.mark.slow
 def test_sigmoid_drawn_is_the_closed_form_and_logistic_regression_has_its_reference(run):
     text = run("paper_sigmoid.py")
     (worst,) = numbers(r"standard errors: (\S+)$", text)
@@ -102,6 +103,7 @@ def test_energies_of_real_and_imaginary_time_agree(run):
     assert float(end) == pytest.approx(exact[0], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_quantum_annealing_passes_a_thin_barrier_and_thermal_annealing_a_low_one(run):
     text = run("paper_quantum_annealing.py")
     tall = np.array(re.findall(r"^tall and thin +(\S+) +(\S+) +(\S+)$", text, re.MULTILINE), float)
@@ -112,6 +114,7 @@ def test_quantum_annealing_passes_a_thin_barrier_and_thermal_annealing_a_low_one
     assert np.all(np.diff(broad[:, 2]) > 0)
 
 
+@pytest.mark.slow
 def test_a_diffusion_model_is_as_near_to_held_out_data_as_real_data_are(run):
     text = run("paper_diffusion_model.py")
     (ratio,) = numbers(r"ratio (\S+)$", text)

@@ -22,6 +22,7 @@ def numbers(pattern: str, text: str) -> list[float]:
     return [float(number) for number in re.findall(pattern, text, re.MULTILINE)]
 
 
+@pytest.mark.slow
 def test_your_own_hamiltonian(run):
     text = run("own_hamiltonian.py")
     (grid,) = numbers(r"^energy (\S+) ", text)

@@ -49,6 +49,7 @@ def test_the_conjugate_model_has_the_evidence_of_a_gaussian():
     np.testing.assert_allclose(float(log_z), target.log_evidence, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_posteriors_of_several_modes_have_their_truth_by_another_route():
     """The models' own references; importance sampling from the prior for the spike and slab."""
     for name, folder in (("label-switching-2", "label_switching"), ("sinusoid-period-4", "sinusoid_period")):

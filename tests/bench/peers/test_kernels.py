@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 from numpyro.infer import MCMC, NUTS
 
 from qdesampler.bench.targets.closed_form import banana
@@ -16,6 +17,7 @@ SIZES = {
 }
 
 
+@pytest.mark.slow
 def test_counted_nuts_is_nuts_with_a_bill():
     counted = MCMC(CountedNUTS(banana().model), **SIZES)
     counted.run(jax.random.key(3))

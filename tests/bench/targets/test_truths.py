@@ -72,6 +72,7 @@ def test_moments_of_draws():
         moments_of_draws(draws)
 
 
+@pytest.mark.slow
 def test_the_command_makes_a_truth_that_the_benchmark_uses(tmp_path, monkeypatch, capsys):
     out = tmp_path / "gaussian-20.npz"
     assert truth.main(["gaussian-20", "--draws", "1500", "--warmup", "300", "--out", str(out)]) == 0

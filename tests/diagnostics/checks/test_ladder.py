@@ -62,6 +62,7 @@ def test_a_good_ladder_gives_its_numbers_and_nothing_to_complain_of(wells):
     assert ladder_findings(wells) == []
 
 
+@pytest.mark.slow
 def test_diagnose_hears_the_alarms_of_the_ladder(annealed_wells, monkeypatch):
     assert "no_round_trips" not in [finding.code for finding in diagnose(annealed_wells)]
     monkeypatch.setattr(ladder, "FEW_ROUND_TRIPS", 1e6)

@@ -105,6 +105,7 @@ def found_by(run_pass, prior, pilot=False, may_continue=lambda result: True):
     )
 
 
+@pytest.mark.slow
 def test_passes_end_when_the_evidence_has_settled(trail):
     make, asked, _ = trail
     found = found_by(*make([(0, 0.1), (2, 2.1), (2.5, 2.6), (2.55, 2.6), (9, 9)], missed=0.4))
@@ -139,6 +140,7 @@ def test_a_pilot_suffices_only_if_it_saw_one_gaussian(trail):
         assert np.all(np.asarray(found.num_evals) == 10 * len(asked))
 
 
+@pytest.mark.slow
 def test_a_pilot_continues_from_the_only_mode_that_descents_found(trail):
     make, asked, starts = trail
     evidences = [(-40, -40.1), (0, 0.01)]
@@ -154,6 +156,7 @@ def test_a_pilot_continues_from_the_only_mode_that_descents_found(trail):
         assert asked[-1][:2] == (256, True)
 
 
+@pytest.mark.slow
 def test_a_pilot_whose_second_pass_went_astray_repeats_it_and_checks_the_mass_outside(trail):
     make, asked, _ = trail
     astray = [1, 16, 1] + [16] * 9
@@ -176,6 +179,7 @@ def test_with_a_single_mode_a_settled_pilot_needs_less_acceptance(trail):
         assert asked[-1][0] == particles
 
 
+@pytest.mark.slow
 def test_fresh_draws_of_the_target_itself_are_all_accepted_and_of_a_shifted_one_few():
     prior = references.gaussian_reference(jnp.zeros(2), jnp.ones(2), 2)
     path, settings = GeometricPath(), ParticleSettings(num_particles=64, stages=4)

@@ -30,6 +30,7 @@ def rugged():
     numpyro.factor("table", jnp.asarray(TABLE)[jnp.sum(x * jnp.array([8, 4, 2, 1]))])
 
 
+@pytest.mark.slow
 def test_the_enumerated_posterior_through_broken_chains(machine, embedding, run, assert_expectation):
     backend = DimodBackend(
         FixedEmbeddingComposite(machine, embedding),

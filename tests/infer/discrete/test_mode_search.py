@@ -22,7 +22,11 @@ def corners():
     numpyro.deterministic("size", jnp.sum(x**2))
 
 
-@pytest.mark.parametrize("backend", [None, SimulatedBifurcation()], ids=["annealing", "bifurcation"])
+@pytest.mark.parametrize(
+    "backend",
+    [pytest.param(None, marks=pytest.mark.slow), SimulatedBifurcation()],
+    ids=["annealing", "bifurcation"],
+)
 def test_wells_are_found_with_their_masses(backend, monkeypatch):
     sample, boxes = CheckedBackend.sample, []
 
@@ -56,6 +60,7 @@ def test_wells_are_found_with_their_masses(backend, monkeypatch):
     assert found.num_evals >= found.num_reads + 4 * 12
 
 
+@pytest.mark.slow
 def test_modes_are_starts_for_chains():
     found = find_modes(corners, key=KEY, backend=GibbsSurrogate(4), num_starts=4, num_rounds=4)
     starts = found.init_params(4)

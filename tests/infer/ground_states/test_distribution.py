@@ -73,6 +73,7 @@ def test_in_a_model_predictive_draws_from_it(double_well):
     _assert_moments(draws, 4, double_well)
 
 
+@pytest.mark.slow
 def test_nuts_recovers_the_moments_of_the_grid(double_well):
     def model():
         numpyro.sample("x", GroundStateDistribution(double_well))

@@ -80,12 +80,14 @@ def test_chains_mapped_by_vmap_pay_for_their_own_steps_only(run):
     )
     keys = jax.random.split(jax.random.key(0))
     options = {"warmup": 0, "samples": 40}
-    both = run(kernel, chains=2, method=jax.vmap, key=keys, init_params=jnp.ones((2, 3)), **options)
+    both = run(
+        kernel, driver=MCMC, chains=2, method=jax.vmap, key=keys, init_params=jnp.ones((2, 3)), **options
+    )
     evals = both.get_extra_fields(group_by_chain=True)["num_evals"]
     assert set(np.unique(evals)) <= set(range(3, 10))  # steps of lengths within 40% of 1.7, and the start
     assert not np.array_equal(evals[0], evals[1])
     for key, counts in zip(keys, evals, strict=True):
-        one = run(kernel, chains=1, key=key, init_params=jnp.ones(3), **options)
+        one = run(kernel, driver=MCMC, chains=1, key=key, init_params=jnp.ones(3), **options)
         assert np.array_equal(one.get_extra_fields()["num_evals"], counts)
 
 

@@ -68,7 +68,7 @@ def test_a_pickled_run_goes_on_bitwise(run, source):
     else:
         kernel = QDE(potential_fn=potential, dense_mass=False, solve=False)
         args, init_params = (), {"a": jnp.zeros((2, 3)), "b": jnp.zeros(2)}
-    mcmc = run(kernel, *args, warmup=25, samples=5, chains=2, init_params=init_params)
+    mcmc = run(kernel, *args, driver=MCMC, warmup=25, samples=5, chains=2, init_params=init_params)
     copied = pickle.loads(pickle.dumps(mcmc))
     assert_equal_trees(mcmc.get_samples(), copied.get_samples())
     fresh = MCMC(

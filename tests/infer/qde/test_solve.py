@@ -92,6 +92,7 @@ def test_the_solve_can_be_left_out():
 
 
 @pytest.mark.parametrize("warmup", [45, pytest.param(150, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_hard_walls_are_respected(run, assert_expectation, warmup):
     """Uniform on a box, beside a Gaussian."""
 

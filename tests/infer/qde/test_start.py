@@ -7,6 +7,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from numpyro.infer import (
+    MCMC,
     init_to_feasible,
     init_to_mean,
     init_to_median,
@@ -145,7 +146,7 @@ def test_wrong_starts_of_a_potential_are_refused(run, case):
         return 0.5 * sum(jnp.sum(x**2) for x in jax.tree.leaves(z))
 
     with pytest.raises(ValueError, match=message):
-        run(QDE(potential_fn=potential), warmup=0, samples=1, chains=chains, init_params=start)
+        run(QDE(potential_fn=potential), driver=MCMC, warmup=0, samples=1, chains=chains, init_params=start)
 
 
 WRONG_SITES = {
@@ -180,7 +181,14 @@ def half_line(z):
 def test_under_jit_a_start_without_density_is_flagged_and_left(run):
     @jax.jit
     def draws(start):
-        mcmc = run(QDE(potential_fn=half_line, **FAST), warmup=60, samples=40, chains=2, init_params=start)
+        mcmc = run(
+            QDE(potential_fn=half_line, **FAST),
+            driver=MCMC,
+            warmup=60,
+            samples=40,
+            chains=2,
+            init_params=start,
+        )
         return mcmc.get_samples(group_by_chain=True), mcmc.get_extra_fields(group_by_chain=True)
 
     samples, fields = draws(jnp.array([-0.1, 2.0]))

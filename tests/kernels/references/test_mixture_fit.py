@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from qdesampler.kernels.references import reference as references
 from qdesampler.kernels.references.mixture_fit import fit_mixture, fit_product
@@ -45,6 +46,7 @@ def test_a_fitted_product_is_normalised_drawn_from_exactly_and_holds_every_combi
     np.testing.assert_allclose(jax.nn.logsumexp(weights), 0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_narrow_clusters_stay_narrow_beside_wide_ones():
     rng = np.random.default_rng(9)
     narrow, wide = 0.02 * rng.normal(size=(200, 6)), 5 + rng.normal(size=(200, 6))

@@ -84,6 +84,7 @@ def test_every_missed_mode_is_reported_once():
     assert not bool(ends.unimodal)
 
 
+@pytest.mark.slow
 def test_descents_start_beside_the_modes_that_the_reference_lacks():
     # 5 to 7 standard deviations from two modes, where a particle has no weight; one mode is known.
     evaluate = jax.value_and_grad(together((3.0, 0.5, 0.3), (-3.0, 0.5, 0.5), (12.0, 0.5, 0.2)))
@@ -106,6 +107,7 @@ def test_descents_start_beside_the_modes_that_the_reference_lacks():
     assert jnp.all(first != second)
 
 
+@pytest.mark.slow
 def test_mass_outside_a_reference_is_what_particles_found_there():
     evaluate = jax.value_and_grad(together((3.0, 0.5, 0.3), (-3.0, 0.5, 0.7)))
     prior, path = references.gaussian_reference(jnp.zeros(DIM), jnp.full(DIM, 3.0), 2), GeometricPath()

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from qdesampler.kernels.paths.path import GeometricPath
 from qdesampler.kernels.references import reference as references
@@ -21,6 +22,7 @@ def log_target(x):
     return jnp.logaddexp(-0.5 * ((x[0] - 2) / 0.5) ** 2, -1.0 - 0.5 * ((x[0] + 2) / 0.7) ** 2) + 1.5
 
 
+@pytest.mark.slow
 def test_particles_find_the_evidence_and_the_masses_of_two_modes():
     density = np.exp(np.asarray(jax.vmap(log_target)(jnp.asarray(GRID)[:, None]), float))
     law = np.cumsum(density) / density.sum()

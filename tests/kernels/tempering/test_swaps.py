@@ -82,6 +82,7 @@ def ring_draws(path, reference, beta, key, count):
     return x[np.random.default_rng(3).choice(n, count, p=weights / weights.sum())]
 
 
+@pytest.mark.slow
 def test_a_sweep_leaves_the_rings_of_a_path_integral_invariant_and_its_end_is_the_target():
     path = PathIntegralPath(slices=3, loose=1.0, stiff=50.0)
     reference = references.gaussian_reference(jnp.zeros(1), jnp.full((1,), 3.0), 2)

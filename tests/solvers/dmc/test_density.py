@@ -32,7 +32,7 @@ def optimised_module():
     jax.config.update(flag, before)
 
 
-@pytest.fixture(scope="module", params=["quartic", "wells"])
+@pytest.fixture(scope="module", params=[pytest.param("quartic", marks=pytest.mark.slow), "wells"])
 def problem(request, optimised_module):
     hamiltonian, trial, forward = {"quartic": (QUARTIC, wide, 2.0), "wells": (WELLS, narrow, 6.0)}[
         request.param
@@ -98,6 +98,7 @@ def test_a_short_forward_walk_is_noticed():
     assert state.diagnostics["forward_time"] == pytest.approx(1.6)
 
 
+@pytest.mark.slow
 def test_an_exact_trial_needs_no_correction():
     harmonic = Hamiltonian.from_objective(lambda x: 0.5 * x @ x, dim=2, diffusion=0.5)
     solver = Walkers(trial=lambda x: -0.5 * x @ x, time_step=0.1, num_walkers=512, num_steps=1600)

@@ -54,6 +54,7 @@ def assert_exact(state, energy, errors, largest):
     assert state.gap is None
 
 
+@pytest.mark.slow
 def test_hydrogen_with_a_wrong_and_with_the_exact_trial():
     settings = {"num_walkers": 1024, "num_steps": 1600, "start": np.ones(3), "forward_time": 4.0}
     solver = Walkers(trial=slater(0.9), time_step=(0.08, 0.04), **settings)
@@ -110,6 +111,7 @@ def test_float64_and_progress():
     assert list(state.diagnostics["time_steps"]) == [0.04, 0.02]
 
 
+@pytest.mark.slow
 def test_fixed_nodes_give_the_lowest_odd_state():
     # The first excited state of the harmonic oscillator, energy 3/2, has its node at the origin.
     hamiltonian = Hamiltonian.from_objective(lambda x: 0.5 * x @ x, dim=1, diffusion=0.5)

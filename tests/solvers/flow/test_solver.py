@@ -101,6 +101,7 @@ def solved():
     return ground_state(Hamiltonian.from_log_density(bent, dim=2), TINY, key=jax.random.key(0))
 
 
+@pytest.mark.slow
 def test_a_bent_posterior(solved):
     found = solved.diagnostics
     log_z = float(np.log(2 * np.pi / 2))

@@ -59,6 +59,7 @@ def _relaxation_rate(state, walkers, noise_scale):
 @pytest.mark.parametrize(
     ("walkers", "precision"), [(40_000, 0.03), pytest.param(1_600_000, 0.005, marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_gap_is_the_measured_relaxation_rate(walkers, precision):
     hamiltonian = Hamiltonian.from_log_density(_log_p, dim=1, diffusion=DIFFUSION)
     state = ground_state(hamiltonian, SpectralGrid(bounds=(-2.8, 2.8), points=96))
