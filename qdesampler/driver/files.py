@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from qdesampler.driver.draw_buffer import cut_named
 from qdesampler.driver.processes import Processes, whole
 from qdesampler.infer.model.fingerprint import is_typed_key
 
-__all__ = ["RunFiles", "named_leaves", "restored"]
+__all__ = ["RunFiles", "begun", "named_leaves", "restored"]
 
 _STATE = re.compile(r"state-(\d{12})\.qde")
 _KEY = re.compile(r"(.*)<(\w+)>")
@@ -117,11 +118,36 @@ class RunFiles:
             yield reached, cut_named(arrays, 0, rows - reached)
             reached += header["rows"]
 
+    def remove_states(self) -> None:
+        """Delete all states; draws stay."""
+        for _, path in self._states():
+            path.unlink()
+
     def _states(self) -> list[tuple[int, Path]]:
         if not self.folder.is_dir():
             return []
         found = [(_STATE.fullmatch(path.name), path) for path in self.folder.iterdir()]
         return sorted((int(match[1]), path) for match, path in found if match)
+
+
+@contextmanager
+def begun(files: RunFiles | None, header: Mapping[str, Any]) -> Iterator[None]:
+    """Write down that a run has begun, so that it can be resumed if its process dies in the warm-up.
+
+    An exception takes the note back, because then the caller is there to begin anew.
+
+    Raises:
+        CheckpointError: the note could not be written.
+    """
+    if files is None:
+        yield
+        return
+    files.write(0, header, {}, 0, {})
+    try:
+        yield
+    except BaseException:
+        files.remove_states()
+        raise
 
 
 def named_leaves(tree: Any) -> dict[str, np.ndarray]:

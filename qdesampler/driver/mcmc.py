@@ -20,13 +20,13 @@ from qdesampler.driver.arguments import (
 from qdesampler.driver.checkpoint import CheckpointError
 from qdesampler.driver.draw_buffer import DrawBuffer
 from qdesampler.driver.draw_store import DrawStore, StoredFields, refuse_if_there, require_zarr
-from qdesampler.driver.files import RunFiles, restored
+from qdesampler.driver.files import RunFiles, begun, restored
 from qdesampler.driver.groups import ChainGroups, key_text, keys_of_text, mesh_of
 from qdesampler.driver.host_draws import host_draws
 from qdesampler.driver.loop import Position, RunInProgress, RunLoop, explain_out_of_memory
 from qdesampler.driver.program import ChainProgram, CollectedFields, fresh_copy
 from qdesampler.driver.program_cache import ProgramCache
-from qdesampler.driver.progress import Progress, ProgressBar, RunReport
+from qdesampler.driver.progress import Progress, ProgressBar, RunReport, shown_warmup
 from qdesampler.driver.results import RunResults
 from qdesampler.driver.run_warnings import warn_of_run
 from qdesampler.driver.stopping import Until
@@ -192,16 +192,13 @@ class MCMC(RunResults):
         groups = self._groups
         keys, starts = groups.keys(rng_key), groups.starts(init_params)
         program = self._program(fields)
+        header = {"run": self._lines(fields), "fields": list(fields), "key": key_text(keys)}
         if self._warmup_state is None:
-            states = []
-            for chains in groups.slices:
-                with explain_out_of_memory(chains):
-                    share = groups.part(keys, chains), groups.part(starts, chains)
-                    states.append(program.init(*share, args, kwargs))
+            with begun(self._files, header):
+                states = self._begin(program, keys, starts)
         else:
             self._set_collection_params(0, self.num_samples, self.num_samples, "sample")
             states = self._continued(program, keys, starts)
-        header = {"run": self._lines(fields), "fields": list(fields), "key": key_text(keys)}
         self._finish(program, states, fields, header, Position(), ())
 
     def resume(self, checkpoint: str | Path, *args, init_params=None, **kwargs):
@@ -232,6 +229,10 @@ class MCMC(RunResults):
             raise CheckpointError(f"{checkpoint} is of another run: " + "; ".join(differ) + ".")
         program, groups = self._program(fields), self._groups
         keys, starts = keys_of_text(header["key"]), groups.starts(init_params)
+        if "position" not in header:  # the process died before the first iteration
+            self._files = files
+            self._finish(program, self._begin(program, keys, starts), fields, header, Position(), ())
+            return
         states = []
         for index, chains in enumerate(groups.slices):
             like = program.like(groups.part(keys, chains), groups.part(starts, chains), args, kwargs)
@@ -272,6 +273,17 @@ class MCMC(RunResults):
         method = self.chain_method if isinstance(self.chain_method, str) else describe(self.chain_method)
         data = data_lines(self._args, self._kwargs)
         return {**self._kernel_lines, **data, **lines, "chain_method": method, **version_lines()}
+
+    def _begin(self, program, keys, starts) -> list:
+        """The states of all groups before the first iteration."""
+        groups, states = self._groups, []
+        shown = self.progress_bar and groups.processes.index == 0
+        with shown_warmup(program.kernel, shown=shown):
+            for chains in groups.slices:
+                with explain_out_of_memory(chains):
+                    share = groups.part(keys, chains), groups.part(starts, chains)
+                    states.append(program.init(*share, self._args, self._kwargs))
+        return states
 
     def _continued(self, program, keys, starts) -> list:
         """The states of `post_warmup_state`, with the new keys."""

@@ -1,13 +1,15 @@
 """Progress of a run, its progress bar, and the report at its end."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+from numpyro.infer.mcmc import MCMCKernel
 from tqdm.auto import tqdm
 
 from qdesampler.driver.stopping import ConvergenceCheck
 
-__all__ = ["Progress", "ProgressBar", "RunReport"]
+__all__ = ["Progress", "ProgressBar", "RunReport", "shown_warmup"]
 
 
 @dataclass(frozen=True)
@@ -87,3 +89,24 @@ class ProgressBar:
     def close(self) -> None:
         """Leave the last line on the screen."""
         self._bar.close()
+
+
+@contextmanager
+def shown_warmup(kernel: MCMCKernel, *, shown: bool, make: Callable = tqdm) -> Iterator[None]:
+    """One line that says how far a kernel is that adapts before its first iteration; it goes at the end.
+
+    Args:
+        kernel: one with `watch_warmup(report)` calls `report` with a few words; others say nothing.
+        shown: whether there is a line at all.
+        make: makes the line.
+    """
+    watch = getattr(kernel, "watch_warmup", None)
+    if watch is None or not shown:
+        yield
+        return
+    with make(desc="warm-up", bar_format="{desc} [{elapsed}]", leave=False) as line:
+        watch(lambda words: line.set_description_str(f"warm-up: {words}"))
+        try:
+            yield
+        finally:
+            watch(None)

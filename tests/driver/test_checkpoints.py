@@ -21,6 +21,8 @@ import pytest
 from qdesampler import MCMC, QDE
 from qdesampler.driver import CheckpointError, checkpoint
 from qdesampler.driver.checkpoint import read_arrays, write_arrays
+from qdesampler.driver.files import RunFiles
+from qdesampler.infer.qde import warmup
 from tests.support.kernels import GaussianWalk
 
 Y = jnp.array([0.3, 1.2, -0.4, 0.8])
@@ -85,6 +87,42 @@ def test_resumed_is_bit_for_bit_the_same(tmp_path, whole, resumer, iteration):
     resumer.resume(tmp_path / "run.ckpt", Y)
     assert same(resumer.get_samples(group_by_chain=True), whole)
     assert resumer.report.evaluations >= first.report.evaluations > 0
+
+
+@pytest.mark.parametrize("kernel", [GaussianWalk, QDE])
+def test_a_run_whose_process_died_in_the_warm_up_is_resumed_from_its_beginning(tmp_path, monkeypatch, kernel):
+    def dies(*arguments, **options):
+        raise MemoryError
+
+    plain = driver(kernel(model))
+    plain.run(jax.random.key(1), Y)
+    with monkeypatch.context() as patch:
+        # As after SIGKILL, nobody takes back the note that the run has begun.
+        patch.setattr(RunFiles, "remove_states", lambda self: None)
+        if kernel is QDE:
+            patch.setattr(warmup, "solve_gaussian", dies)
+        else:
+            patch.setattr(GaussianWalk, "init", dies)
+        with pytest.raises(MemoryError):
+            driver(kernel(model), checkpoint=tmp_path / "run").run(jax.random.key(1), Y)
+    with pytest.raises(CheckpointError, match="num_warmup"):
+        driver(kernel(model), num_warmup=61).resume(tmp_path / "run", Y)
+    resumed = driver(kernel(model))
+    resumed.resume(tmp_path / "run", Y)
+    assert same(resumed.get_samples(), plain.get_samples())
+    resumed.resume(tmp_path / "run", Y)  # from the states of the resumed run
+
+
+def test_an_exception_in_the_warm_up_leaves_the_folder_free(tmp_path, monkeypatch):
+    def fails(*arguments, **options):
+        raise ValueError("no start")
+
+    mcmc = driver(checkpoint=tmp_path / "run")
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match="no start"):
+        patch.setattr(GaussianWalk, "init", fails)
+        mcmc.run(jax.random.key(1), Y)
+    mcmc.run(jax.random.key(1), Y)
+    assert mcmc.report.draws == 90
 
 
 def test_a_finished_run_can_be_drawn_further(stopped, whole):

@@ -1,10 +1,14 @@
 """The driver: NumPyro's draws, nothing compiled twice, early ends, groups of chains, messages."""
 
+import copy
 import gc
+import io
 import os
 import pickle
+import re
 import signal
 import warnings
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +20,12 @@ from jax._src import monitoring
 from jax.extend.core import Jaxpr
 from numpyro.infer import HMC, NUTS, BarkerMH, DiscreteHMCGibbs, Predictive
 from numpyro.infer import MCMC as NumPyroMCMC
+from tqdm import tqdm
 
 from qdesampler import MCMC, QDE
 from qdesampler.diagnostics import to_datatree
 from qdesampler.driver import program_cache
+from qdesampler.driver.progress import shown_warmup
 from qdesampler.driver.stopping import Until, check_convergence
 from tests.support.kernels import GaussianWalk
 
@@ -113,6 +119,27 @@ def test_data_changed_in_place_are_new_data():
     data += 4
     mcmc.run(jax.random.key(0), data)
     assert mcmc.get_samples()["mean"].mean() > near + 2
+
+
+def test_the_warm_up_says_how_far_it_is_and_is_silent_afterwards():
+    lines, said = [], []
+
+    class Line(tqdm):
+        def set_description_str(self, desc=None, refresh=True):
+            lines.append(desc)
+
+    kernel = QDE(model)
+    with shown_warmup(kernel, shown=True, make=partial(Line, file=io.StringIO())):
+        kernel.init(jax.random.key(0), 100, None, (Y,), {})
+    assert lines[0] == "warm-up: descents"
+    assert any(
+        re.match(r"warm-up: solve: step 1, acceptance 0\.\d\d, \d+ evaluations", line) for line in lines
+    )
+    with shown_warmup(walk(), shown=True, make=said.append):  # a kernel that has nothing to say
+        pass
+    with shown_warmup(kernel, shown=False, make=said.append):
+        copy.copy(kernel).init(jax.random.key(0), 100, None, (Y,), {})
+    assert not said
 
 
 @pytest.mark.parametrize("kernel", [walk, lambda: QDE(model, solve=False)])

@@ -9,8 +9,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from numpyro.infer import MCMC
 
+from qdesampler import MCMC
 from qdesampler.diagnostics import diagnose
 from qdesampler.infer import QDE, AnnealedQDE, AnnealerGibbs, compare_with_reference, load_model, log_evidence
 

@@ -100,6 +100,7 @@ def test_jit_takes_the_state_as_an_argument(solved):
 @pytest.mark.parametrize(
     "name", ["gaussian", *(pytest.param(name, marks=pytest.mark.slow) for name in ("grid", "flow"))]
 )
+@pytest.mark.slow
 def test_any_state_guides_walkers_and_lowers_their_error(name):
     trial = ground_state(OSCILLATOR, SOLVERS[name], key=jax.random.key(0))
     guided = ground_state(OSCILLATOR, Walkers(trial=trial, **SETTINGS), key=jax.random.key(2))

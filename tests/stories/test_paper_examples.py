@@ -87,6 +87,7 @@ def test_sigmoid_drawn_is_the_closed_form_and_logistic_regression_has_its_refere
     assert np.ptp(reference / sd) > 5  # which another order of the parameters would not pass
 
 
+@pytest.mark.slow
 def test_energies_of_real_and_imaginary_time_agree(run):
     text = run("paper_wick_rotation.py")
     exact, real = np.array(re.findall(r"^E_\d +(\S+) +(\S+)$", text, re.MULTILINE), float).T
@@ -124,6 +125,7 @@ def test_a_diffusion_model_is_as_near_to_held_out_data_as_real_data_are(run):
     assert made < 0.6 * gaussian
 
 
+@pytest.mark.slow
 def test_taylor_orders_recover_their_laws_and_two_loops_find_the_minimum(run):
     text = run("paper_iteration.py")
     moved, variance, heat = numbers(r" (\d\.\d{4})(?:,|$)", text.splitlines()[0])

@@ -85,6 +85,12 @@ class Cost(NamedTuple):
         return self.total * max(1.0, _WANTED_ESS / self.ess)
 
 
+def _environment() -> dict[str, str]:
+    """Programs of XLA are compiled by every process for itself, the bytecode of packages once and for all."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "JAX_ENABLE_COMPILATION_CACHE": "false"}
+
+
 def measure_process(sampler: str, folder: Path, seed: int, settings: Settings) -> Cost:
     """Sample the model in `folder` in a new process.
 
@@ -94,7 +100,7 @@ def measure_process(sampler: str, folder: Path, seed: int, settings: Settings) -
     numbers = [str(n) for n in (seed, settings.chains, settings.warmup, settings.draws)]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(imports=IMPORTS[sampler]), str(folder), *numbers],
-        env={**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"},  # every process compiles for itself
+        env=_environment(),
         capture_output=True,
         text=True,
         check=False,

@@ -28,6 +28,7 @@ class TargetKernel(MCMCKernel):
     """
 
     _target: Target
+    _report_warmup: Callable[[str], None] | None = None
 
     @property
     def sample_field(self) -> str:
@@ -60,6 +61,10 @@ class TargetKernel(MCMCKernel):
     def postprocess_fn(self, model_args: Sequence, model_kwargs: dict | None) -> Callable:
         """`z -> constrained values and deterministic sites`."""
         return self._target.postprocess(model_args, model_kwargs)
+
+    def watch_warmup(self, report: Callable[[str], None] | None) -> None:
+        """Have the warm-up before the first iteration say in words how far it is; None: say nothing."""
+        self._report_warmup = report
 
     # ---- what diagnostics ask about a finished run ---------------------------------------------------------
 

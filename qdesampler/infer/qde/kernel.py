@@ -308,7 +308,7 @@ class QDE(TargetKernel):
 
         def make():
             host = self._host_coordinates(prototype, model_args, model_kwargs)
-            return prepare(host, find_starts(host, rows), first, settings)
+            return prepare(host, find_starts(host, rows), first, settings, self._report_warmup)
 
         try:
             return self._memory.prepared(name, make)

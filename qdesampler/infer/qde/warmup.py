@@ -10,6 +10,7 @@ It depends on the target, the settings and the starts alone: all random numbers 
 chains that run one after another, and runs on equal data, may share its result.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +34,7 @@ from qdesampler.solvers.gaussian.descents import Descent
 from qdesampler.solvers.gaussian.host_step import Gaussian, gaussian_step
 from qdesampler.solvers.gaussian.refine import DEFENSIVE, GOOD, Refined, measure, refine, refinement_size
 from qdesampler.solvers.gaussian.search import Outcome, SolveSettings
-from qdesampler.solvers.gaussian.solve import GaussianSolve, solve_gaussian
+from qdesampler.solvers.gaussian.solve import GaussianSolve, Step, solve_gaussian
 
 __all__ = ["OUTCOMES", "SMALLEST_SOLVE", "Prepared", "WarmupSettings", "prepare", "unadapted"]
 
@@ -112,7 +113,11 @@ class Prepared(NamedTuple):
 
 
 def prepare(
-    coordinates: HostCoordinates, starts: np.ndarray, metric: HostMetric, settings: WarmupSettings
+    coordinates: HostCoordinates,
+    starts: np.ndarray,
+    metric: HostMetric,
+    settings: WarmupSettings,
+    report: Callable[[str], None] | None = None,
 ) -> Prepared:
     """The warm-up.
 
@@ -121,20 +126,25 @@ def prepare(
         starts: raveled sites with a finite density, shape `(n, dim)`.
         metric: the first metric of local moves, with room for their blocks.
         settings: see `WarmupSettings`.
+        report: called with a few words on what is done and how far it is.
     """
+    report = report or _silent
     rng = np.random.default_rng(SEED)
     outcome, outliers, mixed, descents = 0, 0, None, []
     if settings.solve and settings.num_warmup >= SMALLEST_SOLVE:
+        report("descents")
         descents = run_descents(coordinates, starts)
-        solve = _solve(coordinates, descents, settings, rng)
+        solve = _solve(coordinates, descents, settings, rng, report)
         outcome = OUTCOMES.index(str(solve.outcome))
         if solve.outcome in (Outcome.SOLVED, Outcome.MIDDLING):
+            report(f"refinement of the trial, {coordinates.evaluator.num_evals} evaluations")
             mixed = _refined(coordinates, solve, settings, rng)
             if mixed is None:
                 outcome = OUTCOMES.index(str(Outcome.HOPELESS))
             elif not coordinates.can_recentre:  # else the descents ended in other coordinates
                 outliers = _count_outliers(descents, mixed.trial)
     if mixed is None:
+        report(f"adaptation of local moves, {coordinates.evaluator.num_evals} evaluations")
         mixed = _local(coordinates, starts, descents, metric, settings, rng)
         if outcome and np.max(np.abs(mixed.starts.positions), initial=0.0) > _ESCAPED:
             outcome = OUTCOMES.index(str(Outcome.UNBOUNDED))
@@ -190,9 +200,21 @@ def unadapted(metric: HostMetric, settings: WarmupSettings) -> Prepared:
     )
 
 
+def _silent(words: str) -> None:
+    """Say nothing."""
+
+
 def _solve(
-    coordinates: HostCoordinates, descents: list[Descent], settings: WarmupSettings, rng
+    coordinates: HostCoordinates,
+    descents: list[Descent],
+    settings: WarmupSettings,
+    rng: np.random.Generator,
+    report: Callable[[str], None],
 ) -> GaussianSolve:
+    def watch(step: Step) -> None:
+        rate, spent = step.certificate.acceptance, coordinates.evaluator.num_evals
+        report(f"solve: step {step.number}, acceptance {rate:.2f}, {spent} evaluations")
+
     dim, blocks = coordinates.dim, _blocks(settings, coordinates.dim)
     rank = min(settings.local.rank, dim) if blocks is None else dim if blocks else 0
     return solve_gaussian(
@@ -207,6 +229,7 @@ def _solve(
             dense_up_to=_DENSE_AT_LAST,
         ),
         rng,
+        report=watch,
         recentre=coordinates.recentre if coordinates.can_recentre else None,
     )
 

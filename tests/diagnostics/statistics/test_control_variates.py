@@ -6,8 +6,9 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from numpyro.infer import MCMC, NUTS
+from numpyro.infer import NUTS
 
+from qdesampler import MCMC
 from qdesampler.diagnostics.statistics import control_fit as module
 from qdesampler.diagnostics.statistics.control_variates import ESTIMATES, ZeroVarianceWarning, zero_variance
 from qdesampler.infer import QDE

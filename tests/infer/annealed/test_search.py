@@ -116,6 +116,7 @@ def test_passes_end_when_the_evidence_has_settled(trail):
     assert float(found.fit.missed_mass) == pytest.approx(0.4)  # what the first pass missed is reported
 
 
+@pytest.mark.slow
 def test_passes_that_do_not_settle_are_as_many_as_are_allowed(trail):
     make, asked, _ = trail
     found_by(*make([(number, number) for number in range(20)]))
@@ -171,6 +172,7 @@ def test_a_pilot_whose_second_pass_went_astray_repeats_it_and_checks_the_mass_ou
         assert [particles for particles, _, _ in asked[:4]] == [64, 64, 64, 256]
 
 
+@pytest.mark.slow
 def test_with_a_single_mode_a_settled_pilot_needs_less_acceptance(trail):
     make, asked, _ = trail
     for unimodal, accepted, particles in ((True, 0.5, 64), (False, 0.5, 256), (True, 0.25, 256)):

@@ -6,9 +6,10 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from numpyro.infer import MCMC, SVI, Predictive, Trace_ELBO
+from numpyro.infer import SVI, Predictive, Trace_ELBO
 from numpyro.infer.reparam import NeuTraReparam
 
+from qdesampler import MCMC
 from qdesampler.infer import QDE
 from qdesampler.infer.ground_states.guide import AutoGroundState
 from qdesampler.solvers import GaussianTrial, SpectralGrid

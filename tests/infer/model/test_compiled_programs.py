@@ -70,6 +70,7 @@ def test_nothing_is_kept_from_a_trace_of_other_objects_or_of_other_conditions(co
     assert programs.get("anneal", make, (DATA,), {}) is made[6]
 
 
+@pytest.mark.slow
 def test_a_second_start_compiles_nothing_and_a_copy_starts_afresh(monkeypatch):
     traced = []
 

@@ -92,7 +92,7 @@ SOLVERS = {
 
 
 @pytest.mark.parametrize(
-    "name", ["walkers", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gaussian", "flow"))]
+    "name", ["gaussian", *(pytest.param(name, marks=pytest.mark.slow) for name in ("walkers", "flow"))]
 )
 def test_the_result_of_every_solver_is_sampled(run, assert_expectation, name):
     """The target is the state that was found, exactly; how near that is to the true one is the solver's."""

@@ -5,8 +5,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from numpyro.infer import MCMC
 
+from qdesampler import MCMC
 from qdesampler.infer import QDE, compare_with_reference, load_model
 
 FOLDER = Path(__file__).parents[3] / "models"

@@ -8,8 +8,8 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from numpyro.infer import MCMC
 
+from qdesampler import MCMC
 from qdesampler.infer import QDE, compare_with_reference, load_model
 from qdesampler.infer.qde.warmup import OUTCOMES
 

@@ -91,6 +91,7 @@ def test_log_psi_is_nearer_to_the_ground_state_than_the_trial_and_normalised(pro
     assert float(state.log_psi(jnp.full(1, 50.0))) < -500
 
 
+@pytest.mark.slow
 def test_a_short_forward_walk_is_noticed():
     solver = Walkers(trial=narrow, time_step=0.02, forward_time=1.6, **SETTINGS)
     with pytest.warns(WalkersWarning, match="moments of psi0\\^2 still move"):

@@ -66,6 +66,7 @@ def test_hydrogen_with_a_wrong_and_with_the_exact_trial():
     assert float(exact.energy) == pytest.approx(-0.5, abs=2e-6)
 
 
+@pytest.mark.slow
 def test_a_boltzmann_hamiltonian_has_energy_zero_from_any_trial():
     def log_p(x):
         return -0.5 * jnp.sum(x**2) - 0.3 * jnp.sum(x**4)
