@@ -31,6 +31,7 @@ _CONSISTENT = 1.0  # energy a dimension above which candidates cannot all be tak
 _BETTER = 0.85  # ratio of autocorrelation times from which a trial counts as better
 INFORMATIVE = 0.08  # acceptance from which the weights of candidates show more than the place of the bulk
 _PER_DIMENSION = 2  # candidates of a step; a dense factor takes `dim + 1` at least
+_STEPS_BEFORE_DENSE = 6  # with a low-rank factor, where a dense one is allowed: fourteen.md, irt
 _RECENTRE_EVERY = 3  # steps
 _PROBES = 128  # dimensions beyond which the distance of two trials is estimated from as many probes
 _POOLED = 4096  # most points that a fit looks at, unless one step has more
@@ -222,9 +223,9 @@ class Search:
             return (
                 Outcome.SOLVED if settled else Outcome.MIDDLING if self.number >= settings.max_steps else None
             )
-        if self.stale >= settings.patience and (
-            certificate.acceptance >= settings.usable or self.may_be_dense
-        ):
+        if self.may_be_dense and (self.stale >= settings.patience or self.number >= _STEPS_BEFORE_DENSE):
+            return Outcome.HOPELESS
+        if self.stale >= settings.patience and certificate.acceptance >= settings.usable:
             return Outcome.MIDDLING
         if self.number >= settings.first_look and certificate.acceptance < settings.unusable:
             return Outcome.HOPELESS
