@@ -118,9 +118,10 @@ def test_an_exception_in_the_warm_up_leaves_the_folder_free(tmp_path, monkeypatc
         raise ValueError("no start")
 
     mcmc = driver(checkpoint=tmp_path / "run")
-    with monkeypatch.context() as patch, pytest.raises(ValueError, match="no start"):
+    with monkeypatch.context() as patch:
         patch.setattr(GaussianWalk, "init", fails)
-        mcmc.run(jax.random.key(1), Y)
+        with pytest.raises(ValueError, match="no start"):
+            mcmc.run(jax.random.key(1), Y)
     mcmc.run(jax.random.key(1), Y)
     assert mcmc.report.draws == 90
 

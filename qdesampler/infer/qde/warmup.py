@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from qdesampler.infer.qde.copies import without_turns
 from qdesampler.infer.qde.host_coordinates import HostCoordinates
 from qdesampler.infer.qde.proportions import LocalMoves, Mixed, burn_in, moves_of_a_draw, proportions
 from qdesampler.infer.qde.starts import FEWEST_STARTS, SEED, run_descents
@@ -54,6 +55,7 @@ _LATEST = 256  # draws of local moves at which a trial fitted to them is judged
 _TOO_LOW = 1e4  # nats below the end of its descent from which a start is not returned to
 _FAR, _FAR_OFFSET = 4, 30  # squared whitened distance `4 dim + 30` beyond which an end is outside the trial
 _MATTERS = 10  # nats: an end lower than the highest by more than `dim + 10` does not count
+_COMPARED = 3  # points at which the density is compared with itself a turn away
 _STARTS = 8  # points that chains are started from
 _ESCAPED = 1e12  # a coordinate beyond this has run away
 
@@ -142,7 +144,7 @@ def prepare(
             if mixed is None:
                 outcome = OUTCOMES.index(str(Outcome.HOPELESS))
             elif not coordinates.can_recentre:  # else the descents ended in other coordinates
-                outliers = _count_outliers(descents, mixed.trial)
+                outliers = _count_outliers(coordinates, descents, mixed)
     if mixed is None:
         report(f"adaptation of local moves, {coordinates.evaluator.num_evals} evaluations")
         mixed = _local(coordinates, starts, descents, metric, settings, rng)
@@ -355,11 +357,13 @@ def _trial_of_draws(
     )
 
 
-def _count_outliers(descents: list[Descent], trial: HostTrial) -> int:
+def _count_outliers(coordinates: HostCoordinates, descents: list[Descent], mixed: Mixed) -> int:
     """Descents that ended outside the trial's bulk, high enough for their mode to matter."""
-    dim = trial.centre.size
+    trial, dim = mixed.trial, coordinates.dim
     heights = np.array([descent.log_density for descent in descents])
     ends = np.stack([descent.position for descent in descents])
+    known = [part[:_COMPARED] for part in mixed.starts[:2]]
+    ends = without_turns(coordinates.evaluate, ends, trial, *known)
     squares = np.sum(whiten_rows(trial.metric, ends - trial.centre) ** 2, 1)
     far = squares > _FAR * dim + _FAR_OFFSET
     return int(

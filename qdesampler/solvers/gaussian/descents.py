@@ -24,6 +24,7 @@ _FLAT, _STRIDE = 0.1, 4.0  # relative change of slope below which the step is le
 _MAX_STALLS = 12  # points without gain in a row after which a descent cannot go on
 _TINY_GAIN = 0.01  # nats that do not count as a gain
 _FAITHFUL = 0.3  # gain over what both slopes promise, below which a pair says nothing of the curvature here
+_UNPAID, _FREE = 10.0, 100.0  # ratio to a slope's promise, and nats, beyond which a step was a leap
 _PATIENCE = 20  # batches before stragglers may be left behind
 
 
@@ -66,7 +67,9 @@ class Descent:
         """Learn the log density and score at `next_point()`.
 
         A point is taken when it gains enough; otherwise the step is cut by a quadratic interpolation. Points
-        that are not finite are stepped back from.
+        that are not finite are stepped back from. So are points much higher than the slope at the start of the
+        step can explain, and those whose slope neither it nor the gain can: that was a leap over a wall, into
+        a region that may exist by rounding alone.
         """
         slope = float(self._direction @ self.score)
         gain = float(log_density) - self.log_density
@@ -77,6 +80,10 @@ class Descent:
             return
         step, bend = point - self.position, self.score - score
         first, last = float(step @ self.score), float(step @ score)
+        known = _UNPAID * max(first, 0.0) + _FREE
+        if gain > known or last > known + _UNPAID * gain:
+            self._shorten(slope, None)
+            return
         energy = float(step @ bend)
         # From the wall of an exponential the secant sees the curvature of the wall, not of where it leads to.
         faithful = gain >= _FAITHFUL * 0.5 * (first + last) - rounding

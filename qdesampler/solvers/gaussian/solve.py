@@ -30,6 +30,7 @@ from qdesampler.solvers.gaussian.modes import (
     trial_by_curvature,
     trial_by_secants,
 )
+from qdesampler.solvers.gaussian.rounding import without_rounding
 from qdesampler.solvers.gaussian.search import Outcome, Recentre, Search, SolveSettings
 
 __all__ = ["GaussianSolve", "Outcome", "SolveSettings", "Step", "solve_gaussian"]
@@ -123,7 +124,10 @@ def solve_gaussian(
     highest = max(descents, key=lambda d: d.log_density if np.isfinite(d.log_density) else -np.inf)
     if not _is_sound(highest):
         return _without_ground_state(highest, settings)
+    precision = float(np.finfo(settings.precision).eps)
+    descents, examined = without_rounding(evaluate, descents, precision)
     groups, evaluations = group_by_mode(evaluate, descents)
+    evaluations += examined
     trials = [trial_by_secants(group, settings) for group in groups]
     if len(groups) > 1 and highest.position.size <= DENSE_UP_TO:
         trials, spent = zip(*(trial_by_curvature(evaluate, g[0], settings) for g in groups), strict=True)

@@ -141,6 +141,29 @@ def test_one_step_from_dim_plus_two_exact_points_is_exact_and_a_wrong_twin_is_no
     assert np.max(np.abs(whitened_levels(wrong, inverse) - 1)) > 0.2
 
 
+# --------------------------------------------------------------------------- wells of rounding
+
+
+@pytest.mark.parametrize("well", ["flat", "steep"])
+def test_a_descent_does_not_leap_over_a_wall_into_a_well_that_no_slope_leads_to(monkeypatch, well):
+    """As where a float32 likelihood cancels: 4e4 nats down behind `x = 40`, 2e5 up behind `x = 60`."""
+
+    def function(x):
+        mode = -0.5 * (x[:, 0] / 30) ** 2
+        slope = {"flat": np.full(len(x), 1e-3), "steep": 30 * np.sin(1e3 * x[:, 0])}[well]
+        values = np.where(x[:, 0] < 40, mode, np.where(x[:, 0] < 60, -4e4, 2e5 + x[:, 0]))
+        return values, np.where(x[:, 0] < 40, -x[:, 0] / 900, slope)[:, None]
+
+    def ends():
+        target = Target(function)
+        return descended(target, np.array([[-39.0], [-20.0]]))[0]
+
+    monkeypatch.setattr(Descent, "_quasi_newton", lambda self: np.array([100.0]))
+    assert all(end.position[0] < 40 for end in ends())
+    monkeypatch.setattr("qdesampler.solvers.gaussian.descents._FREE", np.inf)
+    assert any(end.position[0] > 60 for end in ends())  # the wrong twin
+
+
 # --------------------------------------------------------------------------- modes
 
 

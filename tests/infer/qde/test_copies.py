@@ -1,0 +1,58 @@
+"""Copies of a mode by whole turns of an angle are no other modes; other modes are."""
+
+import jax
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from numpyro.infer.reparam import CircularReparam
+
+from qdesampler import QDE
+from qdesampler.infer.qde.copies import without_turns
+from qdesampler.numerics.host_trial import host_trial
+from qdesampler.numerics.numpy_metric import identity
+
+TURN = 2 * np.pi
+TRIAL = host_trial(np.array([1.0, 0.0]), identity(2, 0)._replace(scale=np.array([0.2, 0.5])))
+POINTS = np.array([[1.1, 0.2], [0.9, -0.4], [1.0, 0.1]])
+
+
+def circular(x):
+    """The first coordinate is an angle, the second is not."""
+    return 25 * np.cos(x[:, 0] - 1) - 2 * x[:, 1] ** 2, np.zeros_like(x)
+
+
+def nearly_circular(x):
+    """Another mode a turn away, half as high."""
+    values, scores = circular(x)
+    return values - np.log(2) * (x[:, 0] > 4), scores
+
+
+@pytest.mark.parametrize("turns", [1, -3])
+def test_whole_turns_of_an_angle_are_taken_back(turns):
+    ends = np.array([[1.05 + TURN * turns, 0.1], [1.0, 0.0], [1.0, TURN], [2.5, 0.0], [np.inf, 0.0]])
+    moved = without_turns(circular, ends, TRIAL, POINTS, circular(POINTS)[0])
+    np.testing.assert_allclose(moved[0], [1.05, 0.1])
+    np.testing.assert_array_equal(moved[1:], ends[1:])  # no turn, no angle, no whole turn, nowhere
+
+
+def test_another_mode_a_turn_away_stays_there():
+    ends = np.array([[1.05 + TURN, 0.1]])
+    moved = without_turns(nearly_circular, ends, TRIAL, POINTS, nearly_circular(POINTS)[0])
+    np.testing.assert_array_equal(moved, ends)
+
+
+def angle(y):
+    with numpyro.handlers.reparam(config={"mu": CircularReparam()}):
+        mu = numpyro.sample("mu", dist.VonMises(0.0, 0.1))
+    kappa = numpyro.sample("kappa", dist.HalfNormal(5.0))
+    numpyro.sample("y", dist.VonMises(mu, kappa).expand(y.shape).to_event(1), obs=y)
+
+
+def test_descents_into_copies_are_no_outliers():
+    y = (np.pi - 0.1 + 0.5 * np.random.default_rng(0).standard_normal(60) + np.pi) % TURN - np.pi
+    start = {"mu_unwrapped": np.array([3.0, 3.0 - TURN, 3.0 + TURN, 2.5]), "kappa": np.ones(4)}
+    kernel = QDE(angle)
+    state = kernel.init(jax.random.split(jax.random.key(0), 4), 200, start, (y,), {})
+    assert kernel.facts(state)["solve_outcome"] == "solved"
+    assert kernel.facts(state)["solve_outliers"] == 0
