@@ -67,9 +67,9 @@ class Descent:
         """Learn the log density and score at `next_point()`.
 
         A point is taken when it gains enough; otherwise the step is cut by a quadratic interpolation. Points
-        that are not finite are stepped back from. So are points much higher than the slope at the start of the
-        step can explain, and those whose slope neither it nor the gain can: that was a leap over a wall, into
-        a region that may exist by rounding alone.
+        that are not finite are stepped back from. So are points much higher than the slope at the start
+        of the step can explain, and those whose slope neither it nor the gain can: that was a leap over a
+        wall, into a region that may exist by rounding alone.
         """
         slope = float(self._direction @ self.score)
         gain = float(log_density) - self.log_density
