@@ -19,7 +19,7 @@ from qdesampler.infer.counted_nuts import CountedNUTS
 SETTINGS = Settings(chains=2, warmup=150, draws=200)
 
 
-@pytest.mark.parametrize("kernel", ["qde", "nuts"])
+@pytest.mark.parametrize("kernel", ["qde", pytest.param("nuts", marks=pytest.mark.slow)])
 def test_a_good_run(kernel):
     case = standard_gaussian(3)
     record = measure(case, kernel, 1, SETTINGS)

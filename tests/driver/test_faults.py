@@ -200,8 +200,8 @@ STORMS = [
         kernel, storm, marks=() if quick else pytest.mark.slow, id=f"{kernel.__name__}-{storm.__name__}"
     )
     for kernel, storm, quick in [
-        (NUTS, region, True),
-        (QDE, region, False),
+        (NUTS, region, False),
+        (QDE, region, True),
         (AnnealedQDE, region, False),
         (NUTS, stripes, False),
         (QDE, stripes, False),

@@ -17,12 +17,12 @@ from qdesampler.infer import QDE, AnnealedQDE, AnnealerGibbs, compare_with_refer
 MODELS = Path(__file__).parents[2] / "models"
 STANDARD_ERRORS = 4.0
 SMALLEST_ESS = 400
-FAST = ("newcomb_light", "coal_change_point")
+FAST = ("coal_change_point",)
 REGULAR = (
     *("baseball_bradley_terry", "cheese_ordinal", "clicks_subsampled", "flu_sir", "funnel", "icar_lattice"),
     *("horseshoe_regression", "nile_local_level", "rats_lkj", "seeds_glmm", "stackloss_robust"),
     *("abo_blood_groups", "bioassay", "lamb_movements", "leukaemia_survival", "murray_missing", "pumps"),
-    "red_mites",
+    *("red_mites", "newcomb_light"),
 )
 DISCRETE = ("ising_denoising", "spike_and_slab")
 MODES = ("label_switching", "sinusoid_period")

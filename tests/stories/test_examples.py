@@ -71,6 +71,7 @@ def test_annealing(optimised, run):
     assert energies == sorted(energies, reverse=True)
 
 
+@pytest.mark.slow
 def test_discrete_latents(run):
     text = run("discrete_latents.py")
     exact, found = np.array(re.findall(r"^x\[\d\] +(\S+) +(\S+)$", text, re.MULTILINE), float).T

@@ -1,7 +1,7 @@
 """CPU seconds of whole cold processes, from the shell's prompt to finished draws.
 
     python -m qdesampler.bench.driver.seconds models/eight_schools
-    python -m qdesampler.bench.driver.seconds models/* --repeats 3 --out seconds.json
+    python -m qdesampler.bench.driver.seconds models/* --repeats 3 --nutpie --out seconds.json
 
 Every repeat starts one new process for each sampler in turn, so that a change of the machine's load meets
 them all. A process imports only what its sampler needs: NUTS's never imports qdesampler. CPU seconds are user
@@ -31,7 +31,10 @@ IMPORTS = {
     "nuts": "from numpyro.infer import NUTS as Kernel, MCMC",
     "qde": "from numpyro.infer import MCMC\nfrom qdesampler import QDE as Kernel",
     "qde, our driver": "from qdesampler import QDE as Kernel, MCMC",
+    "nutpie": "from qdesampler.bench.peers.nutpie import sample_with_nutpie\nimport nutpie",
 }
+_OPTIONAL = ("nutpie",)  # measured on demand
+_NUTPIE_TUNE = 400  # iterations; those of fourteen.md
 _WANTED_ESS = 400  # effective draws to which seconds are charged
 
 # The model's own two files, run as they are: a loader would belong to one side.
@@ -46,21 +49,33 @@ imported, programs = cpu(), []
 jax.monitoring.register_event_duration_secs_listener(
     lambda event, seconds, **_: programs.append(seconds) if "backend_compile" in event else None)
 folder, seed, chains, warmup, draws = sys.argv[1], *map(int, sys.argv[2:])
-names = runpy.run_path(folder + "/model.py")
-with open(folder + "/data.json") as file:
-    data = {{k: numpy.asarray(v) if isinstance(v, list) else v for k, v in json.load(file).items()}}
-if "prepare" in names:
-    data = names["prepare"](data)
-mcmc = MCMC(Kernel(names["model"]), num_warmup=warmup, num_samples=draws, num_chains=chains,
-            chain_method="vectorized", progress_bar=False)
-mcmc.run(jax.random.key(seed), **data)
-samples = jax.tree.map(numpy.asarray, mcmc.get_samples(group_by_chain=True))
+{sample}
 total, programs = cpu(), len(programs)
 from numpyro.diagnostics import effective_sample_size
 kept = [x for x in samples.values() if x.size and numpy.all(numpy.std(x, axis=(0, 1)) > 0)]
 ess = min(float(numpy.min(effective_sample_size(numpy.asarray(x, float) ** k))) for x in kept for k in (1, 2))
 print(json.dumps({{"imports": imported, "total": total, "programs": programs, "ess": ess,
                   "draws": int(kept[0].shape[0] * kept[0].shape[1])}}))
+"""
+
+_BY_MCMC = """
+names = runpy.run_path(folder + "/model.py")
+with open(folder + "/data.json") as file:
+    data = {k: numpy.asarray(v) if isinstance(v, list) else v for k, v in json.load(file).items()}
+if "prepare" in names:
+    data = names["prepare"](data)
+mcmc = MCMC(Kernel(names["model"]), num_warmup=warmup, num_samples=draws, num_chains=chains,
+            chain_method="vectorized", progress_bar=False)
+mcmc.run(jax.random.key(seed), **data)
+samples = jax.tree.map(numpy.asarray, mcmc.get_samples(group_by_chain=True))
+"""
+_BY_NUTPIE = f"""
+from pathlib import Path
+from qdesampler.bench.harness.record import Settings
+from qdesampler.infer import load_model
+settings = Settings(chains, warmup, draws)
+outcome, _ = sample_with_nutpie(load_model(Path(folder)), seed, settings, low_rank=True, tune={_NUTPIE_TUNE})
+samples = dict(outcome.samples)
 """
 
 
@@ -97,9 +112,16 @@ def measure_process(sampler: str, folder: Path, seed: int, settings: Settings) -
     Raises:
         RuntimeError: the process failed, with its error, or did not return all draws.
     """
+    sample = _BY_NUTPIE if sampler == "nutpie" else _BY_MCMC
     numbers = [str(n) for n in (seed, settings.chains, settings.warmup, settings.draws)]
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(imports=IMPORTS[sampler]), str(folder), *numbers],
+        [
+            sys.executable,
+            "-c",
+            PROGRAM.format(imports=IMPORTS[sampler], sample=sample),
+            str(folder),
+            *numbers,
+        ],
         env=_environment(),
         capture_output=True,
         text=True,
@@ -122,6 +144,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--chains", type=int, default=4)
     parser.add_argument("--warmup", type=int, default=1000)
     parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument(
+        "--nutpie", action="store_true", help="nutpie's low-rank adaptation too, if installed"
+    )
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
     if options.repeats < 1:
@@ -135,10 +160,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"- medians of {options.repeats} processes each, in alternation, without a compilation cache\n")
     print("| model | sampler | CPU s (range) | imports | programs | least ESS | CPU s to 400 | of NUTS |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
-    ratios: dict[str, list[float]] = {sampler: [] for sampler in IMPORTS}
+    samplers = [name for name in IMPORTS if name not in _OPTIONAL or options.nutpie]
+    ratios: dict[str, list[float]] = {sampler: [] for sampler in samplers}
     kept = []
     for case in cases:
-        costs: dict[str, list[Cost]] = {sampler: [] for sampler in IMPORTS}
+        costs: dict[str, list[Cost]] = {sampler: [] for sampler in samplers}
         for repeat in range(options.repeats):
             for sampler, found in costs.items():
                 found.append(measure_process(sampler, case.path, repeat, settings))

@@ -123,10 +123,8 @@ def _samples(mcmc: Any) -> Any:
         raise TypeError(f"expected an MCMC after its run, got {mcmc!r} of type {type(mcmc).__name__}.")
     try:
         samples = mcmc.get_samples(group_by_chain=True)
-    except (AssertionError, RuntimeError) as error:  # NumPyro's driver, ours
-        if getattr(mcmc, "_states", None) is not None:
-            raise
-        raise ValueError("There are no draws: run the sampler first, with mcmc.run(key, ...).") from error
+    except AssertionError:
+        raise ValueError("There are no draws: run the sampler first, with mcmc.run(key, ...).") from None
     leaves = jax.tree.leaves(samples)
     if not leaves:
         raise ValueError("There is nothing to convert: the model has no latent sites, or none was collected.")

@@ -161,7 +161,7 @@ def test_bad_input(ran):
         zero_variance(ran, order=3)
     with pytest.raises(ValueError, match="fn is not finite at every draw"):
         zero_variance(ran, lambda draw: jnp.log(draw["chance"] - 0.4))
-    with pytest.raises(ValueError, match="There are no draws"):
+    with pytest.raises(RuntimeError, match="There are no draws"):
         zero_variance(MCMC(QDE(model), num_warmup=1, num_samples=1))
 
 

@@ -129,6 +129,7 @@ def test_no_pass_starts_from_a_reference_that_is_not_taken(trail):
     assert len(asked) == 1
 
 
+@pytest.mark.slow
 def test_a_pilot_suffices_only_if_it_saw_one_gaussian(trail):
     make, asked, _ = trail
     found_by(*make([(0, 0.1)] * 3, components=1, accepted=0.9), pilot=True)

@@ -84,7 +84,7 @@ def coordinates_of(model, *args):
     return MoveCoordinates(potential, z, found_in(model, *args), args, {}, forward_mode=False), potential, z
 
 
-@pytest.mark.parametrize("case", ["hierarchy", "nested"])
+@pytest.mark.parametrize("case", ["hierarchy", pytest.param("nested", marks=pytest.mark.slow)])
 def test_the_map_its_inverse_and_its_determinant(x64, case):
     model, data = {
         "hierarchy": (hierarchy, jnp.array([1.0, -2.0, 3.0, 0.5])),

@@ -103,6 +103,7 @@ def test_a_subsampled_plate_is_refused(run):
         run(QDE(model), np.arange(10.0), warmup=0, samples=1)
 
 
+@pytest.mark.slow
 def test_a_jump_in_the_density_is_found(run):
     counts = np.concatenate([np.full(12, 20), np.full(8, 5)]).astype(np.float32)
 

@@ -28,7 +28,7 @@ def posterior_mean(y):
         pytest.param(True, 4, "vectorized", marks=pytest.mark.slow),
         pytest.param(False, 1, "sequential", marks=pytest.mark.slow),
         pytest.param(True, 2, "sequential", marks=pytest.mark.slow),
-        (True, 2, jax.vmap),
+        pytest.param(True, 2, jax.vmap, marks=pytest.mark.slow),
     ],
 )
 def test_new_data_of_the_same_and_another_shape(assert_expectation, jit_model_args, chains, method):

@@ -36,7 +36,7 @@ LAWS = {
 
 
 # One of each kind of map in `make test`; each compiles a program of its own.
-LATER_LAWS = ("covariance", "interval", "ordered", "lower Cholesky", "circle")
+LATER_LAWS = ("correlation", "covariance", "interval", "ordered", "lower Cholesky", "circle")
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,11 @@ def rungs_after(path, log_ratio=None, sweeps=6):
     return [kstest(final[:, k], lambda v, law=laws[k]: np.interp(v, GRID, law)).pvalue for k in range(4)]
 
 
-@pytest.mark.parametrize("path", [GeometricPath(), DiffusionPath(4.0)], ids=["geometric", "diffusion"])
+@pytest.mark.parametrize(
+    "path",
+    [GeometricPath(), pytest.param(DiffusionPath(4.0), marks=pytest.mark.slow)],
+    ids=["geometric", "diffusion"],
+)
 def test_a_sweep_leaves_every_rung_invariant(path):
     assert min(rungs_after(path)) > 1e-3
 

@@ -73,7 +73,7 @@ def distance(state, i, energy, name="energies"):
 
 
 @pytest.mark.filterwarnings("ignore::qdesampler.solvers.WalkersWarning")  # the steps are coarse on purpose
-@pytest.mark.parametrize("population", ["reconfiguration", "branching"])
+@pytest.mark.parametrize("population", ["reconfiguration", pytest.param("branching", marks=pytest.mark.slow)])
 def test_energies_are_those_of_the_transfer_operator_and_of_no_wrong_one(population):
     steps = (0.16, 0.08, 0.04)
     state = solve(steps, 0, population=population)
