@@ -6,7 +6,6 @@ import pytest
 from qdesampler.bench.annealers.__main__ import lattice, main, spectral_gaps
 
 
-@pytest.mark.slow
 def test_the_partition_table_holds_exact_and_estimated_values(tmp_path):
     out = tmp_path / "annealers.md"
     assert main(["--tables", "partition", "--instances", "1", "--out", str(out)]) == 0

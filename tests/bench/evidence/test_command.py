@@ -39,7 +39,6 @@ def test_products_have_the_truth_of_their_factors():
     np.testing.assert_allclose(EVIDENCE_TARGETS["many-wells-5"]().log_evidence, 5 * factor, atol=1e-5)
 
 
-@pytest.mark.slow
 def test_the_conjugate_model_has_the_evidence_of_a_gaussian():
     """Of a quadratic log density, exactly: its mode, times the volume that its curvature gives."""
     target = EVIDENCE_TARGETS["conjugate-normal-4"]()
