@@ -29,7 +29,7 @@ from qdesampler.kernels.adaptation.local import (
 from qdesampler.kernels.mcmc.host_trajectories import Chains
 from qdesampler.kernels.mcmc.trajectory import gaussian_step_size
 from qdesampler.numerics.host_trial import HostTrial, fit_skew, host_trial, log_trial_rows
-from qdesampler.numerics.numpy_metric import HostMetric, whiten_rows
+from qdesampler.numerics.numpy_metric import HostMetric, to_whitened_gradient_rows, whiten_rows
 from qdesampler.numerics.trial import tail_degrees
 from qdesampler.solvers.gaussian.descents import Descent
 from qdesampler.solvers.gaussian.host_step import Gaussian, gaussian_step
@@ -54,6 +54,7 @@ _ENOUGH_UNEVEN = 192  # candidates from which chains may be compared with one an
 _LATEST = 256  # draws of local moves at which a trial fitted to them is judged
 _TOO_LOW = 1e4  # nats below the end of its descent from which a start is not returned to
 _FAR, _FAR_OFFSET = 4, 30  # squared whitened distance `4 dim + 30` beyond which an end is outside the trial
+_STEEP = 10  # squared whitened slope, more than the `dim` of a draw, of an end that is at no such mode
 _MATTERS = 10  # nats: an end lower than the highest by more than `dim + 10` does not count
 _COMPARED = 3  # points at which the density is compared with itself a turn away
 _STARTS = 8  # points that chains are started from
@@ -358,7 +359,11 @@ def _trial_of_draws(
 
 
 def _count_outliers(coordinates: HostCoordinates, descents: list[Descent], mixed: Mixed) -> int:
-    """Descents that ended outside the trial's bulk, high enough for their mode to matter."""
+    """Descents that ended outside the trial's bulk, high enough for their mode to matter.
+
+    An end with a steep slope, in units of the trial's widths, is that of a narrower mode or of none. Where it
+    is lower than draws of the trial besides, it has no mass.
+    """
     trial, dim = mixed.trial, coordinates.dim
     heights = np.array([descent.log_density for descent in descents])
     ends = np.stack([descent.position for descent in descents])
@@ -366,6 +371,9 @@ def _count_outliers(coordinates: HostCoordinates, descents: list[Descent], mixed
     ends = without_turns(coordinates.evaluate, ends, trial, *known)
     squares = np.sum(whiten_rows(trial.metric, ends - trial.centre) ** 2, 1)
     far = squares > _FAR * dim + _FAR_OFFSET
+    slopes = np.stack([descent.score for descent in descents])
+    steep = np.sum(to_whitened_gradient_rows(trial.metric, slopes) ** 2, 1) > dim + _STEEP
+    far &= ~(steep & (heights < np.max(mixed.starts.log_densities, initial=-np.inf)))
     return int(
         np.sum(far & (heights > np.max(heights[np.isfinite(heights)], initial=-np.inf) - dim - _MATTERS))
     )

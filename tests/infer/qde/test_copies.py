@@ -1,5 +1,7 @@
 """Copies of a mode by whole turns of an angle are no other modes; other modes are."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import numpyro
@@ -8,10 +10,12 @@ import pytest
 from numpyro.infer.reparam import CircularReparam
 
 from qdesampler import QDE
+from qdesampler.infer import load_model
 from qdesampler.infer.qde.copies import without_turns
 from qdesampler.numerics.host_trial import host_trial
 from qdesampler.numerics.numpy_metric import identity
 
+MODELS = Path(__file__).parents[3] / "models"
 TURN = 2 * np.pi
 TRIAL = host_trial(np.array([1.0, 0.0]), identity(2, 0)._replace(scale=np.array([0.2, 0.5])))
 POINTS = np.array([[1.1, 0.2], [0.9, -0.4], [1.0, 0.1]])
@@ -40,6 +44,15 @@ def test_another_mode_a_turn_away_stays_there():
     ends = np.array([[1.05 + TURN, 0.1]])
     moved = without_turns(nearly_circular, ends, TRIAL, POINTS, nearly_circular(POINTS)[0])
     np.testing.assert_array_equal(moved, ends)
+
+
+def test_ends_on_a_slope_are_no_modes():
+    """Descents of this regression stop in a valley that is badly scaled."""
+    case = load_model(MODELS / "diamonds")
+    kernel = QDE(case.model)
+    state = kernel.init(jax.random.split(jax.random.key(0), 4), 1000, None, (), dict(case.data))
+    assert kernel.facts(state)["solve_outcome"] == "solved"
+    assert kernel.facts(state)["solve_outliers"] == 0
 
 
 def angle(y):
