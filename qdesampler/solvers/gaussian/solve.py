@@ -7,12 +7,14 @@ The trial state `psi = sqrt(q)`, `q = N(mu, Sigma)`, is brought to the least ene
 by imaginary time in plain NumPy. Of the target it asks one thing, batches of log densities and scores.
 
 1. *Descents* (`D -> 0`, `descents.py`) from several starts. Their secants give a Gaussian about every end.
+   Ends where the density is rounding are left out (`rounding.py`).
 2. *The mode of most mass*: where the density falls between ends, and they are high enough for their mass to
    matter, each takes a few steps by itself; the one with the highest evidence bound is kept, whatever its
    height.
 3. *Steps*: candidates are drawn from the trial and evaluated, and the trial takes the closed-form step
    (`host_step.py`). Before every step the candidates certify the trial that drew them: its acceptance and
-   autocorrelation time as the proposal of independence Metropolis. The certificate decides when to stop.
+   autocorrelation time as the proposal of independence Metropolis. The certificate decides when to stop, and
+   whether a low-rank factor has to become dense.
 """
 
 from collections.abc import Callable
@@ -139,11 +141,12 @@ def solve_gaussian(
     masses = [other.certificate.log_mass for other in searches] if len(searches) > 1 else [np.nan]
     evaluations += search.spent_by_others + sum(other.evaluations for other in searches[1:])
     steps: list[Step] = []
-    outcome = None
+    outcome = low_rank = None
     while outcome is None:
         rising = search.look()
         outcome = search.verdict(rising)
         if outcome in (Outcome.MIDDLING, Outcome.HOPELESS) and search.may_be_dense:
+            low_rank = search.best
             search.make_dense()
             outcome = None
             continue
@@ -155,7 +158,10 @@ def solve_gaussian(
         if _has_escaped(search.trial):
             outcome = Outcome.UNBOUNDED
     trial, certificate = search.trial, search.certificate
-    if outcome is Outcome.MIDDLING and settings.good_time is not None and search.best[1] is not NOTHING:
+    if outcome is Outcome.HOPELESS and low_rank is not None and low_rank[1].acceptance >= settings.usable:
+        outcome = Outcome.MIDDLING
+        trial, certificate = low_rank
+    elif outcome is Outcome.MIDDLING and settings.good_time is not None and search.best[1] is not NOTHING:
         trial, certificate = search.best
     return GaussianSolve(
         trial=trial,

@@ -23,7 +23,7 @@ def eight_schools(error, effect):
 
 
 def test_the_loop_around_the_transition_has_few_fused_kernels(optimised):
-    """The adaptation in the loop had 654 of them; NUTS's loop has 289."""
+    """With the adaptation in the loop there were 654 fused kernels; NUTS's loop has 289."""
     kernel = QDE(eight_schools)
     state = kernel.init(jax.random.split(jax.random.key(0), 4), 100, None, (ERROR, EFFECT), {})
 

@@ -6,6 +6,7 @@ import pytest
 from qdesampler.numerics.numpy_metric import identity, to_position_rows
 from qdesampler.solvers.gaussian.descents import Descent, descend
 from qdesampler.solvers.gaussian.host_step import Gaussian, gaussian_step
+from qdesampler.solvers.gaussian.search import Search
 from qdesampler.solvers.gaussian.solve import Outcome, SolveSettings, solve_gaussian
 
 DOUBLE = np.float64
@@ -127,6 +128,24 @@ def test_a_low_rank_trial_that_does_not_suffice_becomes_dense_where_that_is_allo
     assert found.outcome is Outcome.SOLVED
     assert found.evaluations < 16 * dim
     np.testing.assert_allclose(whitened_levels(found.trial, inverse), 1, atol=1e-3)
+
+
+def test_a_usable_low_rank_trial_is_kept_where_a_dense_one_is_worse(monkeypatch):
+    """The sixteen wide axes are more than the factor holds, and the dense start is spoilt on purpose."""
+    dim = 150
+    target, _ = rotated_gaussian(np.r_[np.full(16, 1.5), np.ones(dim - 16)])
+    make_dense = Search.make_dense
+
+    def spoilt(self):
+        make_dense(self)
+        monkeypatch.setattr(Search, "move", lambda self, recentre=None: None)
+        self.trial = self.trial._replace(centre=self.trial.centre + 30)
+
+    monkeypatch.setattr(Search, "make_dense", spoilt)
+    found = solve(target, dim, rank=4, degrees=2.0 * dim, dense_up_to=dim)
+    assert found.outcome is Outcome.MIDDLING
+    assert found.trial.metric.basis.shape == (dim, 4)
+    assert found.certificate.acceptance >= 0.15
 
 
 def test_one_step_from_dim_plus_two_exact_points_is_exact_and_a_wrong_twin_is_not():
