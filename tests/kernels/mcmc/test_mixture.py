@@ -205,11 +205,11 @@ def test_a_candidate_is_accepted_by_the_density_of_the_trial(one_move):
         new, info = one_move(keys, x, plan, mixed(trial))
         assert np.all(np.asarray(info.accept_prob) == 1)
         assert np.all(np.any(np.asarray(new.position != x), axis=1))
-        _, info_alone = one_move(keys, x, plan._replace(forget=jnp.asarray(False)), mixed(trial))
+        _, single = one_move(keys, x, plan._replace(forget=jnp.asarray(False)), mixed(trial))
         weight = jax.vmap(lambda y, trial=trial: banana_log_density(y) - log_trial(trial, y))
         right = np.exp(np.minimum(weight(new.position) - weight(x), 0))
         assert 0.2 < np.mean(right < 0.9) < 0.9
-        np.testing.assert_allclose(info_alone.accept_prob, right, rtol=2e-3, atol=1e-5)
+        np.testing.assert_allclose(single.accept_prob, right, rtol=2e-3, atol=1e-5)
 
 
 def test_a_move_that_forgets_leaves_a_place_that_no_candidate_would_be_taken_from(one_move):
@@ -242,10 +242,10 @@ def test_a_local_move_is_that_of_the_trajectory(one_move):
         start = TrajectoryState(x, *banana(x))
         return trajectory_move(key, start, banana, trial.metric, 0.6, jnp.asarray(steps), canonical, LEAPFROG)
 
-    right, info_alone = jax.jit(jax.vmap(reference))(jax.random.split(jax.random.key(11), COUNT), x)
+    right, single = jax.jit(jax.vmap(reference))(jax.random.split(jax.random.key(11), COUNT), x)
     pairs = [
-        (info.accept_prob, info_alone.accept_prob),
-        (info.energy, info_alone.energy),
+        (info.accept_prob, single.accept_prob),
+        (info.energy, single.energy),
         (jnp.sum((new.position - x) ** 2, 1), jnp.sum((right.position - x) ** 2, 1)),
     ]
     for mine, theirs in pairs:
@@ -280,15 +280,13 @@ def test_with_the_same_velocity_a_local_move_is_the_trajectory(dynamics, integra
         )
         return mine, trajectory_move(key, start, banana, trial.metric, 0.5, 3, given, scheme)
 
-    (new, info), (other, info_alone) = both(jax.random.split(jax.random.key(13), 64), x)
-    np.testing.assert_allclose(info.accept_prob, info_alone.accept_prob, rtol=1e-3, atol=1e-4)
-    np.testing.assert_array_equal(info.num_evals, info_alone.num_evals)
-    taken = np.any(np.asarray(new.position != x), axis=1) & np.asarray(info_alone.accepted)
+    (new, info), (other, single) = both(jax.random.split(jax.random.key(13), 64), x)
+    np.testing.assert_allclose(info.accept_prob, single.accept_prob, rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(info.num_evals, single.num_evals)
+    taken = np.any(np.asarray(new.position != x), axis=1) & np.asarray(single.accepted)
     assert taken.sum() > 20
     np.testing.assert_allclose(np.asarray(new.position)[taken], np.asarray(other.position)[taken], atol=1e-4)
-    np.testing.assert_allclose(
-        np.asarray(info.energy)[taken], np.asarray(info_alone.energy)[taken], atol=1e-3
-    )
+    np.testing.assert_allclose(np.asarray(info.energy)[taken], np.asarray(single.energy)[taken], atol=1e-3)
 
 
 def test_a_chain_without_density_accepts_the_first_candidate_that_has_one():
@@ -374,13 +372,13 @@ def test_all_chains_of_a_batch_do_the_same_and_each_what_it_would_do_alone():
     done = []
     for i in range(16):
         keys = jax.random.split(jax.random.key(i), 6)
-        (new, info), (alone, info_alone) = both(keys, True)
+        (new, info), (alone, single) = both(keys, True)
         evaluations = np.unique(info.num_evals)
         assert evaluations.size == 1
         done.append(evaluations[0])
-        assert int(info_alone.num_evals) == evaluations[0]
+        assert int(single.num_evals) == evaluations[0]
         np.testing.assert_allclose(new.position[0], alone.position, atol=1e-4)
-        np.testing.assert_allclose(info.accept_prob[0], info_alone.accept_prob, atol=1e-4)
+        np.testing.assert_allclose(info.accept_prob[0], single.accept_prob, atol=1e-4)
         assert len(np.unique(np.asarray(info.accept_prob))) > 1  # chains have random numbers of their own
     assert len(np.unique(done)) > 2
     assert MOST_CANDIDATES in done
