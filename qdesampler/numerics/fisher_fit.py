@@ -24,12 +24,14 @@ __all__ = [
     "dense_factor",
     "diagonal_ratio",
     "fisher_energy",
+    "gaussian_scores",
     "leading_directions",
 ]
 
 _FEW_FLOOR = 1e-5  # added to scaled covariances while the points are fewer than twice the dimension
 _FLOOR = 10 * float(np.finfo(float).eps) ** 2  # added otherwise: it only keeps the arithmetic finite
 _PRODUCT_FLOOR = 1e-12  # added to covariances of unit scale that are factored as products
+_ENOUGH_FOR_COVARIANCE = 4  # draws for each dimension from which a covariance is not noise
 _TURNS = 3  # of the subspace iteration
 _TINY = float(np.finfo(float).tiny)
 _LARGEST = 1e150  # of positions and scores that a fit looks at: squares of larger ones overflow
@@ -82,6 +84,21 @@ def _factor_by_eigenvalues(x: np.ndarray, a: np.ndarray, floor: float) -> np.nda
     factor = np.linalg.cholesky(x.T @ x + floor * eye)
     squares, turned = np.linalg.eigh(factor.T @ (a.T @ a + floor * eye) @ factor)
     return (factor @ turned) / np.maximum(squares, _TINY) ** 0.25
+
+
+def gaussian_scores(draws: np.ndarray) -> np.ndarray:
+    """Scores at the draws of the Gaussian with their mean and covariance, same shape `(n, dim)`.
+
+    A fit to draws with these scores is one to the draws alone. The covariance is diagonal where the draws are
+    fewer than four times the dimension.
+    """
+    x = centred_rows(draws, np.ones(len(draws)))
+    scale = np.maximum(np.sqrt(np.sum(x**2, 0)), _TINY)
+    rows = (draws - np.mean(draws, 0)) / scale
+    if len(draws) < _ENOUGH_FOR_COVARIANCE * draws.shape[1]:
+        return -rows / scale
+    correlation = (x / scale).T @ (x / scale) + _FEW_FLOOR * np.eye(draws.shape[1])
+    return -np.linalg.solve(correlation, rows.T).T / scale
 
 
 def leading_directions(rows: np.ndarray, count: int) -> np.ndarray:

@@ -130,6 +130,7 @@ class HostSampler:
             most_steps,
             self._dynamics,
             self._integrator,
+            float(mixture.short_fraction),
         )
 
     def _states(self, state, made, index, num_warmup, *, batched) -> QDEState:

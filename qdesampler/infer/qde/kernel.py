@@ -35,7 +35,7 @@ from qdesampler.infer.qde.starts import find_starts, known_rows
 from qdesampler.infer.qde.state import Frozen, QDEAdaptState, QDEState
 from qdesampler.infer.qde.transitions import chosen_start, first_state, frozen, next_state, still
 from qdesampler.infer.qde.warmup import Prepared, WarmupSettings, prepare, unadapted
-from qdesampler.kernels.adaptation.local import START_LENGTH, LocalSettings
+from qdesampler.kernels.adaptation.walk import START_LENGTH, LocalSettings
 from qdesampler.kernels.mcmc import host_trajectories
 from qdesampler.kernels.mcmc.integrators import DYNAMICS, INTEGRATORS
 from qdesampler.kernels.mcmc.mixture import MixtureInfo, When, mixture_step

@@ -13,10 +13,13 @@ from qdesampler.solvers.gaussian.refine import CLEAR, GOOD
 __all__ = ["LocalMoves", "Mixed", "burn_in", "moves_of_a_draw", "proportions"]
 
 _SHORTEST_HOLD = 4.0  # candidates for which a chain may be held, however cheap local moves are
-_MOVES_UNCLEAR = 2  # of an iteration: more are wasted on independent draws (results/fourteen.md)
+_RATE_OF_A_DRAW = 0.6  # effective draws of an iteration that its moves aim at where the trial is not clear
+_LEAST_MOVES = 2  # of such an iteration, because the rate that was measured is that of typical places
+_MOST_EVALUATIONS = 20  # of such an iteration, about as many as NUTS's (examples.md)
 _JUMP_COST = 1.5  # evaluations per effective draw over evaluations per trajectory, if it was not measured
 # Bounds of the fraction of evaluations for global moves. With .95 a chain of hmm_drive was held for 81 draws.
 _LEAST_FRACTION, _MOST_FRACTION = 0.05, 0.85
+_MOST_IN_TAILS = 0.6  # the same where tails are heavy: at .85 a chain of a log scale was held for 43 draws
 _MOST_UNCLEAR = 0.25  # the same for a trial that is not clear: others must find the tails it has not seen
 
 
@@ -39,6 +42,7 @@ class Mixed(NamedTuple):
         acceptance: of the trial.
         local: the local moves.
         starts: where chains may start, in the coordinates of the moves.
+        heavy_tails: whether the trial of the solve was good but for the tails of the density.
     """
 
     trial: HostTrial
@@ -47,6 +51,7 @@ class Mixed(NamedTuple):
     acceptance: float
     local: LocalMoves
     starts: Chains
+    heavy_tails: bool = False
 
     @property
     def local_cost(self) -> float:
@@ -77,12 +82,14 @@ def proportions(mixed: Mixed) -> tuple[float, int]:
         return 0.0, 1
     candidates = int(np.clip(round(time / 2), 1, MOST_CANDIDATES))
     good, other = 1 / max(time, 1.0), 1 / max(mixed.local_cost, 1.0)
-    fraction = float(np.clip(good**2 / (good**2 + other**2), _LEAST_FRACTION, _MOST_FRACTION))
-    if mixed.acceptance < CLEAR:
+    most = _MOST_IN_TAILS if mixed.heavy_tails else _MOST_FRACTION
+    fraction = float(np.clip(good**2 / (good**2 + other**2), _LEAST_FRACTION, most))
+    is_unclear = mixed.acceptance < (GOOD if mixed.heavy_tails else CLEAR)
+    if is_unclear:
         fraction = min(fraction, _MOST_UNCLEAR)
     moves = fraction / candidates
     probability = moves / (moves + (1 - fraction) / steps)
-    if mixed.acceptance < CLEAR:
+    if is_unclear:
         probability = min(probability, mixed.acceptance)
     return probability, candidates
 
@@ -94,13 +101,18 @@ def _rate(mixed: Mixed, probability: float, candidates: int) -> float:
     return probability * min(by_candidates, 1.0) + (1 - probability) * min(steps / mixed.local_cost, 1.0)
 
 
-def moves_of_a_draw(mixed: Mixed) -> int:
+def moves_of_a_draw(mixed: Mixed, probability: float, candidates: int) -> int:
     """Moves of one iteration: several beside a trial that is not clear, so that draws are less correlated."""
-    untuned = mixed.acceptance >= GOOD and not np.isfinite(mixed.local.cost)
-    return 1 if mixed.acceptance >= CLEAR or untuned else _MOVES_UNCLEAR
+    untuned = not np.isfinite(mixed.local.cost)
+    if mixed.acceptance >= (GOOD if untuned or mixed.heavy_tails else CLEAR):
+        return 1
+    steps = max(mixed.local.length / mixed.local.step_size, 1.0)
+    evaluations = probability * candidates + (1 - probability) * steps
+    wanted = _RATE_OF_A_DRAW / max(_rate(mixed, probability, candidates), 1e-3)
+    return max(_LEAST_MOVES, int(min(np.ceil(wanted), _MOST_EVALUATIONS / evaluations)))
 
 
 def burn_in(mixed: Mixed, probability: float, candidates: int) -> int:
     """Iterations in which a chain forgets its start, about four autocorrelation times of a draw."""
-    rate = _rate(mixed, probability, candidates) * moves_of_a_draw(mixed)
+    rate = _rate(mixed, probability, candidates) * moves_of_a_draw(mixed, probability, candidates)
     return int(np.clip(np.ceil(4 / max(rate, 1e-3)), 8, 100))

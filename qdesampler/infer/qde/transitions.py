@@ -42,6 +42,7 @@ def frozen(prepared: Prepared, num_warmup: int) -> Frozen:
             real(prepared.probability),
             whole(prepared.candidates),
             whole(prepared.moves),
+            real(prepared.short_fraction),
         ),
         real(prepared.centredness),
         whole(num_warmup),

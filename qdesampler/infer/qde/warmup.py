@@ -19,13 +19,8 @@ from qdesampler.infer.qde.copies import without_turns
 from qdesampler.infer.qde.host_coordinates import HostCoordinates
 from qdesampler.infer.qde.proportions import LocalMoves, Mixed, burn_in, moves_of_a_draw, proportions
 from qdesampler.infer.qde.starts import FEWEST_STARTS, SEED, run_descents
-from qdesampler.kernels.adaptation.local import (
-    START_LENGTH,
-    LocalAdaptation,
-    LocalSettings,
-    adapt_locally,
-    tune_step_size,
-)
+from qdesampler.kernels.adaptation.local import LocalAdaptation, adapt_locally, tune_step_size
+from qdesampler.kernels.adaptation.walk import START_LENGTH, LocalSettings
 from qdesampler.kernels.mcmc.host_trajectories import Chains
 from qdesampler.kernels.mcmc.trajectory import gaussian_step_size
 from qdesampler.numerics.host_trial import HostTrial, fit_skew, host_trial, log_trial_rows
@@ -52,6 +47,7 @@ _BROKEN_PROMISE = 4.0  # seen over predicted autocorrelation time from which it 
 _UNEVEN = 0.8  # acceptance of one chain over the mean, below which it is given up: hard.md, banana
 _ENOUGH_UNEVEN = 192  # candidates from which chains may be compared with one another
 _LATEST = 256  # draws of local moves at which a trial fitted to them is judged
+_SHORT_FRACTION = 0.15  # of trajectories with shorter steps without a trial: ucbadmit, else held for 76 draws
 _TOO_LOW = 1e4  # nats below the end of its descent from which a start is not returned to
 _FAR, _FAR_OFFSET = 4, 30  # squared whitened distance `4 dim + 30` beyond which an end is outside the trial
 _STEEP = 10  # squared whitened slope, more than the `dim` of a draw, of an end that is at no such mode
@@ -85,6 +81,7 @@ class Prepared(NamedTuple):
         probability: of a global move.
         candidates: of one global move.
         moves: of one iteration.
+        short_fraction: of the trajectories, those with shorter steps.
         centredness: of each coordinate, shape `(dim,)`.
         outcome: index into `OUTCOMES`.
         acceptance: of the trial.
@@ -103,6 +100,7 @@ class Prepared(NamedTuple):
     probability: float
     candidates: int
     moves: int
+    short_fraction: float
     centredness: np.ndarray
     outcome: int
     acceptance: float
@@ -166,7 +164,8 @@ def prepare(
         length=mixed.local.length,
         probability=probability,
         candidates=candidates,
-        moves=moves_of_a_draw(mixed),
+        moves=moves_of_a_draw(mixed, probability, candidates),
+        short_fraction=_SHORT_FRACTION if mixed.acceptance < _LEAST_ACCEPTANCE else 0.0,
         centredness=coordinates.centredness,
         outcome=outcome,
         acceptance=mixed.acceptance,
@@ -190,6 +189,7 @@ def unadapted(metric: HostMetric, settings: WarmupSettings) -> Prepared:
         probability=0.0,
         candidates=1,
         moves=1,
+        short_fraction=0.0,
         centredness=np.ones(dim),
         outcome=0,
         acceptance=0.0,
@@ -261,7 +261,7 @@ def _refined(
     starts = _resampled(found, rng)
     step = _CAUTION * gaussian_step_size(coordinates.dim)
     length = settings.local.length or START_LENGTH
-    clear = acceptance >= GOOD and solve.outcome is Outcome.SOLVED
+    clear = acceptance >= GOOD and solve.outcome is Outcome.SOLVED and not found.heavy_tails
     if clear or not settings.local.adapt_step_size:
         local = LocalMoves(step if settings.local.adapt_step_size else settings.local.step_size, length)
         return Mixed(found.trial, found.candidates.log_weights, seen, acceptance, local, starts)
@@ -275,7 +275,8 @@ def _refined(
     if held > _BROKEN_PROMISE * max(found.certificate.time, seen):
         return None
     local = LocalMoves(tuned.step_size, tuned.length, tuned.cost, tuned.at_floor)
-    return Mixed(found.trial, found.candidates.log_weights, max(seen, held), acceptance, local, starts)
+    weights, tails = found.candidates.log_weights, found.heavy_tails
+    return Mixed(found.trial, weights, max(seen, held), acceptance, local, starts, tails)
 
 
 def _is_missed(found: Refined) -> bool:

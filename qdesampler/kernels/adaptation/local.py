@@ -5,85 +5,29 @@ chains of their own, whatever the number of chains that are drawn: growing windo
 then whole trajectories show which length is cheapest, then the step size settles.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
 from qdesampler.kernels.adaptation.jump_efficiency import BestLength, JumpRecord
-from qdesampler.kernels.adaptation.step_size import StepSizeSearch
-from qdesampler.kernels.mcmc.host_trajectories import Chains, HostDynamics, run_trajectories
-from qdesampler.kernels.mcmc.integrators import Integrator
+from qdesampler.kernels.adaptation.walk import START_LENGTH, Coordinates, LocalSettings, Walk
+from qdesampler.kernels.mcmc.host_trajectories import Chains
 from qdesampler.kernels.mcmc.trajectory import JITTER, gaussian_step_size
-from qdesampler.numerics.fisher_fit import choose_metric
-from qdesampler.numerics.numpy_metric import HostMetric, whiten_rows
+from qdesampler.numerics.fisher_fit import choose_metric, gaussian_scores
+from qdesampler.numerics.numpy_metric import HostMetric
 
-__all__ = ["Coordinates", "LocalAdaptation", "LocalSettings", "adapt_locally", "tune_step_size"]
+__all__ = ["LocalAdaptation", "adapt_locally", "tune_step_size"]
 
-START_LENGTH = 1.7  # whitened units: close to a quarter period of a whitened Gaussian
 _FIRST_WINDOW, _WINDOW_GROWTH = 10, 1.5  # iterations of the first window, and by how much the next is longer
 _EARLY_WINDOWS = 30  # iterations during which trajectories are as short as they are before a metric is known
 _EARLY_STEPS, _WINDOW_STEPS = 8, 32  # longest trajectories in the first windows and in the others
 _WINDOWS, _WINDOWS_AND_SEARCH = 0.7, 0.85  # fraction of the iterations at which each part ends
 _SHORTEST_SEARCH = 60  # iterations below which no length is searched for
 _LONGEST_RECORD = 512  # steps of the trajectories that search for a length, at most
-_OLD, _NEW = 0.9, 0.1  # weights of the running mean of each chain's acceptance
-_LEAST_MEAN = 1e-3  # smaller mean acceptances of a chain count as this one
-_LEAST_STEP = 1e-4  # of the step size of a Gaussian: smaller ones could only stand still
-
-
-class Coordinates(Protocol):
-    """The coordinates of the moves, in which the target is evaluated and which may be re-centred."""
-
-    def evaluate(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Log densities, shape `(n,)`, and scores, shape `(n, dim)`, at points of shape `(n, dim)`."""
-        ...
-
-    def recentre(self, points: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> Callable | None:
-        """Change the coordinates to suit weighted points; returns the map of old points to new ones.
-
-        None if nothing changed.
-        """
-        ...
-
-
-class LocalSettings(NamedTuple):
-    """What local moves are adapted to, and how.
-
-    Attributes:
-        step_size: first step size, whitened units.
-        length: mean trajectory length, whitened units; None: it is searched for.
-        target_accept_prob: acceptance of end points that the step size aims at.
-        most_steps: of a trajectory.
-        adapt_step_size: whether the step size is adapted.
-        adapt_metric: whether the metric is adapted.
-        search_step_size: whether to double or halve the step size at every restart before averaging.
-        regularize: whether metrics of few draws have a floor.
-        blocks: index groups that may be correlated.
-        rank: most directions of one block.
-        force_blocks: whether the blocks are the user's, so that no gain test applies.
-        dynamics: how velocities are drawn and kicked.
-        integrator: the splitting of a step.
-    """
-
-    step_size: float
-    length: float | None
-    target_accept_prob: float
-    most_steps: int
-    adapt_step_size: bool
-    adapt_metric: bool
-    search_step_size: bool
-    regularize: bool
-    blocks: tuple[tuple[int, ...], ...]
-    rank: int
-    force_blocks: bool
-    dynamics: HostDynamics
-    integrator: Integrator
-
-    @property
-    def directions(self) -> int:
-        """Directions of a metric with room for all blocks."""
-        return sum(min(self.rank, len(block)) for block in self.blocks)
+# Fraction of trajectories that meet an edge from which scores do not tell widths: the density does not vanish
+# there, and the mean of the scores is not 0.
+_HAS_EDGES = 0.1
+_LARGER, _RECORDS = 4, 8  # step sizes larger by this factor are tried, and trajectories of each chain for one
 
 
 class LocalAdaptation(NamedTuple):
@@ -96,9 +40,10 @@ class LocalAdaptation(NamedTuple):
         cost: evaluations per effective draw of the slowest coordinates; infinite if it was not measured.
         chains: where the chains have come to.
         draws: the latest draws of all chains, shape `(n, dim)`.
-        scores: `grad log p` there.
+        scores: `grad log p` there; of the Gaussian with their covariance where the density has edges.
         num_evals: evaluations, all chains together.
         at_floor: whether no step size reached the acceptance that was aimed at.
+        edges: fraction of the latest trajectories that met an edge of the density.
     """
 
     metric: HostMetric
@@ -110,83 +55,7 @@ class LocalAdaptation(NamedTuple):
     scores: np.ndarray
     num_evals: int
     at_floor: bool
-
-
-class _Walk:
-    """Chains that are moved and learned from."""
-
-    def __init__(
-        self, coordinates: Coordinates, chains: Chains, metric: HostMetric, settings: LocalSettings, rng
-    ):
-        self.coordinates, self.chains, self.metric = coordinates, chains, metric
-        self.settings, self.rng = settings, rng
-        self.length = START_LENGTH if settings.length is None else settings.length
-        self.search = self._step_search(settings.step_size)
-        self.mean_accept = np.full(len(chains.positions), settings.target_accept_prob)
-        self.held: float | None = None
-        self.moves = self.num_evals = 0
-
-    def _step_search(self, step_size: float) -> StepSizeSearch:
-        settings = self.settings
-        return StepSizeSearch(
-            step_size, settings.target_accept_prob, double_or_halve=settings.search_step_size
-        )
-
-    @property
-    def floor(self) -> float:
-        """The smallest step size that is tried."""
-        return _LEAST_STEP * gaussian_step_size(self.metric.scale.size)
-
-    @property
-    def step_size(self) -> float:
-        """The step size to use now: the one that is held, if there is one."""
-        if not self.settings.adapt_step_size:
-            return self.settings.step_size
-        return max(self.search.step_size if self.held is None else self.held, self.floor)
-
-    def restart(self, step_size: float) -> None:
-        """Search for the step size anew."""
-        if self.settings.adapt_step_size:
-            self.search = self._step_search(step_size)
-
-    def random_steps(self, most: int) -> int:
-        """A number of steps that varies about the mean length."""
-        factor = 1 - JITTER + 2 * JITTER * self.rng.random()
-        return int(np.clip(np.floor(self.length * factor / self.step_size + self.rng.random()), 1, most))
-
-    def move(self, steps: int, record: JumpRecord | None = None, centre: np.ndarray | None = None) -> None:
-        """One trajectory of every chain, accepted or rejected at a point that does not depend on it."""
-        s = self.settings
-        before = self.chains
-        path = run_trajectories(
-            self.coordinates.evaluate,
-            before,
-            self.metric,
-            self.step_size,
-            steps,
-            self.rng,
-            s.dynamics,
-            s.integrator,
-        )
-        self.moves += 1
-        self.num_evals += path.num_evals
-        accept_prob = path.accept_probs[-1]
-        taken = self.rng.random(len(accept_prob)) < accept_prob
-        self.chains = Chains(
-            np.where(taken[:, None], path.ends.positions, before.positions),
-            np.where(taken, path.ends.log_densities, before.log_densities),
-            np.where(taken[:, None], path.ends.scores, before.scores),
-        )
-        if record is not None:
-            record.add(
-                whiten_rows(self.metric, before.positions - centre), path.displacements, path.accept_probs
-            )
-        if s.adapt_step_size and self.held is None:
-            self.mean_accept = _OLD * self.mean_accept + _NEW * accept_prob
-            # The mean acceptance, lowered when the chains' recent averages differ: a stuck chain counts.
-            floor = np.maximum(self.mean_accept, _LEAST_MEAN)
-            imbalance = 1 / (np.mean(1 / floor) * np.mean(floor))
-            self.search.update(float(np.mean(accept_prob) * imbalance))
+    edges: float
 
 
 def _window_ends(windows_end: int) -> list[int]:
@@ -203,7 +72,7 @@ def _window_ends(windows_end: int) -> list[int]:
     return ends
 
 
-def _fit_window(walk: _Walk, window: list[Chains], *, recentre: bool) -> tuple[np.ndarray, np.ndarray]:
+def _fit_window(walk: Walk, window: list[Chains], *, recentre: bool) -> tuple[np.ndarray, np.ndarray]:
     """Fit the metric to the draws of a window, in coordinates that suit them; returns draws and scores."""
     settings = walk.settings
     draws = np.concatenate([chains.positions for chains in window])
@@ -217,9 +86,12 @@ def _fit_window(walk: _Walk, window: list[Chains], *, recentre: bool) -> tuple[n
             latest = len(walk.chains.positions)
             walk.chains = Chains(draws[-latest:], values[-latest:], scores[-latest:])
     sound = np.all(np.isfinite(draws), 1) & np.all(np.isfinite(scores), 1)
+    draws, scores = draws[sound], scores[sound]
+    if walk.edges > _HAS_EDGES:
+        scores = gaussian_scores(draws)
     walk.metric = choose_metric(
-        draws[sound],
-        scores[sound],
+        draws,
+        scores,
         walk.metric,
         settings.blocks,
         settings.rank,
@@ -227,33 +99,58 @@ def _fit_window(walk: _Walk, window: list[Chains], *, recentre: bool) -> tuple[n
         regularize=settings.regularize,
     )
     walk.restart(gaussian_step_size(draws.shape[1]))
-    return draws[sound], scores[sound]
+    return draws, scores
 
 
-def _search_length(walk: _Walk, iterations: int, centre: np.ndarray) -> BestLength | None:
+def _search_length(walk: Walk, iterations: int, centre: np.ndarray) -> BestLength | None:
     """Whole trajectories that show which length is cheapest; longer ones if the longest is.
 
-    They are made with one step size, so that numbers of steps are lengths.
+    They are made with one step size, so that numbers of steps are lengths. Where that is much smaller than a
+    Gaussian's, larger ones are tried as well: at jumps of the density no step size has a high acceptance, and
+    long steps that are often rejected are the cheapest.
     """
     most_steps = min(walk.settings.most_steps, _LONGEST_RECORD)
-    walk.held = walk.search.average
+    walk.held, walk.searched = walk.average_step_size, True
     most = int(np.clip(np.ceil(2 * START_LENGTH / walk.step_size), 2, most_steps))
     best = None
     left = iterations
     while left > 0:
-        record = JumpRecord(most, centre.size, walk.settings.integrator.stages)
         number = max(left // 2, min(left, 8))
-        for _ in range(number):
-            walk.move(most, record, centre)
+        best = _recorded(walk, most, number, centre)
         left -= number
-        best = record.best(JITTER)
         if best is None or not best.is_longest or most == most_steps:
             break
         most = min(2 * most, most_steps)
-    if best is not None:
-        walk.length = best.steps * walk.step_size
-    walk.held = None
+    walk.held, step = None, walk.held
+    if best is None:
+        return None
+    walk.length = best.steps * step
+    return _larger_steps(walk, step, best, centre) if walk.settings.adapt_step_size else best
+
+
+def _larger_steps(walk: Walk, step_size: float, best: BestLength, centre: np.ndarray) -> BestLength:
+    """The best of the step sizes from a Gaussian's down to that which was adapted, by measured efficiency."""
+    larger, kept = gaussian_step_size(centre.size), None
+    while larger > _LARGER * step_size:
+        walk.held = larger
+        most = int(np.clip(np.ceil(2 * START_LENGTH / larger), 2, _LONGEST_RECORD))
+        other = _recorded(walk, most, _RECORDS, centre)
+        if other is not None and other.cost < best.cost:
+            best, kept = other, larger
+            walk.length = best.steps * larger
+        elif kept is not None or most > _WINDOW_STEPS:
+            break
+        larger /= _LARGER
+    walk.held = kept
     return best
+
+
+def _recorded(walk: Walk, most: int, number: int, centre: np.ndarray) -> BestLength | None:
+    """The cheapest length by trajectories of `most` steps."""
+    record = JumpRecord(most, centre.size, walk.settings.integrator.stages)
+    for _ in range(number):
+        walk.move(most, record, centre)
+    return record.best(JITTER)
 
 
 def adapt_locally(
@@ -274,7 +171,7 @@ def adapt_locally(
         settings: see `LocalSettings`.
         rng: all random numbers.
     """
-    walk = _Walk(coordinates, chains, metric, settings, rng)
+    walk = Walk(coordinates, chains, metric, settings, rng)
     searching = settings.length is None and iterations >= _SHORTEST_SEARCH
     windows_end = int(iterations * (_WINDOWS if searching else _WINDOWS_AND_SEARCH))
     ends = _window_ends(windows_end) if settings.adapt_metric else []
@@ -296,19 +193,16 @@ def adapt_locally(
             walk.move(walk.random_steps(min(settings.most_steps, _WINDOW_STEPS)))
         search_end = int(iterations * _WINDOWS_AND_SEARCH)
         best = _search_length(walk, search_end - windows_end, np.mean(draws, 0))
-        step = walk.search.average if settings.adapt_step_size else settings.step_size
-        walk.restart(max(step, walk.floor))
+        walk.restart(walk.average_step_size)
     for _ in range(iterations - walk.moves):
         walk.move(walk.random_steps(settings.most_steps))
         window.append(walk.chains)
     if window:
         draws = np.concatenate([draws, *(chains.positions for chains in window)])
         scores = np.concatenate([scores, *(chains.scores for chains in window)])
-    final = (
-        max(walk.search.average, walk.floor)
-        if settings.adapt_step_size and iterations
-        else settings.step_size
-    )
+    if walk.edges > _HAS_EDGES:
+        scores = gaussian_scores(draws)
+    final = walk.average_step_size if iterations else settings.step_size
     return LocalAdaptation(
         walk.metric,
         final,
@@ -319,6 +213,7 @@ def adapt_locally(
         scores,
         walk.num_evals,
         settings.adapt_step_size and final <= 2 * walk.floor,
+        walk.edges,
     )
 
 
@@ -334,13 +229,13 @@ def tune_step_size(
 
     Half of the iterations tune the step size, the others show which length is cheapest.
     """
-    walk = _Walk(coordinates, chains, metric, settings, rng)
+    walk = Walk(coordinates, chains, metric, settings, rng)
     starts = [chains.positions]
     for _ in range(max(iterations // 2, 1)):
         walk.move(walk.random_steps(min(settings.most_steps, _WINDOW_STEPS)))
         starts.append(walk.chains.positions)
     best = None
-    step = max(walk.search.average, walk.floor) if settings.adapt_step_size else settings.step_size
+    step = walk.average_step_size
     if settings.length is None:
         best = _search_length(walk, iterations - iterations // 2, np.mean(np.concatenate(starts), 0))
     draws = np.concatenate([*starts, walk.chains.positions])
@@ -354,4 +249,5 @@ def tune_step_size(
         np.zeros_like(draws),
         walk.num_evals,
         settings.adapt_step_size and step <= 2 * walk.floor,
+        walk.edges,
     )

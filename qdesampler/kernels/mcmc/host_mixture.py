@@ -12,7 +12,11 @@ import numpy as np
 
 from qdesampler.kernels.mcmc.host_trajectories import Chains, Evaluate, HostDynamics, run_trajectories
 from qdesampler.kernels.mcmc.integrators import Integrator
-from qdesampler.kernels.mcmc.trajectory import DIVERGENCE_THRESHOLD, JITTER
+from qdesampler.kernels.mcmc.trajectory import (
+    DIVERGENCE_THRESHOLD,
+    JITTER,
+    SHORT_STEP,
+)
 from qdesampler.numerics.host_trial import HostTrial, draw_rows, log_trial_rows
 
 __all__ = ["HostMixture", "Iterations", "Schedule", "walk"]
@@ -30,6 +34,7 @@ class HostMixture(NamedTuple):
     most_steps: int
     dynamics: HostDynamics
     integrator: Integrator
+    short_fraction: float = 0.0
 
 
 class Schedule(NamedTuple):
@@ -69,6 +74,7 @@ class _Plan(NamedTuple):
     rng: np.random.Generator
     steps: int
     rows: slice | None
+    step_size: float = 0.0
 
 
 def _plan(mixture: HostMixture, schedule: Schedule, chains: int) -> tuple[list[list[_Plan]], np.ndarray]:
@@ -87,7 +93,9 @@ def _plan(mixture: HostMixture, schedule: Schedule, chains: int) -> tuple[list[l
             else:
                 mean = mixture.length * (1 - JITTER + 2 * JITTER * length) / mixture.step_size
                 steps = int(np.clip(np.floor(mean + rounding), 1, mixture.most_steps))
-                plans[-1].append(_Plan(rng, steps, None))
+                is_short = 1 - kind < mixture.short_fraction * (1 - mixture.probability)
+                step_size = mixture.step_size * (SHORT_STEP if is_short else 1)
+                plans[-1].append(_Plan(rng, steps, None, step_size))
     return plans, np.concatenate(batches)
 
 
@@ -176,7 +184,7 @@ def _local(
         evaluate,
         here,
         mixture.trial.metric,
-        mixture.step_size,
+        plan.step_size,
         plan.steps,
         plan.rng,
         mixture.dynamics,

@@ -39,18 +39,26 @@ class HostDynamics(NamedTuple):
     kick: Callable[[np.ndarray, np.ndarray, float], tuple[np.ndarray, np.ndarray]]
 
 
+# An edge is met where the energy is conserved to 1 nat and the density ends in the next step; a jump where
+# the error of a short step (whitened units) is 1 nat and that of the step before was a tenth of it: errors of
+# an integrator change little from one short step to the next.
+_LARGE_ERROR, _SMALL_ERROR, _SMALL_STEP = 1.0, 0.1, 0.1
+
+
 class Trajectories(NamedTuple):
     """Trajectories of equal length; `S` points after the start, in whitened displacements from it.
 
     Attributes:
         displacements: shape `(S, chains, dim)`.
         accept_probs: of ending at each point, shape `(S, chains)`.
+        at_edge: the chains whose density ended or jumped from one point to the next, shape `(chains,)`.
         ends: the last points.
         num_evals: evaluations, all chains together.
     """
 
     displacements: np.ndarray
     accept_probs: np.ndarray
+    at_edge: np.ndarray
     ends: Chains
     num_evals: int
 
@@ -111,6 +119,7 @@ def run_trajectories(
     velocities = dynamics.refresh(rng.standard_normal((count, dim)))
     displacement, change = np.zeros((count, dim)), np.zeros(count)
     displacements, accept_probs = [], []
+    last, change_before, at_edge = np.zeros(count), np.full(count, np.inf), np.zeros(count, bool)
 
     def forces(scores):
         finite = np.all(np.isfinite(scores), 1)
@@ -134,7 +143,12 @@ def run_trajectories(
             error = values - here.log_densities + change
             sound = np.isfinite(here.log_densities) & np.all(np.isfinite(here.scores), 1) & ~np.isnan(error)
             error = np.where(sound & np.all(np.isfinite(points), 1), error, np.inf)
+            at_edge |= ~np.isfinite(error) & (np.abs(last) < _LARGE_ERROR)
+            made = np.abs(error - last)
+            if step_size < _SMALL_STEP:
+                at_edge |= (made > _LARGE_ERROR) & (change_before < _SMALL_ERROR)
+            last, change_before = error, made
             displacements.append(displacement)
             accept_probs.append(np.exp(np.minimum(-error, 0)))
     evals = num_steps * integrator.stages * count
-    return Trajectories(np.stack(displacements), np.stack(accept_probs), here, evals)
+    return Trajectories(np.stack(displacements), np.stack(accept_probs), at_edge, here, evals)

@@ -21,7 +21,12 @@ import jax
 import jax.numpy as jnp
 
 from qdesampler.kernels.mcmc.integrators import Dynamics, Integrator
-from qdesampler.kernels.mcmc.trajectory import DIVERGENCE_THRESHOLD, TrajectoryState, draw_num_steps
+from qdesampler.kernels.mcmc.trajectory import (
+    DIVERGENCE_THRESHOLD,
+    SHORT_STEP,
+    TrajectoryState,
+    draw_num_steps,
+)
 from qdesampler.numerics.metric import to_position, to_whitened_gradient, whiten
 from qdesampler.numerics.random_variates import signed_noise, to_normal, to_unit
 from qdesampler.numerics.trial import Trial, log_whitened, noise_size, whitened_candidate
@@ -44,6 +49,7 @@ class Mixture(NamedTuple):
         probability: that a move is global.
         candidates: of one global move, at most `MOST_CANDIDATES`.
         moves: of one iteration, so that few draws of a poor trial are not mostly repetitions.
+        short_fraction: of the trajectories, those with steps of `SHORT_STEP` times the size.
     """
 
     trial: Trial
@@ -52,6 +58,7 @@ class Mixture(NamedTuple):
     probability: jax.Array
     candidates: jax.Array
     moves: jax.Array
+    short_fraction: jax.Array | float = 0.0
 
 
 class MovePlan(NamedTuple):
@@ -61,11 +68,13 @@ class MovePlan(NamedTuple):
         is_global: whether it draws candidates rather than a trajectory.
         evaluations: number of evaluations; with 0 the move changes nothing.
         forget: whether the first candidate is accepted unconditionally (warm-up only: no Markov move).
+        shrink: of the steps of a trajectory.
     """
 
     is_global: jax.Array
     evaluations: jax.Array
     forget: jax.Array | bool = False
+    shrink: jax.Array | float = 1.0
 
 
 class When(NamedTuple):
@@ -129,7 +138,8 @@ def choose_move(
     is_global = units[0] < mixture.probability
     steps = draw_num_steps(units[1:], mixture.step_size, mixture.length, most_steps)
     evaluations = jnp.where(is_global, mixture.candidates, steps * stages)
-    return MovePlan(is_global, evaluations)
+    is_short = 1 - units[0] < mixture.short_fraction * (1 - mixture.probability)
+    return MovePlan(is_global, evaluations, shrink=jnp.where(is_short, SHORT_STEP, 1.0))
 
 
 def move_noise(key: jax.Array, dim: int) -> jax.Array:
@@ -166,9 +176,10 @@ def mixture_move(
     noise = noise[_SHARED:].reshape(MOST_CANDIDATES, -1)
     velocity = dynamics.refresh(to_normal(noise[0, 1 : 1 + dim]))
     kinetic = dynamics.kinetic(velocity)
-    kicks = jnp.asarray((*integrator.kicks[1:-1], 2 * integrator.kicks[-1]), dtype) * mixture.step_size
-    drifts = jnp.asarray(integrator.drifts, dtype) * mixture.step_size
-    half_kick = integrator.kicks[-1] * mixture.step_size
+    step_size = mixture.step_size * plan.shrink
+    kicks = jnp.asarray((*integrator.kicks[1:-1], 2 * integrator.kicks[-1]), dtype) * step_size
+    drifts = jnp.asarray(integrator.drifts, dtype) * step_size
+    half_kick = integrator.kicks[-1] * step_size
 
     def force(score):
         # Where the score is not finite no force acts: the map stays reversible and keeps volume.

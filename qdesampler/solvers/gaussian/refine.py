@@ -21,6 +21,7 @@ from qdesampler.solvers.gaussian.descents import Evaluate
 from qdesampler.solvers.gaussian.host_step import gaussian_step
 from qdesampler.solvers.gaussian.search import Outcome
 from qdesampler.solvers.gaussian.solve import GaussianSolve
+from qdesampler.solvers.gaussian.tails import far_log_weights
 
 __all__ = ["CLEAR", "DEFENSIVE", "GOOD", "Refined", "measure", "refine", "refinement_size"]
 
@@ -33,6 +34,9 @@ _ROUNDS = 3  # of the refinement
 _EFFECTIVE = 0.3  # fraction of the candidates that must count in a fit
 _FEWEST_POINTS = 4  # with density, for a fit
 _DOUBTFUL, _MORE = 2.0, 2  # ratio of both times from which more candidates are drawn, and how many more
+# Nats by which `log p / q` at a far point may be above that of all candidates. Sound trials of the fourteen
+# have at most 0.4, where chains were held it is 1.4 (a log scale) to 2 (hmm_drive).
+_HEAVIER = 1.2
 _CHAINS = 4  # that walk through the candidates which measure a trial
 
 
@@ -46,6 +50,7 @@ class Refined(NamedTuple):
         accepted: acceptance seen by each of the chains that walked through them, shape `(chains,)`.
         ends: index of the candidate at which each chain ended.
         num_evals: evaluations.
+        heavy_tails: whether the trial of the solve was good but for the tails of the density.
     """
 
     trial: HostTrial
@@ -54,6 +59,7 @@ class Refined(NamedTuple):
     accepted: np.ndarray
     ends: np.ndarray
     num_evals: int
+    heavy_tails: bool = False
 
     @property
     def observed_time(self) -> float:
@@ -139,8 +145,14 @@ def refine(
     trial, acceptance = solve.trial, solve.certificate.acceptance
     dim = trial.centre.size
     count = refinement_size(dim)
+    spent, heavy_tails = 0, False
     if acceptance >= GOOD and solve.outcome is Outcome.SOLVED:
-        return measure(evaluate, host_trial(*trial, _DEFENSIVE_GOOD), rng, count, precision)
+        found = measure(evaluate, host_trial(*trial, _DEFENSIVE_GOOD), rng, count, precision)
+        far = far_log_weights(evaluate, found.trial, precision)
+        spent = found.num_evals + len(far)
+        if np.max(far) < np.max(found.candidates.log_weights) + _HEAVIER:
+            return found._replace(num_evals=spent)
+        heavy_tails = True
     trials = [host_trial(*trial, DEFENSIVE)]
     batches: list[Candidates] = []
     for _ in range(_ROUNDS):
@@ -161,4 +173,5 @@ def refine(
         fitted = host_trial(*gaussian_step(trial, points, scores, weights, blocks=blocks), DEFENSIVE)
         trials.append(fit_skew(fitted, points, weights) if acceptance >= _SKEW_VISIBLE else fitted)
     measured = measure(evaluate, trials[-1], rng, count, precision)
-    return measured._replace(num_evals=count * len(batches) + measured.num_evals)
+    spent += count * len(batches) + measured.num_evals
+    return measured._replace(num_evals=spent, heavy_tails=heavy_tails)

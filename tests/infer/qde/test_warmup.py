@@ -10,7 +10,7 @@ from qdesampler.infer.qde.coordinates import MoveCoordinates
 from qdesampler.infer.qde.host_coordinates import HostCoordinates
 from qdesampler.infer.qde.starts import find_starts
 from qdesampler.infer.qde.warmup import OUTCOMES, SMALLEST_SOLVE, WarmupSettings, prepare
-from qdesampler.kernels.adaptation.local import LocalSettings
+from qdesampler.kernels.adaptation.walk import LocalSettings
 from qdesampler.kernels.mcmc.host_trajectories import DYNAMICS
 from qdesampler.kernels.mcmc.integrators import INTEGRATORS
 from qdesampler.kernels.mcmc.mixture import MOST_CANDIDATES

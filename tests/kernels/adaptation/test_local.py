@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from qdesampler.kernels.adaptation.local import LocalSettings, adapt_locally, tune_step_size
+from qdesampler.kernels.adaptation.local import adapt_locally, tune_step_size
+from qdesampler.kernels.adaptation.walk import LocalSettings
 from qdesampler.kernels.mcmc.host_trajectories import DYNAMICS, Chains, run_trajectories
 from qdesampler.kernels.mcmc.integrators import INTEGRATORS
 from qdesampler.kernels.mcmc.trajectory import gaussian_step_size

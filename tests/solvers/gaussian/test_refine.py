@@ -174,7 +174,8 @@ def test_a_good_trial_is_measured_as_it_is():
     solve, found = refined(gaussian)
     assert solve.outcome is Outcome.SOLVED
     assert solve.certificate.acceptance >= GOOD
-    assert found.num_evals == refinement_size(DIM)
+    assert found.num_evals == refinement_size(DIM) + 2 * DIM  # two far points for each coordinate
+    assert not found.heavy_tails
     np.testing.assert_array_equal(found.trial.centre, solve.trial.centre)
     np.testing.assert_array_equal(found.trial.skew, 0)
     assert 0 < found.trial.defensive_weight < 0.1
