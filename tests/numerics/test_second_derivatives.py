@@ -74,7 +74,9 @@ def test_exact_where_jax_can_differentiate_twice():
 
 def through_the_host(x):
     """A Gaussian whose score is computed by NumPy: JAX refuses its derivative at once, not when it runs."""
-    return jax.pure_callback(np.negative, jax.ShapeDtypeStruct(x.shape, x.dtype), x, vmap_method="expand_dims")
+    return jax.pure_callback(
+        np.negative, jax.ShapeDtypeStruct(x.shape, x.dtype), x, vmap_method="expand_dims"
+    )
 
 
 @pytest.mark.parametrize("score", [without_forward_mode(banana), through_the_host])

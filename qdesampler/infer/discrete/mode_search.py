@@ -36,7 +36,9 @@ __all__ = ["Modes", "find_modes"]
 _SMALLEST_BOX = 2.0**-8  # in units of the first box: below, an anchor is not improved any more
 _DESCENT_EVALUATIONS = 320  # gradients of one descent, at most
 _DESCENT_MEMORY = 16  # steps that a descent's model of the curvature remembers, at most
-_SAME = 0.25  # squared distance in the curvature of the higher mode, within which two ends are one mode
+# Squared distance in the curvature of the higher end, within which two ends are one mode: descents end up to
+# 0.1 nats below a mode, so that two ends of one mode are up to (2 sqrt 0.2)^2 = 0.8 apart.
+_SAME = 1.0
 _RAN_AWAY = 1e12  # absolute value of a coordinate beyond which a descent found no mode
 _DEFAULT_SCALE = 2.0  # half width of the first box for a potential, in its unconstrained coordinates
 

@@ -264,6 +264,12 @@ class Target:
                 model_kwargs=model_kwargs,
                 forward_mode_differentiation=self.forward_mode,
             )
+        except ValueError as error:
+            if "Reverse-mode differentiation" in str(error) and not self.forward_mode:
+                error.add_note(
+                    "The model has a loop of unknown length: give forward_mode_differentiation=True."
+                )
+            raise
         except RuntimeError as error:
             if "discrete sites" not in str(error):
                 raise

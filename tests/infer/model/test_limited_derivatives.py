@@ -23,14 +23,14 @@ def mean_on_grid(log_p, *axes):
     return np.array([np.sum(p * grid) / np.sum(p) for grid in grids])
 
 
-# ---- a decay z' = -k z by Runge-Kutta steps, whose derivatives are a solve of their own ------------------------
+# ---- a decay z' = -k z by Runge-Kutta steps, differentiated by sensitivities ------------------------
 
 DECAY = np.array([2.9, 1.9, 1.0, 0.75], np.float32)
 NOISE, STEPS = 0.15, 8  # standard deviation of an observation, steps between two
 
 
 def runge_kutta(field, start, rate):
-    """`len(DECAY)` observations, one unit of time apart. The loop's bound is data: no reverse mode."""
+    """Values at times 0, 1, 2, ..., one for each observation."""
     h = 1 / STEPS
 
     def step(_, z):
@@ -39,14 +39,10 @@ def runge_kutta(field, start, rate):
         c = field(z + h * b / 2, rate)
         return z + h * (a + 2 * b + 2 * c + field(z + h * c, rate)) / 6
 
-    def to_next(z, index):
-        return jax.lax.fori_loop(0, jnp.where(index > 0, STEPS, 0), step, z), None
+    def to_next(z, _):
+        return jax.lax.fori_loop(0, STEPS, step, z), z
 
-    seen, z = [], start
-    for index in range(len(DECAY)):
-        z, _ = to_next(z, index)
-        seen.append(z)
-    return jnp.stack(seen)
+    return jax.lax.scan(to_next, start, length=len(DECAY))[1]
 
 
 @jax.custom_vjp
@@ -54,23 +50,15 @@ def decay(rate, start):
     return runge_kutta(lambda z, k: -k * z, start, rate)
 
 
-def decay_forward(rate, start):
-    def with_sensitivities(z, k):  # z, dz/dk, dz/dz0
-        return jnp.stack([-k * z[0], -z[0] - k * z[1], -k * z[2]])
-
+def decay_slopes(given, slope):
+    """The sensitivities `dz/dk` and `dz/dz(0)` solve equations of their own."""
+    rate, start = given
     first = jnp.stack([start, jnp.zeros_like(start), jnp.ones_like(start)])
-    solved = runge_kutta(with_sensitivities, first, rate)
-    return solved[:, 0], decay_sensitivities(solved)
+    solved = runge_kutta(lambda z, k: jnp.stack([-k * z[0], -z[0] - k * z[1], -k * z[2]]), first, rate)
+    return slope @ solved[:, 1], slope @ solved[:, 2]
 
 
-@jax.custom_vjp
-def decay_sensitivities(solved):
-    """A solver's results are no function that JAX may differentiate once more."""
-    return solved[:, 1:]
-
-
-decay_sensitivities.defvjp(lambda solved: (solved[:, 1:], None), lambda _, slopes: (jnp.zeros((1,)),))
-decay.defvjp(decay_forward, lambda known, slope: (slope @ known[:, 0], slope @ known[:, 1]))
+decay.defvjp(lambda rate, start: (decay(rate, start), (rate, start)), decay_slopes)
 
 
 def ode():
@@ -112,7 +100,12 @@ def likelihood(x):
     return called(x)[0]
 
 
-likelihood.defvjp(lambda x: ((both := called(x))[0], both[1:]), lambda known, slope: (slope * known,))
+def likelihood_forward(x):
+    both = called(x)
+    return both[0], both[1:]
+
+
+likelihood.defvjp(likelihood_forward, lambda known, slope: (slope * known,))
 
 
 def callback():
@@ -131,12 +124,17 @@ def callback_means():
 @jax.custom_vjp
 def root(a):
     """The `x` with `x^3 + x = a`."""
-    step = lambda x: x - (x**3 + x - a) / (3 * x**2 + 1)  # noqa: E731
-    start = jnp.clip(a, -2.0, 2.0)
-    return jax.lax.while_loop(lambda s: jnp.abs(s[1]) > 1e-6, lambda s: ((n := step(s[0])), n - s[0]), (start, 1.0))[0]
+
+    def newton(state):
+        x, _ = state
+        move = (x**3 + x - a) / (3 * x**2 + 1)
+        return x - move, jnp.abs(move)
+
+    start = (jnp.clip(a, -2.0, 2.0), jnp.ones_like(a))
+    return jax.lax.while_loop(lambda state: state[1] > 1e-5, newton, start)[0]
 
 
-root.defvjp(lambda a: ((x := root(a)), x), lambda x, slope: (slope / (3 * x**2 + 1),))
+root.defvjp(lambda a: (root(a),) * 2, lambda x, slope: (slope / (3 * x**2 + 1),))
 
 
 def implicit():
@@ -160,10 +158,11 @@ def implicit_means():
 
 
 def forward_only():
-    """`a` halved until it is below one is a continuous function: `a` itself is observed through it."""
+    """The loop adds `a / 4` four times: `y ~ Normal(a + b, 1)`."""
     a = numpyro.sample("a", dist.Normal(2.0, 1.0))
     b = numpyro.sample("b", dist.Normal(0.0, 1.0))
-    total, _ = jax.lax.while_loop(lambda s: s[1] > 0, lambda s: (s[0] + a / 4, s[1] - 1), (0 * a, jnp.array(4)))
+    start = (jnp.zeros_like(a), jnp.array(4))
+    total, _ = jax.lax.while_loop(lambda s: s[1] > 0, lambda s: (s[0] + a / 4, s[1] - 1), start)
     numpyro.sample("y", dist.Normal(total + b, 1.0), obs=5.0)
 
 
@@ -217,7 +216,9 @@ def test_find_modes_ends_where_the_density_is_highest(name):
     assert max(nearby) < numpyro.infer.util.log_density(MODELS[name][0], (), {}, sites)[0] + 0.02
 
 
-@pytest.mark.parametrize("search", [lambda m: QDE(m).init(KEY, 10, None, (), {}), lambda m: find_modes(m, key=KEY)])
+@pytest.mark.parametrize(
+    "search", [lambda m: QDE(m).init(KEY, 10, None, (), {}), lambda m: find_modes(m, key=KEY)]
+)
 def test_what_to_do_without_a_reverse_mode_is_said(search):
     with pytest.raises(ValueError, match="Reverse-mode") as raised:
         search(forward_only)
