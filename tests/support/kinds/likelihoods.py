@@ -1,4 +1,4 @@
-"""Likelihoods: counts with too many zeros, mixtures, censoring, overdispersion, ordered outcomes, few rows."""
+"""Likelihoods: too many zeros, mixtures, censoring, overdispersion, ordered outcomes, few rows."""
 
 import jax.numpy as jnp
 import numpy as np
