@@ -24,6 +24,7 @@ class Kind(NamedTuple):
         init_params: start of a potential.
         needs: an optional package without which the entry is skipped.
         rounds: whether rounding may leave the support, whose check has little tolerance.
+        num_samples: draws of each of four chains that suffice for an effective sample size of 100.
     """
 
     model: Callable
@@ -35,6 +36,7 @@ class Kind(NamedTuple):
     init_params: Any = None
     needs: str | None = None
     rounds: bool = False
+    num_samples: int = 500
 
     def means(self) -> dict[str, Any]:
         """Every label with its mean."""

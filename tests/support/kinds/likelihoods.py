@@ -78,6 +78,12 @@ def _():
     numpyro.sample("y", dist.Multinomial(8, p), obs=jnp.array([5, 2, 1]))
 
 
+@add("few of millions", expected={"count": 3850.0}, of={"count": lambda s: s["p"] * 5e6})
+def _():
+    p = numpyro.sample("p", dist.Beta(1.0, 1.0))
+    numpyro.sample("y", dist.Binomial(5_000_000 - 2, p), obs=3849.0)
+
+
 # ---- outcomes of few states --------------------------------------------------------------------------------
 
 
@@ -111,7 +117,9 @@ def _():
 # ---- mixtures and labels -----------------------------------------------------------------------------------
 
 
-@add("mixture of one family", args=(VALUES,), grid={"weight": (0.0, 1.0), "gap": (0.0, 9.0)})
+@add(
+    "mixture of one family", num_samples=2000, args=(VALUES,), grid={"weight": (0.0, 1.0), "gap": (0.0, 9.0)}
+)
 def _(y):
     weight = numpyro.sample("weight", dist.Beta(2.0, 2.0))
     gap = numpyro.sample("gap", dist.HalfNormal(2.0))
@@ -135,7 +143,9 @@ def _():
     numpyro.sample("x", dist.MixtureSameFamily(dist.Categorical(jnp.array([0.7, 0.3])), parts))
 
 
-@add("labels summed by hand", args=(VALUES,), grid={"weight": (0.0, 1.0), "gap": (0.0, 9.0)})
+@add(
+    "labels summed by hand", num_samples=2000, args=(VALUES,), grid={"weight": (0.0, 1.0), "gap": (0.0, 9.0)}
+)
 def by_hand(y):
     weight = numpyro.sample("weight", dist.Beta(2.0, 2.0))
     gap = numpyro.sample("gap", dist.HalfNormal(2.0))
@@ -146,6 +156,7 @@ def by_hand(y):
 
 @add(
     "labels enumerated",
+    num_samples=2000,
     args=(VALUES,),
     grid={"weight": (0.0, 1.0), "gap": (0.0, 9.0)},
     density=by_hand,
@@ -225,7 +236,7 @@ def _():
 # ---- Gaussian processes ------------------------------------------------------------------------------------
 
 
-@add("Gaussian process", grid={"length": (0.0, 12.0), "noise": (0.0, 4.0)})
+@add("Gaussian process", num_samples=2000, grid={"length": (0.0, 12.0), "noise": (0.0, 4.0)})
 def _():
     t, y = jnp.arange(5.0), jnp.array([0.0, 0.8, 1.1, 0.2, -0.7])
     length = numpyro.sample("length", dist.InverseGamma(4.0, 6.0))

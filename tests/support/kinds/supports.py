@@ -38,12 +38,13 @@ prior("folded", lambda: dist.FoldedDistribution(dist.Normal(1.0, 1.0)), stats.fo
 # ---- the line, heavy tails ---------------------------------------------------------------------------------
 
 prior("Gumbel", lambda: dist.Gumbel(1.0, 2.0), 1 + 2 * np.euler_gamma)
-prior("corner at the mode", lambda: dist.Laplace(1.0, 2.0), 1.0)
+prior("corner at the mode", lambda: dist.Laplace(1.0, 2.0), 1.0, num_samples=2000)
 prior("skewed Laplace", lambda: dist.AsymmetricLaplace(0.0, 1.0, 2.0), 1 / 2 - 2)
 prior("Student t", lambda: dist.StudentT(4.0, 1.0, 2.0), 1.0)
 prior(
     "Cauchy",
     lambda: dist.Cauchy(1.0, 2.0),
+    num_samples=4000,
     expected={"angle": 0.0, "inside": 0.5},
     of={
         "angle": lambda s: np.arctan((s["x"] - 1) / 2),
@@ -69,7 +70,6 @@ prior(
 # ---- vectors with a constraint -----------------------------------------------------------------------------
 
 prior("simplex", lambda: dist.Dirichlet(jnp.array([1.0, 2.0, 5.0])), np.array([1, 2, 5]) / 8)
-prior("simplex of one", lambda: dist.Dirichlet(jnp.ones(1)))
 prior("simplex at its corners", lambda: dist.Dirichlet(jnp.full(3, 0.3)), np.full(3, 1 / 3), rounds=True)
 prior("simplexes", lambda: dist.Dirichlet(jnp.ones((2, 3))), np.full((2, 3), 1 / 3))
 prior(
@@ -87,6 +87,18 @@ prior(
     of={"square": lambda s: s["x"] ** 2},
     rounds=True,
 )
+
+
+@SUPPORTS.add("simplex of one", expected={"y": 1.0})
+def _():
+    x = numpyro.sample("x", dist.Dirichlet(jnp.ones(1)))
+    numpyro.sample("y", dist.Normal(x[0], 1.0))
+
+
+@SUPPORTS.add("improper ordered", expected={"x": np.array([-1.0, 9.0])})
+def _():
+    x = numpyro.sample("x", dist.ImproperUniform(constraints.ordered_vector, (), (2,)))
+    numpyro.factor("density", -0.5 * jnp.sum((x - jnp.array([-1.0, 9.0])) ** 2))
 
 
 @SUPPORTS.add("positive ordered", expected={"x": np.array([1.0, 2.0])})
@@ -146,7 +158,7 @@ def _():
 # ---- matrices ----------------------------------------------------------------------------------------------
 
 prior("covariance", lambda: dist.Wishart(6.0, jnp.eye(2)), 6 * np.eye(2))
-prior("inverse covariance", lambda: dist.InverseWishart(9.0, jnp.eye(2)), np.eye(2) / 6)
+prior("inverse covariance", lambda: dist.InverseWishart(9.0, jnp.eye(2)), np.eye(2) / 6, num_samples=2000)
 prior(
     "Cholesky factor of a covariance",
     lambda: dist.WishartCholesky(6.0, jnp.eye(2)),
@@ -155,9 +167,11 @@ prior(
 prior(
     "correlation",
     lambda: dist.LKJ(3, 2.0),
-    np.eye(3),
-    expected={"square": 1 / 6},
-    of={"square": lambda s: s["x"][..., [0, 0, 1], [1, 2, 2]] ** 2},
+    expected={"off": 0.0, "square": 1 / 6},
+    of={
+        "off": lambda s: s["x"][..., [0, 0, 1], [1, 2, 2]],
+        "square": lambda s: s["x"][..., [0, 0, 1], [1, 2, 2]] ** 2,
+    },
     rounds=True,
 )
 prior(
