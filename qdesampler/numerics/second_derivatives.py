@@ -6,9 +6,9 @@ along a direction `u` is
 
     (g(x + h u) - g(x - h u)) / 2h,        h = eps^(1/4) min(1, |u' J u|^(-1/2)),
 
-where a first difference over `eps^(1/2)` gives `u' J u`. Its error is about `h^2 = eps^(1/2)` of the curvature
-where higher derivatives over that length are of order one, and errors of the score grow by `eps^(-1/4)` only:
-the scores of adaptive solvers are far less exact than rounding.
+where a first difference over `eps^(1/2)` gives `u' J u`. Its error is about `h^2 = eps^(1/2)` of the
+curvature where higher derivatives over that length are of order one, and errors of the score grow by
+`eps^(-1/4)` only: the scores of adaptive solvers are far less exact than rounding.
 """
 
 from collections.abc import Callable

@@ -76,7 +76,7 @@ def ode_means():
     return mean_on_grid(log_p, np.linspace(0.05, 1.5, 600), np.linspace(1.0, 5.0, 600))
 
 
-# ---- a regression whose likelihood and slope are computed by NumPy ---------------------------------------------
+# ---- a regression whose likelihood and slope are computed by NumPy -----------------------------------------
 
 DESIGN = np.random.default_rng(1).normal(size=(20, 2))
 OUTCOME = DESIGN @ np.array([1.0, -2.0]) + np.random.default_rng(2).normal(size=20)
@@ -118,7 +118,7 @@ def callback_means():
     return np.linalg.solve(DESIGN.T @ DESIGN + np.eye(2) / 9, DESIGN.T @ OUTCOME)
 
 
-# ---- a root found by Newton's steps in a loop, differentiated as an implicit function --------------------------
+# ---- a root found by Newton's steps in a loop, differentiated as an implicit function ----------------------
 
 
 @jax.custom_vjp
@@ -154,7 +154,7 @@ def implicit_means():
     return np.array([np.sum(p * (x**3 + x)[:, None]), np.sum(p * b)]) / np.sum(p)
 
 
-# ---- a loop of unknown length, without any reverse mode --------------------------------------------------------
+# ---- a loop of unknown length, without any reverse mode ----------------------------------------------------
 
 
 def forward_only():
@@ -203,7 +203,9 @@ def test_annealed_qde_has_the_means(run, assert_expectation, name):
     check(mcmc.get_samples(group_by_chain=True), name, assert_expectation)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param("ode", marks=pytest.mark.slow), *(name for name in MODELS if name != "ode")]
+)
 def test_find_modes_ends_where_the_density_is_highest(name):
     found = find_modes(MODELS[name][0], key=KEY, num_starts=2, num_rounds=2, **derivatives(name))
     assert len(found.log_masses) == 1
@@ -217,7 +219,14 @@ def test_find_modes_ends_where_the_density_is_highest(name):
 
 
 @pytest.mark.parametrize(
-    "search", [lambda m: QDE(m).init(KEY, 10, None, (), {}), lambda m: find_modes(m, key=KEY)]
+    "search",
+    [
+        lambda m: QDE(potential_fn=lambda z: numpyro.infer.util.potential_energy(m, (), {}, z)).init(
+            KEY, 10, {"a": jnp.array(0.1), "b": jnp.array(0.1)}, (), {}
+        ),
+        lambda m: QDE(m).init(KEY, 10, None, (), {}),
+        lambda m: find_modes(m, key=KEY),
+    ],
 )
 def test_what_to_do_without_a_reverse_mode_is_said(search):
     with pytest.raises(ValueError, match="Reverse-mode") as raised:

@@ -83,6 +83,7 @@ def test_it_starts_and_keeps_the_support(run, name):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Continuous inference poorly handles circular", "ignore:init_to_uniform")
 @pytest.mark.parametrize("name", KINDS)
 def test_its_means_are_right(run, assert_expectation, name):
     kind = KINDS[name]
