@@ -29,6 +29,7 @@ from jax.typing import ArrayLike
 
 from qdesampler.backends.encoding import StateEncoding
 from qdesampler.backends.problem import IsingProblem, bits_to_spins
+from qdesampler.numerics.second_derivatives import product_with_hessian
 from qdesampler.validation import is_traced
 
 __all__ = [
@@ -169,8 +170,8 @@ def _expansion(log_density, anchor, encoding):
     point = anchor.astype(jnp.result_type(float))
     value, gradient = jax.value_and_grad(log_density)(point)
     _require_finite(value, anchor)
-    along = lambda v: jax.jvp(jax.grad(log_density), (point,), (v,))[1]  # noqa: E731
-    hessian = jax.lax.map(along, jnp.eye(point.size, dtype=point.dtype), batch_size=min(64, point.size))
+    product, _ = product_with_hessian(jax.grad(log_density), point)
+    hessian = jax.lax.map(product, jnp.eye(point.size, dtype=point.dtype), batch_size=min(64, point.size))
     linear = gradient * (1 - 2 * point) + jnp.diagonal(hessian) / 2
     return value, linear, (hessian + hessian.T) / 2
 

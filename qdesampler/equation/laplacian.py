@@ -2,7 +2,7 @@
 
 Both differentiate the reverse-mode gradient in forward mode: `linearize` runs the gradient once and returns
 the map `v -> (Hess f) v`, so that every further direction costs one Hessian-vector product and the Hessian is
-never stored.
+never stored. Where JAX has no such derivative (`custom_vjp`, callbacks) the map is a difference of gradients.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from qdesampler.numerics.second_derivatives import linearized_score
 from qdesampler.validation import as_positive_int
 
 ScalarFunction = Callable[[jax.Array], jax.Array]
@@ -31,7 +32,7 @@ def gradient_and_laplacian(f: ScalarFunction, x: jax.Array) -> tuple[jax.Array, 
     Returns:
         The gradient, shape `(dim,)`, and the Laplacian, a scalar.
     """
-    gradient, hessian_vector_product = jax.linearize(jax.grad(f), x)
+    gradient, hessian_vector_product = linearized_score(jax.grad(f), x)
 
     def second_derivative(i: jax.Array) -> jax.Array:
         direction = jnp.zeros_like(x).at[i].set(1)
@@ -53,7 +54,7 @@ def unrolled_gradient_and_laplacian(f: ScalarFunction, x: jax.Array) -> tuple[ja
     Returns:
         The gradient, shape `(dim,)`, and the Laplacian, a scalar.
     """
-    gradient, hessian_vector_product = jax.linearize(jax.grad(f), x)
+    gradient, hessian_vector_product = linearized_score(jax.grad(f), x)
     laplacian = jnp.zeros((), x.dtype)
     for i, direction in enumerate(np.eye(x.size)):
         laplacian += hessian_vector_product(jnp.asarray(direction, x.dtype))[i]
@@ -89,7 +90,7 @@ def estimate_gradient_and_laplacian(
         Hutchinson, Commun. Stat. Simul. Comput. 19 (1990) 433; Avron and Toledo, J. ACM 58 (2011) 8.
     """
     num_probes = as_positive_int("num_probes", num_probes)
-    gradient, hessian_vector_product = jax.linearize(jax.grad(f), x)
+    gradient, hessian_vector_product = linearized_score(jax.grad(f), x)
     probes = jax.random.rademacher(key, (num_probes, x.shape[0]), dtype=x.dtype)
     forms = jax.lax.map(lambda v: v @ hessian_vector_product(v), probes, batch_size=_DIRECTIONS_AT_ONCE)
     return gradient, jnp.mean(forms)

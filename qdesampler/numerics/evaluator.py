@@ -52,7 +52,7 @@ class Evaluator:
         self.context = context
 
         def evaluate(points: jax.Array, used: jax.Array, *context: Any) -> tuple[jax.Array, jax.Array]:
-            batch = jax.vmap(lambda point: value_and_score(point, *context))
+            batch = _for_rows(lambda point: value_and_score(point, *context))
 
             def block(i, results):
                 values, scores = results
@@ -98,3 +98,18 @@ class Evaluator:
             scores[rows] = np.asarray(score, float).reshape(-1, self.dim)[: len(chunk)]
         self.num_evals += len(points)
         return values, scores
+
+
+def _for_rows(one: Callable) -> Callable:
+    """`one` for all rows at once, or for one after the other where JAX cannot batch it.
+
+    A callback to the host without a `vmap_method` is such a function, which NUTS takes too.
+    """
+
+    def batch(points: jax.Array) -> tuple[jax.Array, jax.Array]:
+        try:
+            return jax.vmap(one)(points)
+        except NotImplementedError:
+            return jax.lax.map(one, points)
+
+    return batch

@@ -50,6 +50,22 @@ def test_what_is_not_finite_comes_back_as_it_is_and_spoils_no_neighbour():
     np.testing.assert_allclose(scores[[0, 2, 4]], [[1, 1], [0.5, 1], [1, 1 / 3]], rtol=1e-6)
 
 
+def test_a_callback_that_takes_one_point_at_a_time_gets_one():
+    asked = []
+
+    def by_numpy(x):
+        asked.append(x.shape)
+        return np.sum(x, dtype=x.dtype)
+
+    def value_and_score(x):
+        value = jax.pure_callback(by_numpy, jax.ShapeDtypeStruct((), x.dtype), x)
+        return value, jnp.ones_like(x)
+
+    values, _ = Evaluator(value_and_score, 3)(np.arange(15.0).reshape(5, 3))
+    np.testing.assert_array_equal(values, [3, 12, 21, 30, 39])
+    assert set(asked) == {(3,)}
+
+
 @pytest.mark.usefixtures("x64")
 def test_double_precision_follows_the_setting():
     points = np.random.default_rng(1).normal(size=(5, 2))

@@ -81,6 +81,7 @@ def anneal_particles(
     num_populations: int = 8,
     moves: int = 2,
     max_steps: int = 16,
+    forward_mode_differentiation: bool = False,
     num_walkers: int | None = None,
 ) -> AnnealedParticles:
     r"""Carry populations of particles from the prior reference to the posterior.
@@ -102,6 +103,7 @@ def anneal_particles(
         num_populations: number of populations, at least 2 for an error of the evidence.
         moves: trajectories of each particle at each stage.
         max_steps: most leapfrog steps of a trajectory.
+        forward_mode_differentiation: differentiate forwards.
         num_walkers: the old name of `num_particles`; deprecated.
 
     Raises:
@@ -115,13 +117,14 @@ def anneal_particles(
     check_key("key", key)
     path = path_named(path)
     arguments, keywords = tuple(model_args), dict(model_kwargs or {})
-    target = Target(model, potential_fn, None, init_strategy=init_to_uniform, forward_mode=False)
+    forward = forward_mode_differentiation
+    target = Target(model, potential_fn, None, init_strategy=init_to_uniform, forward_mode=forward)
     key_start, key_prior, key_run = jax.random.split(key, 3)
     start = target.start(key_start, init_params, arguments, keywords)
     flat, unravel = ravel_pytree(start.z)
     if flat.size == 0:
         raise ValueError("The model has no continuous latent site: there is nothing to anneal.")
-    evaluate = flat_evaluation(target.potential(arguments, keywords), unravel)
+    evaluate = flat_evaluation(target.potential(arguments, keywords), unravel, forward_mode=forward)
     if reference is None and model is not None:
         centre, scale = prior_moments(key_prior, model, arguments, keywords, start.z)
     else:

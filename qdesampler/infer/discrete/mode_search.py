@@ -24,9 +24,11 @@ from jax.flatten_util import ravel_pytree
 from numpyro.infer.initialization import init_to_uniform
 
 from qdesampler.backends import AnnealingBackend, IsingProblem, SimulatedAnnealing
+from qdesampler.infer.model.evaluation import value_and_gradient
 from qdesampler.infer.model.prior import prior_moments
 from qdesampler.infer.model.target import Target
 from qdesampler.numerics.lbfgs import run_descent
+from qdesampler.numerics.second_derivatives import score_jacobian
 from qdesampler.validation import as_positive_int, as_positive_scalar, check_key
 
 __all__ = ["Modes", "find_modes"]
@@ -34,7 +36,9 @@ __all__ = ["Modes", "find_modes"]
 _SMALLEST_BOX = 2.0**-8  # in units of the first box: below, an anchor is not improved any more
 _DESCENT_EVALUATIONS = 320  # gradients of one descent, at most
 _DESCENT_MEMORY = 16  # steps that a descent's model of the curvature remembers, at most
-_SAME = 0.25  # squared distance in the curvature of the higher mode, within which two ends are one mode
+# Squared distance in the curvature of the higher end, within which two ends are one mode: descents end up to
+# 0.1 nats below a mode, so that two ends of one mode are up to (2 sqrt 0.2)^2 = 0.8 apart.
+_SAME = 1.0
 _RAN_AWAY = 1e12  # absolute value of a coordinate beyond which a descent found no mode
 _DEFAULT_SCALE = 2.0  # half width of the first box for a potential, in its unconstrained coordinates
 
@@ -48,7 +52,8 @@ class Modes(NamedTuple):
         log_densities: `log p` in unconstrained coordinates, shape `(modes,)`.
         log_masses: `log p + (d/2) log 2 pi - (1/2) log det H`, of the normal law at the mode; infinite where
             `H` is not positive definite, shape `(modes,)`.
-        num_evals: evaluations of the log density; a product with its Hessian counts as one.
+        num_evals: evaluations of the log density; a product with its Hessian counts as one, or as four where
+            JAX cannot differentiate twice and it is a difference of gradients.
         num_reads: reads of the annealer.
     """
 
@@ -83,6 +88,7 @@ def find_modes(
     num_rounds: int = 12,
     num_bits: int = 3,
     num_reads: int = 16,
+    forward_mode_differentiation: bool = False,
 ) -> Modes:
     r"""Search for modes of a continuous posterior with an annealer.
 
@@ -100,6 +106,7 @@ def find_modes(
         num_rounds: most boxes of each anchor.
         num_bits: bits of a coordinate.
         num_reads: reads of a box.
+        forward_mode_differentiation: differentiate forwards, for models without a reverse derivative.
 
     Raises:
         TypeError: `backend` is not an annealing backend, or `key` no JAX key.
@@ -114,7 +121,8 @@ def find_modes(
     }
     backend = _check_arguments(backend, key, counts)
     arguments, keywords = tuple(model_args), dict(model_kwargs or {})
-    target = Target(model, potential_fn, None, init_strategy=init_to_uniform, forward_mode=False)
+    forward = forward_mode_differentiation
+    target = Target(model, potential_fn, None, init_strategy=init_to_uniform, forward_mode=forward)
     key_start, key_prior, key_anchors, key_reads = jax.random.split(key, 4)
     start = target.start(key_start, init_params, arguments, keywords)
     flat, unravel = ravel_pytree(start.z)
@@ -122,7 +130,8 @@ def find_modes(
         raise ValueError("The model has no continuous latent site: see AnnealerGibbs for discrete ones.")
     potential = target.potential(arguments, keywords)
     centre, width = _box(key_prior, model, arguments, keywords, start.z, scale)
-    search = _Search(lambda x: potential(unravel(x)), width, num_bits)
+    evaluate = value_and_gradient(lambda x: potential(unravel(x)), forward_mode=forward)
+    search = _Search(evaluate, width, num_bits)
     offsets = jax.random.uniform(key_anchors, (num_starts, flat.size), width.dtype, -1, 1)
     anchors = (centre + 2 * width * offsets).at[0].set(flat)
     ends = search.anneal(backend, anchors, key_reads, num_rounds, num_reads)
@@ -162,20 +171,17 @@ class _Search:
     """The functions of one posterior, compiled once, and the counts of their use.
 
     Attributes:
-        num_evals: evaluations of the log density so far; a product with its Hessian counts as one.
+        num_evals: evaluations of the log density so far.
         num_reads: reads of the annealer so far.
     """
 
-    def __init__(self, potential: Callable, width: jax.Array, num_bits: int):
+    def __init__(self, evaluate: Callable, width: jax.Array, num_bits: int):
         powers = 2.0 ** np.arange(num_bits) / (2.0**num_bits - 1)
         self.num_evals = self.num_reads = 0
         self._spins = jnp.kron(jnp.diag(width), jnp.asarray(powers, width.dtype))  # A of the first box
-        self._dim = width.size
-        self._values = jax.jit(jax.vmap(potential))
-        self._expand = jax.jit(
-            lambda x: (*jax.value_and_grad(potential)(x), jax.hessian(potential)(x)),
-        )
-        self._descents = jax.jit(jax.vmap(partial(_descent, potential)))
+        self._values = jax.jit(jax.vmap(lambda x: evaluate(x)[0]))
+        self._expansion = jax.jit(partial(_expansion, evaluate, width))
+        self._descents = jax.jit(jax.vmap(partial(_descent, evaluate)))
 
     def anneal(
         self, backend: AnnealingBackend, anchors: jax.Array, key: jax.Array, num_rounds: int, num_reads: int
@@ -203,7 +209,6 @@ class _Search:
         for round_ in range(num_rounds):
             if expansion is None:
                 expansion = self._expand(anchor)
-                self.num_evals += self._dim + 1
                 if not all(np.all(np.isfinite(np.asarray(part))) for part in expansion):
                     return best
                 best = anchor
@@ -226,6 +231,11 @@ class _Search:
                 if scale < _SMALLEST_BOX:
                     break
         return best
+
+    def _expand(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        *expansion, spent = self._expansion(x)
+        self.num_evals += int(spent)
+        return tuple(expansion)
 
     def descend(self, points: jax.Array) -> jax.Array:
         """Return the ends of descents of `U`, shape `(points, dim)`."""
@@ -256,7 +266,6 @@ class _Search:
             raise RuntimeError(
                 "every descent ran away: the posterior has no mode (see QDE's solve), or no bound."
             )
-        self.num_evals += len(points) * (self._dim + 1)
         order = sorted(kept, key=lambda i: -np.nan_to_num(masses[i], posinf=heights[i]))
         return points[np.array(order)], heights[order], masses[order]
 
@@ -268,11 +277,18 @@ def _log_volume(H: np.ndarray) -> float:
     return 0.5 * (len(H) * np.log(2 * np.pi) - np.linalg.slogdet(H)[1])
 
 
-def _descent(potential: Callable, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _expansion(evaluate: Callable, width: jax.Array, x: jax.Array):
+    """`U`, its gradient and its Hessian at a point, and the evaluations that they count."""
+    value, gradient = evaluate(x)
+    hessian, spent = score_jacobian(lambda x: evaluate(x)[1], x, width)
+    return value, gradient, hessian, 1 + spent
+
+
+def _descent(evaluate: Callable, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The end of one descent of `U` and its evaluations."""
 
     def climbed(x):
-        value, gradient = jax.value_and_grad(potential)(x)
+        value, gradient = evaluate(x)
         return -value, -gradient
 
     descent, spent = run_descent(x, climbed, min(x.size + 2, _DESCENT_MEMORY), _DESCENT_EVALUATIONS)

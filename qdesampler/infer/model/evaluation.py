@@ -1,6 +1,7 @@
 """Value and gradient of a potential, for one point or a batch of chains."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import jax
 import jax.numpy as jnp
@@ -27,10 +28,22 @@ def value_and_gradient(potential: Callable, *, forward_mode: bool) -> Callable:
         return as_default(value), gradient
 
     def reverse(z):
-        value, gradient = jax.value_and_grad(potential)(z)
+        with missing_reverse_mode_explained():
+            value, gradient = jax.value_and_grad(potential)(z)
         return as_default(value), gradient
 
     return forward if forward_mode else reverse
+
+
+@contextmanager
+def missing_reverse_mode_explained() -> Iterator[None]:
+    """Add what to do to JAX's error of a loop whose length is not known when it is differentiated."""
+    try:
+        yield
+    except ValueError as error:
+        if "Reverse-mode differentiation" in str(error):
+            error.add_note("Such a log density has derivatives forwards: forward_mode_differentiation=True.")
+        raise
 
 
 def is_batched(rng_key: jax.Array) -> bool:

@@ -17,7 +17,11 @@ from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.util import ParamInfo, initialize_model
 
-from qdesampler.infer.model.evaluation import is_batched, value_and_gradient
+from qdesampler.infer.model.evaluation import (
+    is_batched,
+    missing_reverse_mode_explained,
+    value_and_gradient,
+)
 from qdesampler.infer.model.start_checks import check_plates, check_scalar, check_structure, finite_chains
 from qdesampler.infer.model.supports import depends_on_siblings, latent_sites
 from qdesampler.infer.model.traced_model import TracedModel
@@ -255,15 +259,16 @@ class Target:
             RuntimeError: discrete sites that cannot be enumerated, or no valid start.
         """
         try:
-            return initialize_model(
-                rng_key,
-                self.model,
-                init_strategy=self.init_strategy,
-                dynamic_args=True,
-                model_args=tuple(model_args),
-                model_kwargs=model_kwargs,
-                forward_mode_differentiation=self.forward_mode,
-            )
+            with missing_reverse_mode_explained():
+                return initialize_model(
+                    rng_key,
+                    self.model,
+                    init_strategy=self.init_strategy,
+                    dynamic_args=True,
+                    model_args=tuple(model_args),
+                    model_kwargs=model_kwargs,
+                    forward_mode_differentiation=self.forward_mode,
+                )
         except RuntimeError as error:
             if "discrete sites" not in str(error):
                 raise

@@ -15,6 +15,7 @@ from qdesampler.kernels.references import reference as references
 from qdesampler.kernels.references.reference import Reference, lower_whitener, squared_radius
 from qdesampler.numerics.lbfgs import run_descent
 from qdesampler.numerics.metric import smallest_scale
+from qdesampler.numerics.second_derivatives import score_jacobian
 from qdesampler.numerics.types import ValueAndScore
 
 __all__ = [
@@ -223,8 +224,7 @@ def _end_of_descent(start: jax.Array, evaluate: ValueAndScore, scale: jax.Array)
         return value, score * scale
 
     descent, spent = run_descent(start / scale, scaled, min(_MEMORY, dim + 2), _MAX_EVALUATIONS)
-    curvature = jax.jacfwd(lambda y: -scaled(y)[1])(descent.position)
-    curvature = 0.5 * (curvature + curvature.T)
+    curvature, of_curvature = score_jacobian(lambda y: -scaled(y)[1], descent.position)
     factor = jnp.linalg.cholesky(curvature)  # H = F F', NaN unless positive definite
     diagonal = jnp.diagonal(factor)
     log_mass = (
@@ -240,6 +240,6 @@ def _end_of_descent(start: jax.Array, evaluate: ValueAndScore, scale: jax.Array)
         positions=descent.position * scale,
         factors=factor,
         log_masses=jnp.where(sound, log_mass, -jnp.inf),
-        num_evals=spent + dim,
+        num_evals=spent + of_curvature,
         log_densities=descent.log_density,
     )

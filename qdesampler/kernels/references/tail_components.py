@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from qdesampler.kernels.references import reference as references
 from qdesampler.kernels.references.reference import Reference
 from qdesampler.numerics.metric import smallest_scale
+from qdesampler.numerics.second_derivatives import score_jacobian
 from qdesampler.numerics.types import ValueAndScore
 
 __all__ = ["MAX_TAIL_COMPONENTS", "cover_tails"]
@@ -40,6 +41,7 @@ class _Carry(NamedTuple):
         tried: draws that got a component, shape `(draws,)`.
         used: number of components added.
         log_ratios: `log p/q` of every draw, `-inf` for those tried, shape `(draws,)`.
+        num_evals: evaluations spent.
     """
 
     reference: Reference
@@ -47,6 +49,7 @@ class _Carry(NamedTuple):
     tried: jax.Array
     used: jax.Array
     log_ratios: jax.Array
+    num_evals: jax.Array
 
 
 def cover_tails(
@@ -68,9 +71,8 @@ def cover_tails(
         evaluate: `x -> (log p, grad log p)`.
 
     Returns:
-        The reference, and evaluations spent: `1 + dim` a component.
+        The reference, and evaluations spent: `1 + dim` a component (more where curvature takes differences).
     """
-    dim = draws.shape[1]
     scale = jnp.std(draws, 0) + smallest_scale(jnp.mean(draws, 0))
     targets = jnp.where(jnp.isnan(log_densities), -jnp.inf, log_densities - log_z)
 
@@ -79,7 +81,7 @@ def cover_tails(
 
     def add(carry):
         worst, at = jnp.argmax(carry.log_ratios), slot + carry.used
-        mean, whitener = _local_gaussian(draws[worst], evaluate, scale)
+        mean, whitener, spent = _local_gaussian(draws[worst], evaluate, scale)
         wider = references.add_component(carry.reference, at, mean, whitener, jnp.asarray(_FIRST_WEIGHT))
         column = jax.vmap(lambda x: references.gaussian_log_densities(wider, x)[at])(draws)
         new = carry.densities.at[:, at].set(column)
@@ -95,32 +97,35 @@ def cover_tails(
             tried,
             carry.used + 1,
             jnp.where(tried, -jnp.inf, targets - _log_mixture(weights, densities)),
+            carry.num_evals + spent,
         )
 
     densities = jax.vmap(lambda x: references.log_densities(reference, x))(draws)
     tried = jnp.zeros((draws.shape[0],), bool)
     log_ratios = targets - _log_mixture(references.log_weights_of(reference), densities)
-    init = _Carry(reference, densities, tried, jnp.zeros((), int), log_ratios)
+    init = _Carry(reference, densities, tried, jnp.zeros((), int), log_ratios, jnp.zeros((), int))
     result = jax.lax.while_loop(cond, add, init)
-    return result.reference, result.used * (1 + dim)
+    return result.reference, result.num_evals
 
 
-def _local_gaussian(x: jax.Array, evaluate: ValueAndScore, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and whitener of the Gaussian that has the score and curvature of `log p` at `x`."""
+def _local_gaussian(
+    x: jax.Array, evaluate: ValueAndScore, scale: jax.Array
+) -> tuple[jax.Array, jax.Array, int]:
+    """Mean and whitener of the Gaussian that has the score and curvature of `log p` at `x`; evaluations."""
 
     def scaled_score(y):
         return evaluate(y * scale)[1] * scale
 
     score = scaled_score(x / scale)
-    curvature = -jax.jacfwd(scaled_score)(x / scale)
-    values, vectors = jnp.linalg.eigh(0.5 * (curvature + curvature.T))
+    slope, spent = score_jacobian(scaled_score, x / scale)
+    values, vectors = jnp.linalg.eigh(-slope)
     values = jnp.maximum(jnp.abs(values), 1 / _WIDEST**2)
     along = vectors.T @ score
     offset = along / values
     distance = jnp.sqrt(jnp.sum(offset * along))
     offset *= jnp.minimum(1, _FARTHEST * jnp.sqrt(x.size) / jnp.maximum(distance, 1e-6))
     precision = (vectors * values) @ vectors.T
-    return x + scale * (vectors @ offset), references.lower_whitener(precision) / scale
+    return x + scale * (vectors @ offset), references.lower_whitener(precision) / scale, 1 + spent
 
 
 def _log_mixture(log_weights: jax.Array, densities: jax.Array) -> jax.Array:

@@ -41,6 +41,7 @@ from qdesampler.numerics.metric import (
     to_position,
     to_whitened_gradient,
 )
+from qdesampler.numerics.second_derivatives import product_with_hessian, score_jacobian
 from qdesampler.solvers.gaussian.boltzmann import GaussianSettings, check_bounded
 from qdesampler.solvers.gaussian.descents import Descent
 from qdesampler.solvers.gaussian.step import canonical
@@ -82,12 +83,9 @@ def _nodes(dim: int, key: jax.Array, count: int) -> tuple[jax.Array, jax.Array, 
 
 def _hessian(function, x: jax.Array, diagonal: bool) -> jax.Array:
     if not diagonal:
-        return jax.hessian(function)(x)
-
-    def along(direction):
-        return direction @ jax.jvp(jax.grad(function), (x,), (direction,))[1]
-
-    return jax.lax.map(along, jnp.eye(x.size, dtype=x.dtype))
+        return score_jacobian(jax.grad(function), x)[0]
+    product, _ = product_with_hessian(jax.grad(function), x)
+    return jax.lax.map(lambda direction: direction @ product(direction), jnp.eye(x.size, dtype=x.dtype))
 
 
 @functools.partial(jax.jit, static_argnames=("diagonal",))

@@ -1,4 +1,4 @@
-"""Kinds of models that NUTS takes: enumeration, parameters, scans, extreme scales, jumps."""
+"""Models that are refused or warned of, jumps, what is made of draws; the rest: `test_kinds_of_models.py`."""
 
 import jax
 import jax.numpy as jnp
@@ -6,33 +6,9 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from numpyro.contrib.control_flow import scan
 from numpyro.infer import Predictive, init_to_value, log_likelihood
 
 from qdesampler.infer.qde.kernel import QDE
-
-
-@pytest.mark.slow
-def test_enumerated_mixture_against_quadrature(run, assert_expectation):
-    y = np.array([-1.2, 0.3, 2.0, 2.4], dtype=np.float32)
-
-    def model(y):
-        weight = numpyro.sample("weight", dist.Beta(2.0, 2.0))
-        gap = numpyro.sample("gap", dist.HalfNormal(2.0))
-        with numpyro.plate("rows", len(y)):
-            label = numpyro.sample("label", dist.Bernoulli(weight), infer={"enumerate": "parallel"})
-            numpyro.sample("obs", dist.Normal(jnp.where(label == 1, gap, -gap), 1.0), obs=y)
-
-    w, g = np.meshgrid(np.linspace(0, 1, 402)[1:-1], np.linspace(0, 8, 401), indexing="ij")
-    log_p = np.log(w * (1 - w)) - g**2 / 8
-    for value in y:
-        log_p += np.log(w * np.exp(-((value - g) ** 2) / 2) + (1 - w) * np.exp(-((value + g) ** 2) / 2))
-    p = np.exp(log_p - log_p.max())
-    p /= p.sum()
-    samples = run(QDE(model, dense_mass=False, solve=False), y).get_samples(group_by_chain=True)
-    assert set(samples) == {"weight", "gap"}
-    assert_expectation(samples["weight"], (p * w).sum())
-    assert_expectation(samples["gap"], (p * g).sum())
 
 
 def test_unmarked_discrete_sites_are_enumerated_with_numpyros_warning(run):
@@ -60,50 +36,6 @@ def test_discrete_sites_without_enumeration_point_to_gibbs():
 
 
 @pytest.mark.slow
-def test_parameters_stay_fixed_and_can_be_lifted(run, assert_expectation):
-    def model(y):
-        loc = numpyro.param("loc", 2.0)
-        x = numpyro.sample("x", dist.Normal(loc, 1.0))
-        numpyro.sample("obs", dist.Normal(x, 1.0), obs=y)
-
-    samples = run(QDE(model, dense_mass=False, solve=False), 4.0).get_samples(group_by_chain=True)
-    assert set(samples) == {"x"}
-    assert_expectation(samples["x"], 3.0)
-    lifted = numpyro.handlers.lift(model, prior={"loc": dist.Normal(0.0, 1.0)})
-    samples = run(QDE(lifted, dense_mass=False, solve=False), 4.0).get_samples(group_by_chain=True)
-    # y ~ Normal(loc, sqrt 2), loc ~ Normal(0, 1)
-    assert_expectation(samples["loc"], 4 / 3)
-    assert_expectation(samples["x"], 8 / 3)
-
-
-def test_scan_model_is_the_gaussian_it_should_be(run, assert_expectation):
-    y = np.array([1.0, 2.0, 4.0], dtype=np.float32)
-
-    def model(y):
-        def transition(before, value):
-            x = numpyro.sample("x", dist.Normal(before, 1.0))
-            numpyro.sample("obs", dist.Normal(x, 0.5), obs=value)
-            return x, x
-
-        scan(transition, jnp.array(0.0), y)
-
-    samples = run(QDE(model, dense_mass=False, solve=False), y).get_samples(group_by_chain=True)
-    steps = np.eye(3) - np.eye(3, k=-1)
-    precision = steps.T @ steps + np.eye(3) / 0.25
-    assert_expectation(samples["x"], np.linalg.solve(precision, y / 0.25))
-
-
-def test_a_subsampled_plate_is_refused(run):
-    def model(y):
-        loc = numpyro.sample("loc", dist.Normal(0.0, 100.0))
-        with numpyro.plate("rows", 10, subsample_size=4) as index:
-            numpyro.sample("obs", dist.Normal(loc, 1.0), obs=y[index])
-
-    with pytest.raises(ValueError, match="subsamples the plates 'rows'"):
-        run(QDE(model), np.arange(10.0), warmup=0, samples=1)
-
-
-@pytest.mark.slow
 def test_a_jump_in_the_density_is_found(run):
     counts = np.concatenate([np.full(12, 20), np.full(8, 5)]).astype(np.float32)
 
@@ -120,22 +52,6 @@ def test_a_jump_in_the_density_is_found(run):
     assert np.median(switch) == 12
     assert abs(np.median(samples["before"]) - 20) < 2
     assert abs(np.median(samples["after"]) - 5) < 2
-
-
-def test_extreme_scales(run, assert_expectation):
-    n, k = 5e6, 3849.0
-
-    def model():
-        p = numpyro.sample("p", dist.Beta(1.0, 1.0))
-        far = numpyro.sample("far", dist.Normal(1e6, 1e3))
-        numpyro.sample("tiny", dist.Normal(0.0, 1e-6))
-        numpyro.deterministic("offset", far - 1e6)
-        numpyro.sample("obs", dist.Binomial(n, probs=p), obs=k)
-
-    samples = run(QDE(model, dense_mass=False, solve=False), warmup=500).get_samples(group_by_chain=True)
-    assert_expectation(samples["p"] * n, k + 1, min_ess=50)
-    assert_expectation(samples["tiny"], 0.0, min_ess=50)
-    assert abs(samples["tiny"].std() / 1e-6 - 1) < 0.2
 
 
 def test_draws_serve_predictive_and_log_likelihood(run):

@@ -1,0 +1,1 @@
+"""Tables of small models of every kind that NumPyro can write, each with means that are known."""
