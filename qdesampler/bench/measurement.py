@@ -19,7 +19,7 @@ from qdesampler.bench.peers.registry import RUNNERS
 from qdesampler.bench.targets.truths import judged_sites, unconstrained_truth
 from qdesampler.infer import ModelCase, flatten_draws
 
-__all__ = ["MIN_ESS", "Quality", "measure", "quality", "run_status"]
+__all__ = ["MIN_ESS", "Quality", "judge", "measure", "quality", "run_status"]
 
 CONVERGED = 1.05  # largest R-hat of a run that counts
 MIN_ESS = 50  # fewer effective draws say nothing reliable, about themselves included
@@ -61,13 +61,14 @@ def measure(
             outcome = runners[kernel](case, seed, settings)
         wall = time.perf_counter() - start
         record = replace(record, compile_s=compiling.seconds, run_s=wall - compiling.seconds)
-        return _judge(record, case, outcome)
+        return judge(record, case, outcome)
     except Exception as error:  # the row says so: a kernel that breaks is a result
         reason = str(error).strip().splitlines()[:1]
         return replace(record, status=f"failed: {type(error).__name__}: {''.join(reason)}"[:200])
 
 
-def _judge(record: Record, case: ModelCase, outcome: Outcome) -> Record:
+def judge(record: Record, case: ModelCase, outcome: Outcome) -> Record:
+    """The record with evaluations, effective draws, R-hat and status, and errors where a truth is known."""
     warmup_evals, sampling_evals = outcome.warmup_evals, int(outcome.draw_evals.sum())
     record = replace(
         record,
