@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import jax
 import numpy as np
 from arviz_stats.base.array import array_stats
+from numpyro.diagnostics import split_gelman_rubin
 
 from qdesampler.bench.harness.accuracy import accuracy
 from qdesampler.bench.harness.outcome import Outcome, Runner
@@ -142,7 +143,8 @@ def quality(arrays: Mapping[str, np.ndarray], log_weights: np.ndarray | None = N
 
     The effective sample size is ArviZ's "mean" one (of the values, not of their ranks; split chains, Geyer's
     initial monotone sequence over all chains, Vehtari et al., Bayesian Analysis 16(2), 2021). A scalar that
-    some chain never moved counts 0 and makes R-hat infinite, where ArviZ would call constant draws perfect.
+    some chain never moved counts 0 and makes R-hat infinite, where ArviZ would call constant draws perfect. The
+    R-hat of one chain compares its halves, without ranks.
     Independent draws with normalised weights w have `1 / sum w^2` effective ones, for every scalar.
     """
     if log_weights is not None:
@@ -159,5 +161,9 @@ def quality(arrays: Mapping[str, np.ndarray], log_weights: np.ndarray | None = N
         return float(np.min(array_stats.ess(values, chain_axis=0, draw_axis=1, method="mean")))
 
     stuck = not moved(flat).all()
-    rhat = math.inf if stuck else float(np.max(array_stats.rhat(flat, chain_axis=0, draw_axis=1)))
+    if len(flat) == 1:  # ArviZ's needs two chains
+        by_scalar = split_gelman_rubin(flat)
+    else:
+        by_scalar = array_stats.rhat(flat, chain_axis=0, draw_axis=1)
+    rhat = math.inf if stuck else float(np.max(by_scalar))
     return Quality(smallest(flat), smallest(flat**2), rhat, stuck)
