@@ -143,8 +143,8 @@ def quality(arrays: Mapping[str, np.ndarray], log_weights: np.ndarray | None = N
 
     The effective sample size is ArviZ's "mean" one (of the values, not of their ranks; split chains, Geyer's
     initial monotone sequence over all chains, Vehtari et al., Bayesian Analysis 16(2), 2021). A scalar that
-    some chain never moved counts 0 and makes R-hat infinite, where ArviZ would call constant draws perfect. The
-    R-hat of one chain compares its halves, without ranks.
+    some chain never moved counts 0 and makes R-hat infinite, where ArviZ would call constant draws perfect.
+    The R-hat of one chain compares its halves, without ranks.
     Independent draws with normalised weights w have `1 / sum w^2` effective ones, for every scalar.
     """
     if log_weights is not None:

@@ -1,7 +1,7 @@
 """Models of annotation: who sorts items into classes, and how well. All follow NumPyro's `annotation.py`.
 
-45 items, 7 positions by 5 annotators, the first of whom sees each item three times, 4 classes. The class c_i of
-an item is summed out by hand:
+45 items, 7 positions by 5 annotators, the first of whom sees each item three times, 4 classes. The class c_i
+of an item is summed out by hand:
 
     p(y_i) = sum_c pi_c prod_j p(y_ij | c, annotator of j)
 
@@ -36,7 +36,7 @@ def _answers() -> dict[str, np.ndarray]:
 
 
 def _factor(prevalence, log_answers):
-    """Add `sum_i log sum_c pi_c exp(l_ijc summed over j)`, `log_answers` of shape (items, positions, classes)."""
+    """Add `sum_i log sum_c pi_c exp(sum_j l_ijc)`; `log_answers` has shape (items, positions, classes)."""
     joint = jnp.log(prevalence) + jnp.sum(log_answers, axis=1)
     numpyro.factor("answers", jnp.sum(logsumexp(joint, axis=-1)))
 
@@ -51,16 +51,18 @@ def _in_order(site: str, logits: bool = False) -> Summary:
 
     def summary(draws):
         rows = np.asarray(draws[site], np.float64)
-        while rows.ndim > 4:
-            rows = rows.mean(axis=2)  # over annotators
         shares = rows
         if logits:
             shares = np.exp(np.concatenate([rows, np.zeros((*rows.shape[:-1], 1))], axis=-1))
             shares /= shares.sum(axis=-1, keepdims=True)
-        order = np.argsort(shares @ np.arange(CLASSES), axis=-1)
+        expected = shares @ np.arange(CLASSES)
+        if expected.ndim > 3:
+            expected = expected.mean(axis=2)  # over annotators
+        order = np.argsort(expected, axis=-1)
+        by_row = order.reshape(*order.shape[:2], *(1,) * (rows.ndim - 4), CLASSES, 1)
         return {
             "pi": np.take_along_axis(np.asarray(draws["pi"], np.float64), order, axis=-1),
-            site: np.take_along_axis(rows, order[..., None], axis=-2),
+            site: np.take_along_axis(rows, by_row, axis=-2),
         }
 
     return summary
@@ -80,7 +82,7 @@ def _with_last(logits):
 
 
 def _of_annotators(log_rows, y):
-    """Log probabilities of the answers, (items, positions, classes), from rows (annotators, classes, labels)."""
+    """Log probabilities of the answers, (items, positions, classes), from (annotators, classes, labels)."""
     by_answer = jnp.moveaxis(log_rows, -1, 0)  # label, annotator, class
     return by_answer[y, jnp.asarray(POSITIONS)]
 

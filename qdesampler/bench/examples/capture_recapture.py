@@ -1,7 +1,7 @@
 """Cormack, Jolly & Seber models of capture and recapture. All follow NumPyro's `capture_recapture.py`.
 
-100 made-up animals of two sexes, 7 occasions. Whether an animal still lives is summed out by hand: with phi_t the
-chance to survive from t - 1 to t and rho to be seen if alive, an animal first seen at f and last at l has
+100 made-up animals of two sexes, 7 occasions. Whether an animal still lives is summed out by hand: with phi_t
+the chance to survive from t - 1 to t and rho to be seen if alive, an animal first seen at f and last at l has
 
     p = prod_{f < t <= l} phi_t rho^{y_t} (1 - rho)^{1 - y_t} chi_l,
     chi_t = 1 - phi_{t+1} + phi_{t+1} (1 - rho) chi_{t+1},   chi at the end = 1.
@@ -38,11 +38,13 @@ def _histories() -> dict[str, np.ndarray]:
 
 
 def _factor(survival, rho, seen, first, last):
-    """Add the log likelihood; `survival` is `(animals or 1, occasions - 1)`, to each occasion but the first."""
+    """Add the log likelihood; `survival`, `(animals or 1, occasions - 1)`, is that to each later occasion."""
     phi = jnp.broadcast_to(survival, (ANIMALS, OCCASIONS - 1))
     steps = range(OCCASIONS - 2, -1, -1)
     never = [jnp.ones(ANIMALS)]
-    reduce(lambda done, t: done.append(1 - phi[:, t] + phi[:, t] * (1 - rho) * done[-1]) or done, steps, never)
+    reduce(
+        lambda done, t: done.append(1 - phi[:, t] + phi[:, t] * (1 - rho) * done[-1]) or done, steps, never
+    )
     chi = jnp.stack(never[::-1], axis=1)  # animal, occasion
     time = jnp.arange(1, OCCASIONS)
     within = (time > first[:, None]) & (time <= last[:, None])

@@ -18,7 +18,9 @@ from qdesampler.bench.examples.example import Builder, Example, example, generat
 __all__ = ["EXAMPLES"]
 
 STEPS = 6  # Runge & Kutta steps a unit of time: an error below 1e-3 for these rates
-RATES = np.array([0.55, 0.028, 0.8, 0.024])  # alpha, beta, gamma, delta of the made-up data, about lynx and hare
+RATES = np.array(
+    [0.55, 0.028, 0.8, 0.024]
+)  # alpha, beta, gamma, delta of the made-up data, about lynx and hare
 
 
 def _log_slope(w, theta):

@@ -41,7 +41,9 @@ class Example:
 Builder = Callable[[], Example]
 
 
-def example(name: str, model: Callable[..., Any], data: Mapping[str, Any] | None = None, **settings) -> Example:
+def example(
+    name: str, model: Callable[..., Any], data: Mapping[str, Any] | None = None, **settings
+) -> Example:
     """An `Example` of a model and its keyword arguments; `settings` are fields of `Example`."""
     case = ModelCase(name=name, model=model, data=dict(data or {}), reference=None, path=Path(__file__))
     return Example(case, **settings)

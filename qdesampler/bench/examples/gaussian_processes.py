@@ -21,7 +21,12 @@ def squared_exponential(x, variance, length):
 def standardised_curve(points: int, noise: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The curve of several originals on (-1, 1) with noise, of mean 0 and standard deviation 1."""
     x = np.linspace(-1, 1, points)
-    y = x + 0.2 * x**3 + 0.5 * (0.5 + x) ** 2 * np.sin(4 * x) + noise * generator(seed).standard_normal(points)
+    y = (
+        x
+        + 0.2 * x**3
+        + 0.5 * (0.5 + x) ** 2 * np.sin(4 * x)
+        + noise * generator(seed).standard_normal(points)
+    )
     return x, (y - y.mean()) / y.std()
 
 
@@ -47,7 +52,12 @@ def matern_with_trend() -> Example:
     """`gpjax_example.ipynb`: a linear trend in two inputs and a Matern 3/2 residual, integrated out."""
     rng = generator(40)
     x = rng.uniform(-3, 3, (40, 2))
-    y = x @ np.array([0.7, -0.4]) + 0.5 + np.sin(2 * x[:, 0]) * np.cos(x[:, 1]) + 0.2 * rng.standard_normal(40)
+    y = (
+        x @ np.array([0.7, -0.4])
+        + 0.5
+        + np.sin(2 * x[:, 0]) * np.cos(x[:, 1])
+        + 0.2 * rng.standard_normal(40)
+    )
 
     def model(x, y):
         slope = numpyro.sample("slope", dist.Normal(0.0, 5.0).expand([2]).to_event(1))
@@ -181,9 +191,9 @@ def circulant() -> Example:
 
 
 def heteroscedastic() -> Example:
-    """After `hsgp_example.ipynb` and `nnx_example.ipynb`: mean and log noise are both processes. 65 dimensions.
+    """After `hsgp_example.ipynb` and `nnx_example.ipynb`: mean and log noise are both processes.
 
-    Each has 30 basis functions, not centred.
+    Each has 30 basis functions, not centred. 65 dimensions.
     """
     rng = generator(120)
     x = np.linspace(-0.5, 0.5, 120)

@@ -110,7 +110,7 @@ def latent_classification() -> Example:
 
 
 def exponential_decay() -> Example:
-    """`consensus_mc.ipynb`: an exponential decay, `amplitude exp(-rate x) + offset`, three of which trade off."""
+    """`consensus_mc.ipynb`: an exponential decay, `amplitude exp(-rate x) + offset`, which trade off."""
     x = np.linspace(0.0, 4.0, 200)
     y = 6.0 * np.exp(-0.9 * x) + 1.0 + 0.4 * generator(200).standard_normal(200)
 

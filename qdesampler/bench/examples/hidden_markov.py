@@ -99,4 +99,8 @@ def chorales() -> Example:
     return example("hmm-tones", model, {"y": y}, summary=summary, warmup=500)
 
 
-EXAMPLES: dict[str, Builder] = {"hmm": semi_supervised, "hmm-sparse": sparse_transitions, "hmm-tones": chorales}
+EXAMPLES: dict[str, Builder] = {
+    "hmm": semi_supervised,
+    "hmm-sparse": sparse_transitions,
+    "hmm-tones": chorales,
+}

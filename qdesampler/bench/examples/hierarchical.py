@@ -99,7 +99,10 @@ def _patients() -> dict[str, np.ndarray]:
 
 def _lines():
     """Hyperparameters of the lines: means and scales of levels and slopes, and the noise."""
-    means = numpyro.sample("mu_level", dist.Normal(0.0, 30.0)), numpyro.sample("mu_slope", dist.Normal(0.0, 3.0))
+    means = (
+        numpyro.sample("mu_level", dist.Normal(0.0, 30.0)),
+        numpyro.sample("mu_slope", dist.Normal(0.0, 3.0)),
+    )
     scales = (
         numpyro.sample("sigma_level", dist.HalfNormal(10.0)),
         numpyro.sample("sigma_slope", dist.HalfNormal(3.0)),
@@ -215,7 +218,7 @@ def _schools(name: str, centred: bool) -> Example:
 
 
 def schools_centred() -> Example:
-    """The model of NumPyro's front page, centred, the case for `variationally_inferred_parameterization.ipynb`."""
+    """NumPyro's front page, centred: the case for `variationally_inferred_parameterization.ipynb`."""
     return _schools("schools-centred", centred=True)
 
 

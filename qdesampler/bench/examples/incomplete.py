@@ -19,7 +19,11 @@ def continuous_imputation() -> Example:
     """
     rng = generator(891)
     n, titles = 200, 5
-    fields = {"title": rng.integers(0, titles, n), "pclass": rng.integers(0, 3, n), "sex": rng.integers(0, 2, n)}
+    fields = {
+        "title": rng.integers(0, titles, n),
+        "pclass": rng.integers(0, 3, n),
+        "sex": rng.integers(0, 2, n),
+    }
     age = np.array([0.2, 0.1, -0.3, -1.2, 0.8])[fields["title"]] + 0.7 * rng.standard_normal(n)
     missing = np.flatnonzero(rng.random(n) < 0.2)
     logits = 0.8 - 0.6 * fields["pclass"] + 1.2 * fields["sex"] - 0.4 * age
@@ -31,7 +35,9 @@ def continuous_imputation() -> Example:
 
         mu = effects("age_mu", titles)
         sigma = numpyro.sample("age_sigma", dist.HalfNormal(1).expand([titles]).to_event(1))
-        found = numpyro.sample("age_impute", dist.ImproperUniform(dist.constraints.real_vector, (), missing.shape))
+        found = numpyro.sample(
+            "age_impute", dist.ImproperUniform(dist.constraints.real_vector, (), missing.shape)
+        )
         age = jnp.asarray(age).at[missing].set(found)
         numpyro.sample("age", dist.Normal(mu[title], sigma[title]).to_event(1), obs=age)
         a, slope = numpyro.sample("a", dist.Normal(0, 1)), numpyro.sample("b_age", dist.Normal(0, 1))
@@ -60,7 +66,9 @@ def _regression_with_missing(a, b, y, seen, log_seen=(0.0, 0.0)):
     s = numpyro.sample("s_Y", dist.HalfCauchy(2.5))
     law = dist.Bernoulli(logits=mu + slope * b)
     joint = [
-        law.log_prob(jnp.full(len(b), value)) + dist.Normal(b_a * value + b_b * b, s).log_prob(y) + log_seen[value]
+        law.log_prob(jnp.full(len(b), value))
+        + dist.Normal(b_a * value + b_b * b, s).log_prob(y)
+        + log_seen[value]
         for value in (0, 1)
     ]
     known = jnp.where(a > 0, joint[1], joint[0])
@@ -128,7 +136,11 @@ def folded_student() -> Example:
         numpyro.factor("x", jnp.sum(jnp.logaddexp(law.log_prob(x), law.log_prob(-x))))
 
     def summary(draws):
-        return {"loc": np.abs(draws["loc"]), "log_scale": np.log(draws["scale"]), "log_df": np.log(draws["df"])}
+        return {
+            "loc": np.abs(draws["loc"]),
+            "log_scale": np.log(draws["scale"]),
+            "log_df": np.log(draws["df"]),
+        }
 
     return example("folded-student", model, {"x": x}, summary=summary)
 

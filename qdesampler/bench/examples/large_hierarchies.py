@@ -36,7 +36,7 @@ def centred() -> Example:
 
 
 def not_centred() -> Example:
-    """Logits of 300 units about a regression on four covariates, few trials each, not centred. 306 dimensions."""
+    """Logits of 300 units about a regression on covariates, few trials each, not centred. 306 dimensions."""
     rng = generator(300)
     x = rng.standard_normal((300, 4))
     logits = -0.5 + x @ np.array([0.6, -0.4, 0.2, 0.0]) + 0.7 * rng.standard_normal(300)

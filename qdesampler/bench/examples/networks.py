@@ -42,7 +42,7 @@ def bayesian_network() -> Example:
 
 
 def noise_network() -> Example:
-    """`nnx_example.ipynb`: a network for the mean and a positive linear layer for the noise. 16 dimensions.
+    """`nnx_example.ipynb`: a network for the mean and a positive linear layer for the noise. 15 dimensions.
 
     The original optimises the mean's network; here its four hidden units are sampled. Draws are judged by the
     predictions at 8 points and by the noise.

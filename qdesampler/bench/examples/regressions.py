@@ -33,7 +33,7 @@ def covtype() -> Example:
 
 
 def logistic() -> Example:
-    """`logistic_regression.ipynb`: three features, 2000 points, 500 iterations of warm-up and as many draws."""
+    """`logistic_regression.ipynb`: three features, 2000 points, 500 iterations of warm-up, 500 draws."""
     return _logistic("logistic", 2000, 3, 3, correlated=False, warmup=500, draws=500)
 
 
@@ -51,7 +51,9 @@ def proportions() -> Example:
 
     def model(x, bought):
         prior = dist.MultivariateNormal(jnp.zeros(3), scale_tril=jnp.eye(3))
-        numpyro.sample("obs", dist.Bernoulli(logits=x @ numpyro.sample("beta", prior)).to_event(1), obs=bought)
+        numpyro.sample(
+            "obs", dist.Bernoulli(logits=x @ numpyro.sample("beta", prior)).to_event(1), obs=bought
+        )
 
     return example("proportion-test", model, {"x": x, "bought": bought}, warmup=1500, draws=500)
 

@@ -38,7 +38,9 @@ def vector_autoregression() -> Example:
 
     def model(y):
         c = numpyro.sample("c", dist.Normal(0, 1).expand([2]).to_event(1))
-        phi1, phi2 = (numpyro.sample(p, dist.Normal(0, 1).expand([2, 2]).to_event(2)) for p in ("Phi1", "Phi2"))
+        phi1, phi2 = (
+            numpyro.sample(p, dist.Normal(0, 1).expand([2, 2]).to_event(2)) for p in ("Phi1", "Phi2")
+        )
         sigma = numpyro.sample("sigma", dist.HalfNormal(1).expand([2]).to_event(1))
         root = sigma[:, None] * numpyro.sample("L_omega", dist.LKJCholesky(2, concentration=1.0))
         mean = c + y[1:-1] @ phi1.T + y[:-2] @ phi2.T
@@ -59,7 +61,10 @@ def holt_winters() -> Example:
         a, b, c = (numpyro.sample(name, dist.Beta(1, 1)) for name in names)
         c = c * (1 - a)
         noise = numpyro.sample("noise", dist.HalfNormal(1))
-        level, trend = numpyro.sample("level_init", dist.Normal(0, 1)), numpyro.sample("trend_init", dist.Normal(0, 1))
+        level, trend = (
+            numpyro.sample("level_init", dist.Normal(0, 1)),
+            numpyro.sample("trend_init", dist.Normal(0, 1)),
+        )
         seasonal = numpyro.sample("seasonality_init", dist.Normal(0, 1).expand([season]).to_event(1))
 
         def step(carry, value):
@@ -92,9 +97,9 @@ def stochastic_volatility() -> Example:
 
 
 def seasonal_global_trend() -> Example:
-    """`time_series_forecasting.ipynb`: the trend is a power of the level, errors are Student. 48 values, period 6.
+    """`time_series_forecasting.ipynb`: the trend is a power of the level, errors are Student.
 
-    The original has period 38 and 5000 iterations of warm-up and draws.
+    48 values of period 6; the original has period 38 and 5000 iterations of warm-up and draws.
     """
     season, length = 6, 48
     rng = generator(48)
@@ -110,7 +115,10 @@ def seasonal_global_trend() -> Example:
         trend = numpyro.sample("coef_trend", dist.Cauchy(0, width))
         pow_trend = 1.5 * numpyro.sample("pow_trend_beta", dist.Beta(1, 1)) - 0.5
         pow_season = numpyro.sample("pow_season", dist.Beta(1, 1))
-        level_sm, s_sm = numpyro.sample("level_sm", dist.Beta(1, 2)), numpyro.sample("s_sm", dist.Uniform(0, 1))
+        level_sm, s_sm = (
+            numpyro.sample("level_sm", dist.Beta(1, 2)),
+            numpyro.sample("s_sm", dist.Uniform(0, 1)),
+        )
         first = numpyro.sample("init_s", dist.Cauchy(0, jnp.asarray(y[:season]) * 0.3).to_event(1))
         before = jnp.concatenate([jnp.zeros(season), y])[1:length]
 
@@ -135,9 +143,9 @@ def seasonal_global_trend() -> Example:
 
 
 def hierarchical_forecast() -> Example:
-    """`hierarchical_forecasting.ipynb`, small: trips between three stations, levels that drift by destination.
+    """`hierarchical_forecasting.ipynb`, small: trips between stations, levels drift by destination.
 
-    Period 4 instead of a week of hours, 24 steps; the drifts are not centred. 118 dimensions.
+    Three stations, period 4 instead of a week of hours, 24 steps, drifts not centred. 112 dimensions.
     """
     stations, period, length = 3, 4, 24
     rng = generator(216)
@@ -152,7 +160,10 @@ def hierarchical_forecast() -> Example:
 
         drift_scale = numpyro.sample("drift_scale", dist.LogNormal(-3.0, 1.0))
         levels = jnp.cumsum(drift_scale * normal("drift", 1.0, stations, length), axis=-1)
-        origin, destination = normal("origin", 5.0, stations, period), normal("destination", 5.0, stations, period)
+        origin, destination = (
+            normal("origin", 5.0, stations, period),
+            normal("destination", 5.0, stations, period),
+        )
         pairs = normal("pairwise", 1.0, stations, stations)
         scales = [
             numpyro.sample(f"{end}_scale", dist.LogNormal(-2.0, 1.0).expand([stations]).to_event(1))

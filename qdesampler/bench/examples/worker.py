@@ -2,8 +2,8 @@
 
     python -m qdesampler.bench.examples.worker ar2 qde 4 0 1000 1000 /tmp/draws.npz
 
-The sampler's packages are imported by name, so that a process imports no other sampler's. CPU seconds are user
-and system time of all threads until the draws are NumPy arrays; what follows is the measurement's own.
+The sampler's packages are imported by name, so that a process imports no other sampler's. CPU seconds are
+user and system time of all threads until the draws are NumPy arrays; what follows is the measurement's own.
 """
 
 import importlib
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _with_unconstrained(original: Callable) -> Callable:
-    """Keep unconstrained values beside the constrained ones, which cannot always be mapped back in float32."""
+    """Keep the unconstrained values too: constrained ones cannot always be mapped back in float32."""
 
     def postprocess_fn(model_args: tuple, model_kwargs: dict) -> Callable:
         constrain = original(model_args, model_kwargs)

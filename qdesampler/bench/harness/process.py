@@ -1,4 +1,4 @@
-"""What benchmarks of whole processes share: a process for each figure, cold or not, its peak memory, the header."""
+"""What benchmarks of whole processes share: a process for each figure, its peak memory, the header."""
 
 import multiprocessing
 import os
