@@ -10,7 +10,7 @@ those of a whole process. Files are rewritten after every run.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from qdesampler.bench.__main__ import comma_separated, progress_line
@@ -77,7 +77,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def write(paths: Sequence[Path], runs: Sequence[Run], about: dict[str, str]) -> None:
     """Write each file by its suffix."""
-    makers = dict(zip(SUFFIXES, (to_csv, to_markdown), strict=True))
+    makers: dict[str, Callable] = dict(zip(SUFFIXES, (to_csv, to_markdown), strict=True))
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(makers[path.suffix](runs, about), encoding="utf-8")

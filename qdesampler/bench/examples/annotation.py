@@ -16,7 +16,7 @@ import numpyro
 import numpyro.distributions as dist
 from jax.scipy.special import logsumexp
 
-from qdesampler.bench.examples.example import Builder, Example, Summary, example, generator
+from qdesampler.bench.examples.example import Builder, Example, Summary, example, generator, latent
 
 __all__ = ["EXAMPLES"]
 
@@ -69,12 +69,12 @@ def _in_order(site: str, logits: bool = False) -> Summary:
 
 
 def _prevalence():
-    return numpyro.sample("pi", dist.Dirichlet(jnp.ones(CLASSES)))
+    return latent("pi", dist.Dirichlet(jnp.ones(CLASSES)))
 
 
 def _scales(name, distribution):
     with numpyro.plate(f"classes of {name}", CLASSES):
-        return numpyro.sample(name, distribution.expand([CLASSES - 1]).to_event(1))
+        return latent(name, distribution, CLASSES - 1)
 
 
 def _with_last(logits):
@@ -92,7 +92,7 @@ def multinomial() -> Example:
 
     def model(y):
         with numpyro.plate("class", CLASSES):
-            zeta = numpyro.sample("zeta", dist.Dirichlet(jnp.ones(CLASSES)))
+            zeta = latent("zeta", dist.Dirichlet(jnp.ones(CLASSES)))
         _factor(_prevalence(), jnp.log(zeta).T[y])
 
     return example("annotation-multinomial", model, _answers(), summary=_in_order("zeta"))
@@ -103,7 +103,7 @@ def dawid_skene() -> Example:
 
     def model(y):
         with numpyro.plate("annotator", ANNOTATORS, dim=-2), numpyro.plate("class", CLASSES):
-            beta = numpyro.sample("beta", dist.Dirichlet(jnp.ones(CLASSES)))
+            beta = latent("beta", dist.Dirichlet(jnp.ones(CLASSES)))
         _factor(_prevalence(), _of_annotators(jnp.log(beta), y))
 
     return example("annotation-dawid-skene", model, _answers(), summary=_in_order("beta"))
@@ -114,8 +114,8 @@ def mace() -> Example:
 
     def model(y):
         with numpyro.plate("annotator", ANNOTATORS):
-            epsilon = numpyro.sample("epsilon", dist.Dirichlet(jnp.full(CLASSES, 10.0)))
-            theta = numpyro.sample("theta", dist.Beta(0.5, 0.5))
+            epsilon = latent("epsilon", dist.Dirichlet(jnp.full(CLASSES, 10.0)))
+            theta = latent("theta", dist.Beta(0.5, 0.5))
         knows = jnp.eye(CLASSES)[y]  # item, position, class: whether y is c
         spam = epsilon[POSITIONS[None, :], y]
         knowing = theta[POSITIONS][None, :, None]
@@ -132,7 +132,7 @@ def hierarchical_dawid_skene() -> Example:
     def model(y):
         zeta, omega = _scales("zeta", dist.Normal(0, 1)), _scales("Omega", dist.HalfNormal(1))
         with numpyro.plate("annotator", ANNOTATORS, dim=-2), numpyro.plate("class", CLASSES):
-            standard = numpyro.sample("beta_standard", dist.Normal(0, 1).expand([CLASSES - 1]).to_event(1))
+            standard = latent("beta_standard", dist.Normal(0, 1), CLASSES - 1)
         _factor(_prevalence(), _of_annotators(_with_last(zeta + omega * standard), y))
 
     return example("annotation-hierarchical", model, _answers(), summary=_in_order("zeta", logits=True))
@@ -144,7 +144,7 @@ def item_difficulty() -> Example:
     def model(y):
         eta, chi = _scales("eta", dist.Normal(0, 1)), _scales("Chi", dist.HalfNormal(1))
         with numpyro.plate("item", ITEMS):
-            standard = numpyro.sample("theta_standard", dist.Normal(0, 1).expand([CLASSES - 1]).to_event(1))
+            standard = latent("theta_standard", dist.Normal(0, 1), CLASSES - 1)
         theta = _with_last(eta + chi * standard[:, None, :])  # item, class, label
         answers = jnp.take_along_axis(theta, y[:, None, :], axis=-1)  # item, class, position
         _factor(_prevalence(), jnp.swapaxes(answers, 1, 2))
@@ -159,11 +159,9 @@ def logistic_random_effects() -> Example:
         zeta, omega = _scales("zeta", dist.Normal(0, 1)), _scales("Omega", dist.HalfNormal(1))
         chi = _scales("Chi", dist.HalfNormal(1))
         with numpyro.plate("annotator", ANNOTATORS, dim=-2), numpyro.plate("class", CLASSES):
-            by_annotator = numpyro.sample(
-                "beta_standard", dist.Normal(0, 1).expand([CLASSES - 1]).to_event(1)
-            )
+            by_annotator = latent("beta_standard", dist.Normal(0, 1), CLASSES - 1)
         with numpyro.plate("item", ITEMS):
-            by_item = numpyro.sample("theta_standard", dist.Normal(0, 1).expand([CLASSES - 1]).to_event(1))
+            by_item = latent("theta_standard", dist.Normal(0, 1), CLASSES - 1)
         beta = (zeta + omega * by_annotator)[jnp.asarray(POSITIONS)]  # position, class, label
         logits = _with_last(beta[None] - (chi * by_item[:, None, :])[:, None])  # item, position, class, label
         answers = jnp.take_along_axis(logits, y[:, :, None, None], axis=-1)[..., 0]

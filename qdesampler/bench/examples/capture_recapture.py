@@ -14,8 +14,9 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax.scipy.special import expit, logit
+from numpyro.distributions.util import clamp_probs
 
-from qdesampler.bench.examples.example import Builder, Example, example, generator
+from qdesampler.bench.examples.example import Builder, Example, example, generator, latent
 
 __all__ = ["EXAMPLES"]
 
@@ -55,7 +56,7 @@ def _factor(survival, rho, seen, first, last):
 
 
 def _uniform(name, high=1.0):
-    return numpyro.sample(name, dist.Uniform(0.0, high))
+    return latent(name, dist.Uniform(0.0, high))
 
 
 def constant() -> Example:
@@ -85,7 +86,7 @@ def random_effects() -> Example:
     def model(seen, first, last, sex):
         mean, sigma, rho = _uniform("phi_mean"), _uniform("phi_sigma", 10.0), _uniform("rho")
         with numpyro.plate("step", OCCASIONS - 1):
-            standard = numpyro.sample("standard", dist.Normal(0, 1))
+            standard = latent("standard", dist.Normal(0, 1))
         _factor(expit(logit(mean) + sigma * standard)[None], rho, seen, first, last)
 
     return example("cjs-random-effects", model, _histories())
@@ -105,11 +106,11 @@ def by_sex_and_time() -> Example:
     """`capture_recapture.py`, model 5: logits of survival add an effect of sex and one of each step."""
 
     def model(seen, first, last, sex):
-        beta = numpyro.sample("phi_beta", dist.Normal(0, 10))
+        beta = latent("phi_beta", dist.Normal(0, 10))
         rho = _uniform("rho")
         with numpyro.plate("step", OCCASIONS - 1):
-            gamma = numpyro.sample("phi_gamma", dist.Normal(0, 10))
-        _factor(dist.util.clamp_probs(expit(beta * sex[:, None] + gamma)), rho, seen, first, last)
+            gamma = latent("phi_gamma", dist.Normal(0, 10))
+        _factor(clamp_probs(expit(beta * sex[:, None] + gamma)), rho, seen, first, last)
 
     return example("cjs-sex-time", model, _histories())
 

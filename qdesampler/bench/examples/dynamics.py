@@ -13,7 +13,7 @@ import numpyro
 import numpyro.distributions as dist
 from numpyro.infer import init_to_sample
 
-from qdesampler.bench.examples.example import Builder, Example, example, generator
+from qdesampler.bench.examples.example import Builder, Example, example, generator, latent
 
 __all__ = ["EXAMPLES"]
 
@@ -56,14 +56,14 @@ def predator_prey() -> Example:
     log_y = _observed(generator(21), [33.0, 6.0], 21)
 
     def model(log_y):
-        start = numpyro.sample("z_init", dist.LogNormal(jnp.log(10.0), 1).expand([2]).to_event(1))
-        theta = numpyro.sample(
+        start = latent("z_init", dist.LogNormal(jnp.log(10.0), 1), 2)
+        theta = latent(
             "theta",
             dist.TruncatedNormal(
                 loc=jnp.array([1.0, 0.05, 1.0, 0.05]), scale=jnp.array([0.5, 0.05, 0.5, 0.05]), low=0.0
             ).to_event(1),
         )
-        sigma = numpyro.sample("sigma", dist.LogNormal(-1, 1).expand([2]).to_event(1))
+        sigma = latent("sigma", dist.LogNormal(-1, 1), 2)
         numpyro.sample("y", dist.Normal(_log_populations(jnp.log(start), theta, 21), sigma), obs=log_y)
 
     return example("ode-predator-prey", model, {"log_y": log_y})
@@ -78,14 +78,14 @@ def several_series() -> Example:
     first = log_y[:, 0].copy()
 
     def model(log_y, seen, first):
-        start = numpyro.sample("z_init", dist.LogNormal(first, 1.0).to_event(2))
-        theta = numpyro.sample(
+        start = latent("z_init", dist.LogNormal(first, 1.0).to_event(2))
+        theta = latent(
             "theta",
             dist.TruncatedNormal(
                 loc=jnp.array([1.0, 0.05, 1.0, 0.05]), scale=jnp.array([0.2, 0.01, 0.2, 0.01]), low=0.0
             ).to_event(1),
         )
-        sigma = numpyro.sample("sigma", dist.LogNormal(-1, 1).expand([2]).to_event(1))
+        sigma = latent("sigma", dist.LogNormal(-1, 1), 2)
         paths = jax.vmap(lambda w: _log_populations(w, theta, 12))(jnp.log(start))
         numpyro.sample("y", dist.Normal(paths, sigma).mask(seen), obs=log_y)
 

@@ -5,12 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import numpyro
+import numpyro.distributions as dist
 
 from qdesampler.bench.targets.hard import generator
 from qdesampler.infer import ModelCase
 
-__all__ = ["Builder", "Example", "Summary", "example", "generator"]
+__all__ = ["Builder", "Example", "Summary", "example", "generator", "latent"]
 
 Draws = Mapping[str, np.ndarray]
 Summary = Callable[[Draws], dict[str, np.ndarray]]
@@ -47,3 +51,8 @@ def example(
     """An `Example` of a model and its keyword arguments; `settings` are fields of `Example`."""
     case = ModelCase(name=name, model=model, data=dict(data or {}), reference=None, path=Path(__file__))
     return Example(case, **settings)
+
+
+def latent(name: str, law: dist.Distribution, *shape: int) -> jax.Array:
+    """Sample a site, as one event of this shape if one is given."""
+    return jnp.asarray(numpyro.sample(name, law.expand(shape).to_event(len(shape)) if shape else law))

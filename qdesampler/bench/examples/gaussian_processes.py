@@ -6,7 +6,7 @@ import numpyro
 import numpyro.distributions as dist
 from numpyro.infer import init_to_median
 
-from qdesampler.bench.examples.example import Builder, Example, example, generator
+from qdesampler.bench.examples.example import Builder, Example, example, generator, latent
 
 __all__ = ["EXAMPLES", "squared_exponential", "standardised_curve"]
 
@@ -40,9 +40,9 @@ def regression() -> Example:
     x, y = standardised_curve(25, 0.15, 25)
 
     def model(x, y):
-        variance = numpyro.sample("kernel_var", dist.LogNormal(0.0, 10.0))
-        noise = numpyro.sample("kernel_noise", dist.LogNormal(0.0, 10.0))
-        length = numpyro.sample("kernel_length", dist.LogNormal(0.0, 10.0))
+        variance = latent("kernel_var", dist.LogNormal(0.0, 10.0))
+        noise = latent("kernel_noise", dist.LogNormal(0.0, 10.0))
+        length = latent("kernel_length", dist.LogNormal(0.0, 10.0))
         _observe(y, squared_exponential(x, variance, length) + (noise + 1e-6) * jnp.eye(len(x)))
 
     return example("gp", model, {"x": x, "y": y}, init_strategy=init_to_median(num_samples=10))
@@ -60,11 +60,11 @@ def matern_with_trend() -> Example:
     )
 
     def model(x, y):
-        slope = numpyro.sample("slope", dist.Normal(0.0, 5.0).expand([2]).to_event(1))
-        intercept = numpyro.sample("intercept", dist.Normal(0.0, 5.0))
-        length = numpyro.sample("lengthscale", dist.LogNormal(0.0, 1.0))
-        variance = numpyro.sample("variance", dist.LogNormal(0.0, 1.0))
-        noise = numpyro.sample("obs_stddev", dist.LogNormal(0.0, 1.0))
+        slope = latent("slope", dist.Normal(0.0, 5.0), 2)
+        intercept = latent("intercept", dist.Normal(0.0, 5.0))
+        length = latent("lengthscale", dist.LogNormal(0.0, 1.0))
+        variance = latent("variance", dist.LogNormal(0.0, 1.0))
+        noise = latent("obs_stddev", dist.LogNormal(0.0, 1.0))
         gaps = x[:, None] - x[None]
         scaled = jnp.sqrt(3 * jnp.sum(gaps**2, axis=-1) + 1e-12) / length
         covariance = variance * (1 + scaled) * jnp.exp(-scaled) + (noise**2 + 1e-6) * jnp.eye(len(x))
@@ -80,9 +80,9 @@ def two_inputs() -> Example:
     y = np.sin(3 * x[:, 0]) + np.cos(2 * x[:, 1]) + 0.3 * rng.standard_normal(50)
 
     def model(x, y):
-        amplitude = numpyro.sample("amplitude", dist.LogNormal(0, 1))
-        length = numpyro.sample("lengthscale", dist.Exponential(1))
-        noise = numpyro.sample("noise", dist.LogNormal(0, 1))
+        amplitude = latent("amplitude", dist.LogNormal(0, 1))
+        length = latent("lengthscale", dist.Exponential(1))
+        noise = latent("noise", dist.LogNormal(0, 1))
         _observe(y, squared_exponential(x, amplitude, length) + (noise + 1e-5) * jnp.eye(len(x)))
 
     return example("gp-two-inputs", model, {"x": x, "y": y})
@@ -98,8 +98,8 @@ def _smooth(name, basis, roots, alpha, length, centred=False):
     """A function of the basis whose coefficients have the squared exponential's spectral density."""
     spread = jnp.sqrt(alpha * jnp.sqrt(2 * jnp.pi) * length * jnp.exp(-0.5 * (length * roots) ** 2) + 1e-12)
     if centred:
-        return basis @ numpyro.sample(name, dist.Normal(0, spread).to_event(1))
-    return basis @ (spread * numpyro.sample(name, dist.Normal(0, 1).expand([len(roots)]).to_event(1)))
+        return basis @ latent(name, dist.Normal(0, spread).to_event(1))
+    return basis @ (spread * latent(name, dist.Normal(0, 1), len(roots)))
 
 
 def _hilbert_space(name: str, centred: bool) -> Example:
@@ -109,9 +109,9 @@ def _hilbert_space(name: str, centred: bool) -> Example:
     roots, basis = _basis(x, 0.8, 20)
 
     def model(basis, y):
-        alpha = numpyro.sample("alpha", dist.InverseGamma(12.0, 10.0))
-        length = numpyro.sample("length", dist.InverseGamma(6.0, 1.0))
-        noise = numpyro.sample("noise", dist.InverseGamma(12.0, 10.0))
+        alpha = latent("alpha", dist.InverseGamma(12.0, 10.0))
+        length = latent("length", dist.InverseGamma(6.0, 1.0))
+        noise = latent("noise", dist.InverseGamma(12.0, 10.0))
         f = _smooth("beta", basis, jnp.asarray(roots), alpha, length, centred)
         numpyro.sample("y", dist.Normal(f, noise).to_event(1), obs=y)
 
@@ -145,22 +145,22 @@ def birthdays() -> Example:
     y = (y - y.mean()) / y.std()
 
     def model(basis, year, week, special, y):
-        intercept = numpyro.sample("intercept", dist.Normal(0, 1))
-        alpha = numpyro.sample("trend_alpha", dist.HalfNormal(1.0))
-        length = numpyro.sample("trend_length", dist.InverseGamma(10.0, 2.0))
+        intercept = latent("intercept", dist.Normal(0, 1))
+        alpha = latent("trend_alpha", dist.HalfNormal(1.0))
+        length = latent("trend_length", dist.InverseGamma(10.0, 2.0))
         trend = _smooth("trend", basis, jnp.asarray(roots), alpha, length)
-        size = numpyro.sample("year_alpha", dist.HalfNormal(1.0))
-        yearly = year @ (size * numpyro.sample("year", dist.Normal(0, 1).expand([8]).to_event(1)))
-        weekday = numpyro.sample("week", dist.Normal(0, 1).expand([6]).to_event(1))
+        size = latent("year_alpha", dist.HalfNormal(1.0))
+        yearly = year @ (size * latent("year", dist.Normal(0, 1), 8))
+        weekday = latent("week", dist.Normal(0, 1), 6)
         by_weekday = jnp.concatenate([-jnp.sum(weekday, keepdims=True), weekday])[week]
-        tau = numpyro.sample("tau", dist.HalfNormal(0.2))
-        slab = numpyro.sample("slab", dist.InverseGamma(25.0, 25.0))
-        lam = numpyro.sample("lam", dist.HalfCauchy(1.0).expand([30]).to_event(1))
+        tau = latent("tau", dist.HalfNormal(0.2))
+        slab = latent("slab", dist.InverseGamma(25.0, 25.0))
+        lam = latent("lam", dist.HalfCauchy(1.0), 30)
         c = 2 * jnp.sqrt(slab)
         shrunk = tau * jnp.sqrt(c) * lam / jnp.sqrt(c + (tau * lam) ** 2)
-        days = numpyro.sample("day", dist.Normal(0, shrunk).to_event(1))
+        days = latent("day", dist.Normal(0, shrunk).to_event(1))
         by_day = jnp.concatenate([days, jnp.zeros(1)])[special]
-        sigma = numpyro.sample("sigma", dist.HalfNormal(0.5))
+        sigma = latent("sigma", dist.HalfNormal(0.5))
         mean = intercept + trend + yearly + by_weekday + by_day
         numpyro.sample("y", dist.Normal(mean, sigma).to_event(1), obs=y)
 
@@ -180,11 +180,11 @@ def circulant() -> Example:
     k = np.arange(points // 2 + 1)
 
     def model(y):
-        sigma = numpyro.sample("sigma", dist.HalfNormal())
-        length = numpyro.sample("length_scale", dist.InverseGamma(5.0, 25.0))
+        sigma = latent("sigma", dist.HalfNormal())
+        length = latent("length_scale", dist.InverseGamma(5.0, 25.0))
         decay = jnp.exp(-2 * (jnp.pi * k * length / points) ** 2)
         spectrum = sigma**2 * length * jnp.sqrt(2 * jnp.pi) * decay + 1e-4
-        z = numpyro.sample("z", dist.CirculantNormal(jnp.zeros(points), covariance_rfft=spectrum))
+        z = latent("z", dist.CirculantNormal(jnp.zeros(points), covariance_rfft=spectrum))
         numpyro.sample("y", dist.BernoulliLogits(z).to_event(1), obs=y)
 
     return example("gp-circulant", model, {"y": y})
@@ -203,10 +203,10 @@ def heteroscedastic() -> Example:
     def model(basis, y):
         functions = []
         for part, size in (("mean", 1.0), ("noise", 1.0)):
-            alpha = numpyro.sample(f"{part}_alpha", dist.HalfNormal(size))
-            length = numpyro.sample(f"{part}_length", dist.InverseGamma(6.0, 1.5))
+            alpha = latent(f"{part}_alpha", dist.HalfNormal(size))
+            length = latent(f"{part}_length", dist.InverseGamma(6.0, 1.5))
             functions.append(_smooth(f"{part}_beta", basis, jnp.asarray(roots), alpha, length))
-        level = numpyro.sample("noise_level", dist.Normal(-1.0, 1.0))
+        level = latent("noise_level", dist.Normal(-1.0, 1.0))
         numpyro.sample("y", dist.Normal(functions[0], jnp.exp(level + functions[1])).to_event(1), obs=y)
 
     return example("gp-heteroscedastic", model, {"basis": basis, "y": y})

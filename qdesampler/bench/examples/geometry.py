@@ -7,7 +7,7 @@ import numpyro.distributions as dist
 from jax.scipy.special import logsumexp
 from numpyro.distributions import constraints
 
-from qdesampler.bench.examples.example import Builder, Example, example, generator
+from qdesampler.bench.examples.example import Builder, Example, example, generator, latent
 
 __all__ = ["EXAMPLES"]
 
@@ -16,8 +16,8 @@ def funnel_centred() -> Example:
     """`funnel.py`: Neal's funnel of 10 dimensions as it is written, `y ~ N(0, 3), x_i ~ N(0, exp(y / 2))`."""
 
     def model():
-        y = numpyro.sample("y", dist.Normal(0, 3))
-        numpyro.sample("x", dist.Normal(jnp.zeros(9), jnp.exp(y / 2)).to_event(1))
+        y = latent("y", dist.Normal(0, 3))
+        latent("x", dist.Normal(jnp.zeros(9), jnp.exp(y / 2)).to_event(1))
 
     def summary(draws):
         # x has a variance of order e^9, which no run sees: the tail is judged by y, the rest by arctan.
@@ -30,8 +30,8 @@ def funnel_not_centred() -> Example:
     """`funnel.py`, reparametrised: independent normal coordinates."""
 
     def model():
-        y = numpyro.sample("y", dist.Normal(0, 3))
-        standard = numpyro.sample("x_standard", dist.Normal(0, 1).expand([9]).to_event(1))
+        y = latent("y", dist.Normal(0, 3))
+        standard = latent("x_standard", dist.Normal(0, 1), 9)
         numpyro.deterministic("x", standard * jnp.exp(y / 2))
 
     return example("funnel-reparametrised", model)
@@ -44,7 +44,7 @@ def gaussian_shells() -> Example:
     """
 
     def model():
-        x = numpyro.sample("x", dist.Uniform(-6.0, 6.0).expand([2]).to_event(1))
+        x = latent("x", dist.Uniform(-6.0, 6.0), 2)
         centres = jnp.array([[-3.5, 0.0], [3.5, 0.0]])
         distance = jnp.sqrt(jnp.sum((x - centres) ** 2, axis=-1) + 1e-12)
         numpyro.factor("shells", logsumexp(-0.5 * ((distance - 2.0) / 0.1) ** 2))
@@ -59,7 +59,7 @@ def dual_moon() -> Example:
     """`neutra.py`: two facing crescents, `(|x| - 2)^2 / .32` and a mixture over the first coordinate."""
 
     def model():
-        x = numpyro.sample("x", dist.ImproperUniform(constraints.real_vector, (), (2,)))
+        x = latent("x", dist.ImproperUniform(constraints.real_vector, (), (2,)))
         radius = jnp.sqrt(jnp.sum(x**2) + 1e-12)
         sides = logsumexp(-0.5 * ((x[0] + jnp.array([-2.0, 2.0])) / 0.6) ** 2)
         numpyro.factor("moons", sides - 0.5 * ((radius - 2) / 0.4) ** 2)
@@ -72,7 +72,7 @@ def correlated_normal() -> Example:
     rho, dim = 0.999, 200
 
     def model():
-        x = numpyro.sample("x", dist.ImproperUniform(constraints.real_vector, (), (dim,)))
+        x = latent("x", dist.ImproperUniform(constraints.real_vector, (), (dim,)))
         # |x - mean|^2 / (1 - rho) along the differences, mean^2 dim / (1 + (dim - 1) rho) along the mean.
         mean = jnp.mean(x)
         along = dim * mean**2 / (1 + (dim - 1) * rho)
@@ -87,8 +87,8 @@ def partly_correlated() -> Example:
 
     def model():
         pair = dist.MultivariateNormal(jnp.zeros(2), scale_tril=jnp.asarray(root))
-        x1, x2 = numpyro.sample("x1", pair), numpyro.sample("x2", pair)
-        numpyro.sample("y", dist.Normal(jnp.zeros(100), 1.0).to_event(1))
+        x1, x2 = latent("x1", pair), latent("x2", pair)
+        latent("y", dist.Normal(jnp.zeros(100), 1.0).to_event(1))
         numpyro.sample("obs", dist.Normal(x1 - x2, 0.1).to_event(1), obs=jnp.ones(2))
 
     return example("partly-correlated", model)
@@ -103,7 +103,7 @@ def latent_classification() -> Example:
     root = np.linalg.cholesky(covariance)
 
     def model(labels):
-        f = numpyro.sample("f", dist.MultivariateNormal(jnp.zeros(16), scale_tril=jnp.asarray(root)))
+        f = latent("f", dist.MultivariateNormal(jnp.zeros(16), scale_tril=jnp.asarray(root)))
         numpyro.sample("obs", dist.Bernoulli(logits=f**3).to_event(1), obs=labels)
 
     return example("gp-classification-cubed", model, {"labels": labels})
@@ -115,10 +115,10 @@ def exponential_decay() -> Example:
     y = 6.0 * np.exp(-0.9 * x) + 1.0 + 0.4 * generator(200).standard_normal(200)
 
     def model(x, y):
-        amplitude = numpyro.sample("amplitude", dist.Normal(5.0, 3.0))
-        rate = numpyro.sample("rate", dist.HalfNormal(3.0))
-        offset = numpyro.sample("offset", dist.Normal(0.0, 2.0))
-        sigma = numpyro.sample("sigma", dist.HalfNormal(1.0))
+        amplitude = latent("amplitude", dist.Normal(5.0, 3.0))
+        rate = latent("rate", dist.HalfNormal(3.0))
+        offset = latent("offset", dist.Normal(0.0, 2.0))
+        sigma = latent("sigma", dist.HalfNormal(1.0))
         numpyro.sample("obs", dist.Normal(amplitude * jnp.exp(-rate * x) + offset, sigma), obs=y)
 
     return example("exponential-decay", model, {"x": x, "y": y})

@@ -6,8 +6,9 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax.scipy.special import logsumexp
+from numpyro.distributions.util import clamp_probs
 
-from qdesampler.bench.examples.example import Builder, Example, example, generator
+from qdesampler.bench.examples.example import Builder, Example, example, generator, latent
 
 __all__ = ["EXAMPLES"]
 
@@ -30,7 +31,7 @@ def _semi_supervised(name: str, transition_prior: float) -> Example:
     emission = rng.dirichlet(np.full(words, 0.1), states)
 
     def chain(length):
-        path = [rng.integers(states)]
+        path = [int(rng.integers(states))]
         for _ in range(length - 1):
             path.append(rng.choice(states, p=transition[path[-1]]))
         return np.array(path), np.array([rng.choice(words, p=emission[c]) for c in path])
@@ -40,13 +41,13 @@ def _semi_supervised(name: str, transition_prior: float) -> Example:
 
     def model(known, known_words, free_words):
         by_state = dist.Dirichlet(jnp.full((states, states), transition_prior)).to_event(1)
-        p = numpyro.sample("transition_prob", by_state)
-        q = numpyro.sample("emission_prob", dist.Dirichlet(jnp.full((states, words), 0.1)).to_event(1))
-        numpyro.sample("known", dist.Categorical(p[known[:-1]]).to_event(1), obs=known[1:])
-        numpyro.sample("known_words", dist.Categorical(q[known]).to_event(1), obs=known_words)
-        log_q = jnp.log(dist.util.clamp_probs(q))
+        p = latent("transition_prob", by_state)
+        q = latent("emission_prob", dist.Dirichlet(jnp.full((states, words), 0.1)).to_event(1))
+        numpyro.sample("known", dist.CategoricalProbs(p[known[:-1]]).to_event(1), obs=known[1:])
+        numpyro.sample("known_words", dist.CategoricalProbs(q[known]).to_event(1), obs=known_words)
+        log_q = jnp.log(clamp_probs(q))
         emitted = log_q[:, free_words].T
-        numpyro.factor("free", _forward(jnp.zeros(states), jnp.log(dist.util.clamp_probs(p)), emitted))
+        numpyro.factor("free", _forward(jnp.zeros(states), jnp.log(clamp_probs(p)), emitted))
 
     data = {"known": known, "known_words": known_words, "free_words": free_words}
     return example(name, model, data, warmup=500)
@@ -83,9 +84,9 @@ def chorales() -> Example:
 
     def model(y):
         prior = dist.Dirichlet(0.9 * jnp.eye(states) + 0.1).to_event(1)
-        p = jnp.log(dist.util.clamp_probs(numpyro.sample("probs_x", prior)))
-        q = numpyro.sample("probs_y", dist.Beta(0.1, 0.9).expand([states, tones]).to_event(2))
-        q = dist.util.clamp_probs(q)
+        p = jnp.log(clamp_probs(latent("probs_x", prior)))
+        q = latent("probs_y", dist.Beta(0.1, 0.9), states, tones)
+        q = clamp_probs(q)
         emitted = y @ jnp.log(q).T + (1 - y) @ jnp.log1p(-q).T  # sequence, time, state
         numpyro.factor("y", jnp.sum(jax.vmap(lambda e: _forward(p[0], p, e))(emitted)))
 

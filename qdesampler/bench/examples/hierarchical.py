@@ -7,7 +7,7 @@ import numpyro
 import numpyro.distributions as dist
 from jax.scipy.special import logsumexp
 
-from qdesampler.bench.examples.example import Builder, Example, example, generator
+from qdesampler.bench.examples.example import Builder, Example, example, generator, latent
 
 __all__ = ["EXAMPLES"]
 
@@ -22,7 +22,7 @@ def baseball_fully_pooled() -> Example:
     """`baseball.py`: one success probability for all players."""
 
     def model(hits):
-        phi = numpyro.sample("phi", dist.Uniform(0, 1))
+        phi = latent("phi", dist.Uniform(0, 1))
         numpyro.sample("obs", dist.Binomial(45, probs=phi).expand([18]).to_event(1), obs=hits)
 
     return example("baseball-fully-pooled", model, _batters(), warmup=1500, draws=3000)
@@ -33,7 +33,7 @@ def baseball_not_pooled() -> Example:
 
     def model(hits):
         with numpyro.plate("player", 18):
-            phi = numpyro.sample("phi", dist.Uniform(0, 1))
+            phi = latent("phi", dist.Uniform(0, 1))
             numpyro.sample("obs", dist.Binomial(45, probs=phi), obs=hits)
 
     return example("baseball-not-pooled", model, _batters(), warmup=1500, draws=3000)
@@ -43,10 +43,10 @@ def baseball_partially_pooled() -> Example:
     """`baseball.py`: `phi_i ~ Beta(m kappa, (1 - m) kappa)`, `kappa ~ Pareto(1, 1.5)`."""
 
     def model(hits):
-        m = numpyro.sample("m", dist.Uniform(0, 1))
-        kappa = numpyro.sample("kappa", dist.Pareto(1.0, 1.5))
+        m = latent("m", dist.Uniform(0, 1))
+        kappa = latent("kappa", dist.Pareto(1.0, 1.5))
         with numpyro.plate("player", 18):
-            phi = numpyro.sample("phi", dist.Beta(m * kappa, (1 - m) * kappa))
+            phi = latent("phi", dist.Beta(m * kappa, (1 - m) * kappa))
             numpyro.sample("obs", dist.Binomial(45, probs=phi), obs=hits)
 
     return example("baseball-partially-pooled", model, _batters(), warmup=1500, draws=3000)
@@ -56,10 +56,10 @@ def baseball_logit() -> Example:
     """`baseball.py`: logits about a common mean, centred."""
 
     def model(hits):
-        loc = numpyro.sample("loc", dist.Normal(-1, 1))
-        scale = numpyro.sample("scale", dist.HalfCauchy(1))
+        loc = latent("loc", dist.Normal(-1, 1))
+        scale = latent("scale", dist.HalfCauchy(1))
         with numpyro.plate("player", 18):
-            alpha = numpyro.sample("alpha", dist.Normal(loc, scale))
+            alpha = latent("alpha", dist.Normal(loc, scale))
             numpyro.sample("obs", dist.Binomial(45, logits=alpha), obs=hits)
 
     return example("baseball-logit", model, _batters(), warmup=1500, draws=3000)
@@ -74,10 +74,10 @@ def admissions() -> Example:
     admit = rng.binomial(applications, 1 / (1 + np.exp(-level[dept] + 0.1 * male)))
 
     def model(dept, male, applications, admit):
-        mean = numpyro.sample("v_mu", dist.Normal(0, jnp.array([4.0, 1.0])).to_event(1))
-        sigma = numpyro.sample("sigma", dist.HalfNormal(jnp.ones(2)).to_event(1))
-        root = sigma[:, None] * numpyro.sample("L_Rho", dist.LKJCholesky(2, concentration=2.0))
-        v = mean + numpyro.sample("z", dist.Normal(0, 1).expand([6, 2]).to_event(2)) @ root.T
+        mean = latent("v_mu", dist.Normal(0, jnp.array([4.0, 1.0])).to_event(1))
+        sigma = latent("sigma", dist.HalfNormal(jnp.ones(2)).to_event(1))
+        root = sigma[:, None] * latent("L_Rho", dist.LKJCholesky(2, concentration=2.0))
+        v = mean + latent("z", dist.Normal(0, 1), 6, 2) @ root.T
         logits = v[dept, 0] + v[dept, 1] * male
         numpyro.sample("admit", dist.Binomial(applications, logits=logits).to_event(1), obs=admit)
 
@@ -100,14 +100,14 @@ def _patients() -> dict[str, np.ndarray]:
 def _lines():
     """Hyperparameters of the lines: means and scales of levels and slopes, and the noise."""
     means = (
-        numpyro.sample("mu_level", dist.Normal(0.0, 30.0)),
-        numpyro.sample("mu_slope", dist.Normal(0.0, 3.0)),
+        latent("mu_level", dist.Normal(0.0, 30.0)),
+        latent("mu_slope", dist.Normal(0.0, 3.0)),
     )
     scales = (
-        numpyro.sample("sigma_level", dist.HalfNormal(10.0)),
-        numpyro.sample("sigma_slope", dist.HalfNormal(3.0)),
+        latent("sigma_level", dist.HalfNormal(10.0)),
+        latent("sigma_slope", dist.HalfNormal(3.0)),
     )
-    return means, scales, numpyro.sample("sigma", dist.HalfNormal(10.0))
+    return means, scales, latent("sigma", dist.HalfNormal(10.0))
 
 
 def linear_regression() -> Example:
@@ -116,8 +116,8 @@ def linear_regression() -> Example:
     def model(patient, weeks, status, y):
         means, scales, sigma = _lines()
         with numpyro.plate("patients", 40):
-            level = numpyro.sample("level", dist.Normal(means[0], scales[0]))
-            slope = numpyro.sample("slope", dist.Normal(means[1], scales[1]))
+            level = latent("level", dist.Normal(means[0], scales[0]))
+            slope = latent("slope", dist.Normal(means[1], scales[1]))
         numpyro.sample("obs", dist.Normal(level[patient] + slope[patient] * weeks, sigma).to_event(1), obs=y)
 
     return example("hierarchical-lines", model, _patients(), warmup=2000, draws=2000)
@@ -130,8 +130,8 @@ def linear_regression_by_status() -> Example:
         means, scales, sigma = _lines()
         values = []
         for part, mean, scale in zip(("level", "slope"), means, scales, strict=True):
-            by_status = numpyro.sample(f"{part}_status", dist.Normal(0, 1).expand([3]).to_event(1))
-            by_patient = numpyro.sample(f"{part}_patient", dist.Normal(0, 1).expand([40]).to_event(1))
+            by_status = latent(f"{part}_status", dist.Normal(0, 1), 3)
+            by_patient = latent(f"{part}_patient", dist.Normal(0, 1), 40)
             values.append(mean + scale * (by_status[status] + by_patient))
         level, slope = values
         numpyro.sample("obs", dist.Normal(level[patient] + slope[patient] * weeks, sigma).to_event(1), obs=y)
@@ -153,11 +153,11 @@ def mortality() -> Example:
     deaths = rng.binomial(population, 1 / (1 + np.exp(-rate)))
 
     def standard(name, length):
-        return numpyro.sample(name, dist.Normal(0, 1).expand([length]).to_event(1))
+        return latent(name, dist.Normal(0, 1), length)
 
     def model(age, area, year, population, deaths):
         names = ("alpha_s1", "alpha_s2", "alpha_age", "beta_age", "pi")
-        sigma = {name: numpyro.sample(f"sigma_{name}", dist.HalfNormal(1.0)) for name in names}
+        sigma = {name: latent(f"sigma_{name}", dist.HalfNormal(1.0)) for name in names}
         by_region = sigma["alpha_s1"] * standard("alpha_s1", 4)
         by_area = by_region[region] + sigma["alpha_s2"] * standard("alpha_s2", areas)
         first = jnp.arange(ages) == 0  # the walks start anywhere
@@ -185,12 +185,12 @@ def stacking() -> Example:
 
     def model(x, scores):
         with numpyro.plate("models", models - 1, dim=-2):
-            mean = numpyro.sample("mu", dist.Normal(0, 1.0))
-            sigma = numpyro.sample("sigma", dist.HalfNormal(0.5))
+            mean = latent("mu", dist.Normal(0, 1.0))
+            sigma = latent("sigma", dist.HalfNormal(0.5))
             with numpyro.plate("discrete", discrete, dim=-1):
-                tau = numpyro.sample("tau", dist.Normal(0, 1))
+                tau = latent("tau", dist.Normal(0, 1))
             with numpyro.plate("continuous", continuous, dim=-1):
-                slope = numpyro.sample("beta_con", dist.Normal(0, 1))
+                slope = latent("beta_con", dist.Normal(0, 1))
         beta = jnp.hstack([mean + sigma * tau, slope])
         weights = jax.nn.log_softmax(jnp.hstack([x @ beta.T, jnp.zeros((300, 1))]), axis=1)
         numpyro.factor("scores", jnp.sum(logsumexp(scores + weights, axis=1)))
@@ -205,13 +205,13 @@ def _schools(name: str, centred: bool) -> Example:
     y = 8 + 4 * rng.standard_normal(8) + sigma * rng.standard_normal(8)
 
     def model(y, sigma):
-        mu = numpyro.sample("mu", dist.Normal(0, 5))
-        tau = numpyro.sample("tau", dist.HalfCauchy(5))
+        mu = latent("mu", dist.Normal(0, 5))
+        tau = latent("tau", dist.HalfCauchy(5))
         with numpyro.plate("school", 8):
             if centred:
-                theta = numpyro.sample("theta", dist.Normal(mu, tau))
+                theta = latent("theta", dist.Normal(mu, tau))
             else:
-                theta = mu + tau * numpyro.sample("theta_standard", dist.Normal(0, 1))
+                theta = mu + tau * latent("theta_standard", dist.Normal(0, 1))
             numpyro.sample("obs", dist.Normal(theta, sigma), obs=y)
 
     return example(name, model, {"y": y, "sigma": sigma})

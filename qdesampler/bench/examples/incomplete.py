@@ -7,7 +7,7 @@ import numpyro.distributions as dist
 from jax.scipy.special import logsumexp
 from jax.scipy.stats import norm
 
-from qdesampler.bench.examples.example import Builder, Example, example, generator
+from qdesampler.bench.examples.example import Builder, Example, example, generator, latent
 
 __all__ = ["EXAMPLES"]
 
@@ -31,16 +31,14 @@ def continuous_imputation() -> Example:
 
     def model(age, title, pclass, sex, survived):
         def effects(name, levels):
-            return numpyro.sample(name, dist.Normal(0, 1).expand([levels]).to_event(1))
+            return latent(name, dist.Normal(0, 1), levels)
 
         mu = effects("age_mu", titles)
-        sigma = numpyro.sample("age_sigma", dist.HalfNormal(1).expand([titles]).to_event(1))
-        found = numpyro.sample(
-            "age_impute", dist.ImproperUniform(dist.constraints.real_vector, (), missing.shape)
-        )
+        sigma = latent("age_sigma", dist.HalfNormal(1), titles)
+        found = latent("age_impute", dist.ImproperUniform(dist.constraints.real_vector, (), missing.shape))
         age = jnp.asarray(age).at[missing].set(found)
         numpyro.sample("age", dist.Normal(mu[title], sigma[title]).to_event(1), obs=age)
-        a, slope = numpyro.sample("a", dist.Normal(0, 1)), numpyro.sample("b_age", dist.Normal(0, 1))
+        a, slope = latent("a", dist.Normal(0, 1)), latent("b_age", dist.Normal(0, 1))
         logits = a + slope * age + effects("b_title", titles)[title] + effects("b_pclass", 3)[pclass]
         logits = logits + effects("b_sex", 2)[sex]
         numpyro.sample("survived", dist.Bernoulli(logits=logits).to_event(1), obs=survived)
@@ -61,9 +59,9 @@ def _binary_predictor() -> dict[str, np.ndarray]:
 
 def _regression_with_missing(a, b, y, seen, log_seen=(0.0, 0.0)):
     """Sum out the missing values of a binary predictor; `log_seen` of whether one of 0 or 1 is seen."""
-    mu, slope = numpyro.sample("mu_A", dist.Normal(0, 2.5)), numpyro.sample("b_B_A", dist.Normal(0, 2.5))
-    b_a, b_b = numpyro.sample("b_A", dist.Normal(0, 2.5)), numpyro.sample("b_B", dist.Normal(0, 2.5))
-    s = numpyro.sample("s_Y", dist.HalfCauchy(2.5))
+    mu, slope = latent("mu_A", dist.Normal(0, 2.5)), latent("b_B_A", dist.Normal(0, 2.5))
+    b_a, b_b = latent("b_A", dist.Normal(0, 2.5)), latent("b_B", dist.Normal(0, 2.5))
+    s = latent("s_Y", dist.HalfCauchy(2.5))
     law = dist.Bernoulli(logits=mu + slope * b)
     joint = [
         law.log_prob(jnp.full(len(b), value))
@@ -84,7 +82,7 @@ def discrete_missing_not_at_random() -> Example:
     """`discrete_imputation.ipynb`, last model: whether the value is seen depends on the value."""
 
     def model(a, b, y, seen):
-        p = numpyro.sample("p_Aobs", dist.Beta(1, 1).expand([2]).to_event(1))
+        p = latent("p_Aobs", dist.Beta(1, 1), 2)
         chances = [jnp.where(seen, jnp.log(p[value]), jnp.log1p(-p[value])) for value in (0, 1)]
         _regression_with_missing(a, b, y, seen, chances)
 
@@ -101,7 +99,7 @@ def truncated_normal() -> Example:
     x = _cut_off(generator(200), 0.4, 0.9, 1.2, 200)
 
     def model(x):
-        loc, scale = numpyro.sample("loc", dist.Normal()), numpyro.sample("scale", dist.LogNormal())
+        loc, scale = latent("loc", dist.Normal()), latent("scale", dist.LogNormal())
         numpyro.sample("x", dist.TruncatedNormal(loc, scale, high=1.2).expand([200]).to_event(1), obs=x)
 
     return example("truncated-normal", model, {"x": x})
@@ -112,8 +110,8 @@ def truncation_unknown() -> Example:
     x = _cut_off(generator(201), 0.4, 0.9, 1.2, 200)
 
     def model(x):
-        loc, scale = numpyro.sample("loc", dist.Normal()), numpyro.sample("scale", dist.LogNormal())
-        delta = numpyro.sample("delta", dist.HalfNormal())
+        loc, scale = latent("loc", dist.Normal()), latent("scale", dist.LogNormal())
+        delta = latent("delta", dist.HalfNormal())
         high = jnp.max(x) + delta
         log_mass = norm.logcdf((high - loc) / scale)
         numpyro.factor("x", jnp.sum(norm.logpdf(x, loc, scale)) - len(x) * log_mass)
@@ -130,8 +128,8 @@ def folded_student() -> Example:
     x = np.abs(1.2 + 0.8 * rng.standard_t(3.0, 500))
 
     def model(x):
-        df = numpyro.sample("df", dist.Gamma(6.0, 2.0))
-        loc, scale = numpyro.sample("loc", dist.Normal()), numpyro.sample("scale", dist.LogNormal())
+        df = latent("df", dist.Gamma(6.0, 2.0))
+        loc, scale = latent("loc", dist.Normal()), latent("scale", dist.LogNormal())
         law = dist.StudentT(df, loc, scale)
         numpyro.factor("x", jnp.sum(jnp.logaddexp(law.log_prob(x), law.log_prob(-x))))
 
@@ -152,7 +150,7 @@ def truncated_poisson() -> Example:
     x = draws[draws >= 2][:300]
 
     def model(x):
-        rate = numpyro.sample("rate", dist.LogNormal(1, 1))
+        rate = latent("rate", dist.LogNormal(1, 1))
         law = dist.Poisson(rate)
         below = jnp.cumsum(jnp.exp(law.log_prob(jnp.arange(4))))  # P(X <= 0), ..., P(X <= 3)
         log_mass = jnp.log1p(-jnp.concatenate([jnp.zeros(1), below]))  # P(X >= low), low = 0, ..., 4
@@ -174,9 +172,9 @@ def survival() -> Example:
     end = rng.uniform(1.0, 8.0, 120)
 
     def model(x, time, censored):
-        a = numpyro.sample("intercept", dist.Normal(0, 3))
-        beta = numpyro.sample("beta", dist.Normal(0, 1).expand([3]).to_event(1))
-        shape = numpyro.sample("shape", dist.HalfNormal(2))
+        a = latent("intercept", dist.Normal(0, 3))
+        beta = latent("beta", dist.Normal(0, 1), 3)
+        shape = latent("shape", dist.HalfNormal(2))
         log_ratio = shape * (jnp.log(time) - a - x @ beta)
         log_hazard = jnp.log(shape) + log_ratio - jnp.log(time)
         numpyro.factor("time", jnp.sum(jnp.where(censored, 0.0, log_hazard) - jnp.exp(log_ratio)))

@@ -9,7 +9,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
-from qdesampler.bench.examples.example import Builder, Example, example, generator
+from qdesampler.bench.examples.example import Builder, Example, example, generator, latent
 
 __all__ = ["EXAMPLES"]
 
@@ -24,11 +24,11 @@ def centred() -> Example:
     def model(group, x, y):
         effects = []
         for part in ("level", "slope"):
-            mean = numpyro.sample(f"mu_{part}", dist.Normal(0, 5))
-            spread = numpyro.sample(f"sigma_{part}", dist.HalfNormal(2))
+            mean = latent(f"mu_{part}", dist.Normal(0, 5))
+            spread = latent(f"sigma_{part}", dist.HalfNormal(2))
             with numpyro.plate(f"groups of {part}", 100):
-                effects.append(numpyro.sample(part, dist.Normal(mean, spread)))
-        sigma = numpyro.sample("sigma", dist.HalfNormal(2))
+                effects.append(latent(part, dist.Normal(mean, spread)))
+        sigma = latent("sigma", dist.HalfNormal(2))
         mean = effects[0][group] + effects[1][group] * x
         numpyro.sample("y", dist.Normal(mean, sigma).to_event(1), obs=y)
 
@@ -44,10 +44,10 @@ def not_centred() -> Example:
     wins = rng.binomial(trials, 1 / (1 + np.exp(-logits)))
 
     def model(x, trials, wins):
-        a = numpyro.sample("intercept", dist.Normal(0, 2))
-        beta = numpyro.sample("beta", dist.Normal(0, 1).expand([4]).to_event(1))
-        tau = numpyro.sample("tau", dist.HalfNormal(1))
-        standard = numpyro.sample("standard", dist.Normal(0, 1).expand([300]).to_event(1))
+        a = latent("intercept", dist.Normal(0, 2))
+        beta = latent("beta", dist.Normal(0, 1), 4)
+        tau = latent("tau", dist.HalfNormal(1))
+        standard = latent("standard", dist.Normal(0, 1), 300)
         logits = a + x @ beta + tau * standard
         numpyro.sample("wins", dist.Binomial(trials, logits=logits).to_event(1), obs=wins)
 
@@ -64,13 +64,13 @@ def crossed() -> Example:
     y = rng.poisson(np.exp(0.8 + 0.3 * treated + by_person[person] + by_item[item]))
 
     def model(person, item, treated, y):
-        a = numpyro.sample("intercept", dist.Normal(0, 2))
-        b = numpyro.sample("treatment", dist.Normal(0, 1))
+        a = latent("intercept", dist.Normal(0, 2))
+        b = latent("treatment", dist.Normal(0, 1))
         effects = []
         for part, number in (("person", 80), ("item", 50)):
-            spread = numpyro.sample(f"sigma_{part}", dist.HalfNormal(1))
+            spread = latent(f"sigma_{part}", dist.HalfNormal(1))
             with numpyro.plate(f"{part}s", number):
-                effects.append(numpyro.sample(part, dist.Normal(0, spread)))
+                effects.append(latent(part, dist.Normal(0, spread)))
         log_rate = a + b * treated + effects[0][person] + effects[1][item]
         numpyro.sample("y", dist.Poisson(jnp.exp(jnp.clip(log_rate, -30.0, 30.0))).to_event(1), obs=y)
 

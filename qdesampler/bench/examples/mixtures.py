@@ -6,7 +6,7 @@ import numpyro
 import numpyro.distributions as dist
 from jax.scipy.special import logsumexp
 
-from qdesampler.bench.examples.example import Builder, Example, example, generator
+from qdesampler.bench.examples.example import Builder, Example, example, generator, latent
 
 __all__ = ["EXAMPLES"]
 
@@ -18,9 +18,9 @@ def gaussian_mixture() -> Example:
     """
 
     def model(x):
-        weights = numpyro.sample("weights", dist.Dirichlet(0.5 * jnp.ones(2)))
-        scale = numpyro.sample("scale", dist.LogNormal(0.0, 2.0))
-        locs = numpyro.sample("locs", dist.Normal(0.0, 10.0).expand([2]).to_event(1))
+        weights = latent("weights", dist.Dirichlet(0.5 * jnp.ones(2)))
+        scale = latent("scale", dist.LogNormal(0.0, 2.0))
+        locs = latent("locs", dist.Normal(0.0, 10.0), 2)
         by_component = dist.Normal(locs, scale).log_prob(x[:, None])
         numpyro.factor("x", jnp.sum(logsumexp(jnp.log(weights) + by_component, axis=1)))
 
@@ -45,9 +45,9 @@ def hidden_middle() -> Example:
     c = (rng.random(200) < np.where(b, 0.9, 0.2)).astype(int)
 
     def model(a, c):
-        p_a = numpyro.sample("p_A", dist.Beta(1, 1))
-        p_b = numpyro.sample("p_B", dist.Beta(1, 1).expand([2]).to_event(1))
-        p_c = numpyro.sample("p_C", dist.Beta(1, 1).expand([2]).to_event(1))
+        p_a = latent("p_A", dist.Beta(1, 1))
+        p_b = latent("p_B", dist.Beta(1, 1), 2)
+        p_c = latent("p_C", dist.Beta(1, 1), 2)
         chance = p_b * p_c[1] + (1 - p_b) * p_c[0]  # of C, given A
         numpyro.sample("A", dist.Bernoulli(p_a).expand([200]).to_event(1), obs=a)
         numpyro.sample("C", dist.Bernoulli(chance[a]).to_event(1), obs=c)
@@ -78,14 +78,14 @@ def angles() -> Example:
     data = (centre + spread * rng.standard_normal((150, 2)) + np.pi) % (2 * np.pi) - np.pi
 
     def model(data):
-        weights = numpyro.sample("mix_weights", dist.Dirichlet(jnp.ones(2)))
+        weights = latent("mix_weights", dist.Dirichlet(jnp.ones(2)))
         with numpyro.plate("mixture", 2):
-            phi = numpyro.sample("phi_loc", dist.VonMises(-1.5, 1.0))
-            psi = numpyro.sample("psi_loc", dist.VonMises(0.0, 0.1))
-            conc_phi = numpyro.sample("phi_conc", dist.LogNormal(2.5, 1.0))
-            conc_psi = numpyro.sample("psi_conc", dist.LogNormal(2.5, 1.0))
-            scale = numpyro.sample("corr_scale", dist.Beta(2.0, 10.0))
-            skewness = numpyro.sample("skewness", dist.Normal(0, 0.5).expand([2]).to_event(1))
+            phi = latent("phi_loc", dist.VonMises(-1.5, 1.0))
+            psi = latent("psi_loc", dist.VonMises(0.0, 0.1))
+            conc_phi = latent("phi_conc", dist.LogNormal(2.5, 1.0))
+            conc_psi = latent("psi_conc", dist.LogNormal(2.5, 1.0))
+            scale = latent("corr_scale", dist.Beta(2.0, 10.0))
+            skewness = latent("skewness", dist.Normal(0, 0.5), 2)
         bounded = skewness / (1 + jnp.sum(jnp.abs(skewness), axis=-1, keepdims=True))
         sine = dist.SineBivariateVonMises(phi, psi, conc_phi, conc_psi, weighted_correlation=scale)
         log_p = dist.SineSkewed(sine, bounded).log_prob(data[:, None, :])

@@ -6,14 +6,14 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
-from qdesampler.bench.examples.example import Builder, Example, example, generator
+from qdesampler.bench.examples.example import Builder, Example, example, generator, latent
 from qdesampler.bench.examples.gaussian_processes import standardised_curve
 
 __all__ = ["EXAMPLES"]
 
 
 def _weights(name, *shape):
-    return numpyro.sample(name, dist.Normal(0, 1).expand(shape).to_event(len(shape)))
+    return latent(name, dist.Normal(0, 1), *shape)
 
 
 def bayesian_network() -> Example:
@@ -31,7 +31,7 @@ def bayesian_network() -> Example:
         def network(inputs):
             return (jnp.tanh(jnp.tanh(inputs @ w1) @ w2) @ w3)[:, 0]
 
-        precision = numpyro.sample("prec_obs", dist.Gamma(3.0, 1.0))
+        precision = latent("prec_obs", dist.Gamma(3.0, 1.0))
         numpyro.deterministic("prediction", network(at))
         numpyro.sample("y", dist.Normal(network(x), precision**-0.5).to_event(1), obs=y)
 
@@ -54,9 +54,9 @@ def noise_network() -> Example:
 
     def model(x, y):
         inner, shift, outer = _weights("inner", 4), _weights("shift", 4), _weights("outer", 4)
-        constant = numpyro.sample("constant", dist.Normal(0, 1))
-        slope = numpyro.sample("noise_slope", dist.HalfNormal(1))
-        level = numpyro.sample("noise_level", dist.Normal(0, 1))
+        constant = latent("constant", dist.Normal(0, 1))
+        slope = latent("noise_slope", dist.HalfNormal(1))
+        level = latent("noise_level", dist.Normal(0, 1))
 
         def mean(points):
             return jnp.tanh(3 * points[:, None] * inner + shift) @ outer + constant

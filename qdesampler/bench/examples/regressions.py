@@ -6,7 +6,7 @@ import numpyro
 import numpyro.distributions as dist
 from numpyro.distributions import constraints, transforms
 
-from qdesampler.bench.examples.example import Builder, Example, example, generator
+from qdesampler.bench.examples.example import Builder, Example, example, generator, latent
 
 __all__ = ["EXAMPLES"]
 
@@ -21,7 +21,7 @@ def _logistic(name: str, points: int, dim: int, seed: int, correlated: bool, **s
     y = (rng.random(points) < 1 / (1 + np.exp(-x @ (0.5 * rng.standard_normal(dim + 1))))).astype(int)
 
     def model(x, y):
-        coefs = numpyro.sample("coefs", dist.Normal(0, 1).expand([dim + 1]).to_event(1))
+        coefs = latent("coefs", dist.Normal(0, 1), dim + 1)
         numpyro.sample("obs", dist.Bernoulli(logits=x @ coefs).to_event(1), obs=y)
 
     return example(name, model, {"x": x, "y": y}, **settings)
@@ -51,9 +51,7 @@ def proportions() -> Example:
 
     def model(x, bought):
         prior = dist.MultivariateNormal(jnp.zeros(3), scale_tril=jnp.eye(3))
-        numpyro.sample(
-            "obs", dist.Bernoulli(logits=x @ numpyro.sample("beta", prior)).to_event(1), obs=bought
-        )
+        numpyro.sample("obs", dist.Bernoulli(logits=x @ latent("beta", prior)).to_event(1), obs=bought)
 
     return example("proportion-test", model, {"x": x, "bought": bought}, warmup=1500, draws=500)
 
@@ -66,7 +64,7 @@ def zero_inflated_poisson() -> Example:
     y = np.where(rng.random(250) < gate, 0, rng.poisson(np.exp(x @ np.array([0.8, 0.3, -0.4, 0.0]))))
 
     def model(x, y):
-        b1, b2 = (numpyro.sample(b, dist.Normal(0, 1).expand([4]).to_event(1)) for b in ("b1", "b2"))
+        b1, b2 = (latent(b, dist.Normal(0, 1), 4) for b in ("b1", "b2"))
         rate = jnp.exp(jnp.clip(x @ b2, -30.0, 30.0))
         law = dist.ZeroInflatedPoisson(gate=jnp.clip(1 / (1 + jnp.exp(-x @ b1)), 1e-6, 1 - 1e-6), rate=rate)
         numpyro.sample("y", law.to_event(1), obs=y)
@@ -84,9 +82,9 @@ def _divorce() -> dict[str, np.ndarray]:
 
 
 def _divorce_mean(marriage, age):
-    a = numpyro.sample("a", dist.Normal(0.0, 0.2))
-    b_m, b_a = numpyro.sample("bM", dist.Normal(0.0, 0.5)), numpyro.sample("bA", dist.Normal(0.0, 0.5))
-    return a + b_m * marriage + b_a * age, numpyro.sample("sigma", dist.Exponential(1.0))
+    a = latent("a", dist.Normal(0.0, 0.2))
+    b_m, b_a = latent("bM", dist.Normal(0.0, 0.5)), latent("bA", dist.Normal(0.0, 0.5))
+    return a + b_m * marriage + b_a * age, latent("sigma", dist.Exponential(1.0))
 
 
 def divorce() -> Example:
@@ -106,7 +104,7 @@ def divorce_measured() -> Example:
 
     def model(marriage, age, divorce, errors):
         mean, sigma = _divorce_mean(marriage, age)
-        rate = numpyro.sample("divorce_rate", dist.Normal(mean, sigma).to_event(1))
+        rate = latent("divorce_rate", dist.Normal(mean, sigma).to_event(1))
         numpyro.sample("obs", dist.Normal(rate, errors).to_event(1), obs=divorce)
 
     return example("divorce-measured", model, {**data, "errors": errors}, draws=3000)
@@ -121,9 +119,9 @@ def cuped() -> Example:
     def model(after, treated, before):
         def line(part, slope):
             return (
-                numpyro.sample(f"intercept_{part}", dist.Normal(0, 2)),
-                numpyro.sample(slope, dist.Normal(0, 3)),
-                numpyro.sample(f"sigma_{part}", dist.HalfCauchy(2)),
+                latent(f"intercept_{part}", dist.Normal(0, 2)),
+                latent(slope, dist.Normal(0, 3)),
+                latent(f"sigma_{part}", dist.HalfCauchy(2)),
             )
 
         a, theta, sigma = line("target", "theta")
@@ -141,8 +139,8 @@ def line() -> Example:
     x = rng.standard_normal(100)
 
     def model(x, y):
-        a, b = numpyro.sample("a", dist.Normal(0, 2)), numpyro.sample("b", dist.HalfNormal(2))
-        numpyro.sample("y", dist.Normal(a + b * x, numpyro.sample("sigma", dist.Exponential(1.0))), obs=y)
+        a, b = latent("a", dist.Normal(0, 2)), latent("b", dist.HalfNormal(2))
+        numpyro.sample("y", dist.Normal(a + b * x, latent("sigma", dist.Exponential(1.0))), obs=y)
 
     return example("line", model, {"x": x, "y": 1 + 2 * x + 0.5 * rng.standard_normal(100)})
 
@@ -154,7 +152,7 @@ def _ordinal(name: str, cut_points) -> Example:
     y = np.digitize(1.5 * x + rng.logistic(size=50), [-0.5, 1.0])
 
     def model(x, y):
-        slope = numpyro.sample("b_X_eta", dist.Normal(0, 5))
+        slope = latent("b_X_eta", dist.Normal(0, 5))
         numpyro.sample("Y", dist.OrderedLogistic(x * slope, cut_points()).to_event(1), obs=y)
 
     return example(name, model, {"x": x, "y": y}, warmup=250, draws=750)
@@ -163,7 +161,7 @@ def _ordinal(name: str, cut_points) -> Example:
 def ordinal() -> Example:
     """`ordinal_regression.ipynb`, model 1: cut points under an improper flat prior."""
     flat = dist.ImproperUniform(constraints.ordered_vector, (), (2,))
-    return _ordinal("ordinal", lambda: numpyro.sample("c_y", flat))
+    return _ordinal("ordinal", lambda: latent("c_y", flat))
 
 
 def ordinal_ordered() -> Example:
@@ -171,7 +169,7 @@ def ordinal_ordered() -> Example:
 
     def cut_points():
         law = dist.TransformedDistribution(dist.Normal(0, 1).expand([2]), transforms.OrderedTransform())
-        return numpyro.sample("c_y", law)
+        return latent("c_y", law)
 
     return _ordinal("ordinal-ordered", cut_points)
 
@@ -180,7 +178,7 @@ def ordinal_dirichlet() -> Example:
     """`ordinal_regression.ipynb`, model 4: cut points from Dirichlet class probabilities."""
 
     def cut_points():
-        p = numpyro.sample("p", dist.Dirichlet(jnp.ones(3)))
+        p = latent("p", dist.Dirichlet(jnp.ones(3)))
         return transforms.SimplexToOrderedTransform(0.0)(p)
 
     return _ordinal("ordinal-dirichlet", cut_points)

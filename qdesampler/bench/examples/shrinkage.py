@@ -5,7 +5,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
-from qdesampler.bench.examples.example import Builder, Example, example, generator
+from qdesampler.bench.examples.example import Builder, Example, example, generator, latent
 
 __all__ = ["EXAMPLES"]
 
@@ -19,9 +19,9 @@ def _three_of(dim: int, points: int, seed: int) -> tuple[np.ndarray, np.ndarray]
 
 def _horseshoe(dim):
     """Coefficients `tau lambda_k beta_k`, not centred."""
-    local = numpyro.sample("lambdas", dist.HalfCauchy(1).expand([dim]).to_event(1))
-    tau = numpyro.sample("tau", dist.HalfCauchy(1))
-    return tau * local * numpyro.sample("unscaled_betas", dist.Normal(0, 1).expand([dim]).to_event(1))
+    local = latent("lambdas", dist.HalfCauchy(1), dim)
+    tau = latent("tau", dist.HalfCauchy(1))
+    return tau * local * latent("unscaled_betas", dist.Normal(0, 1), dim)
 
 
 def horseshoe_normal() -> Example:
@@ -31,7 +31,7 @@ def horseshoe_normal() -> Example:
 
     def model(x, y):
         betas = _horseshoe(20)
-        precision = numpyro.sample("prec_obs", dist.Gamma(3.0, 1.0))
+        precision = latent("prec_obs", dist.Gamma(3.0, 1.0))
         numpyro.sample("y", dist.Normal(x @ betas, precision**-0.5).to_event(1), obs=y)
 
     return example("horseshoe", model, {"x": x, "y": y}, draws=2000)
@@ -54,9 +54,9 @@ def horseshoe_centred() -> Example:
     y = mean + 0.05 * generator(47).standard_normal(50)
 
     def model(x, y):
-        local = numpyro.sample("lambdas", dist.HalfCauchy(1).expand([5]).to_event(1))
-        tau = numpyro.sample("tau", dist.HalfCauchy(1))
-        betas = numpyro.sample("betas", dist.Normal(0, tau * local).to_event(1))
+        local = latent("lambdas", dist.HalfCauchy(1), 5)
+        tau = latent("tau", dist.HalfCauchy(1))
+        betas = latent("betas", dist.Normal(0, tau * local).to_event(1))
         numpyro.sample("y", dist.Normal(x @ betas, 0.05).to_event(1), obs=y)
 
     return example("horseshoe-centred", model, {"x": x, "y": y})
@@ -73,12 +73,12 @@ def kernel_interactions() -> Example:
     y = x[:, :3] @ np.array([1.0, 2.0, -1.5]) + x[:, 0] * x[:, 1] + 0.15 * rng.standard_normal(points)
 
     def model(x, y):
-        sigma = numpyro.sample("sigma", dist.HalfNormal(3.0))
+        sigma = latent("sigma", dist.HalfNormal(3.0))
         phi = sigma * (sparsity / jnp.sqrt(points)) / (dim - sparsity)
-        eta1 = numpyro.sample("eta1", dist.HalfCauchy(phi))
-        m2 = numpyro.sample("msq", dist.InverseGamma(3.0, 1.0))
-        xi2 = numpyro.sample("xisq", dist.InverseGamma(3.0, 1.0))
-        local = numpyro.sample("lambda", dist.HalfCauchy(1).expand([dim]).to_event(1))
+        eta1 = latent("eta1", dist.HalfCauchy(phi))
+        m2 = latent("msq", dist.InverseGamma(3.0, 1.0))
+        xi2 = latent("xisq", dist.InverseGamma(3.0, 1.0))
+        local = latent("lambda", dist.HalfCauchy(1), dim)
         eta2 = eta1**2 * jnp.sqrt(xi2) / m2
         scaled = jnp.sqrt(m2) * local / jnp.sqrt(m2 + (eta1 * local) ** 2) * x
         gram = scaled @ scaled.T
@@ -99,13 +99,13 @@ def _credit(name: str, centred: bool) -> Example:
     y = (rng.random(200) < 1 / (1 + np.exp(-x @ beta))).astype(int)
 
     def model(x, y):
-        top = numpyro.sample("log_tau_zero", dist.Normal(0, 10))
-        log_tau = numpyro.sample("log_tau", dist.Normal(top, 1).expand([dim]).to_event(1))
+        top = latent("log_tau_zero", dist.Normal(0, 10))
+        log_tau = latent("log_tau", dist.Normal(top, 1), dim)
         scale = jnp.exp(log_tau)
         if centred:
-            beta = numpyro.sample("beta", dist.Normal(0, scale).to_event(1))
+            beta = latent("beta", dist.Normal(0, scale).to_event(1))
         else:
-            beta = scale * numpyro.sample("beta_standard", dist.Normal(0, 1).expand([dim]).to_event(1))
+            beta = scale * latent("beta_standard", dist.Normal(0, 1), dim)
         numpyro.sample("obs", dist.Bernoulli(logits=x @ beta).to_event(1), obs=y)
 
     return example(name, model, {"x": x, "y": y})

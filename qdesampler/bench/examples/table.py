@@ -5,6 +5,7 @@ import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from qdesampler.bench.examples.process import Run
 from qdesampler.bench.harness.record import Record, Settings
@@ -233,8 +234,8 @@ def read_runs(path: Path) -> list[Run]:
         )
     runs = []
     for row in reader:
-        counts = {name: int(row[name]) for name in COUNTS if row[name]}
-        figures = {name: float(row[name]) for name in FIGURES if row[name]}
+        counts: dict[str, Any] = {name: int(row[name]) for name in COUNTS if row[name]}
+        figures: dict[str, Any] = {name: float(row[name]) for name in FIGURES if row[name]}
         record = Record(
             row["model"], row["kernel"], int(row["seed"]), status=row["status"], **counts, **figures
         )

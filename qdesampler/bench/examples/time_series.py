@@ -6,7 +6,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
-from qdesampler.bench.examples.example import Builder, Example, example, generator
+from qdesampler.bench.examples.example import Builder, Example, example, generator, latent
 
 __all__ = ["EXAMPLES"]
 
@@ -19,8 +19,8 @@ def autoregression() -> Example:
         y[t] = 0.2 + 0.6 * y[t - 1] - 0.3 * y[t - 2] + 0.4 * rng.standard_normal()
 
     def model(y):
-        a1, a2 = numpyro.sample("alpha_1", dist.Normal(0, 1)), numpyro.sample("alpha_2", dist.Normal(0, 1))
-        const, sigma = numpyro.sample("const", dist.Normal(0, 1)), numpyro.sample("sigma", dist.HalfNormal(1))
+        a1, a2 = latent("alpha_1", dist.Normal(0, 1)), latent("alpha_2", dist.Normal(0, 1))
+        const, sigma = latent("const", dist.Normal(0, 1)), latent("sigma", dist.HalfNormal(1))
         mean = const + a1 * y[1:-1] + a2 * y[:-2]
         numpyro.sample("y", dist.Normal(mean, sigma).to_event(1), obs=y[2:])
 
@@ -37,12 +37,10 @@ def vector_autoregression() -> Example:
         y[t] = 0.3 + phi1 @ y[t - 1] + phi2 @ y[t - 2] + root @ rng.standard_normal(2)
 
     def model(y):
-        c = numpyro.sample("c", dist.Normal(0, 1).expand([2]).to_event(1))
-        phi1, phi2 = (
-            numpyro.sample(p, dist.Normal(0, 1).expand([2, 2]).to_event(2)) for p in ("Phi1", "Phi2")
-        )
-        sigma = numpyro.sample("sigma", dist.HalfNormal(1).expand([2]).to_event(1))
-        root = sigma[:, None] * numpyro.sample("L_omega", dist.LKJCholesky(2, concentration=1.0))
+        c = latent("c", dist.Normal(0, 1), 2)
+        phi1, phi2 = (latent(p, dist.Normal(0, 1), 2, 2) for p in ("Phi1", "Phi2"))
+        sigma = latent("sigma", dist.HalfNormal(1), 2)
+        root = sigma[:, None] * latent("L_omega", dist.LKJCholesky(2, concentration=1.0))
         mean = c + y[1:-1] @ phi1.T + y[:-2] @ phi2.T
         numpyro.sample("y", dist.MultivariateNormal(mean, scale_tril=root).to_event(1), obs=y[2:])
 
@@ -58,14 +56,14 @@ def holt_winters() -> Example:
 
     def model(y):
         names = ("level_smoothing", "trend_smoothing", "seasonality_smoothing")
-        a, b, c = (numpyro.sample(name, dist.Beta(1, 1)) for name in names)
+        a, b, c = (latent(name, dist.Beta(1, 1)) for name in names)
         c = c * (1 - a)
-        noise = numpyro.sample("noise", dist.HalfNormal(1))
+        noise = latent("noise", dist.HalfNormal(1))
         level, trend = (
-            numpyro.sample("level_init", dist.Normal(0, 1)),
-            numpyro.sample("trend_init", dist.Normal(0, 1)),
+            latent("level_init", dist.Normal(0, 1)),
+            latent("trend_init", dist.Normal(0, 1)),
         )
-        seasonal = numpyro.sample("seasonality_init", dist.Normal(0, 1).expand([season]).to_event(1))
+        seasonal = latent("seasonality_init", dist.Normal(0, 1), season)
 
         def step(carry, value):
             level, trend, seasonal = carry
@@ -88,9 +86,9 @@ def stochastic_volatility() -> Example:
     returns = np.exp(log_scale) * rng.standard_t(8, 150)
 
     def model(returns):
-        step = numpyro.sample("sigma", dist.Exponential(50.0))
-        s = numpyro.sample("s", dist.GaussianRandomWalk(scale=step, num_steps=150))
-        nu = numpyro.sample("nu", dist.Exponential(0.1))
+        step = latent("sigma", dist.Exponential(50.0))
+        s = latent("s", dist.GaussianRandomWalk(scale=step, num_steps=150))
+        nu = latent("nu", dist.Exponential(0.1))
         numpyro.sample("r", dist.StudentT(nu, 0.0, jnp.exp(s)).to_event(1), obs=returns)
 
     return example("stochastic-volatility", model, {"returns": returns}, warmup=600, draws=600)
@@ -109,17 +107,17 @@ def seasonal_global_trend() -> Example:
     width = y.max() / 150
 
     def model(y):
-        nu, powx = numpyro.sample("nu", dist.Uniform(2, 20)), numpyro.sample("powx", dist.Uniform(0, 1))
-        sigma = numpyro.sample("sigma", dist.HalfCauchy(width))
-        offset = numpyro.sample("offset_sigma", dist.TruncatedCauchy(loc=1e-10, scale=width, low=1e-10))
-        trend = numpyro.sample("coef_trend", dist.Cauchy(0, width))
-        pow_trend = 1.5 * numpyro.sample("pow_trend_beta", dist.Beta(1, 1)) - 0.5
-        pow_season = numpyro.sample("pow_season", dist.Beta(1, 1))
+        nu, powx = latent("nu", dist.Uniform(2, 20)), latent("powx", dist.Uniform(0, 1))
+        sigma = latent("sigma", dist.HalfCauchy(width))
+        offset = latent("offset_sigma", dist.TruncatedCauchy(loc=1e-10, scale=width, low=1e-10))
+        trend = latent("coef_trend", dist.Cauchy(0, width))
+        pow_trend = 1.5 * latent("pow_trend_beta", dist.Beta(1, 1)) - 0.5
+        pow_season = latent("pow_season", dist.Beta(1, 1))
         level_sm, s_sm = (
-            numpyro.sample("level_sm", dist.Beta(1, 2)),
-            numpyro.sample("s_sm", dist.Uniform(0, 1)),
+            latent("level_sm", dist.Beta(1, 2)),
+            latent("s_sm", dist.Uniform(0, 1)),
         )
-        first = numpyro.sample("init_s", dist.Cauchy(0, jnp.asarray(y[:season]) * 0.3).to_event(1))
+        first = latent("init_s", dist.Cauchy(0, jnp.asarray(y[:season]) * 0.3).to_event(1))
         before = jnp.concatenate([jnp.zeros(season), y])[1:length]
 
         def step(carry, now):
@@ -156,9 +154,9 @@ def hierarchical_forecast() -> Example:
 
     def model(y):
         def normal(name, scale, *shape):
-            return numpyro.sample(name, dist.Normal(0, scale).expand(shape).to_event(len(shape)))
+            return latent(name, dist.Normal(0, scale), *shape)
 
-        drift_scale = numpyro.sample("drift_scale", dist.LogNormal(-3.0, 1.0))
+        drift_scale = latent("drift_scale", dist.LogNormal(-3.0, 1.0))
         levels = jnp.cumsum(drift_scale * normal("drift", 1.0, stations, length), axis=-1)
         origin, destination = (
             normal("origin", 5.0, stations, period),
@@ -166,8 +164,7 @@ def hierarchical_forecast() -> Example:
         )
         pairs = normal("pairwise", 1.0, stations, stations)
         scales = [
-            numpyro.sample(f"{end}_scale", dist.LogNormal(-2.0, 1.0).expand([stations]).to_event(1))
-            for end in ("origin", "destination")
+            latent(f"{end}_scale", dist.LogNormal(-2.0, 1.0), stations) for end in ("origin", "destination")
         ]
         seasonal = jnp.tile(origin[:, None] + destination[None], length // period)
         mean = levels[None] + seasonal + pairs[..., None]

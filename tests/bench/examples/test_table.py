@@ -1,6 +1,7 @@
 """The arithmetic of the table, on made-up runs."""
 
 import math
+from typing import Any
 
 import pytest
 
@@ -11,13 +12,13 @@ from qdesampler.bench.harness.record import Record, Settings
 pytestmark = pytest.mark.contract
 
 
-def made_up(kernel, evaluations, ess, cpu=10.0, seed=0, model="a", group="examples", **more):
-    chains, status, warned = (more.get(k, v) for k, v in (("chains", 4), ("status", "ok"), ("warned", "")))
+def made_up(kernel, evaluations, ess, cpu=10.0, seed=0, model="a", **more):
+    more = {"chains": 4, "status": "ok", "warned": "", "group": "examples"} | more
     record = Record(
         model, kernel, seed, dim=2, warmup_evals=10, sampling_evals=20, ess=ess, ess_sq=ess + 1,
-        evals_to_400=evaluations, rhat=1.0, divergences=0, status=status,
+        evals_to_400=evaluations, rhat=1.0, divergences=0, status=more["status"],
     )  # fmt: skip
-    return Run(record, group, Settings(chains, 100, 200), cpu, warned)
+    return Run(record, more["group"], Settings(more["chains"], 100, 200), cpu, more["warned"])
 
 
 def crashed(kernel, seed=0):
@@ -45,7 +46,7 @@ def test_ratios_are_geometric_means_over_the_seeds_of_which_neither_failed():
 
 
 def test_failures_that_the_peer_does_not_share_and_failures_without_a_warning_are_named():
-    bad = {"status": "failed: R-hat 1.2 above 1.05"}
+    bad: dict[str, Any] = {"status": "failed: R-hat 1.2 above 1.05"}
     runs = [
         made_up("qde", 1.0, 60.0, seed=0, **bad),
         made_up("nuts", 1.0, 500.0, seed=0),
@@ -77,7 +78,7 @@ def test_failures_that_the_peer_does_not_share_and_failures_without_a_warning_ar
 def test_bars(ratios, reached):
     runs = []
     for model, group in (("a", "examples"), ("b", "hierarchies")):
-        place = {"model": model, "group": group}
+        place: dict[str, Any] = {"model": model, "group": group}
         runs.append(
             made_up("qde", 1000.0 / ratios["saved"], 1000 * ratios["ess"], 10 * ratios["cpu"], **place)
         )
