@@ -63,6 +63,7 @@ ROOMS |= {
     "bench/annealers": f"{_BELOW_BENCH} bench/harness bench/targets",
     "bench/driver": f"{_BELOW_BENCH} bench/harness bench/targets bench/peers",
     "bench/evidence": f"{_BELOW_BENCH} bench/harness bench/targets bench/peers",
+    "bench/examples": f"{_BELOW_BENCH} bench/harness bench/targets bench/peers bench/.",
     "bench/.": f"{_BELOW_BENCH} bench",
     "cli": f"{_BELOW_BENCH} bench",
     "__main__": "cli",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import jax
 import numpy as np
 from arviz_stats.base.array import array_stats
+from numpyro.diagnostics import split_gelman_rubin
 
 from qdesampler.bench.harness.accuracy import accuracy
 from qdesampler.bench.harness.outcome import Outcome, Runner
@@ -19,7 +20,7 @@ from qdesampler.bench.peers.registry import RUNNERS
 from qdesampler.bench.targets.truths import judged_sites, unconstrained_truth
 from qdesampler.infer import ModelCase, flatten_draws
 
-__all__ = ["MIN_ESS", "Quality", "measure", "quality", "run_status"]
+__all__ = ["MIN_ESS", "Quality", "judge", "measure", "quality", "run_status"]
 
 CONVERGED = 1.05  # largest R-hat of a run that counts
 MIN_ESS = 50  # fewer effective draws say nothing reliable, about themselves included
@@ -61,13 +62,14 @@ def measure(
             outcome = runners[kernel](case, seed, settings)
         wall = time.perf_counter() - start
         record = replace(record, compile_s=compiling.seconds, run_s=wall - compiling.seconds)
-        return _judge(record, case, outcome)
+        return judge(record, case, outcome)
     except Exception as error:  # the row says so: a kernel that breaks is a result
         reason = str(error).strip().splitlines()[:1]
         return replace(record, status=f"failed: {type(error).__name__}: {''.join(reason)}"[:200])
 
 
-def _judge(record: Record, case: ModelCase, outcome: Outcome) -> Record:
+def judge(record: Record, case: ModelCase, outcome: Outcome) -> Record:
+    """The record with evaluations, effective draws, R-hat and status, and errors where a truth is known."""
     warmup_evals, sampling_evals = outcome.warmup_evals, int(outcome.draw_evals.sum())
     record = replace(
         record,
@@ -142,6 +144,7 @@ def quality(arrays: Mapping[str, np.ndarray], log_weights: np.ndarray | None = N
     The effective sample size is ArviZ's "mean" one (of the values, not of their ranks; split chains, Geyer's
     initial monotone sequence over all chains, Vehtari et al., Bayesian Analysis 16(2), 2021). A scalar that
     some chain never moved counts 0 and makes R-hat infinite, where ArviZ would call constant draws perfect.
+    The R-hat of one chain compares its halves, without ranks.
     Independent draws with normalised weights w have `1 / sum w^2` effective ones, for every scalar.
     """
     if log_weights is not None:
@@ -158,5 +161,9 @@ def quality(arrays: Mapping[str, np.ndarray], log_weights: np.ndarray | None = N
         return float(np.min(array_stats.ess(values, chain_axis=0, draw_axis=1, method="mean")))
 
     stuck = not moved(flat).all()
-    rhat = math.inf if stuck else float(np.max(array_stats.rhat(flat, chain_axis=0, draw_axis=1)))
+    if len(flat) == 1:  # ArviZ's needs two chains
+        by_scalar = split_gelman_rubin(flat)
+    else:
+        by_scalar = array_stats.rhat(flat, chain_axis=0, draw_axis=1)
+    rhat = math.inf if stuck else float(np.max(by_scalar))
     return Quality(smallest(flat), smallest(flat**2), rhat, stuck)

@@ -12,14 +12,13 @@ and system time of all threads. A run with fewer than 400 effective draws of som
 import argparse
 import json
 import math
-import os
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from qdesampler.bench.harness.process import run_cold
 from qdesampler.bench.harness.record import Settings
 from qdesampler.bench.harness.table import header
 from qdesampler.infer import load_model
@@ -100,12 +99,6 @@ class Cost(NamedTuple):
         return self.total * max(1.0, _WANTED_ESS / self.ess)
 
 
-def _environment() -> dict[str, str]:
-    """Programs of XLA are compiled by every process for itself, the bytecode of packages once and for all."""
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    return {**kept, "JAX_ENABLE_COMPILATION_CACHE": "false"}
-
-
 def measure_process(sampler: str, folder: Path, seed: int, settings: Settings) -> Cost:
     """Sample the model in `folder` in a new process.
 
@@ -114,19 +107,8 @@ def measure_process(sampler: str, folder: Path, seed: int, settings: Settings) -
     """
     sample = _BY_NUTPIE if sampler == "nutpie" else _BY_MCMC
     numbers = [str(n) for n in (seed, settings.chains, settings.warmup, settings.draws)]
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            PROGRAM.format(imports=IMPORTS[sampler], sample=sample),
-            str(folder),
-            *numbers,
-        ],
-        env=_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    program = PROGRAM.format(imports=IMPORTS[sampler], sample=sample)
+    done = run_cold(["-c", program, str(folder), *numbers])
     if done.returncode != 0:
         raise RuntimeError(f"the {sampler} process failed:\n{done.stderr.strip()}")
     report = json.loads(done.stdout.splitlines()[-1])

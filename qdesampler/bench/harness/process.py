@@ -1,14 +1,17 @@
 """What benchmarks of whole processes share: a process for each figure, its peak memory, the header."""
 
 import multiprocessing
+import os
 import resource
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from qdesampler.bench.harness.record import Settings
 from qdesampler.bench.harness.table import header
 
-__all__ = ["in_its_own_process", "peak_gibibytes", "print_header"]
+__all__ = ["in_its_own_process", "peak_gibibytes", "print_header", "run_cold"]
 
 
 def in_its_own_process[T](function: Callable[..., T], *arguments: Any) -> T:
@@ -23,6 +26,32 @@ def in_its_own_process[T](function: Callable[..., T], *arguments: Any) -> T:
     """
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
+
+
+def run_cold(
+    arguments: Sequence[str], timeout: float | None = None, cache: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run this Python with `arguments` in a new process.
+
+    Programs of XLA are compiled by every process for itself, the bytecode of packages once and for all.
+
+    Args:
+        arguments: after the name of the interpreter.
+        timeout: wall seconds, after which the process is ended; None waits.
+        cache: leave JAX's compilation cache as the environment has it: for counts, not for seconds.
+
+    Raises:
+        subprocess.TimeoutExpired: the time was over.
+    """
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=kept if cache else {**kept, "JAX_ENABLE_COMPILATION_CACHE": "false"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
+    )
 
 
 def peak_gibibytes() -> float:

@@ -17,7 +17,19 @@ import jax
 
 from qdesampler.bench.harness.record import Record, Settings
 
-__all__ = ["SUFFIXES", "best_peer", "geometric_mean", "header", "savings", "to_csv", "to_markdown", "write"]
+__all__ = [
+    "SUFFIXES",
+    "best_peer",
+    "cell",
+    "csv_text",
+    "geometric_mean",
+    "header",
+    "markdown_table",
+    "savings",
+    "to_csv",
+    "to_markdown",
+    "write",
+]
 
 COLUMNS = tuple(column.name for column in fields(Record))
 SUFFIXES = (".csv", ".md")
@@ -97,12 +109,17 @@ def best_peer(records: Sequence[Record], peers: Sequence[str]) -> list[Record]:
 
 def to_csv(records: Sequence[Record], about: dict[str, str]) -> str:
     """Comment lines `# name: value`, then one row a record (`pandas.read_csv(file, comment="#")`)."""
+    return csv_text(COLUMNS, [astuple(record) for record in records], about)
+
+
+def csv_text(columns: Sequence[str], rows: Sequence[Sequence], about: dict[str, str]) -> str:
+    """Comment lines, the names of the columns, and the rows."""
     text = io.StringIO()
     for name, value in about.items():
         text.write(f"# {name}: {value}\n")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([_cell(value) for value in astuple(record)] for record in records)
+    writer.writerow(columns)
+    writer.writerows([cell(value) for value in row] for row in rows)
     return text.getvalue()
 
 
@@ -115,7 +132,7 @@ def to_markdown(records: Sequence[Record], about: dict[str, str]) -> str:
     subjects = [k for k in kernels if k.split("-")[0] == SUBJECT] or kernels[:1]
     peers = [k for k in kernels if k not in subjects]
     parts = ["\n".join(f"- {name}: {value}" for name, value in about.items())]
-    parts.append(_markdown_table(COLUMNS, [[_cell(value) for value in astuple(r)] for r in records]))
+    parts.append(markdown_table(COLUMNS, [[cell(value) for value in astuple(r)] for r in records]))
     for subject in subjects:
         if peers:
             parts.append(
@@ -173,7 +190,7 @@ def _comparison(records: Sequence[Record], subject: str, peers: Sequence[str]) -
             ]
         )
     names = ("geometric mean", "least", "sampling alone", "models", f"{subject} failed", "peer failed")
-    return _markdown_table(("peer", *models, *names), rows)
+    return markdown_table(("peer", *models, *names), rows)
 
 
 def _why_not(records: Sequence[Record], subject: str, peer: str, model: str) -> str:
@@ -198,13 +215,15 @@ def _failures(records: Sequence[Record]) -> str:
     return "\n".join(lines)
 
 
-def _cell(value: float | int | str | None) -> str:
+def cell(value: float | int | str | None) -> str:
+    """A value in a table: four digits of a number, nothing for None."""
     if value is None:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of texts, with bars in them replaced."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines)
 

@@ -32,6 +32,7 @@ __all__ = [
     "cauchy",
     "data_digest",
     "funnel",
+    "generator",
     "item_response",
     "rosenbrock",
     "sparse_german_credit",
@@ -116,7 +117,7 @@ def brownian_motion(steps: int = 30) -> ModelCase:
         with numpyro.plate("time", len(y)), numpyro.handlers.mask(mask=observed):
             numpyro.sample("y", dist.Normal(x, observation), obs=y)
 
-    rng = _generator(30)
+    rng = generator(30)
     x = np.cumsum(0.1 * rng.standard_normal(steps))
     time = np.arange(steps)
     observed = (time < steps // 3) | (time >= 2 * steps // 3)
@@ -172,7 +173,7 @@ def item_response(students: int = 400, questions: int = 100, responses: int = 30
             logits = mean + jnp.asarray(ability)[student] - jnp.asarray(difficulty)[question]
             numpyro.sample("correct", dist.Bernoulli(logits=logits), obs=correct)
 
-    rng = _generator(501)
+    rng = generator(501)
     ability, difficulty = rng.standard_normal(students), rng.standard_normal(questions)
     pairs = np.sort(rng.permutation(students * questions)[:responses])
     student, question = pairs // questions, pairs % questions
@@ -199,7 +200,7 @@ def stochastic_volatility(days: int = 2427) -> ModelCase:
         with numpyro.plate("day", len(returns)):
             numpyro.sample("r", dist.StudentT(nu, 0, jnp.exp(s)), obs=returns)
 
-    rng = _generator(2429)
+    rng = generator(2429)
     steps, s = 0.1 * rng.standard_normal(days), np.empty(days)
     previous = np.log(0.01)
     for t in range(days):
@@ -236,6 +237,6 @@ def _case(name: str, model: Callable[..., None], data: dict[str, Any]) -> ModelC
     return ModelCase(name=name, model=model, data=data, reference=None, path=Path(__file__))
 
 
-def _generator(seed: int) -> np.random.Generator:
+def generator(seed: int) -> np.random.Generator:
     """NumPy promises no stream for ever; stored truths carry the digest of the data they belong to."""
     return np.random.Generator(np.random.PCG64(seed))
