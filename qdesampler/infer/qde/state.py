@@ -25,7 +25,7 @@ class Frozen(NamedTuple):
         outcome: index into `qdesampler.infer.qde.warmup.OUTCOMES`.
         acceptance: of the trial.
         outliers: descents that ended far outside the trial, perhaps in other modes.
-        at_floor: whether no step size reached the acceptance that was aimed at.
+        at_floor: whether no step size reached the acceptance that was aimed at, or only a collapsed one.
     """
 
     mixture: Mixture

@@ -113,30 +113,3 @@ def test_points_without_density_are_never_entered():
     made = walk(half, as_given, Chains(points, *half(points)), mixture(0.5), schedule(0, 20))
     assert np.all(made.positions[..., 0] > 0)
     assert np.all(np.isfinite(made.log_densities))
-
-
-def test_global_moves_diverge_at_edges_and_leaps_and_nowhere_else():
-    """As `test_mixture.py` has it for the compiled mixture."""
-    used = mixture(1.0, moves=1)
-    # one place where the trial has an eighth of its candidates, in the middle of them
-    inside = lambda points: np.abs(points[:, 0] - used.trial.centre[0]) < 0.16
-
-    def raised_by(nats):
-        def evaluate(points):
-            values, scores = logistic(points)
-            return np.where(inside(points), values + nats, values), scores
-
-        return evaluate
-
-    starts = np.broadcast_to(used.trial.centre + [0.5, 0.0], (CHAINS, 2))
-    share = {}
-    for nats in (0.0, 10.0, 40.0, -40.0, -np.inf):
-        evaluate = raised_by(nats)
-        made = walk(evaluate, as_given, Chains(starts, *evaluate(starts)), used, schedule(0, 1))
-        share[nats] = np.mean(made.diverging)
-    assert share[0.0] == share[10.0] == share[-40.0] == 0
-    # of two candidates at least one is there
-    expected = 1 - (1 - 0.127) ** 2
-    error = np.sqrt(expected * (1 - expected) / CHAINS)
-    for nats in (40.0, -np.inf):
-        assert abs(share[nats] - expected) < 5 * error + 0.02  # the defensive candidates are seldom there

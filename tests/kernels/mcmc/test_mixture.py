@@ -158,7 +158,7 @@ def test_the_twin_without_the_kinetic_energy_is_caught():
 
 
 def test_regions_without_density_are_never_entered_and_the_rest_is_left_invariant():
-    """Half-normal: NaN below zero; where the density is infinite is no place either."""
+    """Half-normal: NaN below zero; infinite is no place either. Both kinds of moves diverge there."""
 
     def log_density(x):
         value = jnp.where(x[0] > 0, -0.5 * jnp.sum(x**2), jnp.nan)
@@ -179,10 +179,8 @@ def test_regions_without_density_are_never_entered_and_the_rest_is_left_invarian
     assert np.mean(np.any(after != np.asarray(start), axis=1)) > 0.5
     assert stats.kstest(after[:, 0], "halfnorm").pvalue * 2 > FAMILY_RATE
     assert stats.kstest(after[:, 1], stats.truncnorm(-1.5, 1.5).cdf).pvalue * 2 > FAMILY_RATE
-    # trajectories that ended there diverge, and global moves that had a candidate there
-    local = np.asarray(info.num_evals != used.candidates)
-    for chosen in (local, ~local):
-        assert 0.5 < np.mean(info.diverging, where=chosen) < 0.95
+    assert 0.5 < float(info.diverging[info.num_evals != used.candidates].mean()) < 0.95
+    assert 0.5 < float(info.diverging[info.num_evals == used.candidates].mean()) < 0.95
 
 
 # --------------------------------------------------------------------------- one move
@@ -221,35 +219,6 @@ def test_a_move_that_forgets_leaves_a_place_that_no_candidate_would_be_taken_fro
         plan = MovePlan(*map(jnp.asarray, (True, 2, forget)))
         new, _ = one_move(keys, jnp.zeros((COUNT, 3)), plan, mixed(far))
         assert np.all((np.asarray(new.position[:, 0]) > 10) == forget)
-
-
-def diverged(program, log_density, starts, trial, candidates=2):
-    """Which chains diverge in one global move of them all, from the same starts."""
-    evaluate = jax.value_and_grad(log_density)
-
-    def move(key, x):
-        start, plan = TrajectoryState(x, *evaluate(x)), MovePlan(*map(jnp.asarray, (True, candidates)))
-        used = mixed(trial, candidates=candidates)
-        return mixture_move(move_noise(key, x.size), start, evaluate, plan, used, canonical, LEAPFROG)[1]
-
-    return np.asarray(program(jax.vmap(move))(jax.random.split(jax.random.key(8), len(starts)), starts).diverging)
-
-
-def normal(x):
-    return -0.5 * x @ x
-
-
-def test_global_moves_diverge_at_edges_and_leaps_and_nowhere_else():
-    trial, starts = gaussian_trial(jnp.zeros(2), identity_metric(2, 2)), jnp.full((COUNT, 2), 0.5)
-    assert not np.any(diverged(jax.jit, normal, starts, trial))
-    # A Student-t target, and a trial twice too wide: poor, but nothing is missed.
-    assert not np.any(diverged(jax.jit, lambda x: -2.5 * jnp.log1p(x @ x / 3), starts, trial))
-    assert not np.any(diverged(jax.jit, lambda x: normal(2 * x), starts, trial))
-    # The density ends where the trial has a sixth of its candidates; of moves with two, five standard errors.
-    edge = diverged(jax.jit, lambda x: normal(x) + jnp.where(x[0] > 1, -jnp.inf, 0.0), starts, trial)
-    assert abs(np.mean(edge) - (1 - stats.t(30).cdf(1) ** 2)) < 0.036
-    # The chain stands where the trial has mass and the target 40 nats less than elsewhere.
-    assert np.mean(diverged(jax.jit, lambda x: normal(x) + 40 * jnp.tanh(20 * (x[0] - 0.7)), starts, trial)) > 0.2
 
 
 def test_a_local_move_does_not_forget(one_move):
