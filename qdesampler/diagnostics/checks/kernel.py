@@ -84,7 +84,8 @@ def _step_size(tree: xr.DataTree) -> Judged:
         Check("Step size", "at its floor", "above it", False),
         Finding(
             "step_size",
-            "No step size reached the acceptance that the warm-up aimed at: local moves hardly move.",
+            "No step size reached the acceptance that the warm-up aimed at, or only a tiny one: local moves "
+            "hardly move.",
             "The density may end at an edge or jump, or its gradient may be wrong: check the model for hard "
             "limits that its supports do not know, and for rounding (jax_enable_x64).",
         ),
@@ -103,9 +104,11 @@ def _divergences(tree: xr.DataTree) -> Judged:
         check,
         Finding(
             "divergences",
-            f"{count} of {diverging.size} draws diverged: the integrator did not conserve the energy there, "
-            "so that a part of the posterior may be missing.",
-            "Raise target_accept_prob (0.95, 0.99), or change the parametrisation (non-centred hierarchies).",
+            f"{count} of {diverging.size} draws diverged: the integrator did not conserve the energy there "
+            "(or, of QDE, a global move met the end of the density, or escaped from a place that it had not "
+            "balanced), so that a part of the posterior may be missing.",
+            "Raise target_accept_prob (0.95, 0.99), change the parametrisation (non-centred hierarchies), or "
+            "put hard limits into the supports of distributions.",
         ),
     )
 

@@ -4,7 +4,24 @@ from typing import Any, NamedTuple
 
 import jax
 
-__all__ = ["KernelState"]
+__all__ = ["KernelState", "field"]
+
+
+def field(state: tuple, key: Any, others: tuple[str, ...] = ()) -> Any:
+    """A field by its position. NumPyro asks for names as well, once there is no attribute of that name.
+
+    Args:
+        state: a named tuple.
+        key: what is asked for.
+        others: names that are properties.
+
+    Raises:
+        AttributeError: for a name, with a list of the names there are.
+    """
+    if isinstance(key, str):
+        names = ", ".join((*type(state)._fields, *others))  # pyright: ignore[reportAttributeAccessIssue]
+        raise AttributeError(f"{key!r} is no field of {type(state).__name__}, which has {names}.")
+    return tuple.__getitem__(state, key)
 
 
 class KernelState[Adapt](NamedTuple):
@@ -44,3 +61,12 @@ class KernelState[Adapt](NamedTuple):
     diverging: jax.Array
     adapt_state: Adapt
     rng_key: jax.Array
+
+    def __getitem__(self, key: Any) -> Any:
+        """A field by its position."""
+        return field(self, key, ("num_steps",))
+
+    @property
+    def num_steps(self) -> jax.Array:
+        """NUTS's name for its evaluations: `num_evals`."""
+        return self.num_evals

@@ -28,7 +28,8 @@ def solve_facts(state: QDEState) -> dict[str, str | int | float]:
     `solve_bounded` (0 if there is no normalisable ground state), `solve_has_trial` (1 if the solve ended with
     a usable trial), `solve_acceptance` of the trial as an independence proposal, `solve_outliers` (number of
     descents that ended outside the trial), `global_share`, the fraction of the draws that are global moves,
-    and `step_size_at_floor` (1 if no step size reached the acceptance that was aimed at).
+    and `step_size_at_floor` (1 if no step size reached the acceptance that was aimed at, or only one below a
+    twentieth of what a Gaussian allows).
 
     Args:
         state: the last state of the run.

@@ -13,7 +13,7 @@ import numpy as np
 from qdesampler.infer.model.fingerprint import is_typed_key
 from qdesampler.infer.model.raveling import unraveler
 from qdesampler.infer.qde.host_coordinates import HostCoordinates
-from qdesampler.infer.qde.state import Frozen, QDEAdaptState, QDEState
+from qdesampler.infer.qde.state import Frozen, QDEState
 from qdesampler.kernels.mcmc.host_mixture import HostMixture, Schedule, walk
 from qdesampler.kernels.mcmc.host_trajectories import Chains, HostDynamics
 from qdesampler.kernels.mcmc.integrators import Integrator
@@ -101,7 +101,7 @@ class HostSampler:
         last = jax.tree.map(lambda leaf: leaf[-1], stacked)
         adapt = state.adapt_state
         step_sizes, lengths = (np.repeat(np.asarray(leaf)[None], count, 0) for leaf in adapt[:2])
-        every: Any = QDEAdaptState(step_sizes, lengths, ())  # pyright: ignore[reportArgumentType]: on the host
+        every: Any = adapt._replace(step_size=step_sizes, trajectory_length=lengths, shared=())
         return last._replace(adapt_state=adapt, rng_key=state.rng_key), stacked._replace(adapt_state=every)
 
     def _chains(self, state: QDEState) -> Chains:

@@ -31,14 +31,15 @@ from qdesampler.infer.qde.nuts_arguments import (
     position_size,
 )
 from qdesampler.infer.qde.per_chain import PerChain, PerChainSettings, StepOfChains, start_chains
+from qdesampler.infer.qde.site_blocks import site_blocks
 from qdesampler.infer.qde.starts import find_starts, known_rows
-from qdesampler.infer.qde.state import Frozen, QDEAdaptState, QDEState
-from qdesampler.infer.qde.transitions import chosen_start, first_state, frozen, next_state, still
+from qdesampler.infer.qde.state import Frozen, QDEState
+from qdesampler.infer.qde.transitions import adapted, chosen_start, first_state, frozen, next_state, still
 from qdesampler.infer.qde.warmup import Prepared, WarmupSettings, prepare, unadapted
 from qdesampler.kernels.adaptation.walk import START_LENGTH, LocalSettings
 from qdesampler.kernels.mcmc import host_trajectories
 from qdesampler.kernels.mcmc.integrators import DYNAMICS, INTEGRATORS
-from qdesampler.kernels.mcmc.mixture import MixtureInfo, When, mixture_step
+from qdesampler.kernels.mcmc.mixture import When, mixture_step
 from qdesampler.kernels.mcmc.trajectory import check_dimension, check_move_settings
 from qdesampler.numerics.numpy_metric import HostMetric
 
@@ -197,7 +198,8 @@ class QDE(TargetKernel):
                 evals = 0 if start is None else start.num_evals
                 start = chosen_start(prepared, key_start, prototype, evals, batched=batched)
         assert start is not None
-        return first_state(rng_key, start, adapt, spent, batched=batched)
+        sites = site_blocks(self._dense_mass, self._inverse_mass_matrix, prototype)
+        return first_state(rng_key, start, adapt, sites, spent, batched=batched)
 
     def sample(self, state: QDEState, model_args: Sequence, model_kwargs: dict | None) -> QDEState:
         """One iteration of every chain of `state`."""
@@ -245,9 +247,8 @@ class QDE(TargetKernel):
         )
         own = (key_move, state.i, state.z, state.potential_energy, state.z_grad, shared)
         sites, adapt, info = (jax.vmap(step) if batched else step)(*own)
-        summary = MixtureInfo(info.accept_prob, info.diverging, info.energy, info.num_evals)
-        state = next_state(state, rng_key, sites, summary, state.i < shared.num_warmup, shared.num_warmup)
-        return state._replace(adapt_state=QDEAdaptState(adapt.adapt.step_size, adapt.length, adapt))
+        state = next_state(state, rng_key, sites, info, state.i < shared.num_warmup, shared.num_warmup)
+        return adapted(state, adapt)
 
     def get_diagnostics_str(self, state: QDEState) -> str:
         """One line for the progress bar of a single chain."""

@@ -10,13 +10,16 @@ from jax.core import Tracer
 from qdesampler.infer.model.fingerprint import is_typed_key
 from qdesampler.infer.model.raveling import unraveler
 from qdesampler.infer.model.target import StartingPoint
+from qdesampler.infer.qde.per_chain import PerChain
+from qdesampler.infer.qde.site_blocks import SiteBlocks
 from qdesampler.infer.qde.state import Frozen, QDEAdaptState, QDEState
 from qdesampler.infer.qde.warmup import Prepared
 from qdesampler.kernels.mcmc.mixture import Mixture, MixtureInfo
+from qdesampler.kernels.mcmc.trajectory import TrajectoryInfo
 from qdesampler.numerics.metric import Metric
 from qdesampler.numerics.trial import Trial
 
-__all__ = ["chosen_start", "first_state", "frozen", "next_state", "still"]
+__all__ = ["adapted", "chosen_start", "first_state", "frozen", "next_state", "still"]
 
 
 def frozen(prepared: Prepared, num_warmup: int) -> Frozen:
@@ -79,7 +82,9 @@ def chosen_start(
     )
 
 
-def first_state(rng_key, start: StartingPoint, adapt, spent: int, *, batched: bool) -> QDEState:
+def first_state(
+    rng_key, start: StartingPoint, adapt, sites: SiteBlocks, spent: int, *, batched: bool
+) -> QDEState:
     """The state of chains that begin at `start`; the evaluations of the warm-up are spread over them."""
     chains = rng_key.shape[0] if batched else 1
 
@@ -106,7 +111,7 @@ def first_state(rng_key, start: StartingPoint, adapt, spent: int, *, batched: bo
         accept_prob=each(0),
         mean_accept_prob=each(0),
         diverging=~jnp.isfinite(energy),
-        adapt_state=QDEAdaptState(step_size, length, adapt),
+        adapt_state=QDEAdaptState(step_size, length, adapt, sites),
         rng_key=rng_key,
     )
 
@@ -125,11 +130,18 @@ def still(state: QDEState, rng_key: jax.Array, warming: jax.Array) -> QDEState:
     )
 
 
+def adapted(state: QDEState, adapt: PerChain) -> QDEState:
+    """The state of chains that adapt by themselves, with their new adaptation."""
+    step_size = adapt.adapt.step_size
+    own = state.adapt_state._replace(step_size=step_size, trajectory_length=adapt.length, shared=adapt)
+    return state._replace(adapt_state=own)
+
+
 def next_state(
     state: QDEState,
     rng_key: jax.Array,
     sites: tuple[Any, jax.Array, Any],
-    info: MixtureInfo,
+    info: MixtureInfo | TrajectoryInfo,
     warming: jax.Array,
     num_warmup: jax.Array,
 ) -> QDEState:

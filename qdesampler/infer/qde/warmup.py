@@ -53,6 +53,7 @@ _FAR, _FAR_OFFSET = 4, 30  # squared whitened distance `4 dim + 30` beyond which
 _STEEP = 10  # squared whitened slope, more than the `dim` of a draw, of an end that is at no such mode
 _MATTERS = 10  # nats: an end lower than the highest by more than `dim + 10` does not count
 _COMPARED = 3  # points at which the density is compared with itself a turn away
+_COLLAPSED = 0.05  # of the step size that a Gaussian allows, below which local moves hardly move
 _STARTS = 8  # points that chains are started from
 _ESCAPED = 1e12  # a coordinate beyond this has run away
 
@@ -86,7 +87,7 @@ class Prepared(NamedTuple):
         outcome: index into `OUTCOMES`.
         acceptance: of the trial.
         outliers: descents that ended far outside the trial, perhaps in other modes.
-        at_floor: whether no step size reached the acceptance that was aimed at.
+        at_floor: whether no step size reached the acceptance that was aimed at, or only a collapsed one.
         burn_in: iterations in which chains leave their starts.
         starts: raveled sites from which chains may start, shape `(n, dim)`.
         log_densities: of the starts, in the coordinates of the model as written.
@@ -170,7 +171,7 @@ def prepare(
         outcome=outcome,
         acceptance=mixed.acceptance,
         outliers=outliers,
-        at_floor=mixed.local.at_floor,
+        at_floor=mixed.local.at_floor or _is_collapsed(mixed.local.step_size, coordinates.dim, settings),
         burn_in=burn_in(mixed, probability, candidates),
         starts=sites[sound],
         log_densities=values[sound],
@@ -201,6 +202,14 @@ def unadapted(metric: HostMetric, settings: WarmupSettings) -> Prepared:
         scores=np.zeros((0, dim)),
         num_evals=0,
     )
+
+
+def _is_collapsed(step_size: float, dim: int, settings: WarmupSettings) -> bool:
+    """Whether the adapted step size is far below that of a Gaussian with this metric.
+
+    Smooth densities that the metric does not fit need a quarter of it, edges and jumps far less.
+    """
+    return settings.local.adapt_step_size and step_size < _COLLAPSED * gaussian_step_size(dim)
 
 
 def _silent(words: str) -> None:

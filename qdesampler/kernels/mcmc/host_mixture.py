@@ -12,12 +12,10 @@ import numpy as np
 
 from qdesampler.kernels.mcmc.host_trajectories import Chains, Evaluate, HostDynamics, run_trajectories
 from qdesampler.kernels.mcmc.integrators import Integrator
-from qdesampler.kernels.mcmc.trajectory import (
-    DIVERGENCE_THRESHOLD,
-    JITTER,
-    SHORT_STEP,
-)
+from qdesampler.kernels.mcmc.mixture import BULK, LEAP
+from qdesampler.kernels.mcmc.trajectory import DIVERGENCE_THRESHOLD, JITTER, SHORT_STEP
 from qdesampler.numerics.host_trial import HostTrial, draw_rows, log_trial_rows
+from qdesampler.numerics.numpy_metric import whiten_rows
 
 __all__ = ["HostMixture", "Iterations", "Schedule", "walk"]
 
@@ -77,6 +75,14 @@ class _Plan(NamedTuple):
     step_size: float = 0.0
 
 
+class _Candidates(NamedTuple):
+    """The candidates of many moves: points, log weights, and whether each is from the bulk of the trial."""
+
+    points: Chains
+    log_weights: np.ndarray
+    in_bulk: np.ndarray
+
+
 def _plan(mixture: HostMixture, schedule: Schedule, chains: int) -> tuple[list[list[_Plan]], np.ndarray]:
     """The moves of every iteration, and the candidates of all of them, shape `(n, dim)`."""
     plans, batches, used = [], [np.zeros((0, mixture.trial.centre.size))], 0
@@ -124,7 +130,8 @@ def walk(
     values, scores = evaluate(points) if len(points) else (np.zeros(0), np.zeros((0, dim)))
     sound = np.isfinite(values) & np.all(np.isfinite(scores), 1)
     weights = np.where(sound, values - log_trial_rows(mixture.trial, points), -np.inf)
-    candidates = Chains(points, values, scores)
+    squares = np.sum(whiten_rows(mixture.trial.metric, points - mixture.trial.centre) ** 2, 1)
+    candidates = _Candidates(Chains(points, values, scores), weights, squares <= dim + BULK)
     here, held = chains, None  # `held`: log weights where the chains are, once they are known
     made = []
     for number, moves in enumerate(plans):
@@ -133,15 +140,16 @@ def walk(
             kinetic = 0.5 * plan.rng.chisquare(dim, count)
             if plan.rows is None:
                 here, prob, lost = _local(evaluate, rounded, here, mixture, plan)
-                held, diverging = None, diverging | lost
+                held = None
                 evals += plan.steps * mixture.integrator.stages
             else:
                 if held is None:
                     held = here.log_densities - log_trial_rows(mixture.trial, here.positions)
                     leaving = forget and number == turn == 0
                     held = np.where(np.isnan(held) | leaving, -np.inf, held)
-                here, held, prob = _global(here, held, candidates, weights, plan, mixture.candidates)
+                here, held, prob, lost = _global(here, held, candidates, plan, mixture.candidates)
                 evals += mixture.candidates
+            diverging = diverging | lost
             total = total + prob
         mean = total / len(moves) if moves else np.ones(count)
         made.append((*here, mean, kinetic - here.log_densities, diverging, np.asarray(evals)))
@@ -149,27 +157,30 @@ def walk(
 
 
 def _global(
-    here: Chains, held: np.ndarray, candidates: Chains, weights: np.ndarray, plan: _Plan, number: int
-) -> tuple[Chains, np.ndarray, np.ndarray]:
-    """Independence Metropolis of every chain; returns the chains, their log weights, mean acceptance."""
+    here: Chains, held: np.ndarray, candidates: _Candidates, plan: _Plan, number: int
+) -> tuple[Chains, np.ndarray, np.ndarray, np.ndarray]:
+    """Independence Metropolis; returns the chains, their log weights, mean acceptance, divergences."""
     assert plan.rows is not None
     rows = np.arange(plan.rows.start, plan.rows.stop).reshape(len(held), number)
     units = plan.rng.random(rows.shape)
-    total = np.zeros(len(held))
+    total, diverging = np.zeros(len(held)), np.zeros(len(held), bool)
     for turn in range(number):
         row = rows[:, turn]
+        points, weights = candidates.points, candidates.log_weights[row]
         with np.errstate(invalid="ignore"):
-            prob = np.exp(np.minimum(weights[row] - held, 0.0))
-        prob = np.where(weights[row] > -np.inf, prob, 0.0)
+            gain = weights - held
+        prob = np.where(weights > -np.inf, np.exp(np.minimum(gain, 0.0)), 0.0)
         taken = units[:, turn] < prob
+        diverging |= (gain < -DIVERGENCE_THRESHOLD) & candidates.in_bulk[row]
+        diverging |= (gain > LEAP) & (held > -np.inf)
         here = Chains(
-            np.where(taken[:, None], candidates.positions[row], here.positions),
-            np.where(taken, candidates.log_densities[row], here.log_densities),
-            np.where(taken[:, None], candidates.scores[row], here.scores),
+            np.where(taken[:, None], points.positions[row], here.positions),
+            np.where(taken, points.log_densities[row], here.log_densities),
+            np.where(taken[:, None], points.scores[row], here.scores),
         )
-        held = np.where(taken, weights[row], held)
+        held = np.where(taken, weights, held)
         total += prob
-    return here, held, total / number
+    return here, held, total / number, diverging
 
 
 def _local(

@@ -13,6 +13,14 @@ position: a mixture of exact moves with fixed probabilities is exact. Both kinds
 `y = L^-1 (x - mu)` that the trial whitens, and share one loop, so that the model's gradient is compiled once
 and all chains of a batch do the same at the same time. Each operation costs compile time, so what the two
 kinds have in common is written once, and chosen between by `where`.
+
+Both kinds report divergences, which change no move. A trajectory diverges if its energy error exceeds 1000
+nats. Of a global move the error is `log w(x) - log w(x')`, and the move diverges
+
+* if it exceeds 1000 nats at a candidate from the bulk of the trial: the target ends, or falls off a cliff,
+  where the trial has its mass;
+* if it is below `-LEAP`. At equilibrium as many chains leap down as up, and down they leap with probability
+  `exp(-LEAP)` at most: a leap up tells that the chain was not at equilibrium before.
 """
 
 from typing import NamedTuple
@@ -32,11 +40,13 @@ from qdesampler.numerics.random_variates import signed_noise, to_normal, to_unit
 from qdesampler.numerics.trial import Trial, log_whitened, noise_size, whitened_candidate
 from qdesampler.numerics.types import ValueAndScore
 
-__all__ = ["MOST_CANDIDATES", "Mixture", "MixtureInfo", "MovePlan", "When", "choose_move"]
+__all__ = ["BULK", "LEAP", "MOST_CANDIDATES", "Mixture", "MixtureInfo", "MovePlan", "When", "choose_move"]
 __all__ += ["mixture_move", "mixture_step", "move_noise"]
 
 _SHARED = 3  # random numbers of a move that all chains share
 MOST_CANDIDATES = 8  # of one global move; random numbers are drawn for so many
+BULK = 10  # squared whitened length, more than the `dim` of a draw, up to which a candidate is in the bulk
+LEAP = 20.0  # nats: at equilibrium one candidate of 5e8, at most, gains more
 
 
 class Mixture(NamedTuple):
@@ -99,7 +109,7 @@ class MixtureInfo(NamedTuple):
 
     Attributes:
         accept_prob: acceptance probability; of a global move its mean over candidates.
-        diverging: whether the trajectory's energy error was above 1000 or not finite.
+        diverging: whether the move diverged: the head of this file says when.
         energy: potential plus kinetic energy of the kept point.
         num_evals: evaluations of the log density and its gradient.
     """
@@ -119,6 +129,7 @@ class _Carry(NamedTuple):
     change: jax.Array  # kinetic energy gained by a trajectory
     log_weight: jax.Array  # log p - log q at the point
     accepted: jax.Array  # sum of the acceptance probabilities of candidates
+    diverging: jax.Array  # whether a candidate diverged
 
 
 def choose_move(
@@ -195,19 +206,23 @@ def mixture_move(
         kick = jnp.where(i == total - 1, half_kick, kicks[i % stages])
         velocity, gained = dynamics.kick(carry.velocity, force(score), kick)
         weight = jnp.where(jnp.isfinite(value) & jnp.all(jnp.isfinite(score)), value - log_trial, -jnp.inf)
-        prob = jnp.where(weight > -jnp.inf, jnp.exp(jnp.minimum(weight - carry.log_weight, 0)), 0)
+        gain = weight - carry.log_weight
+        prob = jnp.where(weight > -jnp.inf, jnp.exp(jnp.minimum(gain, 0)), 0)
         taken = ~is_global | (to_unit(row[0]) < prob)
+        ended = (gain < -DIVERGENCE_THRESHOLD) & (jnp.sum(candidate**2) <= dim + BULK)
+        strange = carry.diverging | ended | ((gain > LEAP) & (carry.log_weight > -jnp.inf))
         new = (TrajectoryState(position, value, score), whitened, velocity, carry.change + gained, weight)
         point, *kept = jax.tree.map(lambda a, b: jnp.where(taken, a, b), new, tuple(carry)[:5])
         whitened, velocity, change, weight = kept
-        return _Carry(point, whitened, velocity, change, weight, carry.accepted + prob)
+        return _Carry(point, whitened, velocity, change, weight, carry.accepted + prob, strange)
 
     first = whiten(metric, state.position - trial.centre)
     log_weight = state.log_density - log_whitened(trial, first)
     log_weight = jnp.where(jnp.isnan(log_weight) | plan.forget, -jnp.inf, log_weight)
     velocity, gained = dynamics.kick(velocity, force(state.score), half_kick)
     zero = jnp.zeros((), dtype)
-    end = jax.lax.fori_loop(0, total, stage, _Carry(state, first, velocity, zero + gained, log_weight, zero))
+    begin = _Carry(state, first, velocity, zero + gained, log_weight, zero, zero > 0)
+    end = jax.lax.fori_loop(0, total, stage, begin)
     # A chain that starts at a point without density (possible under `jit` and `vmap` only) may leave for any.
     start = jnp.where(jnp.isnan(state.log_density), -jnp.inf, state.log_density)
     error = jnp.where(total > 0, (start - end.point.log_density) + end.change, 0)
@@ -219,7 +234,7 @@ def mixture_move(
     mean = jnp.where(is_global, end.accepted / jnp.maximum(total, 1), prob)
     return kept, MixtureInfo(
         accept_prob=jnp.where(total > 0, mean, 1),
-        diverging=~is_global & (error > DIVERGENCE_THRESHOLD),
+        diverging=jnp.where(is_global, end.diverging, error > DIVERGENCE_THRESHOLD),
         energy=kinetic - kept.log_density + jnp.where(is_global | ~accepted, 0, end.change),
         num_evals=jnp.asarray(total),
     )

@@ -158,7 +158,7 @@ def test_the_twin_without_the_kinetic_energy_is_caught():
 
 
 def test_regions_without_density_are_never_entered_and_the_rest_is_left_invariant():
-    """Half-normal: NaN below zero; where the density is infinite is no place either."""
+    """Half-normal: NaN below zero; infinite is no place either. Both kinds of moves diverge there."""
 
     def log_density(x):
         value = jnp.where(x[0] > 0, -0.5 * jnp.sum(x**2), jnp.nan)
@@ -179,8 +179,8 @@ def test_regions_without_density_are_never_entered_and_the_rest_is_left_invarian
     assert np.mean(np.any(after != np.asarray(start), axis=1)) > 0.5
     assert stats.kstest(after[:, 0], "halfnorm").pvalue * 2 > FAMILY_RATE
     assert stats.kstest(after[:, 1], stats.truncnorm(-1.5, 1.5).cdf).pvalue * 2 > FAMILY_RATE
-    # only a trajectory that ended there diverges, and never a global move
-    assert 0.02 < float(info.diverging.mean()) < 0.3
+    assert 0.5 < float(info.diverging[info.num_evals != used.candidates].mean()) < 0.95
+    assert 0.5 < float(info.diverging[info.num_evals == used.candidates].mean()) < 0.95
 
 
 # --------------------------------------------------------------------------- one move
