@@ -1,6 +1,6 @@
 """One run in a process of its own: sample an example and write the draws to a file.
 
-    python -m qdesampler.bench.examples.worker ar2 qde 4 0 1000 1000 /tmp/draws.npz
+    python -m qdesampler.bench.examples.worker ar2 qde 4 0 1000 1000 draws.npz
 
 The sampler's packages are imported by name, so that a process imports no other sampler's. CPU seconds are
 user and system time of all threads until the draws are NumPy arrays; what follows is the measurement's own.

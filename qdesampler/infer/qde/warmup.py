@@ -52,6 +52,7 @@ _TOO_LOW = 1e4  # nats below the end of its descent from which a start is not re
 _FAR, _FAR_OFFSET = 4, 30  # squared whitened distance `4 dim + 30` beyond which an end is outside the trial
 _STEEP = 10  # squared whitened slope, more than the `dim` of a draw, of an end that is at no such mode
 _MATTERS = 10  # nats: an end lower than the highest by more than `dim + 10` does not count
+_ALONE = 0.5  # acceptance below which a trial is given up if descents ended elsewhere: seasonal-global-trend
 _COMPARED = 3  # points at which the density is compared with itself a turn away
 _COLLAPSED = 0.05  # of the step size that a Gaussian allows, below which local moves hardly move
 _STARTS = 8  # points that chains are started from
@@ -145,6 +146,9 @@ def prepare(
                 outcome = OUTCOMES.index(str(Outcome.HOPELESS))
             elif not coordinates.can_recentre:  # else the descents ended in other coordinates
                 outliers = _count_outliers(coordinates, descents, mixed)
+                if outliers and mixed.acceptance < _ALONE:
+                    # Local moves from all ends may connect what a poor trial of one of them does not cover.
+                    mixed, outcome = None, OUTCOMES.index(str(Outcome.HOPELESS))
     if mixed is None:
         report(f"adaptation of local moves, {coordinates.evaluator.num_evals} evaluations")
         mixed = _local(coordinates, starts, descents, metric, settings, rng)

@@ -136,7 +136,7 @@ def test_depth_of_the_warmup_is_its_own(run):
     assert np.all(mcmc.get_extra_fields()["num_evals"] == 15)
 
 
-@pytest.mark.parametrize(("target", "lowest", "highest"), [(0.6, 0.5, 0.75), (0.95, 0.9, 0.98)])
+@pytest.mark.parametrize(("target", "lowest", "highest"), [(0.6, 0.5, 0.8), (0.95, 0.9, 0.98)])
 def test_acceptance_follows_its_target(run, target, lowest, highest):
     kernel = QDE(
         potential_fn=lambda z: 0.5 * jnp.sum(z**2) + 0.25 * jnp.sum(z**4),

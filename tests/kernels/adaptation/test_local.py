@@ -259,7 +259,7 @@ def test_tuning_changes_step_size_and_length_alone():
 @pytest.mark.parametrize("length", [None, 1.5])
 @pytest.mark.parametrize("iterations", [1, 19, 59, 60, 350])
 def test_every_chain_makes_as_many_trajectories_as_it_is_given(monkeypatch, iterations, length):
-    from qdesampler.kernels.adaptation import local
+    from qdesampler.kernels.adaptation import walk
 
     made = []
 
@@ -267,7 +267,7 @@ def test_every_chain_makes_as_many_trajectories_as_it_is_given(monkeypatch, iter
         made.append(args[4])
         return run_trajectories(*args)
 
-    monkeypatch.setattr(local, "run_trajectories", counted)
+    monkeypatch.setattr(walk, "run_trajectories", counted)
     target, _ = gaussian(np.ones(DIM))
     found = adapt(target, iterations, length=length, most_steps=6)
     assert len(made) == iterations
