@@ -27,6 +27,7 @@ def kernel_checks(tree: xr.DataTree, table: Any) -> list[Judged]:
         _no_ground_state(tree),
         _descents(tree),
         _step_size(tree),
+        _edges(tree),
         _divergences(tree),
         _bfmi(tree),
         _acceptance(tree),
@@ -92,6 +93,23 @@ def _step_size(tree: xr.DataTree) -> Judged:
     )
 
 
+def _edges(tree: xr.DataTree) -> Judged:
+    if not tree.attrs.get("density_edges", 0):
+        return Judged()
+    return Judged(
+        Check("Edges of the density", "met", "none", False),
+        Finding(
+            "edges",
+            "The density ends at an edge, or jumps, where it is not small: many trajectories met one. The "
+            "draws are exact, but trajectories that meet an edge are rejected and count as divergences, and "
+            "the virial identity and zero-variance means do not hold.",
+            "Use plain means. If the effective sample size is too small, put the limits into the supports of "
+            "the sites (bounds may depend on other sites), or sum out what makes the density jump.",
+            grave=False,
+        ),
+    )
+
+
 def _divergences(tree: xr.DataTree) -> Judged:
     diverging = _statistic(tree, "diverging")
     if diverging is None:
@@ -109,6 +127,7 @@ def _divergences(tree: xr.DataTree) -> Judged:
             "balanced), so that a part of the posterior may be missing.",
             "Raise target_accept_prob (0.95, 0.99), change the parametrisation (non-centred hierarchies), or "
             "put hard limits into the supports of distributions.",
+            grave=not tree.attrs.get("density_edges", 0),
         ),
     )
 
@@ -205,7 +224,8 @@ def funnel_check(tree: xr.DataTree, dataset: xr.Dataset, table: Any, others: Seq
     Positive latent sites are replaced by their logarithms. Each coordinate is compared with the distance of
     every other coordinate from its median, by Spearman's rank correlation.
     """
-    if not any(finding.code in ("divergences", "bfmi") for finding in others):
+    codes = {finding.code for finding in others}
+    if not codes & {"divergences", "bfmi"} or "edges" in codes:
         return Judged()
     kinds = {str(name): values.attrs.get("site_kind", "latent") for name, values in dataset.data_vars.items()}
     latent = dataset[[name for name, kind in kinds.items() if kind == "latent"]]

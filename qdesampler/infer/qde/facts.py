@@ -6,6 +6,7 @@ import numpy as np
 from qdesampler.infer.model.kernel_reports import TrialReport
 from qdesampler.infer.qde.state import Frozen, QDEState
 from qdesampler.infer.qde.warmup import OUTCOMES
+from qdesampler.kernels.adaptation.local import HAS_EDGES
 from qdesampler.solvers.gaussian.search import Outcome
 
 __all__ = ["solve_facts", "trial_report"]
@@ -18,6 +19,7 @@ _LOCAL_ONLY = {
     "solve_outliers": 0,
     "global_share": 0.0,
     "step_size_at_floor": 0,
+    "density_edges": 0,
 }
 
 
@@ -28,8 +30,9 @@ def solve_facts(state: QDEState) -> dict[str, str | int | float]:
     `solve_bounded` (0 if there is no normalisable ground state), `solve_has_trial` (1 if the solve ended with
     a usable trial), `solve_acceptance` of the trial as an independence proposal, `solve_outliers` (number of
     descents that ended outside the trial), `global_share`, the fraction of the draws that are global moves,
-    and `step_size_at_floor` (1 if no step size reached the acceptance that was aimed at, or only one below a
-    twentieth of what a Gaussian allows).
+    `step_size_at_floor` (1 if no step size reached the acceptance that was aimed at, or only one below a
+    twentieth of what a Gaussian allows), and `density_edges` (1 if a tenth of the trajectories of the warm-up
+    met an edge or a jump of the density).
 
     Args:
         state: the last state of the run.
@@ -46,6 +49,7 @@ def solve_facts(state: QDEState) -> dict[str, str | int | float]:
         "solve_outliers": int(np.max(np.asarray(shared.outliers))),
         "global_share": float(np.mean(np.asarray(shared.mixture.probability))),
         "step_size_at_floor": int(np.max(np.asarray(shared.at_floor))),
+        "density_edges": int(np.max(np.asarray(shared.edges)) > HAS_EDGES),
     }
 
 

@@ -30,6 +30,7 @@ class LocalMoves(NamedTuple):
     length: float
     cost: float = np.inf
     at_floor: bool = False
+    edges: float = 0.0
 
 
 class Mixed(NamedTuple):

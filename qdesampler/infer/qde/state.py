@@ -26,6 +26,7 @@ class Frozen(NamedTuple):
         acceptance: of the trial.
         outliers: descents that ended far outside the trial, perhaps in other modes.
         at_floor: whether no step size reached the acceptance that was aimed at, or only a collapsed one.
+        edges: fraction of trajectories that met an edge or a jump of the density while moves were adapted.
     """
 
     mixture: Mixture
@@ -36,6 +37,7 @@ class Frozen(NamedTuple):
     acceptance: jax.Array
     outliers: jax.Array
     at_floor: jax.Array
+    edges: jax.Array
 
     @property
     def trial(self) -> Trial:

@@ -54,6 +54,7 @@ def frozen(prepared: Prepared, num_warmup: int) -> Frozen:
         real(prepared.acceptance),
         whole(prepared.outliers),
         jnp.asarray(prepared.at_floor),
+        real(prepared.edges),
     )
 
 

@@ -89,6 +89,7 @@ class Prepared(NamedTuple):
         acceptance: of the trial.
         outliers: descents that ended far outside the trial, perhaps in other modes.
         at_floor: whether no step size reached the acceptance that was aimed at, or only a collapsed one.
+        edges: fraction of trajectories that met an edge or a jump of the density while moves were adapted.
         burn_in: iterations in which chains leave their starts.
         starts: raveled sites from which chains may start, shape `(n, dim)`.
         log_densities: of the starts, in the coordinates of the model as written.
@@ -108,6 +109,7 @@ class Prepared(NamedTuple):
     acceptance: float
     outliers: int
     at_floor: bool
+    edges: float
     burn_in: int
     starts: np.ndarray
     log_densities: np.ndarray
@@ -176,6 +178,7 @@ def prepare(
         acceptance=mixed.acceptance,
         outliers=outliers,
         at_floor=mixed.local.at_floor or _is_collapsed(mixed.local.step_size, coordinates.dim, settings),
+        edges=mixed.local.edges,
         burn_in=burn_in(mixed, probability, candidates),
         starts=sites[sound],
         log_densities=values[sound],
@@ -200,6 +203,7 @@ def unadapted(metric: HostMetric, settings: WarmupSettings) -> Prepared:
         acceptance=0.0,
         outliers=0,
         at_floor=False,
+        edges=0.0,
         burn_in=settings.num_warmup,
         starts=np.zeros((0, dim)),
         log_densities=np.zeros(0),
@@ -287,7 +291,7 @@ def _refined(
     held = _time_at(found, tuned.draws, coordinates)
     if held > _BROKEN_PROMISE * max(found.certificate.time, seen):
         return None
-    local = LocalMoves(tuned.step_size, tuned.length, tuned.cost, tuned.at_floor)
+    local = LocalMoves(tuned.step_size, tuned.length, tuned.cost, tuned.at_floor, tuned.edges)
     weights, tails = found.candidates.log_weights, found.heavy_tails
     return Mixed(found.trial, weights, max(seen, held), acceptance, local, starts, tails)
 
@@ -344,7 +348,7 @@ def _local(
     local = settings.local
     iterations = min(settings.num_warmup, _LOCAL_ITERATIONS)
     found = adapt_locally(coordinates, chains, metric, iterations, local, rng)
-    moves = LocalMoves(found.step_size, found.length, found.cost, found.at_floor)
+    moves = LocalMoves(found.step_size, found.length, found.cost, found.at_floor, found.edges)
     end = found.chains
     if not settings.solve or settings.num_warmup < SMALLEST_SOLVE or len(found.draws) < 2 * coordinates.dim:
         return Mixed(host_trial(np.mean(found.draws, 0), found.metric), None, np.inf, 0.0, moves, end)

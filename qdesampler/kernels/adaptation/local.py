@@ -16,7 +16,7 @@ from qdesampler.kernels.mcmc.trajectory import JITTER, gaussian_step_size
 from qdesampler.numerics.fisher_fit import choose_metric, gaussian_scores
 from qdesampler.numerics.numpy_metric import HostMetric
 
-__all__ = ["LocalAdaptation", "adapt_locally", "tune_step_size"]
+__all__ = ["HAS_EDGES", "LocalAdaptation", "adapt_locally", "tune_step_size"]
 
 _FIRST_WINDOW, _WINDOW_GROWTH = 10, 1.5  # iterations of the first window, and by how much the next is longer
 _EARLY_WINDOWS = 30  # iterations during which trajectories are as short as they are before a metric is known
@@ -26,7 +26,7 @@ _SHORTEST_SEARCH = 60  # iterations below which no length is searched for
 _LONGEST_RECORD = 512  # steps of the trajectories that search for a length, at most
 # Fraction of trajectories that meet an edge from which scores do not tell widths: the density does not vanish
 # there, and the mean of the scores is not 0.
-_HAS_EDGES = 0.1
+HAS_EDGES = 0.1
 _LARGER, _RECORDS = 4, 8  # step sizes larger by this factor are tried, and trajectories of each chain for one
 
 
@@ -43,7 +43,7 @@ class LocalAdaptation(NamedTuple):
         scores: `grad log p` there; of the Gaussian with their covariance where the density has edges.
         num_evals: evaluations, all chains together.
         at_floor: whether no step size reached the acceptance that was aimed at.
-        edges: fraction of the latest trajectories that met an edge of the density.
+        edges: fraction of the latest trajectories that met an edge or a jump of the density.
     """
 
     metric: HostMetric
@@ -87,7 +87,8 @@ def _fit_window(walk: Walk, window: list[Chains], *, recentre: bool) -> tuple[np
             walk.chains = Chains(draws[-latest:], values[-latest:], scores[-latest:])
     sound = np.all(np.isfinite(draws), 1) & np.all(np.isfinite(scores), 1)
     draws, scores = draws[sound], scores[sound]
-    if walk.edges > _HAS_EDGES:
+    walk.window_edges = walk.edges
+    if walk.edges > HAS_EDGES:
         scores = gaussian_scores(draws)
     walk.metric = choose_metric(
         draws,
@@ -200,7 +201,7 @@ def adapt_locally(
     if window:
         draws = np.concatenate([draws, *(chains.positions for chains in window)])
         scores = np.concatenate([scores, *(chains.scores for chains in window)])
-    if walk.edges > _HAS_EDGES:
+    if walk.edges > HAS_EDGES:
         scores = gaussian_scores(draws)
     final = walk.average_step_size if iterations else settings.step_size
     return LocalAdaptation(
@@ -213,7 +214,7 @@ def adapt_locally(
         scores,
         walk.num_evals,
         settings.adapt_step_size and final <= 2 * walk.floor,
-        walk.edges,
+        max(walk.edges, walk.window_edges),
     )
 
 

@@ -92,6 +92,7 @@ class Walk:
         self.moves = self.num_evals = 0
         self.met_edge: list[float] = []
         self.searched = False
+        self.window_edges = 0.0
 
     def _step_search(self, step_size: float) -> StepSizeSearch:
         settings = self.settings

@@ -230,6 +230,10 @@ def test_the_solve_of_a_tree(tree):
     codes, rows = codes_and_rows(step_size_at_floor=1)
     assert "step_size" in codes
     assert rows["Step size"].passed is False
+    codes, rows = codes_and_rows(density_edges=1)
+    assert "edges" in codes
+    assert rows["Edges of the density"].passed is False
+    assert "edges" not in codes_and_rows(density_edges=0)[0]
 
 
 # ------------------------------------------------------------------------------------------------ backends

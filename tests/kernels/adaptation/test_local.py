@@ -316,3 +316,45 @@ def test_chains_follow_when_the_coordinates_change():
     np.testing.assert_allclose(found.chains.log_densities, values)
     np.testing.assert_allclose(found.chains.scores, scores)
     assert np.max(np.abs(whiten_rows(found.metric, found.draws))) < 6
+
+
+def corner(points):
+    """Exponential with mean `(.05, 20)`: the density is largest at its edge."""
+    scale = np.array([0.05, 20.0])
+    inside = np.all(points > 0, 1)
+    return np.where(inside, -np.sum(points / scale, 1), -np.inf), np.broadcast_to(-1 / scale, points.shape)
+
+
+def stairs(points):
+    """Gaussian times a step function: a jump of 4 nats at every integer, up to 0 and down after it."""
+    steps = -4 * np.abs(np.floor(points[:, 0]))
+    return steps - 0.5 * np.sum(points**2, 1) / 9, -points / 9
+
+
+def test_widths_at_edges_come_from_the_draws():
+    """The scores are constant and say nothing of them; a metric that believes them is 1e3 times too wide."""
+    target = Target(corner)
+    start = np.random.default_rng(3).exponential([0.05, 20.0], (4, 2))
+    chains = Chains(start, *target.function(start))
+    settings = PLAIN._replace(blocks=((0, 1),), rank=2)
+    found = adapt_locally(target, chains, identity(2, 2), 350, settings, np.random.default_rng(1))
+    assert found.edges > 0.1
+    assert not found.at_floor
+    root = factor_of(found.metric)
+    np.testing.assert_allclose(np.sqrt(np.diag(root @ root.T)), [0.05, 20.0], rtol=0.6)
+    assert found.step_size > 0.1
+    assert np.all(found.draws > 0)
+    assert adapt(logistic(np.eye(DIM))).edges == 0
+
+
+def test_long_steps_are_kept_where_the_density_jumps():
+    """Steps that seldom cross a jump would have to be tiny; by what a draw costs long ones are better."""
+    target = Target(stairs)
+    start = np.random.default_rng(4).normal(size=(4, 2)) * [0.5, 3.0]
+    chains = Chains(start, *target.function(start))
+    settings = PLAIN._replace(blocks=((0, 1),), rank=2)
+    found = adapt_locally(target, chains, identity(2, 2), 350, settings, np.random.default_rng(1))
+    root = factor_of(found.metric)
+    assert found.step_size * np.sqrt((root @ root.T)[0, 0]) > 0.1  # a tenth of a stair
+    latest = found.draws[-400:, 0]
+    assert np.mean((latest > 0) & (latest < 1)) > 0.8  # by quadrature .96 is between 0 and 1
