@@ -8,6 +8,7 @@ from numpyro.distributions import biject_to
 from numpyro.infer import init_to_uniform
 from numpyro.infer.util import initialize_model, potential_energy
 
+from qdesampler.bench.examples.mixtures import log_sine_constant
 from qdesampler.bench.examples.registry import EXAMPLES, GROUPS
 
 pytestmark = pytest.mark.contract
@@ -43,6 +44,16 @@ def _potential(built, key):
     latent = [site for site in sites if site["type"] == "sample" and not site["is_observed"]]
     z = {site["name"]: biject_to(site["fn"].support).inv(site["value"]) for site in latent}
     return potential_energy(model, (), data, z), z
+
+
+def test_the_constant_of_the_sine_density_by_quadrature_on_the_torus():
+    k, kappa, c = np.array([2.0, 40.0, 300.0]), np.array([3.0, 50.0, 200.0]), np.array([0.5, 20.0, 60.0])
+    angle = np.linspace(0, 2 * np.pi, 400, endpoint=False)
+    x, y = angle[:, None, None], angle[:, None]
+    exponent = k * np.cos(x) + kappa * np.cos(y) + c * np.sin(x) * np.sin(y) - k - kappa
+    direct = np.log(np.mean(np.exp(exponent), axis=(0, 1))) + k + kappa + 2 * np.log(2 * np.pi)
+    found = log_sine_constant(*(np.asarray(a, np.float32) for a in (k, kappa, c)))
+    np.testing.assert_allclose(found, direct, rtol=2e-6, atol=2e-5)
 
 
 @pytest.mark.slow
