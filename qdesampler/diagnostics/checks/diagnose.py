@@ -67,10 +67,7 @@ def diagnose(
     judged = [*draw_checks(dataset, table, facts), *kernel_checks(tree, table[facts.usable])]
     judged += _ladder(run, tree)
     if target and not isinstance(run, xr.DataTree):
-        checks = target_checks(run)
-        if tree.attrs.get("density_edges", 0):  # the identity has boundary terms there
-            checks = [each for each in checks if each.finding is None or each.finding.code != "virial"]
-        judged += checks
+        judged += target_checks(run, has_edges=bool(tree.attrs.get("density_edges", 0)))
         judged.append(symmetry_check(run, table[facts.usable]))
     judged.append(funnel_check(tree, dataset, table, [j.finding for j in judged if j.finding is not None]))
     return Diagnosis(

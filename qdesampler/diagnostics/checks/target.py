@@ -127,11 +127,12 @@ def _batch_means(values: np.ndarray, batches: np.ndarray) -> np.ndarray:
     return values[batches].mean(1)
 
 
-def target_checks(mcmc: Any) -> list[Judged]:
+def target_checks(mcmc: Any, *, has_edges: bool = False) -> list[Judged]:
     """Rows and findings from the target of a run, or one row with the reason if it cannot be evaluated.
 
     Args:
         mcmc: a `numpyro.infer.MCMC` after `run`.
+        has_edges: whether the density ends or jumps where it is large, so that its virial has boundary terms.
     """
     try:
         scores = run_scores(mcmc, require_finite=False)
@@ -144,6 +145,8 @@ def target_checks(mcmc: Any) -> list[Judged]:
     if not moving.any() or scores.positions.shape[1] < 8:
         return []
     judged = [_gradient(mcmc, scores), _undefined(mcmc, scores)]
+    if has_edges:
+        return [*judged, Judged(Check(_VIRIAL, "not judged: it does not hold at edges of the density"))]
     gradient_is_wrong = judged[0].finding is not None
     names = tuple(name for name, moves in zip(scores.labels, moving, strict=True) if moves)
     return [*judged, _virial(scores, moving, names, wrong_gradient=gradient_is_wrong)]

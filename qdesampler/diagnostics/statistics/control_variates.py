@@ -26,9 +26,10 @@ from arviz_base import dict_to_dataset
 
 from qdesampler.diagnostics.datatree.convert import to_datatree
 from qdesampler.diagnostics.datatree.dims import SAMPLE_DIMS
+from qdesampler.diagnostics.datatree.kernel_answers import kernel_facts
 from qdesampler.diagnostics.statistics.array_statistics import ess_mean
 from qdesampler.diagnostics.statistics.control_fit import affordable_orders, estimate, whitened_points
-from qdesampler.infer.model.scores import run_scores
+from qdesampler.infer.model.scores import NoScoresError, run_scores
 
 __all__ = ["ESTIMATES", "LEAST_DRAWS", "ZeroVarianceWarning", "estimates_of", "zero_variance"]
 
@@ -72,7 +73,8 @@ def zero_variance(mcmc: Any, fn: Callable[[dict[str, Any]], Any] | None = None, 
 
     Raises:
         ValueError: `order` is not 0, 1 or 2; `fn` returns values that are not finite or not numeric; there
-            are fewer than 8 draws; see also `qdesampler.infer.model.scores.run_scores`.
+            are fewer than 8 draws; NoScoresError, one of these: the density has edges, at which the identity
+            behind the estimates does not hold; see also `qdesampler.infer.model.scores.run_scores`.
     """
     if order not in (0, 1, 2):
         raise ValueError(f"order must be 0, 1 or 2, got {order!r}.")
@@ -81,6 +83,8 @@ def zero_variance(mcmc: Any, fn: Callable[[dict[str, Any]], Any] | None = None, 
 
 def estimates_of(values: xr.Dataset, mcmc: Any, order: int = 2) -> xr.Dataset:
     """`zero_variance` for functions whose values at the draws are given, dimensions chain and draw first."""
+    if kernel_facts(mcmc).get("density_edges", 0):
+        raise NoScoresError("the density ends at an edge, or jumps, where it is large: use plain means.")
     run = run_scores(mcmc)
     chains, draws, dim = run.positions.shape
     if chains * draws < LEAST_DRAWS:

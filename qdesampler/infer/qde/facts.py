@@ -6,7 +6,7 @@ import numpy as np
 from qdesampler.infer.model.kernel_reports import TrialReport
 from qdesampler.infer.qde.state import Frozen, QDEState
 from qdesampler.infer.qde.warmup import OUTCOMES
-from qdesampler.kernels.adaptation.local import HAS_EDGES
+from qdesampler.kernels.adaptation.walk import HAS_EDGES
 from qdesampler.solvers.gaussian.search import Outcome
 
 __all__ = ["solve_facts", "trial_report"]

@@ -15,7 +15,7 @@ __all__ = ["LocalMoves", "Mixed", "burn_in", "moves_of_a_draw", "proportions"]
 _SHORTEST_HOLD = 4.0  # candidates for which a chain may be held, however cheap local moves are
 _RATE_OF_A_DRAW = 0.6  # effective draws of an iteration that its moves aim at where the trial is not clear
 _LEAST_MOVES = 2  # of such an iteration, because the rate that was measured is that of typical places
-_MOST_EVALUATIONS = 20  # of such an iteration, about as many as NUTS's (examples.md)
+_MOST_EVALUATIONS = 20  # of more moves than these: a third one gave item response, of 8 each, no more draws
 _JUMP_COST = 1.5  # evaluations per effective draw over evaluations per trajectory, if it was not measured
 # Bounds of the fraction of evaluations for global moves. With .95 a chain of hmm_drive was held for 81 draws.
 _LEAST_FRACTION, _MOST_FRACTION = 0.05, 0.85

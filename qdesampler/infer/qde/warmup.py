@@ -149,7 +149,7 @@ def prepare(
             elif not coordinates.can_recentre:  # else the descents ended in other coordinates
                 outliers = _count_outliers(coordinates, descents, mixed)
                 if outliers and mixed.acceptance < _ALONE:
-                    # Local moves from all ends may connect what a poor trial of one of them does not cover.
+                    # A poor trial of one end does not cover the others; local moves may connect them.
                     mixed, outcome = None, OUTCOMES.index(str(Outcome.HOPELESS))
     if mixed is None:
         report(f"adaptation of local moves, {coordinates.evaluator.num_evals} evaluations")

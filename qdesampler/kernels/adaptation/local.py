@@ -10,13 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from qdesampler.kernels.adaptation.jump_efficiency import BestLength, JumpRecord
-from qdesampler.kernels.adaptation.walk import START_LENGTH, Coordinates, LocalSettings, Walk
+from qdesampler.kernels.adaptation.walk import HAS_EDGES, START_LENGTH, Coordinates, LocalSettings, Walk
 from qdesampler.kernels.mcmc.host_trajectories import Chains
 from qdesampler.kernels.mcmc.trajectory import JITTER, gaussian_step_size
 from qdesampler.numerics.fisher_fit import choose_metric, gaussian_scores
 from qdesampler.numerics.numpy_metric import HostMetric
 
-__all__ = ["HAS_EDGES", "LocalAdaptation", "adapt_locally", "tune_step_size"]
+__all__ = ["LocalAdaptation", "adapt_locally", "tune_step_size"]
 
 _FIRST_WINDOW, _WINDOW_GROWTH = 10, 1.5  # iterations of the first window, and by how much the next is longer
 _EARLY_WINDOWS = 30  # iterations during which trajectories are as short as they are before a metric is known
@@ -24,9 +24,6 @@ _EARLY_STEPS, _WINDOW_STEPS = 8, 32  # longest trajectories in the first windows
 _WINDOWS, _WINDOWS_AND_SEARCH = 0.7, 0.85  # fraction of the iterations at which each part ends
 _SHORTEST_SEARCH = 60  # iterations below which no length is searched for
 _LONGEST_RECORD = 512  # steps of the trajectories that search for a length, at most
-# Fraction of trajectories that meet an edge from which scores do not tell widths: the density does not vanish
-# there, and the mean of the scores is not 0.
-HAS_EDGES = 0.1
 _LARGER, _RECORDS = 4, 8  # step sizes larger by this factor are tried, and trajectories of each chain for one
 
 
@@ -87,7 +84,8 @@ def _fit_window(walk: Walk, window: list[Chains], *, recentre: bool) -> tuple[np
             walk.chains = Chains(draws[-latest:], values[-latest:], scores[-latest:])
     sound = np.all(np.isfinite(draws), 1) & np.all(np.isfinite(scores), 1)
     draws, scores = draws[sound], scores[sound]
-    walk.window_edges = walk.edges
+    if walk.moves > _EARLY_WINDOWS:  # before, chains may come from where the density overflows
+        walk.window_edges = max(walk.window_edges, walk.edges)
     if walk.edges > HAS_EDGES:
         scores = gaussian_scores(draws)
     walk.metric = choose_metric(
@@ -130,9 +128,12 @@ def _search_length(walk: Walk, iterations: int, centre: np.ndarray) -> BestLengt
 
 
 def _larger_steps(walk: Walk, step_size: float, best: BestLength, centre: np.ndarray) -> BestLength:
-    """The best of the step sizes from a Gaussian's down to that which was adapted, by measured efficiency."""
+    """The best of the step sizes from a Gaussian's down to that which was adapted, by measured efficiency.
+
+    It is held from now on if it is larger, or if there are edges, from which adaptation leads away again.
+    """
     larger, kept = gaussian_step_size(centre.size), None
-    while larger > _LARGER * step_size:
+    while larger > step_size * (1 if walk.has_edges else _LARGER):
         walk.held = larger
         most = int(np.clip(np.ceil(2 * START_LENGTH / larger), 2, _LONGEST_RECORD))
         other = _recorded(walk, most, _RECORDS, centre)
@@ -142,7 +143,7 @@ def _larger_steps(walk: Walk, step_size: float, best: BestLength, centre: np.nda
         elif kept is not None or most > _WINDOW_STEPS:
             break
         larger /= _LARGER
-    walk.held = kept
+    walk.held = step_size if kept is None and walk.has_edges else kept
     return best
 
 
@@ -201,7 +202,7 @@ def adapt_locally(
     if window:
         draws = np.concatenate([draws, *(chains.positions for chains in window)])
         scores = np.concatenate([scores, *(chains.scores for chains in window)])
-    if walk.edges > HAS_EDGES:
+    if walk.has_edges:
         scores = gaussian_scores(draws)
     final = walk.average_step_size if iterations else settings.step_size
     return LocalAdaptation(
@@ -236,9 +237,9 @@ def tune_step_size(
         walk.move(walk.random_steps(min(settings.most_steps, _WINDOW_STEPS)))
         starts.append(walk.chains.positions)
     best = None
-    step = walk.average_step_size
     if settings.length is None:
         best = _search_length(walk, iterations - iterations // 2, np.mean(np.concatenate(starts), 0))
+    step = walk.average_step_size  # that of the length which was found
     draws = np.concatenate([*starts, walk.chains.positions])
     return LocalAdaptation(
         walk.metric,

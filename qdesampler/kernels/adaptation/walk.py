@@ -12,11 +12,14 @@ from qdesampler.kernels.mcmc.integrators import Integrator
 from qdesampler.kernels.mcmc.trajectory import JITTER, gaussian_step_size
 from qdesampler.numerics.numpy_metric import HostMetric, whiten_rows
 
-__all__ = ["START_LENGTH", "Coordinates", "LocalSettings", "Walk"]
+__all__ = ["HAS_EDGES", "START_LENGTH", "Coordinates", "LocalSettings", "Walk"]
 
 START_LENGTH = 1.7  # whitened units: close to a quarter period of a whitened Gaussian
-_OVERFLOW = 0.9  # fraction of them from which the step size is to blame, as where the density overflows
-_MOST_AT_EDGE = 0.3  # fraction of them that may: trajectories are shortened, as short steps do not help
+# Fractions of trajectories that meet an edge or a jump of the density. From the first, the density has edges:
+# scores do not show its widths, because it does not vanish there and the mean of the scores is not 0. Below,
+# they count as rejected. From the last, the step size is to blame, as where the density overflows.
+HAS_EDGES, _OVERFLOW = 0.1, 0.9
+_MOST_AT_EDGE = 0.3  # at edges, the fraction above which trajectories are shortened: short steps do not help
 _SHORTENING = 0.1  # of the logarithm of the length, a move
 _OLD, _NEW = 0.9, 0.1  # weights of the running mean of each chain's acceptance
 _LEAST_MEAN = 1e-3  # smaller mean acceptances of a chain count as this one
@@ -130,6 +133,11 @@ class Walk:
         """Fraction of the trajectories since the last restart that met an edge of the density."""
         return float(np.mean(self.met_edge)) if self.met_edge else 0.0
 
+    @property
+    def has_edges(self) -> bool:
+        """Whether many trajectories meet an edge, now or in a window before."""
+        return max(self.edges, self.window_edges) > HAS_EDGES
+
     def restart(self, step_size: float) -> None:
         """Search for the step size anew."""
         self.met_edge = []
@@ -158,7 +166,8 @@ class Walk:
         self.moves += 1
         self.num_evals += path.num_evals
         self.met_edge.append(float(np.mean(path.at_edge)))
-        if s.length is None and not self.searched:
+        at_edges = self.has_edges and self.edges < _OVERFLOW
+        if s.length is None and not self.searched and at_edges:
             self.length *= float(np.exp(_SHORTENING * (_MOST_AT_EDGE - self.met_edge[-1])))
             self.length = min(self.length, START_LENGTH)
         accept_prob = path.accept_probs[-1]
@@ -173,11 +182,12 @@ class Walk:
                 whiten_rows(self.metric, before.positions - centre), path.displacements, path.accept_probs
             )
         if s.adapt_step_size and self.held is None:
-            self.mean_accept = _OLD * self.mean_accept + _NEW * accept_prob
+            # No step size keeps a trajectory from an edge.
+            inside = ~path.at_edge if at_edges else np.full(len(accept_prob), True)
+            recent = _OLD * self.mean_accept + _NEW * accept_prob
+            self.mean_accept = np.where(inside, recent, self.mean_accept)
             # The mean acceptance, lowered when the chains' recent averages differ: a stuck chain counts.
             floor = np.maximum(self.mean_accept, _LEAST_MEAN)
             imbalance = 1 / (np.mean(1 / floor) * np.mean(floor))
-            # No step size keeps a trajectory from an edge; but where almost all meet one, it is an overflow.
-            inside = np.full(len(accept_prob), True) if self.edges > _OVERFLOW else ~path.at_edge
             if np.any(inside):
                 self.search.update(float(np.mean(accept_prob[inside]) * imbalance))

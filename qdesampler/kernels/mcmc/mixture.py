@@ -20,7 +20,7 @@ nats. Of a global move the error is `log w(x) - log w(x')`, and the move diverge
 * if it exceeds 1000 nats at a candidate from the bulk of the trial: the target ends, or falls off a cliff,
   where the trial has its mass;
 * if it is below `-LEAP`. At equilibrium as many chains leap down as up, and down they leap with probability
-  `exp(-LEAP)` at most: a leap up tells that the chain was not at equilibrium before.
+  `exp(-LEAP)` at most: a leap up shows that the chain was not at equilibrium before.
 """
 
 from typing import NamedTuple

@@ -8,7 +8,7 @@ from numpyro.distributions import biject_to
 from numpyro.infer import init_to_uniform
 from numpyro.infer.util import initialize_model, potential_energy
 
-from qdesampler.bench.examples.mixtures import log_sine_constant
+from qdesampler.bench.examples.models.mixtures import log_sine_constant
 from qdesampler.bench.examples.registry import EXAMPLES, GROUPS
 
 pytestmark = pytest.mark.contract

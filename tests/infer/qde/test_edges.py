@@ -6,7 +6,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
-from qdesampler.diagnostics import diagnose
+from qdesampler.diagnostics import diagnose, summary, zero_variance
 from qdesampler.infer.qde.kernel import QDE
 
 RNG = np.random.default_rng(1)
@@ -113,3 +113,8 @@ def test_means_at_edges_and_jumps(run, assert_expectation, name):
     codes = {finding.code for finding in diagnose(mcmc)}
     assert "edges" in codes
     assert not codes & {"funnel", "virial"}
+    with pytest.raises(ValueError, match="use plain means"):
+        zero_variance(mcmc)
+    table = summary(mcmc)
+    assert "zv_mean" not in table
+    assert "edge" in table.attrs["no_zero_variance"]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from qdesampler.kernels.adaptation.jump_efficiency import BestLength
 from qdesampler.kernels.adaptation.local import adapt_locally, tune_step_size
 from qdesampler.kernels.adaptation.walk import LocalSettings
 from qdesampler.kernels.mcmc.host_trajectories import DYNAMICS, Chains, run_trajectories
@@ -358,3 +359,35 @@ def test_long_steps_are_kept_where_the_density_jumps():
     assert found.step_size * np.sqrt((root @ root.T)[0, 0]) > 0.1  # a tenth of a stair
     latest = found.draws[-400:, 0]
     assert np.mean((latest > 0) & (latest < 1)) > 0.8  # by quadrature .96 is between 0 and 1
+
+
+@pytest.mark.parametrize("adapt_moves", [adapt_locally, tune_step_size])
+def test_the_step_size_is_that_of_the_length(monkeypatch, adapt_moves):
+    """A search that keeps a larger step size finds the length with it: both are frozen together."""
+    from qdesampler.kernels.adaptation import local
+
+    def keep_larger(walk, iterations, centre):
+        walk.held, walk.length = 0.7, 1.4
+        return BestLength(2.0, 10.0, False)
+
+    monkeypatch.setattr(local, "_search_length", keep_larger)
+    target, _ = gaussian(np.ones(DIM))
+    start = np.random.default_rng(4).normal(size=(4, DIM))
+    chains = Chains(start, *target.function(start))
+    settings = PLAIN._replace(step_size=1e-3)
+    found = adapt_moves(target, chains, identity(DIM, DIM), 80, settings, np.random.default_rng(1))
+    assert (found.step_size, found.length) == (0.7, 1.4)
+
+
+def test_trajectories_that_seldom_meet_an_edge_count_as_rejected():
+    """A wall that a hundredth of them meet changes no step size: there the score shows the widths."""
+    target, _ = gaussian(np.ones(DIM))
+    function = target.function
+
+    def walled(points):
+        values, scores = function(points)
+        return np.where(points[:, 0] < 3.5, values, -np.inf), scores
+
+    free, behind = (adapt(each, 300) for each in (target, Target(walled)))
+    assert behind.edges < 0.1
+    np.testing.assert_allclose(behind.step_size, free.step_size, rtol=0.35)

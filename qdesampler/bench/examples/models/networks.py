@@ -7,7 +7,7 @@ import numpyro
 import numpyro.distributions as dist
 
 from qdesampler.bench.examples.example import Builder, Example, example, generator, latent
-from qdesampler.bench.examples.gaussian_processes import standardised_curve
+from qdesampler.bench.examples.models.gaussian_processes import standardised_curve
 
 __all__ = ["EXAMPLES"]
 
