@@ -25,6 +25,7 @@ ROOMS: dict[str, str] = {
     "solvers/.": "validation equation",
     "solvers/grid": "validation equation solvers/.",
     "solvers/gaussian": "validation equation numerics solvers/.",
+    "solvers/quadratic": "validation equation numerics solvers/. solvers/gaussian",
     "solvers/flow": "validation equation numerics solvers/. solvers/gaussian",
     "solvers/dmc": "validation equation solvers/.",
     "solvers/annealing": "validation equation numerics solvers/. solvers/gaussian solvers/grid",
@@ -39,7 +40,8 @@ ROOMS: dict[str, str] = {
     "infer/.": "infer/model",
     "infer/model": "validation numerics",
     "infer/cases": "validation",
-    "infer/qde": "validation numerics solvers/gaussian kernels/mcmc kernels/adaptation infer/model",
+    "infer/qde": "validation numerics solvers/gaussian solvers/quadratic kernels/mcmc kernels/adaptation "
+    "infer/model",
     "infer/annealed": "validation numerics kernels/mcmc kernels/references kernels/paths kernels/smc "
     "kernels/tempering infer/model",
     "infer/discrete": "validation numerics backends kernels/discrete infer/model",

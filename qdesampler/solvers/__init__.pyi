@@ -22,3 +22,6 @@ from .protocol import NoGroundStateError as NoGroundStateError
 from .protocol import Solver as Solver
 from .protocol import Wavefunction as Wavefunction
 from .protocol import ground_state as ground_state
+from .quadratic.solver import QuadraticTrial as QuadraticTrial
+from .quadratic.solver import QuadraticTrialWarning as QuadraticTrialWarning
+from .quadratic.wavefunction import QuadraticWavefunction as QuadraticWavefunction

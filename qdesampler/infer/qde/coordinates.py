@@ -1,8 +1,9 @@
 """The flat coordinates that chains move in, and the way from the user's sites to them and back.
 
 Without location-scale sites these are the raveled unconstrained sites `z`; with them, the sites re-centred
-with the centredness `c` (`qdesampler.infer.model.centering`). The state of a chain holds only `z`, its energy
-and its gradient: all that a user sees is in the coordinates of the model as written.
+with the centredness `c` (`qdesampler.infer.model.centering`). Where a second trial is used they are those of
+its triangular map as well (`qdesampler.numerics.triangular_map`). The state of a chain holds only `z`, its
+energy and its gradient: all that a user sees is in the coordinates of the model as written.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from qdesampler.infer.model.centering import Centering
 from qdesampler.infer.model.evaluation import value_and_gradient
 from qdesampler.infer.model.raveling import unraveler
 from qdesampler.kernels.mcmc.trajectory import TrajectoryState
+from qdesampler.numerics.triangular_map import TriangularMap, from_map, pull_back, push_forward, to_map
 from qdesampler.numerics.types import ValueAndScore
 
 __all__ = ["MoveCoordinates"]
@@ -50,8 +52,8 @@ class MoveCoordinates:
         self.centering = centering
         self._arguments = tuple(model_args), model_kwargs or {}
 
-    def value_and_score(self, centredness: jax.Array) -> ValueAndScore:
-        """`y -> (log p(y), grad log p(y))` in the coordinates of the moves."""
+    def value_and_score(self, centredness: jax.Array, law: TriangularMap | None = None) -> ValueAndScore:
+        """`v -> (log p(v), grad log p(v))` in the coordinates of the moves."""
 
         def potential(y):
             if self.centering is None:
@@ -66,7 +68,15 @@ class MoveCoordinates:
             energy, gradient = evaluate(y)
             return -energy, -gradient
 
-        return negated
+        if law is None:
+            return negated
+
+        def mapped(v):
+            y, change = push_forward(law, v)
+            value, score = negated(y)
+            return value + change, pull_back(law, v, score)
+
+        return mapped
 
     def locate(self, y: jax.Array, centredness: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """The sites of a point of the moves, with their locations and scales (0 and 1 if not re-centred)."""
@@ -76,8 +86,22 @@ class MoveCoordinates:
         _, _, loc, scale = self.centering.from_sites(args, kwargs, z, centredness, self.unravel)
         return z, loc, scale
 
-    def inside(self, z: Any, energy: jax.Array, gradient: Any, centredness: jax.Array) -> TrajectoryState:
+    def inside(
+        self,
+        z: Any,
+        energy: jax.Array,
+        gradient: Any,
+        centredness: jax.Array,
+        law: TriangularMap | None = None,
+    ) -> TrajectoryState:
         """The point of the moves at a position of the model with its energy and gradient."""
+        state = self._recentred(z, energy, gradient, centredness)
+        if law is None:
+            return state
+        v, change = to_map(law, state.position)
+        return TrajectoryState(v, state.log_density + change, pull_back(law, v, state.score))
+
+    def _recentred(self, z: Any, energy: jax.Array, gradient: Any, centredness: jax.Array) -> TrajectoryState:
         flat, score = ravel_pytree(z)[0], -ravel_pytree(gradient)[0]
         if self.centering is None:
             return TrajectoryState(flat, -energy, score)
@@ -86,8 +110,14 @@ class MoveCoordinates:
         _, pull = jax.vjp(lambda y: centering.to_sites(args, kwargs, y, centredness, self.unravel), y)
         return TrajectoryState(y, -energy + change, pull((score, jnp.ones_like(change)))[0])
 
-    def outside(self, state: TrajectoryState, centredness: jax.Array) -> tuple[Any, jax.Array, Any]:
+    def outside(
+        self, state: TrajectoryState, centredness: jax.Array, law: TriangularMap | None = None
+    ) -> tuple[Any, jax.Array, Any]:
         """The inverse of `inside`: `(z, U(z), grad U(z))`."""
+        if law is not None:
+            y, change = push_forward(law, state.position)
+            score = from_map(law, state.position, state.score)
+            state = TrajectoryState(y, state.log_density - change, score)
         if self.centering is None:
             return self.unravel(state.position), -state.log_density, self.unravel(-state.score)
         centering, (args, kwargs) = self.centering, self._arguments

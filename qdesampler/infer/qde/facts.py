@@ -66,4 +66,5 @@ def trial_report(state: QDEState) -> TrialReport | None:
     if centredness.ndim == 2:  # every chain has the same
         shared = jax.tree.map(lambda leaf: leaf[0], shared)
         centredness = centredness[0]
-    return TrialReport(shared.mixture.trial, centredness == 1, float(np.asarray(shared.mixture.probability)))
+    as_written = (centredness == 1) & (shared.law is None)
+    return TrialReport(shared.mixture.trial, as_written, float(np.asarray(shared.mixture.probability)))

@@ -6,6 +6,9 @@ which `c` makes it independent of its scale (Papaspiliopoulos, Roberts and Skold
 score of the rest, `score_z + (z - loc) / scale^2`, on `z` as the information `-slope`,
 
     c = mean of  i / (1 + i),        i = -slope * scale^2 .
+
+Last of all, a triangular map may be put on top, in whose coordinates the target is rounder
+(`qdesampler.numerics.triangular_map`).
 """
 
 from collections.abc import Callable
@@ -16,6 +19,7 @@ import numpy as np
 
 from qdesampler.infer.qde.coordinates import MoveCoordinates
 from qdesampler.numerics.evaluator import Evaluator
+from qdesampler.numerics.triangular_map import TriangularMap, pull_back, push_forward, to_map
 
 __all__ = ["HostCoordinates"]
 
@@ -30,6 +34,7 @@ class HostCoordinates:
 
     Attributes:
         centredness: of each coordinate, shape `(dim,)`; 1 is the model as written.
+        law: the triangular map on top of them, or None.
     """
 
     def __init__(self, coordinates: MoveCoordinates, prototype):
@@ -44,6 +49,7 @@ class HostCoordinates:
         self.evaluator = Evaluator(self._value_and_score, self.dim, context=(np.ones(self.dim),))
         self._locate = jax.jit(jax.vmap(coordinates.locate, in_axes=(0, None)))
         self.centredness = np.where(self._marked, 0.0, 1.0)
+        self.law: TriangularMap | None = None
 
     def _value_and_score(self, point, centredness):
         return self._coordinates.value_and_score(centredness)(point)
@@ -60,7 +66,12 @@ class HostCoordinates:
 
     def evaluate(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Log densities and scores at points of the moves, shapes `(n,)` and `(n, dim)`."""
-        return self._evaluate(points, self.centredness)
+        if self.law is None:
+            return self._evaluate(points, self.centredness)
+        with np.errstate(all="ignore"):  # what has run away is not finite
+            unmapped, change = push_forward(self.law, points)
+            values, scores = self._evaluate(unmapped, self.centredness)
+            return values + change, pull_back(self.law, points, scores)
 
     def evaluate_sites(self, sites: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Log densities and scores of the model as written, at sites of shape `(n, dim)`."""
@@ -83,14 +94,16 @@ class HostCoordinates:
 
     def to_sites(self, points: np.ndarray) -> np.ndarray:
         """Raveled sites of the model as written, at points of the moves."""
+        if self.law is not None:
+            points, _ = push_forward(self.law, points)
         return self._located(points, self.centredness)[0] if self.can_recentre else points
 
     def from_sites(self, sites: np.ndarray) -> np.ndarray:
         """Points of the moves at raveled sites."""
-        if not self.can_recentre:
-            return sites
-        sites, loc, scale = self._located(sites, np.ones(self.dim))
-        return self._moved(sites, loc, scale, self.centredness)
+        if self.can_recentre:
+            sites, loc, scale = self._located(sites, np.ones(self.dim))
+            sites = self._moved(sites, loc, scale, self.centredness)
+        return sites if self.law is None else to_map(self.law, sites)[0]
 
     def descent_starts(self, sites: np.ndarray) -> np.ndarray:
         """Starts inside the bulk of standardised sites: raveled sites are taken for standardised ones."""
@@ -102,7 +115,8 @@ class HostCoordinates:
         return np.where(self._marked, moved, sites)
 
     def reset(self) -> None:
-        """Standardise all sites again."""
+        """Standardise all sites again, without a map."""
+        self.law = None
         self.centredness = np.where(self._marked, 0.0, 1.0)
 
     def recentre(self, points: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> Callable | None:
@@ -116,7 +130,7 @@ class HostCoordinates:
         Returns:
             The map of points into the new coordinates; None if nothing changed.
         """
-        if not self.can_recentre or len(points) < 2:
+        if not self.can_recentre or self.law is not None or len(points) < 2:
             return None
         old = self.centredness
         sites, loc, scale = self._located(points, old)

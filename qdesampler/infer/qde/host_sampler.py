@@ -35,7 +35,11 @@ def is_soon_done(state: QDEState, iterations: int, stages: int) -> bool:
         stages: gradients of a step.
     """
     shared = state.adapt_state.shared
-    if not isinstance(shared, Frozen) or np.any(np.asarray(shared.centredness) != 1):
+    if (
+        not isinstance(shared, Frozen)
+        or shared.law is not None
+        or np.any(np.asarray(shared.centredness) != 1)
+    ):
         return False
     mixture = shared.mixture
     resting = max(int(shared.num_warmup) - int(shared.burn_in), 0)

@@ -31,11 +31,12 @@ from qdesampler.infer.qde.nuts_arguments import (
     position_size,
 )
 from qdesampler.infer.qde.per_chain import PerChain, PerChainSettings, StepOfChains, start_chains
+from qdesampler.infer.qde.prepared import Prepared, WarmupSettings
 from qdesampler.infer.qde.site_blocks import site_blocks
 from qdesampler.infer.qde.starts import find_starts, known_rows
 from qdesampler.infer.qde.state import Frozen, QDEState
 from qdesampler.infer.qde.transitions import adapted, chosen_start, first_state, frozen, next_state, still
-from qdesampler.infer.qde.warmup import Prepared, WarmupSettings, prepare, unadapted
+from qdesampler.infer.qde.warmup import prepare, unadapted
 from qdesampler.kernels.adaptation.walk import START_LENGTH, LocalSettings
 from qdesampler.kernels.mcmc import host_trajectories
 from qdesampler.kernels.mcmc.integrators import DYNAMICS, INTEGRATORS
@@ -203,27 +204,26 @@ class QDE(TargetKernel):
 
     def sample(self, state: QDEState, model_args: Sequence, model_kwargs: dict | None) -> QDEState:
         """One iteration of every chain of `state`."""
-        batched = is_batched(state.rng_key)
+        batched, shared = is_batched(state.rng_key), state.adapt_state.shared
         prototype = jax.tree.map(lambda x: x[0], state.z) if batched else state.z
         split = jax.vmap(jax.random.split, out_axes=1) if batched else jax.random.split
         rng_key, key_move = split(state.rng_key)
-        shared = state.adapt_state.shared
         iteration = state.i[0] if batched else state.i
         if position_size(prototype) == 0:
             return still(state, rng_key, iteration < self._num_warmup)
-        known = isinstance(shared, Frozen)
-        coordinates = self._coordinates(prototype, model_args, model_kwargs, may_recentre=known)
-        if not isinstance(shared, Frozen):
+        is_frozen = isinstance(shared, Frozen)
+        coordinates = self._coordinates(prototype, model_args, model_kwargs, may_recentre=is_frozen)
+        if not is_frozen:
             return self._per_chain(state, rng_key, key_move, shared, coordinates, batched=batched)
         warming = iteration < shared.num_warmup
         warm_steps = self._max_steps[0] != self._max_steps[1]
-        inside = partial(coordinates.inside, centredness=shared.centredness)
-        outside = partial(coordinates.outside, centredness=shared.centredness)
-        here = (jax.vmap(inside) if batched else inside)(state.z, state.potential_energy, state.z_grad)
+        chosen = {"centredness": shared.centredness, "law": shared.law}
+        inside, outside = partial(coordinates.inside, **chosen), partial(coordinates.outside, **chosen)
+        inside = jax.vmap(inside) if batched else inside
         there, info = mixture_step(
             key_move,
-            here,
-            coordinates.value_and_score(shared.centredness),
+            inside(state.z, state.potential_energy, state.z_grad),
+            coordinates.value_and_score(**chosen),
             shared.mixture,
             DYNAMICS[self._dynamics],
             INTEGRATORS[self._integrator],
@@ -233,8 +233,8 @@ class QDE(TargetKernel):
                 forget=warming & (iteration == 0),
             ),
         )
-        sites = (jax.vmap(outside) if batched else outside)(there)
-        return next_state(state, rng_key, sites, info, warming, shared.num_warmup)
+        outside = jax.vmap(outside) if batched else outside
+        return next_state(state, rng_key, outside(there), info, warming, shared.num_warmup)
 
     def _per_chain(self, state, rng_key, key_move, shared, coordinates, *, batched: bool) -> QDEState:
         """One iteration of chains that adapt by themselves."""

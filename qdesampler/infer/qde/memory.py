@@ -13,7 +13,7 @@ import numpy as np
 
 from qdesampler.infer.model.fingerprint import data_lines
 from qdesampler.infer.qde.host_coordinates import HostCoordinates
-from qdesampler.infer.qde.warmup import Prepared
+from qdesampler.infer.qde.prepared import Prepared
 
 __all__ = ["Memory", "name_of"]
 

@@ -8,12 +8,13 @@ from qdesampler.infer.model.target import StartingPoint
 from qdesampler.infer.qde.host_coordinates import HostCoordinates
 from qdesampler.solvers.gaussian.descents import Descent, descend
 
-__all__ = ["FEWEST_STARTS", "SEED", "find_starts", "known_rows", "run_descents"]
+__all__ = ["ESCAPED", "FEWEST_STARTS", "SEED", "find_starts", "known_rows", "run_descents"]
 
 SEED = 0x9DE  # of all random numbers of a warm-up
 FEWEST_STARTS = 4  # of descents, whatever the number of chains
 _DESCENT_BATCHES = 320  # evaluations of a descent, at most
 _SPREAD = 2.0  # half width of the box of starts, as in NumPyro's `init_to_uniform`
+ESCAPED = 1e12  # a coordinate beyond this has run away
 _TRIES = 64  # boxes of four points that are tried
 
 

@@ -10,6 +10,7 @@ from qdesampler.infer.qde.site_blocks import SiteBlocks
 from qdesampler.kernels.mcmc.mixture import Mixture
 from qdesampler.numerics.metric import Metric, dense_matrix
 from qdesampler.numerics.trial import Trial
+from qdesampler.numerics.triangular_map import TriangularMap
 
 __all__ = ["Frozen", "QDEAdaptState", "QDEState"]
 
@@ -27,6 +28,7 @@ class Frozen(NamedTuple):
         outliers: descents that ended far outside the trial, perhaps in other modes.
         at_floor: whether no step size reached the acceptance that was aimed at, or only a collapsed one.
         edges: fraction of trajectories that met an edge or a jump of the density while moves were adapted.
+        law: the triangular map of the second trial, whose coordinates the moves are in, or None.
     """
 
     mixture: Mixture
@@ -38,6 +40,7 @@ class Frozen(NamedTuple):
     outliers: jax.Array
     at_floor: jax.Array
     edges: jax.Array
+    law: TriangularMap | None = None
 
     @property
     def trial(self) -> Trial:
@@ -86,7 +89,7 @@ class QDEAdaptState(NamedTuple):
 
         A dict from tuples of names to arrays of shape `(n, n)`, or `(n,)` for a diagonal, chains leading; an
         array if positions are no dict. It is a covariance, in the coordinates of the moves: the kernel may
-        have re-centred location-scale sites.
+        have re-centred location-scale sites, or moves in the coordinates of a triangular map.
         """
         covariance, is_matrix = self._covariance()
         return self.sites.split(covariance, is_matrix=is_matrix)

@@ -11,13 +11,14 @@ from qdesampler.infer.model.fingerprint import is_typed_key
 from qdesampler.infer.model.raveling import unraveler
 from qdesampler.infer.model.target import StartingPoint
 from qdesampler.infer.qde.per_chain import PerChain
+from qdesampler.infer.qde.prepared import Prepared
 from qdesampler.infer.qde.site_blocks import SiteBlocks
 from qdesampler.infer.qde.state import Frozen, QDEAdaptState, QDEState
-from qdesampler.infer.qde.warmup import Prepared
 from qdesampler.kernels.mcmc.mixture import Mixture, MixtureInfo
 from qdesampler.kernels.mcmc.trajectory import TrajectoryInfo
 from qdesampler.numerics.metric import Metric
 from qdesampler.numerics.trial import Trial
+from qdesampler.numerics.triangular_map import to_device
 
 __all__ = ["adapted", "chosen_start", "first_state", "frozen", "next_state", "still"]
 
@@ -55,6 +56,7 @@ def frozen(prepared: Prepared, num_warmup: int) -> Frozen:
         whole(prepared.outliers),
         jnp.asarray(prepared.at_floor),
         real(prepared.edges),
+        None if prepared.law is None else to_device(prepared.law),
     )
 
 

@@ -23,7 +23,8 @@ from qdesampler.solvers.gaussian.search import Outcome
 from qdesampler.solvers.gaussian.solve import GaussianSolve
 from qdesampler.solvers.gaussian.tails import far_log_weights
 
-__all__ = ["CLEAR", "DEFENSIVE", "GOOD", "Refined", "measure", "refine", "refinement_size"]
+__all__ = ["CLEAR", "DEFENSIVE", "GOOD", "Refined", "draw_and_weigh", "has_heavy_tails", "measure", "refine"]
+__all__ += ["refinement_size"]
 
 CLEAR = 0.8  # acceptance from which local moves hardly matter
 GOOD = 0.7  # acceptance from which the trial of the solve is measured as it is
@@ -77,9 +78,18 @@ def refinement_size(dim: int) -> int:
     return int(np.clip(3 * dim, _FEWEST, _MOST))
 
 
-def _draw(
-    evaluate: Evaluate, trial: HostTrial, rng: np.random.Generator, count: int, precision
+def draw_and_weigh(
+    evaluate: Evaluate, trial: HostTrial, rng: np.random.Generator, count: int, precision: np.typing.DTypeLike
 ) -> Candidates:
+    """Candidates of a trial with their log weights; their energies are not computed.
+
+    Args:
+        evaluate: the target.
+        trial: what draws them.
+        rng: all random numbers.
+        count: their number.
+        precision: type that the points are rounded to.
+    """
     points = draw_rows(trial, rng, count).astype(precision).astype(float)
     values, scores = evaluate(points)
     sound = np.isfinite(values) & np.all(np.isfinite(scores), 1)
@@ -97,13 +107,20 @@ def measure(
     much less of the trial than the chains do, more candidates are drawn, because so few do not show how rare
     large weights are.
     """
-    candidates = _draw(evaluate, trial, rng, count, precision)
+    candidates = draw_and_weigh(evaluate, trial, rng, count, precision)
     found = _walked(trial, candidates, rng)
     if found.certificate.time > _DOUBTFUL * found.observed_time:
-        more = _draw(evaluate, trial, rng, _MORE * count, precision)
+        more = draw_and_weigh(evaluate, trial, rng, _MORE * count, precision)
         candidates = Candidates(*(np.concatenate(pair) for pair in zip(candidates, more, strict=True)))
         found = _walked(trial, candidates, rng)
     return found
+
+
+def has_heavy_tails(evaluate: Evaluate, found: Refined, precision: np.typing.DTypeLike) -> Refined:
+    """The same, with a look at points far along each coordinate (`tails.py`)."""
+    far = far_log_weights(evaluate, found.trial, precision)
+    heavy = bool(np.max(far) >= np.max(found.candidates.log_weights) + _HEAVIER)
+    return found._replace(num_evals=found.num_evals + len(far), heavy_tails=heavy)
 
 
 def _walked(trial: HostTrial, candidates: Candidates, rng: np.random.Generator) -> Refined:
@@ -148,15 +165,14 @@ def refine(
     spent, heavy_tails = 0, False
     if acceptance >= GOOD and solve.outcome is Outcome.SOLVED:
         found = measure(evaluate, host_trial(*trial, _DEFENSIVE_GOOD), rng, count, precision)
-        far = far_log_weights(evaluate, found.trial, precision)
-        spent = found.num_evals + len(far)
-        if np.max(far) < np.max(found.candidates.log_weights) + _HEAVIER:
-            return found._replace(num_evals=spent)
-        heavy_tails = True
+        found = has_heavy_tails(evaluate, found, precision)
+        if not found.heavy_tails:
+            return found
+        spent, heavy_tails = found.num_evals, True
     trials = [host_trial(*trial, DEFENSIVE)]
     batches: list[Candidates] = []
     for _ in range(_ROUNDS):
-        batches.append(_draw(evaluate, trials[-1], rng, count, precision))
+        batches.append(draw_and_weigh(evaluate, trials[-1], rng, count, precision))
         finite = [batch.is_finite for batch in batches]
         points, scores, own = (
             np.concatenate([part[keep] for part, keep in zip(column, finite, strict=True)])

@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qdesampler.infer.qde import warmup
+from qdesampler.infer.qde import global_moves, warmup
 from qdesampler.infer.qde.coordinates import MoveCoordinates
 from qdesampler.infer.qde.host_coordinates import HostCoordinates
+from qdesampler.infer.qde.prepared import SMALLEST_SOLVE, WarmupSettings
 from qdesampler.infer.qde.starts import find_starts
-from qdesampler.infer.qde.warmup import OUTCOMES, SMALLEST_SOLVE, WarmupSettings, prepare
+from qdesampler.infer.qde.warmup import OUTCOMES, prepare
 from qdesampler.kernels.adaptation.walk import LocalSettings
 from qdesampler.kernels.mcmc.host_trajectories import DYNAMICS
 from qdesampler.kernels.mcmc.integrators import INTEGRATORS
@@ -172,7 +173,7 @@ def test_a_trial_that_its_own_candidates_do_not_bear_out_is_given_up(monkeypatch
 def test_a_trial_that_chains_contradict_is_given_up(monkeypatch, prepared):
     """Trajectories that come to places where a chain of global moves would be held for ever."""
     believed = prepared("banana")
-    monkeypatch.setattr(warmup, "_time_at", lambda *_: 1e5)
+    monkeypatch.setattr(global_moves, "time_at", lambda *_: 1e5)
     found = run(*TARGETS["banana"])
     assert OUTCOMES[found.outcome] == "hopeless"
     assert found.num_evals > 2 * believed.num_evals

@@ -1,0 +1,91 @@
+"""The second trial of the warm-up: a triangular map, where the Gaussian of the solve is too poor.
+
+It is fitted to candidates of that Gaussian, and then of its own. They show only the place where they are: a
+map may fit the neck of a funnel perfectly, while most of the mass is in the mouth. So it is used only if its
+candidates are taken as those of a good Gaussian are, its far tails are no lighter than the target's, and
+chains that move by it stay where its candidates are.
+"""
+
+import numpy as np
+
+from qdesampler.infer.qde.global_moves import beside_local_moves, time_at
+from qdesampler.infer.qde.host_coordinates import HostCoordinates
+from qdesampler.infer.qde.prepared import WarmupSettings
+from qdesampler.infer.qde.proportions import Mixed, moves_of_a_draw, proportions
+from qdesampler.infer.qde.starts import FEWEST_STARTS, SEED
+from qdesampler.kernels.mcmc.host_mixture import HostMixture, Iterations, Schedule, walk
+from qdesampler.kernels.mcmc.host_trajectories import Chains
+from qdesampler.numerics.host_trial import HostTrial
+from qdesampler.solvers.gaussian.refine import GOOD, draw_and_weigh, has_heavy_tails, measure, refinement_size
+from qdesampler.solvers.quadratic.solve import FIRST_ROUNDS, solve_quadratic, weighted_sample
+
+__all__ = ["second_trial"]
+
+_FEWEST = 96  # candidates of a round
+_MOST_DIMENSIONS = 100  # in item response, of 144, the rounds took a minute and came to an acceptance of .25
+_PROMISING = 0.6  # acceptance of the first fit, below which none of 46 models came to a good one
+_BETTER = 1.25  # acceptance over the Gaussian's from which it is used
+_STAYING = 40  # iterations in which chains have to stay among the candidates
+_HELD = 2.0  # seen over predicted autocorrelation time from which they have left
+
+
+def second_trial(
+    coordinates: HostCoordinates,
+    gaussian: HostTrial,
+    first: Mixed | None,
+    settings: WarmupSettings,
+    rng: np.random.Generator,
+) -> Mixed | None:
+    """The second trial beside local moves in its coordinates; None if it is no better or not to be believed.
+
+    Args:
+        coordinates: where the target is evaluated; they get the map if it is used.
+        gaussian: the trial of the solve.
+        first: that trial beside local moves, if it is usable.
+        settings: of the warm-up.
+        rng: all random numbers.
+    """
+    dim, precision = coordinates.dim, coordinates.evaluator.dtype
+    if dim > _MOST_DIMENSIONS:
+        return None
+    count = max(_FEWEST, refinement_size(dim))
+    least = max(GOOD, 0.0 if first is None else _BETTER * first.acceptance)
+    drawn = draw_and_weigh(coordinates.evaluate, gaussian, rng, FIRST_ROUNDS * count, precision)
+    second = solve_quadratic(coordinates.evaluate, weighted_sample(drawn), rng, count, precision, _PROMISING)
+    if second is None or second.certificate.acceptance < least:
+        return None
+    coordinates.law = second.law
+    found = has_heavy_tails(
+        coordinates.evaluate, measure(coordinates.evaluate, second.base, rng, count, precision), precision
+    )
+    if found.certificate.acceptance >= least and not found.heavy_tails:
+        mixed = beside_local_moves(coordinates, found, settings, rng, clear=True)
+        if mixed is not None:
+            made = _walked(coordinates, mixed, settings)
+            late = slice(_STAYING // 2, None)
+            seen = time_at(found, made.positions[late].reshape(-1, dim), made.log_densities[late].ravel())
+            if seen <= _HELD * max(found.certificate.time, found.observed_time):
+                return mixed
+    coordinates.law = None
+    return None
+
+
+def _walked(coordinates: HostCoordinates, mixed: Mixed, settings: WarmupSettings) -> Iterations:
+    """Iterations of a few chains by the mixture as it would be frozen."""
+    probability, candidates = proportions(mixed)
+    mixture = HostMixture(
+        mixed.trial,
+        mixed.local.step_size,
+        mixed.local.length,
+        probability,
+        candidates,
+        moves_of_a_draw(mixed, probability, candidates),
+        settings.local.most_steps,
+        settings.local.dynamics,
+        settings.local.integrator,
+    )
+    chains = Chains(*(part[:FEWEST_STARTS] for part in mixed.starts))
+    schedule = Schedule(
+        0, _STAYING, lambda _: True, lambda index, move: np.random.default_rng([SEED, index, move])
+    )
+    return walk(coordinates.evaluate, coordinates.evaluator.rounded, chains, mixture, schedule)

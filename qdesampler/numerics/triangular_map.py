@@ -1,0 +1,189 @@
+r"""A triangular map of second order: coordinates in which bent and funnelled densities are rounder.
+
+The coordinates are ordered, whitened by a triangular factor, and each is an affine function of a new one,
+with a shift and a width that depend on those before it:
+
+    x = c + P^T F w,        w_k = m_k(w_<k) + exp(s_k(w_<k)) v_k ,
+
+    m_k = a_k + sum b w_i w_j  (w_j may be 1),      s_k = d_k + sum e t(w_i),      t(w) = 6 tanh(w / 6) .
+
+So a standard Gaussian `v` becomes a density that bends (`w_i w_j`) and funnels (`t`). Its logarithm
+changes by `log |dx/dv| = log det F + sum_k s_k`. It is a triangular transport map (Marzouk, Moselhy,
+Parno and Spantini 2016) of affine coordinates.
+
+All terms are lists of indices and coefficients. Coordinates without terms are known at once, those that
+depend on them after one pass, and so on: `depth` passes give the whole point, to the last digit. The
+functions take one point, shape `(dim,)`, of JAX, or rows `(n, dim)` of NumPy.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.sparse import csr_array
+
+__all__ = [
+    "TriangularMap",
+    "bounded",
+    "from_map",
+    "pull_back",
+    "push_forward",
+    "shifts_and_log_widths",
+    "to_map",
+]
+
+_BOUND = 6.0  # standard deviations at which `t` levels off
+
+
+class TriangularMap(NamedTuple):
+    """The map; all fields are arrays.
+
+    Attributes:
+        centre: `c`, shape `(dim,)`.
+        order: index in `x` of the `k`-th coordinate of `w`, shape `(dim,)`.
+        factor: `F`, lower triangular, shape `(dim, dim)`, in the order of `w`.
+        inverse: `F^-1`.
+        shifts: `a`, shape `(dim,)`.
+        log_widths: `d`, shape `(dim,)`.
+        shift_terms: `k, i, j` of each term of a shift, shape `(terms, 3)`; `j = dim` stands for 1.
+        shift_slopes: `b`, shape `(terms,)`.
+        width_terms: `k, i` of each term of a log width, shape `(terms, 2)`.
+        width_slopes: `e`, shape `(terms,)`.
+        depth: passes that give a whole point.
+    """
+
+    centre: Any
+    order: Any
+    factor: Any
+    inverse: Any
+    shifts: Any
+    log_widths: Any
+    shift_terms: Any
+    shift_slopes: Any
+    width_terms: Any
+    width_slopes: Any
+    depth: Any
+
+
+def to_device(law: TriangularMap) -> TriangularMap:
+    """Its arrays as those of JAX, in the precision that JAX has."""
+
+    def array(part: Any) -> jax.Array:
+        part = np.asarray(part)
+        return jnp.asarray(part, jnp.result_type(int if part.dtype.kind == "i" else float))
+
+    return TriangularMap(*map(array, law))
+
+
+def _sum_at(values, index, size: int):
+    """Sums of the last axis of `values` by `index`, shape `(..., size)`."""
+    if isinstance(values, np.ndarray):
+        number = values.shape[-1]
+        if number == 0:
+            return np.zeros((*values.shape[:-1], size))
+        at = csr_array((np.ones(number), (index, np.arange(number))), shape=(size, number))
+        return (at @ values.reshape(-1, number).T).T.reshape(*values.shape[:-1], size)
+    return jnp.zeros((*values.shape[:-1], size), values.dtype).at[..., index].add(values)
+
+
+def _repeat(number, step, first):
+    """`step` applied `number` times."""
+    if isinstance(first, np.ndarray):
+        for _ in range(int(number)):
+            first = step(first)
+        return first
+    return jax.lax.fori_loop(0, number, lambda _, value: step(value), first)
+
+
+def _with_one(w):
+    """The coordinates with a 1 behind them."""
+    xp = np if isinstance(w, np.ndarray) else jnp
+    return xp.concatenate([w, xp.ones_like(w[..., :1])], -1)
+
+
+def bounded(w) -> Any:
+    """`t(w)`, elementwise: odd, of slope 1 at 0."""
+    xp = np if isinstance(w, np.ndarray) else jnp
+    return _BOUND * xp.tanh(w / _BOUND)
+
+
+def shifts_and_log_widths(law: TriangularMap, w) -> tuple[Any, Any]:
+    """`m` and `s` at ordered, whitened points, each like `w`."""
+    dim, full = w.shape[-1], _with_one(w)
+    rows, first, second = law.shift_terms.T
+    shifts = law.shifts + _sum_at(law.shift_slopes * full[..., first] * full[..., second], rows, dim)
+    rows, of = law.width_terms.T
+    return shifts, law.log_widths + _sum_at(law.width_slopes * bounded(w)[..., of], rows, dim)
+
+
+def _ordered(law: TriangularMap, v):
+    """`w` of `v`."""
+    xp = np if isinstance(v, np.ndarray) else jnp
+
+    def again(w):
+        shifts, log_widths = shifts_and_log_widths(law, w)
+        return shifts + xp.exp(log_widths) * v
+
+    return _repeat(law.depth, again, xp.zeros_like(v))
+
+
+def push_forward(law: TriangularMap, v) -> tuple[Any, Any]:
+    """`x` of `v`, and `log |dx/dv|` without `log det F`, which is the same for all points."""
+    w = _ordered(law, v)
+    x = w @ law.factor.T
+    if isinstance(v, np.ndarray):
+        out = np.empty_like(x)
+        out[..., law.order] = x
+    else:
+        out = jnp.zeros_like(x).at[..., law.order].set(x)
+    return law.centre + out, shifts_and_log_widths(law, w)[1].sum(-1)
+
+
+def to_map(law: TriangularMap, x) -> tuple[Any, Any]:
+    """The inverse of `push_forward`: `v` of `x`, and `log |dx/dv|` without `log det F`."""
+    xp = np if isinstance(x, np.ndarray) else jnp
+    w = (x - law.centre)[..., law.order] @ law.inverse.T
+    shifts, log_widths = shifts_and_log_widths(law, w)
+    return (w - shifts) * xp.exp(-log_widths), log_widths.sum(-1)
+
+
+def _adjoint(law: TriangularMap, w, v_widths, adjoint):
+    """What a change of each `w_i` does through the shifts and log widths of the others.
+
+    `adjoint` holds the derivatives by the whole of each `w_k`, `v_widths` the products `exp(s_k) v_k`.
+    """
+    dim, full = w.shape[-1], _with_one(w)
+    rows, first, second = law.shift_terms.T
+    through = adjoint[..., rows] * law.shift_slopes
+    out = _sum_at(through * full[..., second], first, dim + 1) + _sum_at(
+        through * full[..., first], second, dim + 1
+    )
+    rows, of = law.width_terms.T
+    slope = 1 - (bounded(w)[..., of] / _BOUND) ** 2
+    through = (adjoint * v_widths + 1)[..., rows] * law.width_slopes * slope
+    return out[..., :dim] + _sum_at(through, of, dim)
+
+
+def pull_back(law: TriangularMap, v, score) -> Any:
+    """The score of `v`, of `log p(x(v)) + log |dx/dv|`, from the score of `x`."""
+    xp = np if isinstance(v, np.ndarray) else jnp
+    w = _ordered(law, v)
+    widths = xp.exp(shifts_and_log_widths(law, w)[1])
+    direct = score[..., law.order] @ law.factor
+    whole = _repeat(law.depth, lambda g: direct + _adjoint(law, w, widths * v, g), direct)
+    return whole * widths
+
+
+def from_map(law: TriangularMap, v, score) -> Any:
+    """The inverse of `pull_back`: the score of `x` from that of `v`."""
+    xp = np if isinstance(v, np.ndarray) else jnp
+    w = _ordered(law, v)
+    widths = xp.exp(shifts_and_log_widths(law, w)[1])
+    whole = score / widths
+    direct = (whole - _adjoint(law, w, widths * v, whole)) @ law.inverse
+    if isinstance(v, np.ndarray):
+        out = np.empty_like(direct)
+        out[..., law.order] = direct
+        return out
+    return jnp.zeros_like(direct).at[..., law.order].set(direct)
