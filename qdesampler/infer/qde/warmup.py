@@ -210,7 +210,7 @@ def _global(
     if solve.outcome is Outcome.UNBOUNDED or is_good or settings.local.force_blocks:
         return mixed
     report(f"second trial, {coordinates.evaluator.num_evals} evaluations")
-    return second_trial(coordinates, trial, mixed, settings, rng) or mixed
+    return second_trial(coordinates, trial, settings, rng) or mixed
 
 
 def _count_outliers(coordinates: HostCoordinates, descents: list[Descent], mixed: Mixed) -> int:

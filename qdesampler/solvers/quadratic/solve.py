@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 DEFENSIVE = 0.1  # fraction of candidates with far tails
-FIRST_ROUNDS = 3  # rounds' worth of candidates that the Gaussian draws
+FIRST_ROUNDS = 2  # rounds' worth of candidates that the Gaussian draws
 _ROUNDS, _PATIENCE = 10, 2  # of candidates, at most; and how many may bring nothing
 _BETTER = 1.1  # acceptance over the best so far that is better
 _CERTAIN = 0.8  # acceptance from which no further round is needed
