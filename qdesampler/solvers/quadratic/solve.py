@@ -106,7 +106,10 @@ def _covariances(sample: Sample) -> list[np.ndarray]:
     found = [np.diag(variance)]
     if 2 <= dim <= min(_DENSE_UP_TO, sample.effective):
         blank = Gaussian(share @ sample.points, identity(dim, dim)._replace(scale=np.sqrt(variance)))
-        metric = gaussian_step(blank, sample.points, sample.scores, sample.weights).metric
+        try:
+            metric = gaussian_step(blank, sample.points, sample.scores, sample.weights).metric
+        except np.linalg.LinAlgError:
+            return found
         factor = to_position_rows(metric, np.eye(dim))
         found.append(factor.T @ factor)
     return found
@@ -191,7 +194,10 @@ class _Search:
         known = self.known()
         if known is not None:
             known = _thinned(known if others is None else _joined(others, known))
-            self.law = more_steps(known, self.law, _STEPS)
+            try:
+                self.law = more_steps(known, self.law, _STEPS)
+            except np.linalg.LinAlgError:  # the candidates show nothing more
+                return
             self.base = _base_of(self.law, known)
 
 

@@ -155,3 +155,21 @@ def test_candidates_without_density_are_left_out():
     assert found is not None
     assert found.certificate.finite_fraction < 1
     assert found.certificate.acceptance > 0.5
+
+
+@pytest.mark.parametrize("spoilt", ["constant", "steep", "one point"])
+def test_points_without_a_fit_are_no_error(spoilt):
+    """A coordinate that never changes, scores near the end of the numbers, one point that counts alone."""
+    sample = sample_of(banana, 100)
+    points, scores, weights = sample.points.copy(), sample.scores.copy(), sample.weights.copy()
+    if spoilt == "constant":
+        points[:, 0] = 3.0
+    elif spoilt == "steep":
+        scores *= 1e300
+    else:
+        points[:] = points[0]
+    with np.errstate(all="ignore"):
+        found = solve_quadratic(
+            evaluate_banana, Sample(points, scores, weights, 100.0), np.random.default_rng(0), 96, np.float64
+        )
+    assert found is None or found.certificate.acceptance < 0.9
