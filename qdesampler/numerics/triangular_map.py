@@ -16,6 +16,7 @@ depend on them after one pass, and so on: `depth` passes give the whole point, t
 functions take one point, shape `(dim,)`, of JAX, or rows `(n, dim)` of NumPy.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -30,7 +31,9 @@ __all__ = [
     "pull_back",
     "push_forward",
     "shifts_and_log_widths",
+    "to_device",
     "to_map",
+    "value_and_score_in_map",
 ]
 
 _BOUND = 6.0  # standard deviations at which `t` levels off
@@ -128,16 +131,23 @@ def _ordered(law: TriangularMap, v):
     return _repeat(law.depth, again, xp.zeros_like(v))
 
 
+def _unordered(law: TriangularMap, values):
+    """Values in the order of `w` in that of `x`."""
+    if isinstance(values, np.ndarray):
+        out = np.empty_like(values)
+        out[..., law.order] = values
+        return out
+    return jnp.zeros_like(values).at[..., law.order].set(values)
+
+
+def _placed(law: TriangularMap, w):
+    """`x` of `w`, and `log |dx/dv|` without `log det F`."""
+    return law.centre + _unordered(law, w @ law.factor.T), shifts_and_log_widths(law, w)[1].sum(-1)
+
+
 def push_forward(law: TriangularMap, v) -> tuple[Any, Any]:
     """`x` of `v`, and `log |dx/dv|` without `log det F`, which is the same for all points."""
-    w = _ordered(law, v)
-    x = w @ law.factor.T
-    if isinstance(v, np.ndarray):
-        out = np.empty_like(x)
-        out[..., law.order] = x
-    else:
-        out = jnp.zeros_like(x).at[..., law.order].set(x)
-    return law.centre + out, shifts_and_log_widths(law, w)[1].sum(-1)
+    return _placed(law, _ordered(law, v))
 
 
 def to_map(law: TriangularMap, x) -> tuple[Any, Any]:
@@ -167,8 +177,19 @@ def _adjoint(law: TriangularMap, w, v_widths, adjoint):
 
 def pull_back(law: TriangularMap, v, score) -> Any:
     """The score of `v`, of `log p(x(v)) + log |dx/dv|`, from the score of `x`."""
+    return _pulled(law, v, _ordered(law, v), score)
+
+
+def value_and_score_in_map(law: TriangularMap, v, evaluate: Callable) -> tuple[Any, Any]:
+    """`log p(x(v)) + log |dx/dv|` and its score, from `evaluate(x) -> (log p(x), grad log p(x))`."""
+    w = _ordered(law, v)  # once for both directions
+    x, change = _placed(law, w)
+    value, score = evaluate(x)
+    return value + change, _pulled(law, v, w, score)
+
+
+def _pulled(law: TriangularMap, v, w, score):
     xp = np if isinstance(v, np.ndarray) else jnp
-    w = _ordered(law, v)
     widths = xp.exp(shifts_and_log_widths(law, w)[1])
     direct = score[..., law.order] @ law.factor
     whole = _repeat(law.depth, lambda g: direct + _adjoint(law, w, widths * v, g), direct)
@@ -181,9 +202,4 @@ def from_map(law: TriangularMap, v, score) -> Any:
     w = _ordered(law, v)
     widths = xp.exp(shifts_and_log_widths(law, w)[1])
     whole = score / widths
-    direct = (whole - _adjoint(law, w, widths * v, whole)) @ law.inverse
-    if isinstance(v, np.ndarray):
-        out = np.empty_like(direct)
-        out[..., law.order] = direct
-        return out
-    return jnp.zeros_like(direct).at[..., law.order].set(direct)
+    return _unordered(law, (whole - _adjoint(law, w, widths * v, whole)) @ law.inverse)

@@ -17,7 +17,14 @@ from qdesampler.infer.model.centering import Centering
 from qdesampler.infer.model.evaluation import value_and_gradient
 from qdesampler.infer.model.raveling import unraveler
 from qdesampler.kernels.mcmc.trajectory import TrajectoryState
-from qdesampler.numerics.triangular_map import TriangularMap, from_map, pull_back, push_forward, to_map
+from qdesampler.numerics.triangular_map import (
+    TriangularMap,
+    from_map,
+    pull_back,
+    push_forward,
+    to_map,
+    value_and_score_in_map,
+)
 from qdesampler.numerics.types import ValueAndScore
 
 __all__ = ["MoveCoordinates"]
@@ -68,15 +75,7 @@ class MoveCoordinates:
             energy, gradient = evaluate(y)
             return -energy, -gradient
 
-        if law is None:
-            return negated
-
-        def mapped(v):
-            y, change = push_forward(law, v)
-            value, score = negated(y)
-            return value + change, pull_back(law, v, score)
-
-        return mapped
+        return negated if law is None else lambda v: value_and_score_in_map(law, v, negated)
 
     def locate(self, y: jax.Array, centredness: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """The sites of a point of the moves, with their locations and scales (0 and 1 if not re-centred)."""

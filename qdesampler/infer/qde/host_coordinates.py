@@ -19,7 +19,7 @@ import numpy as np
 
 from qdesampler.infer.qde.coordinates import MoveCoordinates
 from qdesampler.numerics.evaluator import Evaluator
-from qdesampler.numerics.triangular_map import TriangularMap, pull_back, push_forward, to_map
+from qdesampler.numerics.triangular_map import TriangularMap, push_forward, to_map, value_and_score_in_map
 
 __all__ = ["HostCoordinates"]
 
@@ -69,9 +69,9 @@ class HostCoordinates:
         if self.law is None:
             return self._evaluate(points, self.centredness)
         with np.errstate(all="ignore"):  # what has run away is not finite
-            unmapped, change = push_forward(self.law, points)
-            values, scores = self._evaluate(unmapped, self.centredness)
-            return values + change, pull_back(self.law, points, scores)
+            return value_and_score_in_map(
+                self.law, points, lambda moved: self._evaluate(moved, self.centredness)
+            )
 
     def evaluate_sites(self, sites: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Log densities and scores of the model as written, at sites of shape `(n, dim)`."""

@@ -16,12 +16,11 @@ from qdesampler.infer.qde.starts import FEWEST_STARTS, SEED
 from qdesampler.kernels.mcmc.host_mixture import HostMixture, Iterations, Schedule, walk
 from qdesampler.kernels.mcmc.host_trajectories import Chains
 from qdesampler.numerics.host_trial import HostTrial
-from qdesampler.solvers.gaussian.refine import draw_and_weigh, has_heavy_tails, measure, refinement_size
-from qdesampler.solvers.quadratic.solve import FIRST_ROUNDS, solve_quadratic, weighted_sample
+from qdesampler.solvers.gaussian.refine import draw_and_weigh, look_at_tails, measure
+from qdesampler.solvers.quadratic.solve import FIRST_ROUNDS, round_size, solve_quadratic, weighted_sample
 
 __all__ = ["second_trial"]
 
-_FEWEST = 96  # candidates of a round
 _MOST_DIMENSIONS = 20  # a fit takes a second in 45 (glmm_poisson), and none was good enough in more than 20
 _PROMISING = 0.8  # acceptance of the first fit, below which no model came to a good one
 # Acceptance from which it is used. At .81 a chain of baseball_bradley_terry left its candidates for a hundred
@@ -48,13 +47,13 @@ def second_trial(
     dim, precision = coordinates.dim, coordinates.evaluator.dtype
     if dim > _MOST_DIMENSIONS:
         return None
-    count = max(_FEWEST, refinement_size(dim))
+    count = round_size(dim)
     drawn = draw_and_weigh(coordinates.evaluate, gaussian, rng, FIRST_ROUNDS * count, precision)
     second = solve_quadratic(coordinates.evaluate, weighted_sample(drawn), rng, count, precision, _PROMISING)
     if second is None or second.certificate.acceptance < _LEAST:
         return None
     coordinates.law = second.law
-    found = has_heavy_tails(
+    found = look_at_tails(
         coordinates.evaluate, measure(coordinates.evaluate, second.base, rng, count, precision), precision
     )
     if found.certificate.acceptance >= _LEAST and not found.heavy_tails:

@@ -23,7 +23,7 @@ from qdesampler.solvers.gaussian.search import Outcome
 from qdesampler.solvers.gaussian.solve import GaussianSolve
 from qdesampler.solvers.gaussian.tails import far_log_weights
 
-__all__ = ["CLEAR", "DEFENSIVE", "GOOD", "Refined", "draw_and_weigh", "has_heavy_tails", "measure", "refine"]
+__all__ = ["CLEAR", "DEFENSIVE", "GOOD", "Refined", "draw_and_weigh", "look_at_tails", "measure", "refine"]
 __all__ += ["refinement_size"]
 
 CLEAR = 0.8  # acceptance from which local moves hardly matter
@@ -116,7 +116,7 @@ def measure(
     return found
 
 
-def has_heavy_tails(evaluate: Evaluate, found: Refined, precision: np.typing.DTypeLike) -> Refined:
+def look_at_tails(evaluate: Evaluate, found: Refined, precision: np.typing.DTypeLike) -> Refined:
     """The same, with a look at points far along each coordinate (`tails.py`)."""
     far = far_log_weights(evaluate, found.trial, precision)
     heavy = bool(np.max(far) >= np.max(found.candidates.log_weights) + _HEAVIER)
@@ -165,7 +165,7 @@ def refine(
     spent, heavy_tails = 0, False
     if acceptance >= GOOD and solve.outcome is Outcome.SOLVED:
         found = measure(evaluate, host_trial(*trial, _DEFENSIVE_GOOD), rng, count, precision)
-        found = has_heavy_tails(evaluate, found, precision)
+        found = look_at_tails(evaluate, found, precision)
         if not found.heavy_tails:
             return found
         spent, heavy_tails = found.num_evals, True

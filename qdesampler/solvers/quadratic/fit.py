@@ -93,7 +93,7 @@ def _correlations(left: np.ndarray, right: np.ndarray, share: np.ndarray) -> np.
 
 
 def coordinate_order(z: np.ndarray, g: np.ndarray, share: np.ndarray, effective: float) -> np.ndarray:
-    """Coordinates by how much they tell of the widths and means of others, the most telling first.
+    """Coordinates by how well they predict the widths and means of others, the best predictors first.
 
     A sum of squares of the largest of `corr(z_i, log |z_j|)` and `corr(z_i^2, z_j)`, and of what says the
     same by scores, `corr(z_i, z_j (z_j + g_j))` and `corr(z_i^2, z_j + g_j)`, where significant.

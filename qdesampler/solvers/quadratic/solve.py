@@ -17,6 +17,7 @@ from qdesampler.numerics.triangular_map import TriangularMap, push_forward, to_m
 from qdesampler.solvers.gaussian.certificate import Candidates, Certificate, certify, tempered_weights
 from qdesampler.solvers.gaussian.descents import Evaluate
 from qdesampler.solvers.gaussian.host_step import Gaussian, gaussian_step
+from qdesampler.solvers.gaussian.refine import refinement_size
 from qdesampler.solvers.quadratic.fit import (
     BY_MOMENTS,
     BY_SCORES,
@@ -33,12 +34,14 @@ __all__ = [
     "Quadratic",
     "choose_map",
     "log_rows",
+    "round_size",
     "solve_quadratic",
     "weighted_sample",
 ]
 
 DEFENSIVE = 0.1  # fraction of candidates with far tails
 FIRST_ROUNDS = 2  # rounds' worth of candidates that the Gaussian draws
+_FEWEST_CANDIDATES = 96  # of a round
 _ROUNDS, _PATIENCE = 10, 2  # of candidates, at most; and how many may bring nothing
 _BETTER = 1.1  # acceptance over the best so far that is better
 _CERTAIN = 0.8  # acceptance from which no further round is needed
@@ -66,6 +69,11 @@ class Quadratic(NamedTuple):
     law: TriangularMap
     base: HostTrial
     certificate: Certificate
+
+
+def round_size(dim: int) -> int:
+    """Candidates of a round."""
+    return max(_FEWEST_CANDIDATES, refinement_size(dim))
 
 
 def log_rows(law: TriangularMap, base: HostTrial, points: np.ndarray) -> np.ndarray:

@@ -12,18 +12,23 @@ from qdesampler.numerics.host_trial import host_trial
 from qdesampler.numerics.numpy_metric import HostMetric
 from qdesampler.numerics.triangular_map import to_device
 from qdesampler.solvers.gaussian.boltzmann import Candidates, certify
-from qdesampler.solvers.gaussian.refine import draw_and_weigh, refinement_size
+from qdesampler.solvers.gaussian.refine import draw_and_weigh
 from qdesampler.solvers.gaussian.solver import GaussianTrial
 from qdesampler.solvers.gaussian.starts import log_weight, make_evaluator
 from qdesampler.solvers.gaussian.wavefunction import GaussianWavefunction
 from qdesampler.solvers.protocol import GroundState
-from qdesampler.solvers.quadratic.solve import DEFENSIVE, FIRST_ROUNDS, solve_quadratic, weighted_sample
+from qdesampler.solvers.quadratic.solve import (
+    DEFENSIVE,
+    FIRST_ROUNDS,
+    round_size,
+    solve_quadratic,
+    weighted_sample,
+)
 from qdesampler.solvers.quadratic.wavefunction import QuadraticWavefunction
 from qdesampler.validation import as_positive_int, is_traced
 
 __all__ = ["QuadraticTrial", "QuadraticTrialWarning"]
 
-_FEWEST = 96  # candidates of a round
 _WIDER = 1.5  # factor on the Gaussian's widths for the first candidates, which show bends where they are wide
 _CERTIFIED = 512  # draws that the reported numbers are estimated from
 
@@ -103,13 +108,13 @@ class QuadraticTrial:
         assert isinstance(psi, GaussianWavefunction)
         evaluate = make_evaluator(hamiltonian)
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key_rounds)))
-        count = self.candidates or max(_FEWEST, refinement_size(hamiltonian.dim))
+        count = self.candidates or round_size(hamiltonian.dim)
         metric = HostMetric(*(np.asarray(part, float) for part in psi.metric))
         metric = metric._replace(scale=_WIDER * metric.scale)
         trial = host_trial(np.asarray(psi.centre, float), metric, DEFENSIVE)
         drawn = draw_and_weigh(evaluate, trial, rng, FIRST_ROUNDS * count, evaluate.dtype)
         second = solve_quadratic(evaluate, weighted_sample(drawn), rng, count, evaluate.dtype)
-        spent = int(first.diagnostics["evaluations"]) + evaluate.num_evals + _CERTIFIED
+        spent = int(first.diagnostics["evaluations"]) + evaluate.num_evals
         accepted = first.diagnostics["acceptance"]
         if second is None or second.certificate.acceptance <= float(accepted):
             warnings.warn(
@@ -151,7 +156,7 @@ class QuadraticTrial:
             None,
             hamiltonian.diffusion,
             state,
-            {**found, "evaluations": spent, "terms": terms, "gaussian_acceptance": accepted},
+            {**found, "evaluations": spent + _CERTIFIED, "terms": terms, "gaussian_acceptance": accepted},
         )
 
 

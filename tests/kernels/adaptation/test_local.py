@@ -380,7 +380,7 @@ def test_the_step_size_is_that_of_the_length(monkeypatch, adapt_moves):
 
 
 def test_trajectories_that_seldom_meet_an_edge_count_as_rejected():
-    """A wall that a hundredth of them meet changes no step size: there the score shows the widths."""
+    """A wall that one trajectory in a hundred meets changes no step size: scores show the widths."""
     target, _ = gaussian(np.ones(DIM))
     function = target.function
 

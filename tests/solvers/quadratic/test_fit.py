@@ -65,7 +65,7 @@ def test_the_scores_of_the_test_are_those_of_its_densities(target):
 
 
 @pytest.mark.parametrize(("target", "first"), [(banana, 1), (funnel, 5)])
-def test_the_coordinate_that_tells_of_others_comes_first(target, first):
+def test_the_coordinate_that_predicts_others_comes_first(target, first):
     sample = sample_of(target, 400)
     scale = np.std(sample.points, 0)
     z = (sample.points - np.mean(sample.points, 0)) / scale
