@@ -33,16 +33,15 @@ ROOMS: dict[str, str] = {
     "kernels/mcmc": "numerics",
     "kernels/references": "numerics",
     "kernels/adaptation": "numerics kernels/mcmc",
-    "kernels/paths": "numerics kernels/mcmc kernels/references",
-    "kernels/smc": "numerics kernels/mcmc kernels/references kernels/paths",
-    "kernels/tempering": "numerics kernels/mcmc kernels/references kernels/paths kernels/smc",
+    "kernels/smc": "numerics kernels/mcmc kernels/references",
+    "kernels/tempering": "numerics kernels/mcmc kernels/references kernels/adaptation kernels/smc",
     "kernels/discrete": "validation backends",
     "infer/.": "infer/model",
     "infer/model": "validation numerics",
     "infer/cases": "validation",
     "infer/qde": "validation numerics solvers/gaussian solvers/quadratic kernels/mcmc kernels/adaptation "
     "infer/model",
-    "infer/annealed": "validation numerics kernels/mcmc kernels/references kernels/paths kernels/smc "
+    "infer/annealed": "validation numerics solvers/gaussian solvers/quadratic kernels/references kernels/smc "
     "kernels/tempering infer/model",
     "infer/discrete": "validation numerics backends kernels/discrete infer/model",
     "infer/ground_states": "validation numerics equation solvers infer/model",
@@ -254,8 +253,8 @@ GOOD = {
     "kernels/__init__.py": "",
     "kernels/mcmc/__init__.py": "",
     "kernels/mcmc/move.py": "import jax\n",
-    "kernels/paths/__init__.py": "",
-    "kernels/paths/path.py": "from qdesampler.kernels.mcmc import move\n",
+    "kernels/smc/__init__.py": "",
+    "kernels/smc/stage.py": "from qdesampler.kernels.mcmc import move\n",
     "kernels/adaptation/__init__.py": "",
     "kernels/adaptation/update.py": "from qdesampler.kernels.mcmc.move import step\n",
     "infer/__init__.py": "",
@@ -265,7 +264,7 @@ GOOD = {
     "infer/qde/__init__.py": "",
     "infer/qde/kernel.py": "import numpyro\nfrom ..model import trace\n\ndef QDE():\n    import funsor\n",
     "infer/annealed/__init__.py": "",
-    "infer/annealed/kernel.py": "from qdesampler.kernels.paths.path import Path\n",
+    "infer/annealed/kernel.py": "from qdesampler.kernels.smc.stage import Stage\n",
     "diagnostics/__init__.py": "",
     "diagnostics/statistics/__init__.py": "",
     "diagnostics/statistics/ess.py": "import arviz_base\nimport xarray as xr\n",
@@ -290,8 +289,8 @@ BROKEN = {
         "infer/qde may not import qdesampler.infer.annealed.kernel",
     ),
     "sideways between moves": (
-        {"kernels/paths/path.py": "from qdesampler.kernels.adaptation import update\n"},
-        "kernels/paths may not import qdesampler.kernels.adaptation.update",
+        {"kernels/smc/stage.py": "from qdesampler.kernels.adaptation import update\n"},
+        "kernels/smc may not import qdesampler.kernels.adaptation.update",
     ),
     "a kernel and a solver": (
         {

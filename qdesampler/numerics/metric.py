@@ -27,11 +27,9 @@ __all__ = [
     "Metric",
     "dense_matrix",
     "diagonal_scale",
-    "fisher_loss",
     "fit_metric",
     "from_covariance",
     "identity_metric",
-    "smallest_scale",
     "to_position",
     "to_whitened_gradient",
     "whiten",
@@ -40,7 +38,6 @@ __all__ = [
 
 DENSE_UP_TO = 128  # dimensions up to which a metric chosen automatically may be dense
 _FLOOR_OF_FEW = 1e-5  # added to scaled covariances while the draws are fewer than twice the dimension
-_SMALLEST_SCALE = 1e-6  # relative to 1 + |mean|: what a standard deviation is at least taken to be
 
 
 class Metric(NamedTuple):
@@ -61,11 +58,6 @@ class DenseFactor(NamedTuple):
     """Any factor `L` of the covariance, as a matrix of shape `(dim, dim)`."""
 
     matrix: jax.Array
-
-
-def smallest_scale(mean: jax.Array) -> jax.Array:
-    """`1e-6 (1 + |mean|)`, elementwise: a floor for scales of draws that may all be equal."""
-    return _SMALLEST_SCALE * (1 + jnp.abs(mean))
 
 
 def identity_metric(dim: int, rank: int, scale: float = 1.0) -> Metric:
@@ -246,16 +238,3 @@ def fit_metric(
         jnp.isfinite(correlated.stretch) & (correlated.stretch > 0)
     )
     return identity, diagonal, jax.tree.map(lambda c, d: jnp.where(sound, c, d), correlated, diagonal)
-
-
-def fisher_loss(metric: Metric, draws: jax.Array, scores: jax.Array, weights: jax.Array) -> jax.Array:
-    """Energy of the Gaussian trial of this metric: `mean |L^T (a - abar) + L^-1 (x - xbar)|^2 / dim`.
-
-    Zero for a Gaussian that is whitened exactly; a loss of 2 per dimension corresponds to a wrong scale by a
-    factor of about 4. Shapes as in `fit_metric`; returns a scalar, `inf` if the result is not finite.
-    """
-    keep = (weights > 0)[:, None]
-    x, a = _centred(jnp.where(keep, draws, 0), weights), _centred(jnp.where(keep, scores, 0), weights)
-    residual = jax.vmap(lambda xi, ai: to_whitened_gradient(metric, ai) + whiten(metric, xi))(x, a)
-    loss = jnp.sum(residual**2) / x.shape[1]
-    return jnp.where(jnp.isfinite(loss), loss, jnp.inf)

@@ -1,6 +1,7 @@
 """The evidence and the masses of modes, by AnnealedQDE and by its peers, against known truths.
 
     python -m qdesampler.bench.evidence --targets double-well --methods annealed,tempering --out evidence.md
+    python -m qdesampler.bench.evidence --methods annealed --without pilot,map --out ablation.md
 
 The `evaluations to target` of a method are those at which the root mean square error over seeds would be 0.05
 in log Z and 0.02 in the mass of a mode. The draws are scaled by the squared excess of the error and the
@@ -17,11 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from qdesampler.bench.evidence.methods import CHAINS, METHODS, Result, Sizes
+from qdesampler.bench.evidence.methods import CHAINS, METHODS, Result, Sizes, annealed
 from qdesampler.bench.harness.record import Settings
 from qdesampler.bench.harness.table import header
 from qdesampler.bench.targets.evidence import EVIDENCE_TARGETS, EvidenceTarget
 from qdesampler.bench.targets.evidence_posteriors import MULTIMODAL_POSTERIORS
+from qdesampler.infer.annealed.search import PARTS
 
 __all__ = ["main", "row"]
 
@@ -98,6 +100,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--warmup", type=int, default=300)
     parser.add_argument("--draws", type=int, default=2000)
+    parser.add_argument(
+        "--without",
+        default="",
+        help=f"AnnealedQDE once more without each of these parts of its search: {', '.join(PARTS)}",
+    )
     parser.add_argument("--out", type=Path, help="a file for the table")
     options = parser.parse_args(arguments)
     chosen = []
@@ -108,6 +115,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if unknown:
             parser.error(f"--{name} {','.join(unknown)}: expected all, or of {', '.join(table)}")
         chosen.append(names)
+    methods = {method: METHODS[method] for method in chosen[1]}
+    for part in filter(None, options.without.split(",")):
+        if part not in PARTS:
+            parser.error(f"--without {part}: expected of {', '.join(PARTS)}")
+        methods[f"annealed without {part}"] = annealed(without=(part,))
     for name, least in (("seeds", 1), ("warmup", 64), ("draws", 64)):
         if getattr(options, name) < least:
             parser.error(f"--{name} {getattr(options, name)}: expected at least {least}")
@@ -119,10 +131,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("\n".join(lines), flush=True)
     for name in chosen[0]:
         target = TARGETS[name]()
-        for method in chosen[1]:
+        for method, measure in methods.items():
             began = time.perf_counter()
             try:
-                results = METHODS[method](target, sizes)
+                results = measure(target, sizes)
             except (RuntimeError, ValueError) as error:
                 lines.append(
                     f"| {name} | {method} | failed: {str(error)[:120]} |" + " |" * (len(COLUMNS) - 3)

@@ -25,7 +25,7 @@ from qdesampler.kernels.references import reference as references
 
 __all__ = ["Lost", "lost_modes", "main"]
 
-CHAINS, WARMUP = 4, 300  # chains and iterations of warm-up that the kernel is started for
+CHAINS, WARMUP = 1, 300  # chains and iterations of warm-up that the kernel is started for
 LOST = 4.0  # nats of log p/q at a mode above which it counts as lost
 
 
@@ -46,32 +46,32 @@ class Lost(NamedTuple):
 
 
 def lost_modes(seeds: Sequence[int], particles: int | None) -> Iterator[Lost]:
-    """Anneal the populations of four chains for each seed, and compare the reference with the target.
+    """Search with each seed, and compare the reference with the target.
 
     Args:
-        seeds: seeds of the keys.
-        particles: particles of a chain; None for AnnealedQDE's default.
+        seeds: of the searches.
+        particles: particles of each of four populations; None for AnnealedQDE's default.
     """
     target = mixture_40()
-    kernel = AnnealedQDE(
-        potential_fn=lambda x: -target.log_density(x),
-        reference=(0.0, target.reference),
-        num_particles=particles,
-    )
-    modes = jnp.asarray(mixture_40_means(), float)
-    log_p = jax.vmap(target.log_density)(modes) - target.log_evidence
+    modes = np.asarray(mixture_40_means(), float)
+    log_p = np.asarray(jax.vmap(target.log_density)(jnp.asarray(modes)), float) - target.log_evidence
+    start = jnp.full((target.dim,), 0.1)
     for seed in seeds:
-        keys = jax.random.split(jax.random.key(seed), CHAINS)
-        state = kernel.init(keys, WARMUP, init_params=jnp.full((CHAINS, target.dim), 0.1))
-        ladder = state.adapt_state.ladder
-        reference = jax.tree.map(lambda leaf: leaf[0], ladder.reference)  # the chains have one in common
-        log_q = jax.vmap(lambda x, q=reference: references.log_density(q, x))(modes)
-        log_ratio = np.asarray(log_p - log_q)
+        kernel = AnnealedQDE(
+            potential_fn=lambda x: -target.log_density(x),
+            reference=(0.0, target.reference),
+            num_particles=particles,
+            search_seed=seed,
+        )
+        state = kernel.init(jax.random.key(seed), WARMUP, init_params=start)
+        found = state.adapt_state.shared
+        log_q = references.log_density(found.ladder.reference, jnp.asarray(modes))
+        log_ratio = log_p - np.asarray(log_q)
         yield Lost(
             int(np.sum(log_ratio > LOST)),
             float(log_ratio.max()),
-            float(jnp.max(ladder.missed_mass)),
-            int(np.sum(np.asarray(state.pending_evals), dtype=np.int64)),
+            float(found.missed_mass),
+            int(state.pending_evals),
         )
 
 

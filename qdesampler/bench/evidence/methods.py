@@ -17,19 +17,22 @@ from qdesampler.driver.mcmc import MCMC
 from qdesampler.infer.annealed.evidence import evidence_report
 from qdesampler.infer.annealed.kernel import AnnealedQDE
 from qdesampler.infer.annealed.particles import anneal_particles
+from qdesampler.infer.annealed.search import PreparedLadder
 from qdesampler.infer.annealed.state import AnnealedAdaptState
-from qdesampler.kernels.mcmc.dual_averaging import start_averaging
-from qdesampler.kernels.paths.path import GeometricPath
-from qdesampler.kernels.paths.replica import make_replica
+from qdesampler.infer.annealed.transitions import first_state, found_by
 from qdesampler.kernels.references import reference as references
-from qdesampler.kernels.tempering.evidence_sums import empty_sums
-from qdesampler.kernels.tempering.ladder import Ladder, ladder_step
+from qdesampler.kernels.references.path import GeometricPath
+from qdesampler.kernels.smc.persistent_sampling import ParticleSettings, anneal
+from qdesampler.kernels.tempering.host_ladder import LadderSettings, tune_ladder
+from qdesampler.kernels.tempering.ladder import ladder_step
 from qdesampler.kernels.tempering.schedule import num_rungs_for
-from qdesampler.numerics.metric import identity_metric
+from qdesampler.numerics.evaluator import Evaluator
+from qdesampler.numerics.numpy_metric import identity
 
-__all__ = ["METHODS", "Result", "Sizes"]
+__all__ = ["METHODS", "Result", "Sizes", "annealed"]
 
 CHAINS = 4  # chains of every seed
+_PEER_STARTS = 256  # draws of the prior from which the peer's replicas begin
 _TRIAL_RUNGS = 24  # rungs of the peer's first ladder
 _MAX_STEPS = 16  # most leapfrog steps of the peer's trajectories
 _ACCEPT = 0.8  # acceptance probability that the peers' step sizes aim at
@@ -65,57 +68,62 @@ class Result(NamedTuple):
     round_trips: float = math.nan
 
 
-def annealed(**options: Any) -> Callable[[EvidenceTarget, Sizes], list[Result]]:
-    """AnnealedQDE, four chains a seed; each seed a run of its own."""
+def annealed(
+    without: tuple[str, ...] = (), **options: Any
+) -> Callable[[EvidenceTarget, Sizes], list[Result]]:
+    """AnnealedQDE, four chains a seed; each seed a search and a run of its own.
+
+    Args:
+        without: parts of the search that are left out (`SearchSettings.without`).
+        **options: arguments of the kernel.
+    """
 
     def run(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
-        kernel = AnnealedQDE(
-            potential_fn=lambda x: -target.log_density(x), reference=(0.0, target.reference), **options
-        )
-        mcmc = MCMC(
-            kernel,
-            num_warmup=sizes.warmup,
-            num_samples=sizes.draws,
-            num_chains=CHAINS,
-            chain_method="vectorized",
-            progress_bar=False,
-        )
         start = jnp.full((CHAINS, target.dim), 0.1)
         results = []
         for seed in range(sizes.seeds):
+            kernel = AnnealedQDE(
+                potential_fn=lambda x: -target.log_density(x),
+                reference=(0.0, target.reference),
+                search_seed=seed,
+                **options,
+            )
+            kernel.search_settings = kernel.search_settings._replace(without=without)
+            mcmc = MCMC(
+                kernel,
+                num_warmup=sizes.warmup,
+                num_samples=sizes.draws,
+                num_chains=CHAINS,
+                chain_method="vectorized",
+                progress_bar=False,
+            )
             mcmc.run(jax.random.key(17 + seed), init_params=start)
             draws = jnp.asarray(mcmc.get_samples(group_by_chain=True))
-            evals = np.asarray(mcmc.get_extra_fields(group_by_chain=True)["num_evals"], np.int64).sum(axis=1)
-            results += _by_seed(target, mcmc.last_state, draws, evals, 1)
+            evals = np.asarray(mcmc.get_extra_fields(group_by_chain=True)["num_evals"], np.int64)
+            state: Any = mcmc.last_state
+            warmup = int(np.sum(np.asarray(state.warmup_evals), dtype=np.int64))
+            results.append(_result(target, state, draws, warmup, int(evals.sum())))
         return results
 
     return run
 
 
-def _by_seed(target, state, draws, evals, seeds) -> list[Result]:
-    inside = np.asarray(jax.vmap(jax.vmap(target.in_mode))(draws), float).mean(axis=1)
-    results = []
-    for seed in range(seeds):
-        rows = slice(CHAINS * seed, CHAINS * (seed + 1))
-        part = state._replace(adapt_state=jax.tree.map(lambda leaf, rows=rows: leaf[rows], state.adapt_state))
-        report = evidence_report(part)
-        results.append(
-            Result(
-                report.value,
-                report.standard_error,
-                float(inside[rows].mean()),
-                int(np.sum(np.asarray(state.warmup_evals[rows]), dtype=np.int64)),
-                int(evals[rows].sum()),
-                tuple(finding.code for finding in ladder_findings(part)),
-                float(ladder_summary(part).round_trips.sum()),
-            )
-        )
-    return results
+def _result(target: EvidenceTarget, state: Any, draws: jax.Array, warmup: int, evals: int) -> Result:
+    inside = np.asarray(jax.vmap(jax.vmap(target.in_mode))(draws), float)
+    report = evidence_report(state)
+    return Result(
+        report.value,
+        report.standard_error,
+        float(inside.mean()),
+        warmup,
+        evals,
+        tuple(finding.code for finding in ladder_findings(state)),
+        float(ladder_summary(state).round_trips.sum()),
+    )
 
 
 class _PeerState(NamedTuple):
     adapt_state: AnnealedAdaptState
-    warmup_evals: Any
 
 
 def plain_tempering(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
@@ -125,65 +133,51 @@ def plain_tempering(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
     warm-up; the ladder proper has `2 Lambda + 2` rungs, rounds that double and step sizes by dual averaging.
     The metric is the identity in units of the prior's standard deviations. There are no particles and no fit.
     """
-    path, chains, dim = GeometricPath(), CHAINS * sizes.seeds, target.dim
-    scale = jnp.broadcast_to(jnp.asarray(target.reference, float), (dim,))
-    prior = references.gaussian_reference(jnp.zeros(dim), scale, 1)
-    evaluate = jax.value_and_grad(target.log_density)
+    path, dim = GeometricPath(), target.dim
+    scale = np.broadcast_to(np.asarray(target.reference, float), (dim,))
+    prior = references.gaussian_reference(np.zeros(dim), scale)
+    metric = identity(dim, 0)._replace(scale=scale)
+    evaluate = Evaluator(jax.value_and_grad(target.log_density), dim)
+    device = jax.value_and_grad(target.log_density)
+    chains = ParticleSettings(num_particles=_PEER_STARTS, stages=1, populations=1)
 
-    def start(key, betas, num_warmup):
-        rungs = betas.size
-        coefficients = jax.vmap(path.coefficients)(betas)
-        starts = jax.vmap(lambda k: references.draw(prior, k))(jax.random.split(key, rungs))
-        replicas = jax.vmap(lambda x, c: make_replica(x, evaluate, prior, path, c))(starts, coefficients)
-        metric = identity_metric(dim, 0)._replace(scale=scale)
-        steps = jnp.full((rungs,), 0.5)
-        return Ladder(
-            iteration=jnp.zeros((), int),
-            num_warmup=jnp.asarray(num_warmup, int),
-            replicas=replicas,
-            directions=jnp.zeros((rungs,), int),
-            reference=prior,
-            betas=betas,
-            centres=jnp.zeros(rungs - 1),
-            metrics=jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (rungs, *leaf.shape)), metric),
-            local_scales=jnp.zeros(rungs),
-            averaging=jax.vmap(start_averaging)(steps[1:]),
-            step_sizes=steps,
-            num_steps=jnp.asarray(3, int),
-            move_every=jnp.ones((), int),
-            round_sums=jnp.zeros((3, rungs - 1)),
-            round_count=jnp.zeros((), int),
-            kept=empty_sums(rungs),
-            particle_log_evidence=jnp.full((), jnp.nan),
-            missed_mass=jnp.zeros(()),
-            components=jnp.zeros((), int),
+    @jax.jit
+    def draw(keys, state):
+        def body(state, inputs):
+            key, iteration = inputs
+
+            def one(key, ladder):
+                return ladder_step(key, ladder, state.shared.ladder, device, iteration)
+
+            ladder, info = jax.vmap(one)(key, state.ladder)
+            return state._replace(ladder=ladder), (ladder.replicas.positions[:, -1], info.num_evals)
+
+        return jax.lax.scan(body, state, (keys, jnp.arange(len(keys))))
+
+    results = []
+    for seed in range(sizes.seeds):
+        rng = np.random.default_rng(seed)
+        evaluate.num_evals = 0
+        starts = anneal(rng, evaluate, prior, path, chains)._replace(step_size=0.5)
+        trial = np.concatenate([[0.0], np.geomspace(1e-3, 1, _TRIAL_RUNGS - 1)])
+        first = LadderSettings(sizes.warmup // 2, _MAX_STEPS, _ACCEPT, metric)
+        probe = tune_ladder(rng, starts, prior, path, trial, evaluate, first, 0.0)
+        rungs = num_rungs_for(float(np.sum(probe.rejections)), 40)
+        betas = np.interp(np.linspace(0, _TRIAL_RUNGS - 1, rungs), np.arange(_TRIAL_RUNGS), probe.betas)
+        settings = first._replace(iterations=sizes.warmup)
+        tuned = tune_ladder(rng, starts, prior, path, betas, evaluate, settings, 0.0)
+        prepared = PreparedLadder(tuned, prior, 0, np.full(1, np.nan), 0.0, 0.0, evaluate.num_evals)
+        found = found_by(prepared, path, 0)
+        key_start, key_run = jax.random.split(jax.random.key(23 + seed))
+        keys = jax.random.split(key_start, CHAINS)
+        state = first_state(keys, keys, prepared, found, np.zeros(dim), 0).adapt_state
+        steps = jax.random.split(key_run, (sizes.draws, CHAINS))
+        state, (draws, evals) = draw(steps, state)
+        spent = int(np.sum(np.asarray(evals), dtype=np.int64))
+        results.append(
+            _result(target, _PeerState(state), jnp.swapaxes(draws, 0, 1), prepared.num_evals, spent)
         )
-
-    def runner(num_warmup, iterations):
-        def body(ladder, key):
-            ladder, info = ladder_step(key, ladder, evaluate, path, _MAX_STEPS, _ACCEPT)
-            return ladder, (ladder.replicas.position[-1], info.num_evals)
-
-        def run(key, betas):
-            key_start, key_run = jax.random.split(key)
-            ladder = start(key_start, betas, num_warmup)
-            return jax.lax.scan(body, ladder, jax.random.split(key_run, iterations))
-
-        return jax.jit(jax.vmap(run, in_axes=(0, None)))
-
-    keys = jax.random.split(jax.random.key(23), chains)
-    half = sizes.warmup // 2
-    trial = jnp.concatenate([jnp.zeros(1), jnp.geomspace(1e-3, 1, _TRIAL_RUNGS - 1)])
-    probe, (_, spent) = runner(half, half + 50)(keys, trial)
-    barrier = float(np.mean(np.sum(np.asarray(probe.kept.rejections), axis=1))) / 50
-    rungs = num_rungs_for(barrier, 40)
-    at = jnp.linspace(0, _TRIAL_RUNGS - 1, rungs)
-    betas = jnp.interp(at, jnp.arange(_TRIAL_RUNGS), jnp.mean(probe.betas, axis=0))
-    ladder, (draws, evals) = runner(sizes.warmup, sizes.warmup + sizes.draws)(keys, betas)
-    evals = np.asarray(evals, np.int64)
-    warm = evals[:, : sizes.warmup].sum(1) + np.asarray(spent, np.int64).sum(1) + rungs + _TRIAL_RUNGS
-    state = _PeerState(AnnealedAdaptState(ladder.step_sizes[..., -1], ladder), warm)
-    return _by_seed(target, state, draws[:, sizes.warmup :], evals[:, sizes.warmup :].sum(1), sizes.seeds)
+    return results
 
 
 def particles(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
@@ -214,10 +208,9 @@ def tempered_smc(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
     blackjax = _blackjax()
     dim, count, moves, steps = target.dim, 2048, 5, 3
     scale = jnp.broadcast_to(jnp.asarray(target.reference, float), (dim,))
-    prior = references.gaussian_reference(jnp.zeros(dim), scale, 1)
 
     def log_prior(x):
-        return references.log_density(prior, x)
+        return jnp.sum(jax.scipy.stats.norm.logpdf(x, scale=scale))
 
     def log_likelihood(x):
         return target.log_density(x) - log_prior(x)
@@ -244,7 +237,7 @@ def tempered_smc(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
     results = []
     for seed in range(sizes.seeds):
         key = jax.random.key(seed)
-        start = jax.vmap(lambda k: references.draw(prior, k))(jax.random.split(key, count))
+        start = scale * jax.random.normal(key, (count, dim))
         state: Any = blackjax.smc.tempered.init(start)
         log_z, evals, step_size = 0.0, count, jnp.asarray(0.4)
         while float(state.tempering_param) < 1 and evals < 20_000_000:
@@ -263,8 +256,7 @@ def nested(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
     """Static nested sampling, 500 live points, dynesty's choice of sampler; one seed because it is slow."""
     dynesty = _dynesty()
     scale = np.broadcast_to(np.asarray(target.reference, float), (target.dim,))
-    prior = references.gaussian_reference(jnp.zeros(target.dim), jnp.asarray(scale), 1)
-    ratio = jax.jit(lambda x: target.log_density(x) - references.log_density(prior, x))
+    ratio = jax.jit(lambda x: target.log_density(x) - jnp.sum(jax.scipy.stats.norm.logpdf(x, scale=scale)))
     normal = jax.scipy.special.ndtri
 
     def transform(unit):
@@ -326,7 +318,6 @@ METHODS: dict[str, Callable[[EvidenceTarget, Sizes], list[Result]]] = {
     "annealed-1024": annealed(num_particles=1024),
     "annealed-prior": annealed(reference_kind="prior"),
     "annealed-diffusion": annealed(path="diffusion"),
-    "annealed-slices": annealed(path="path-integral", reference_kind="prior"),
     "tempering": plain_tempering,
     "nuts": nuts,
     "particles": particles,

@@ -13,6 +13,9 @@ __all__ = ["ladder_findings"]
 FEW_ROUND_TRIPS = 5.0  # round trips of a chain; with fewer the masses of modes are arbitrary
 LEAST_SWAP = 0.05  # acceptance of a pair below which the ladder is practically cut
 PEAK = 20.0  # variance of the work of a pair, and its ratio to the median of all pairs, that counts as a peak
+MOST_SURPRISING = (
+    0.06  # of the draws of a population, see `few_particles` (results/evidence.md: "Modes lost")
+)
 SIGMAS = 3.0  # standard errors by which two estimates of the evidence may differ
 _WIDE_SANDWICH = 0.5  # nats by which the two stepping stones may differ in any case
 
@@ -22,7 +25,8 @@ def ladder_findings(run: Any) -> list[Finding]:
 
     Codes: "no_round_trips" (too few round trips, so that the masses of modes are arbitrary), "first_order" (a
     pair of rungs that hardly swaps, or a peak of the specific heat: the path jumps to the posterior),
-    "missed_mode" (descents found a mode that particles missed), "particles_disagree" (the ladder and the
+    "missed_mode" (descents found a mode that particles missed), "few_particles" (a population has draws where
+    the others have hardly any: modes may be lost in all of them), "particles_disagree" (the ladder and the
     particles find different evidence), "chains_disagree" (chains find different evidence), "sandwich"
     (stepping stones upwards and downwards differ by more than the error).
 
@@ -34,6 +38,7 @@ def ladder_findings(run: Any) -> list[Finding]:
         _round_trips(summary),
         _first_order(summary),
         _missed_mode(summary),
+        _few_particles(summary),
         _particles(report),
         _chains(report),
         _sandwich(report),
@@ -87,6 +92,18 @@ def _missed_mode(summary: LadderSummary) -> Finding | None:
         f"Descents found a mass of {mass:.2g} (by Laplace's approximation) in modes of which particles "
         f"showed less than a quarter: the thermal path does not lead there. {place}",
         "Believe the evidence only if chains and seeds agree; there may be more such modes.",
+    )
+
+
+def _few_particles(summary: LadderSummary) -> Finding | None:
+    share = float(summary.surprising.max())
+    if share <= MOST_SURPRISING:
+        return None
+    return Finding(
+        "few_particles",
+        f"{share:.0%} of the draws of one population of particles lie where the others have hardly any mass. "
+        "If populations lose modes of one another, all of them may have lost some.",
+        "Raise num_particles, and compare runs of several search_seeds.",
     )
 
 

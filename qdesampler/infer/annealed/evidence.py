@@ -45,8 +45,36 @@ class LogEvidence(NamedTuple):
     standard_error: float
 
 
-def ladder_of(run: Any) -> Any:
-    """The `Ladder` of a run, in NumPy arrays with the chains on the leading axis.
+class RunOfLadder(NamedTuple):
+    """The ladders of a run, in NumPy arrays with the chains on the leading axis.
+
+    Attributes:
+        ladder: `Ladder`, replicas and sums of every chain.
+        betas: shape `(chains, rungs)`.
+        centres: the bridges' constants, shape `(chains, rungs - 1)`.
+        step_sizes: of the rungs above the reference, shape `(chains, rungs - 1)`.
+        num_steps: shape `(chains,)`.
+        move_every: shape `(chains,)`.
+        log_evidences: by each population of particles, shape `(populations,)`.
+        missed_mass: shape `(chains,)`.
+        surprising: shape `(chains,)`.
+        kind: of the reference, shape `(chains,)`.
+    """
+
+    ladder: Any
+    betas: np.ndarray
+    centres: np.ndarray
+    step_sizes: np.ndarray
+    num_steps: np.ndarray
+    move_every: np.ndarray
+    log_evidences: np.ndarray
+    missed_mass: np.ndarray
+    surprising: np.ndarray
+    kind: np.ndarray
+
+
+def ladder_of(run: Any) -> RunOfLadder:
+    """The ladders of a run.
 
     Args:
         run: a `numpyro.infer.MCMC` after `run`, its last state, or the `adapt_state` of that.
@@ -55,16 +83,35 @@ def ladder_of(run: Any) -> Any:
         ValueError: it was not made by AnnealedQDE.
     """
     state = getattr(run, "last_state", run)
-    ladder = getattr(getattr(state, "adapt_state", state), "ladder", None)
-    if not isinstance(ladder, Ladder):
+    adapt = getattr(state, "adapt_state", state)
+    ladder, shared = getattr(adapt, "ladder", None), getattr(adapt, "shared", None)
+    if not isinstance(ladder, Ladder) or shared is None:
         raise ValueError(
             f"The evidence needs a run of AnnealedQDE, or its last state; got {type(run).__name__} of "
             f"{type(getattr(run, 'sampler', None)).__name__}. Other kernels (and blocks of Gibbs) have none."
         )
-    ladder = jax.tree.map(np.asarray, jax.device_get(ladder))
-    if ladder.iteration.ndim == 0:
+    ladder, shared = jax.tree.map(np.asarray, jax.device_get((ladder, shared)))
+    if ladder.directions.ndim == 1:
         ladder = jax.tree.map(lambda leaf: leaf[None], ladder)
-    return ladder
+    chains, frozen = len(ladder.directions), shared.ladder
+    own = frozen.betas.ndim == 2  # chains that ran one after another have one each
+
+    def each(value: np.ndarray) -> np.ndarray:
+        return value if own else np.broadcast_to(value, (chains, *value.shape))
+
+    evidences = shared.log_evidences[0] if own else shared.log_evidences
+    return RunOfLadder(
+        ladder=ladder,
+        betas=each(frozen.betas),
+        centres=each(frozen.centres),
+        step_sizes=each(frozen.step_sizes),
+        num_steps=each(frozen.num_steps),
+        move_every=each(frozen.move_every),
+        log_evidences=evidences.astype(float),
+        missed_mass=each(shared.missed_mass),
+        surprising=each(shared.surprising),
+        kind=each(shared.kind),
+    )
 
 
 def log_evidence(run: Any) -> LogEvidence:
@@ -92,8 +139,8 @@ def evidence_report(run: Any) -> EvidenceReport:
     Raises:
         ValueError: another kernel, or too few iterations were kept.
     """
-    ladder = ladder_of(run)
-    kept = ladder.kept
+    found = ladder_of(run)
+    kept = found.ladder.kept
     counts = kept.counts.astype(float)
     iterations = int(counts.sum(axis=1).min())
     if iterations < _LEAST_BATCHES:
@@ -101,7 +148,7 @@ def evidence_report(run: Any) -> EvidenceReport:
             f"{iterations} iterations were kept; an evidence needs at least {_LEAST_BATCHES}: run the "
             "sampler first, with mcmc.run(key, ...)."
         )
-    centres = ladder.centres.astype(float)
+    centres = found.centres.astype(float)
     totals = kept.bridge.astype(float).sum(axis=1)
     with np.errstate(divide="ignore"):
         ratios = centres + np.log(totals[:, 0]) - np.log(totals[:, 1])
@@ -110,7 +157,7 @@ def evidence_report(run: Any) -> EvidenceReport:
             np.logaddexp.reduce(kept.stones.astype(float), axis=1) - np.log(counts.sum(axis=1))[:, None, None]
         )
     error = _standard_error(kept.bridge.astype(float), counts, by_chain)
-    mean, spread = error_of_populations(ladder.particle_log_evidence.astype(float))
+    mean, spread = error_of_populations(found.log_evidences)
     return EvidenceReport(
         value=float(by_chain.mean()),
         standard_error=float(error),

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from qdesampler.infer.annealed.evidence import evidence_report, ladder_of
+from qdesampler.infer.annealed.mode_search import LARGE_MISSED_MASS, LEAST_MISSED_MASS
 from qdesampler.infer.model.kernel_base import TargetKernel
 from qdesampler.infer.model.kernel_reports import EvidenceReport, LadderSummary
-from qdesampler.kernels.references.mode_search import LARGE_MISSED_MASS, LEAST_MISSED_MASS
 
 __all__ = ["LadderKernel", "evidence_facts", "ladder_summary"]
 
@@ -43,18 +43,19 @@ def evidence_facts(run: Any) -> dict[str, str | int | float]:
     Raises:
         ValueError: another kernel, or too few iterations were kept.
     """
-    ladder, report = ladder_of(run), evidence_report(run)
-    counts = ladder.kept.counts.sum(axis=1)
+    found, report = ladder_of(run), evidence_report(run)
+    kept = found.ladder.kept
+    counts = kept.counts.sum(axis=1)
     return {
         "log_evidence": report.value,
         "log_evidence_error": report.standard_error,
         "log_evidence_lower": report.lower,
         "log_evidence_upper": report.upper,
         "particle_log_evidence": report.by_particles,
-        "rungs": int(ladder.betas.shape[1]),
-        "barrier": float(np.mean(ladder.kept.rejections.sum(axis=1) / counts)),
-        "round_trips": int(ladder.kept.round_trips.sum()),
-        "missed_mass": float(ladder.missed_mass.max()),
+        "rungs": int(found.betas.shape[1]),
+        "barrier": float(np.mean(kept.rejections.sum(axis=1) / counts)),
+        "round_trips": int(kept.round_trips.sum()),
+        "missed_mass": float(found.missed_mass.max()),
     }
 
 
@@ -64,20 +65,22 @@ def ladder_summary(run: Any) -> LadderSummary:
     Raises:
         ValueError: another kernel, or no iteration was kept.
     """
-    ladder = ladder_of(run)
-    kept = ladder.kept
+    found = ladder_of(run)
+    kept = found.ladder.kept
     counts = kept.counts.sum(axis=1).astype(float)
     if counts.min() < 1:
         raise ValueError("No iteration was kept: run the sampler first, with mcmc.run(key, ...).")
     rejections = kept.rejections / counts[:, None]
     mean, square = kept.work[:, 0] / counts[:, None], kept.work[:, 1] / counts[:, None]
-    steps = np.diff(ladder.betas.astype(float), axis=1)
+    steps = np.diff(found.betas.astype(float), axis=1)
     heat = np.maximum(square - mean**2, 0) / np.maximum(steps, 1e-12) ** 2
     odds = np.sum(rejections / np.maximum(1 - rejections, 1e-6), axis=1)
     settled = np.maximum(kept.settled, 1)
-    in_reference = bool(np.all((ladder.components != 0) & (ladder.missed_mass > 0)))
+    in_reference = bool(np.all((found.kind != 0) & (found.missed_mass > 0)))
+    # The reference is drawn from without steps.
+    step_sizes = np.concatenate([np.ones((len(found.betas), 1)), found.step_sizes], axis=1)
     return LadderSummary(
-        betas=ladder.betas,
+        betas=found.betas,
         swap_rates=1 - rejections,
         barrier=rejections.sum(axis=1),
         round_trips=kept.round_trips,
@@ -85,12 +88,13 @@ def ladder_summary(run: Any) -> LadderSummary:
         expected_round_trips=counts / (2 + 2 * odds) * (2 if rejections.shape[1] == 1 else 1),
         flow=kept.upward / settled,
         specific_heat=heat,
-        step_sizes=ladder.step_sizes,
-        num_steps=ladder.num_steps,
-        move_every=ladder.move_every,
-        components=ladder.components,
-        missed_mass=ladder.missed_mass,
+        step_sizes=step_sizes,
+        num_steps=found.num_steps,
+        move_every=found.move_every,
+        components=found.kind,
+        missed_mass=found.missed_mass,
         iterations=int(counts.min()),
         missed_in_reference=in_reference,
+        surprising=found.surprising,
         missed_mass_limit=LARGE_MISSED_MASS if in_reference else LEAST_MISSED_MASS,
     )

@@ -1,45 +1,40 @@
 """AnnealedQDE: the NumPyro kernel for posteriors of many modes, which also gives the evidence."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
-from jax.flatten_util import ravel_pytree
+from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.initialization import init_to_uniform
 
 from qdesampler.infer.annealed.deprecated import renamed_argument
+from qdesampler.infer.annealed.evaluation import flat_evaluation
 from qdesampler.infer.annealed.facts import LadderKernel
-from qdesampler.infer.annealed.population import (
-    LadderChoice,
-    PassResult,
-    anneal_and_fit,
-    check_arrival,
-    choose_ladder,
-    flat_evaluation,
-    path_named,
-    start_ladders,
-)
 from qdesampler.infer.annealed.prior_reference import DEFAULT_SCALE, prior_gaussian
-from qdesampler.infer.annealed.search import anneal_until_settled
-from qdesampler.infer.annealed.state import AnnealedAdaptState, AnnealedState
-from qdesampler.infer.model.arguments import Arguments
-from qdesampler.infer.model.compiled_programs import CompiledPrograms
+from qdesampler.infer.annealed.search import PreparedLadder, SearchSettings, prepare_ladder
+from qdesampler.infer.annealed.state import AnnealedState
+from qdesampler.infer.annealed.transitions import first_state, found_by, next_state, posterior_rung
 from qdesampler.infer.model.evaluation import is_batched
+from qdesampler.infer.model.memory import Memory, name_of
 from qdesampler.infer.model.prior import prior_moments
+from qdesampler.infer.model.raveling import unraveler
 from qdesampler.infer.model.target import Target
-from qdesampler.kernels.paths.path import DiffusionPath, TemperingPath
-from qdesampler.kernels.paths.replica import make_replica
-from qdesampler.kernels.references.reference import Reference, gaussian_reference
+from qdesampler.kernels.references.path import DiffusionPath, TemperingPath, path_named
+from qdesampler.kernels.references.reference import gaussian_reference, log_density, value_and_score
 from qdesampler.kernels.smc.persistent_sampling import ParticleSettings
-from qdesampler.kernels.smc.reference_fit import num_slots
-from qdesampler.kernels.tempering.ladder import SHORTEST_WARMUP, ladder_step
+from qdesampler.kernels.tempering.ladder import ladder_step
+from qdesampler.kernels.tempering.swaps import Replicas
+from qdesampler.numerics.evaluator import Evaluator
 from qdesampler.numerics.types import ValueAndScore
 
 __all__ = ["AnnealedQDE"]
 
 _REFERENCE_KINDS = ("auto", "fitted", "prior")
+_SHORTEST_WARMUP = 32  # iterations; fewer do not tune a ladder
 
 
 class AnnealedQDE(LadderKernel):
@@ -51,14 +46,15 @@ class AnnealedQDE(LadderKernel):
     replicas travel from the reference, where every draw is new, to the posterior and back. The kernel leaves
     the product of all rungs invariant, and its draws are those of the posterior's rung.
 
-    Before the warm-up a population of particles is annealed from the prior reference (persistent sampling).
-    It fills the modes and gives the first rungs, metrics and evidence. A reference is fitted to the
-    particles: a mixture of Gaussians, or a Gaussian whose widths depend on the position. If it covers them,
-    it replaces the prior reference, and particles start again from it until the evidence has settled
-    (`qdesampler.infer.annealed.search`). Then the ladder starts; it has two rungs if draws of the reference
-    are accepted often. The warm-up places the rungs so that all pairs swap at the same rate and tunes step
-    sizes, which follow the score if that is far from linear (`qdesampler.kernels.mcmc.local_step_size`); then
-    everything is frozen.
+    `init` searches for the reference on the host (`qdesampler.infer.annealed.search`). It begins with the
+    imaginary-time solve of `QDE`: where one certified trial is all there is, this is the reference, and two
+    rungs suffice. Else populations of particles are annealed from the prior reference (persistent sampling),
+    which fills the modes, and a reference is fitted to them: a mixture of Gaussians, a product of mixtures
+    or a map that bends and funnels. Descents look for modes that particles missed. Particles start again from
+    the fitted reference until the evidence has settled. Then the rungs are placed, so that all pairs swap at
+    the same rate, and step sizes are tuned. The search depends on the target, the settings and `search_seed`
+    alone, so that all chains share it. Every iteration is one frozen, exact transition; the first sixteen
+    lead chains away from their starts, and the rest of the warm-up makes no evaluations.
 
     After `run`, `log_evidence(mcmc)` gives `log Z = log int exp(-U(z)) dz` *of the potential as given*: for a
     model that is the marginal likelihood, as its priors are normalised; constants missing from a
@@ -70,29 +66,32 @@ class AnnealedQDE(LadderKernel):
         reference: the prior reference, a Gaussian in unconstrained coordinates: a scale, or `(centre,
             scale)`. It has to cover the posterior. None: as wide as the prior of the model; a scale of 5 for
             a potential.
-        path: "geometric", "diffusion" (`D` lowered; prior reference only), "path-integral" (rings of slices,
-            `D` lowered: quantum annealing) or a path object (`qdesampler.kernels.paths.path_integral`).
+        path: "geometric", "diffusion" (`D` lowered; prior reference only) or a path object
+            (`qdesampler.kernels.references.path`).
         reference_kind: what the ladder starts from: "fitted", "prior", or "auto", which takes the fitted
             reference if it covers the particles and its barrier is lower.
         num_rungs: rungs of the ladder, at least 2 (the reference counts); None: from the barrier.
         max_rungs: most rungs that None may choose.
-        num_particles: particles of each chain's population, at least 16. None: 256, after a pilot of 128 over
-            all chains (at least 32 a chain). The pilot suffices if one Gaussian, autoregressive or not, fits
-            and its draws are accepted, either at once or after a start from the mode in which all descents
-            ended.
+        num_particles: particles of each of four populations, at least 16. None: 256, after a solve that
+            suffices for a single mode; with a number there is no solve.
         max_steps: most leapfrog steps of a particle's trajectory; between two swaps there are at most four.
         target_accept_prob: acceptance probability that step sizes aim at.
         init_strategy: NumPyro's per-site start, used for the structure of a model's sites.
         forward_mode_differentiation: differentiate forwards.
+        search_seed: seed of the search. A run with another one is an independent search for modes.
         leg: the old name of `reference_kind`, with "broad" for "prior"; deprecated.
         num_walkers: the old name of `num_particles`; deprecated.
+
+    Attributes:
+        search_settings: of the search; measurements replace its field `without`.
 
     Raises:
         ValueError: for none or several sources, an improper reference, fewer than two rungs, or a number out
             of its range.
     """
 
-    init_on_host = True  # what `init` finds decides the shapes of the state, so it cannot be one program
+    one_chain_prepares = True  # `init` leaves the same things in the kernel for one chain and for many
+    init_on_host = True  # the driver calls `init` with concrete values
 
     def __init__(
         self,
@@ -109,6 +108,7 @@ class AnnealedQDE(LadderKernel):
         target_accept_prob: float = 0.8,
         init_strategy: Callable = init_to_uniform,
         forward_mode_differentiation: bool = False,
+        search_seed: int = 0,
         leg: str | None = None,
         num_walkers: int | None = None,
     ):
@@ -121,6 +121,7 @@ class AnnealedQDE(LadderKernel):
             ("max_rungs", max_rungs, 3),
             ("num_particles", num_particles, 16),
             ("max_steps", max_steps, 1),
+            ("search_seed", search_seed, 0),
         ):
             if value is not None and (isinstance(value, bool) or int(value) != value or value < least):
                 remedy = " A ladder needs a reference and a target." if name == "num_rungs" else ""
@@ -137,20 +138,23 @@ class AnnealedQDE(LadderKernel):
             raise ValueError(
                 "Lowering D forgets a fitted reference: use reference_kind='prior' with path='diffusion'."
             )
-        self._reference_kind = "prior" if thermal else reference_kind
         if reference is not None:
             size = max((jnp.size(part) for part in jax.tree.leaves(reference)), default=1)
             prior_gaussian(reference, size)  # refuses an improper reference before any work starts
         self._reference = reference
-        self._num_rungs = num_rungs
-        self._max_rungs = max_rungs
-        self._max_steps = max_steps
-        self._target_accept_prob = target_accept_prob
-        self._pilot = num_particles is None and self._reference_kind != "prior"
-        settings = ParticleSettings(max_steps=max_steps)
+        particles = ParticleSettings(max_steps=int(max_steps))
         if num_particles is not None:
-            settings = settings._replace(num_particles=int(num_particles))
-        self._settings = settings
+            particles = particles._replace(num_particles=int(num_particles))
+        self.search_settings = SearchSettings(
+            particles,
+            "prior" if thermal else reference_kind,
+            num_particles is None,
+            num_rungs,
+            max_rungs,
+            0,
+            target_accept_prob,
+        )
+        self._search_seed = int(search_seed)
         self._target = Target(
             model,
             potential_fn,
@@ -158,16 +162,13 @@ class AnnealedQDE(LadderKernel):
             init_strategy=init_strategy,
             forward_mode=forward_mode_differentiation,
         )
-        # Sequential chains must have states of one shape: the choice of the first one, and for which
-        # arguments.
-        self._chosen: tuple[Arguments, LadderChoice] | None = None
-        self._programs = CompiledPrograms()
-
-    # ---- NumPyro's contract --------------------------------------------------------------------------------
+        self._memory = Memory[PreparedLadder, Evaluator]()
 
     def __getstate__(self) -> dict:
-        """State for copies and pickles, without the choice and the programs of one run."""
-        return {**self.__dict__, "_chosen": None, "_programs": CompiledPrograms()}
+        """State for copies and pickles, without the results of searches."""
+        return {**self.__dict__, "_memory": Memory[PreparedLadder, Evaluator]()}
+
+    # ---- NumPyro's contract --------------------------------------------------------------------------------
 
     def init(
         self,
@@ -177,218 +178,145 @@ class AnnealedQDE(LadderKernel):
         model_args: Sequence = (),
         model_kwargs: dict | None = None,
     ) -> AnnealedState:
-        """Anneal particles, then start the ladder; a batch of keys gives a batch of vectorized chains.
-
-        All chains of a batch have the same reference and number of rungs, and sequential chains take those of
-        the first one. Under a transform (parallel chains, `vmap`) the number of rungs cannot depend on the
-        barrier: it is `num_rungs`, or half of `max_rungs`.
+        """The state before the first iteration, after the search; a batch of keys gives vectorized chains.
 
         Raises:
+            TypeError: the model's arguments are traced, or the kernel is a block of Gibbs.
             ValueError: a bad `init_params` or reference, or fewer than 32 iterations of warm-up.
             RuntimeError: no valid start, or particles that never saw a finite density or did not arrive.
         """
-        if num_warmup < SHORTEST_WARMUP:
+        if num_warmup < _SHORTEST_WARMUP:
             raise ValueError(
-                f"AnnealedQDE needs at least {SHORTEST_WARMUP} iterations of warm-up to place its rungs and "
+                f"AnnealedQDE needs at least {_SHORTEST_WARMUP} iterations of warm-up to place its rungs and "
                 f"tune its steps; num_warmup is {num_warmup}. A finished run continues without: set "
                 "mcmc.post_warmup_state = mcmc.last_state."
             )
         model_kwargs = model_kwargs or {}
+        _check_known(model_args, model_kwargs)
         batched = is_batched(rng_key)
-        keys = jax.vmap(lambda k: jax.random.split(k, 5))(rng_key if batched else rng_key[None])
-        one = keys[:, 0] if batched else keys[0, 0]
-        start = self._target.start(one, init_params, model_args, model_kwargs)
-        prototype = jax.tree.map(lambda x: x[0], start.z) if batched else start.z
-        flat, unravel = ravel_pytree(prototype)
-        if flat.size == 0:
+        split = jax.vmap(jax.random.split, out_axes=1) if batched else jax.random.split
+        rng_key, key_start = split(rng_key)
+        prototype = None
+        if init_params is None and self._target.starts_anywhere:
+            prototype = self._target.prototype(model_args, model_kwargs)
+        if prototype is None:
+            start = self._target.start(key_start, init_params, model_args, model_kwargs)
+            prototype = jax.tree.map(lambda x: x[0], start.z) if batched else start.z
+        if not jax.tree.leaves(prototype):
             raise ValueError("The model has no continuous latent site: there is nothing to anneal.")
-        evaluate = self._evaluation(unravel, model_args, model_kwargs)
-        centre, scale = self._prior_moments(keys[0, 4], flat.size, prototype, model_args, model_kwargs)
-        shapes = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(prototype))
-        structure = (jax.tree.structure(prototype), shapes)
-
-        def compiled(name, make):
-            inputs = (keys, init_params)
-            return self._programs.get((*name, structure), make, model_args, model_kwargs, inputs)
-
-        prior_reference = gaussian_reference(centre, scale, num_slots(flat.size))
-        result = self._anneal(keys[:, 1], evaluate, prior_reference, compiled)
-        choice = self._choose(result, batched, model_args, model_kwargs)
-
-        def start_all(keys, result, fitted):
-            fixed = choice._replace(fitted=fitted)
-            sizes = {"num_warmup": num_warmup, "max_steps": self._max_steps}
-            return start_ladders(keys, result, fixed, self._path, **sizes)
-
-        program = compiled(("ladder", choice.num_rungs, num_warmup), lambda: jax.jit(start_all))
-        ladder = program(keys[:, 2], result, choice.fitted)
-        spent = result.num_evals + start.num_evals
-        rng_key = keys[:, 3]
-        if not batched:
-            ladder, spent, rng_key = jax.tree.map(lambda leaf: leaf[0], (ladder, spent, rng_key))
-        zero = jnp.zeros_like(ladder.particle_log_evidence)
-        none = jnp.zeros_like(spent)
-        z, energy, gradient = self._posterior_rung(ladder, unravel, batched)
-        return AnnealedState(
-            i=none,
-            z=z,
-            z_grad=gradient,
-            potential_energy=energy,
-            energy=energy,
-            num_evals=none,
-            warmup_evals=none,
-            pending_evals=spent,
-            accept_prob=zero,
-            mean_accept_prob=zero,
-            diverging=~jnp.isfinite(energy),
-            adapt_state=AnnealedAdaptState(ladder.step_sizes[..., -1], ladder),
-            rng_key=rng_key,
-        )
+        # The search also runs while `init` is traced: nothing in it depends on a traced value.
+        traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((rng_key, init_params)))
+        with jax.ensure_compile_time_eval() if traced else nullcontext():
+            prepared, spent = self._search(prototype, num_warmup, model_args, model_kwargs)
+            found = found_by(prepared, self._path, num_warmup)
+        return first_state(rng_key, key_start, prepared, found, prototype, spent)
 
     def sample(self, state: AnnealedState, model_args: Sequence, model_kwargs: dict | None) -> AnnealedState:
         """One iteration of every chain of `state`."""
-        batched = is_batched(state.rng_key)
-        prototype = jax.tree.map(lambda x: x[0], state.z) if batched else state.z
-        _, unravel = ravel_pytree(prototype)
-        evaluate = self._evaluation(unravel, model_args, model_kwargs or {})
+        batched, found = is_batched(state.rng_key), state.adapt_state.shared
+        evaluate = self._evaluation(state, model_args, model_kwargs)
+        iteration = state.i[0] if batched else state.i
+        warming = iteration < found.num_warmup
+        active = ~warming | (iteration < found.burn_in)
+        split = jax.vmap(jax.random.split, out_axes=1) if batched else jax.random.split
+        rng_key, key_step = split(state.rng_key)
 
         def one(key, ladder):
-            key, key_step = jax.random.split(key)
-            step = ladder_step(
-                key_step, ladder, evaluate, self._path, self._max_steps, self._target_accept_prob
-            )
-            return key, *step
+            return ladder_step(key, ladder, found.ladder, evaluate, iteration, ~warming, active)
 
-        rng_key, ladder, info = (jax.vmap(one) if batched else one)(state.rng_key, state.adapt_state.ladder)
-        warming = state.i < ladder.num_warmup
-        evals = info.num_evals + state.pending_evals
-        counted = state.i + 1 - jnp.where(warming, 0, ladder.num_warmup)
-        accept_prob = jnp.where(info.moved, info.target_accept_prob, state.accept_prob)
-        z, energy, gradient = self._posterior_rung(ladder, unravel, batched)
-        return AnnealedState(
-            i=state.i + 1,
-            z=z,
-            z_grad=gradient,
-            potential_energy=energy,
-            energy=info.energy,
-            num_evals=evals,
-            warmup_evals=state.warmup_evals + jnp.where(warming, evals, 0),
-            pending_evals=jnp.zeros_like(state.pending_evals),
-            accept_prob=accept_prob,
-            mean_accept_prob=state.mean_accept_prob + (accept_prob - state.mean_accept_prob) / counted,
-            diverging=info.diverging | ~jnp.isfinite(energy),
-            adapt_state=AnnealedAdaptState(ladder.step_sizes[..., -1], ladder),
-            rng_key=rng_key,
-        )
+        ladder, info = (jax.vmap(one) if batched else one)(key_step, state.adapt_state.ladder)
+        return next_state(state, rng_key, ladder, info, warming)
 
     def get_diagnostics_str(self, state: AnnealedState) -> str:
         """One line for the progress bar of a single chain."""
-        ladder = state.adapt_state.ladder
+        adapt = state.adapt_state
         return (
-            f"{ladder.betas.shape[-1]} rungs, {ladder.kept.round_trips} round trips, "
+            f"{adapt.shared.ladder.betas.shape[-1]} rungs, {adapt.ladder.kept.round_trips} round trips, "
             f"acc. prob={state.mean_accept_prob:.2f}"
         )
 
     def refresh(self, state: AnnealedState, model_args: Sequence, model_kwargs: dict | None) -> AnnealedState:
         """The same replicas with their densities recomputed for these arguments (one evaluation a rung)."""
-        batched = is_batched(state.rng_key)
-        prototype = jax.tree.map(lambda x: x[0], state.z) if batched else state.z
-        _, unravel = ravel_pytree(prototype)
-        evaluate = self._evaluation(unravel, model_args, model_kwargs or {})
+        batched, adapt = is_batched(state.rng_key), state.adapt_state
+        evaluate = self._evaluation(state, model_args, model_kwargs)
+        reference = adapt.shared.ladder.reference
+        rungs = adapt.shared.ladder.betas.shape[-1]
 
-        def refreshed(ladder):
-            replicas = jax.vmap(lambda x, c: make_replica(x, evaluate, ladder.reference, self._path, c))(
-                ladder.replicas.position, jax.vmap(self._path.coefficients)(ladder.betas)
+        def refreshed(replicas):
+            positions = replicas.positions
+            log_p, scores_p = jax.vmap(evaluate)(positions)
+            if rungs > 2:
+                log_q, scores_q = value_and_score(reference, positions)
+            else:
+                log_q, scores_q = log_density(reference, positions), jnp.zeros_like(positions)
+            return Replicas(
+                positions, log_q, scores_q, jnp.where(jnp.isnan(log_p), -jnp.inf, log_p), scores_p
             )
-            return ladder._replace(replicas=replicas)
 
-        ladder = (jax.vmap(refreshed) if batched else refreshed)(state.adapt_state.ladder)
-        z, energy, gradient = self._posterior_rung(ladder, unravel, batched)
+        replicas = (jax.vmap(refreshed) if batched else refreshed)(adapt.ladder.replicas)
+        prototype = jax.tree.map(lambda x: x[0], state.z) if batched else state.z
+        z, energy, gradient = posterior_rung(replicas, prototype)
         return state._replace(
             z=z,
             z_grad=gradient,
             potential_energy=energy,
-            pending_evals=state.pending_evals + ladder.betas.shape[-1] * self._path.slices,
-            adapt_state=state.adapt_state._replace(ladder=ladder),
+            pending_evals=state.pending_evals + rungs,
+            adapt_state=adapt._replace(ladder=adapt.ladder._replace(replicas=replicas)),
         )
 
     # ---- parts ---------------------------------------------------------------------------------------------
 
-    def _evaluation(self, unravel, model_args, model_kwargs) -> ValueAndScore:
-        potential = self._target.potential(model_args, model_kwargs)
-        return flat_evaluation(potential, unravel, forward_mode=self._target.forward_mode)
+    def _evaluation(self, state: AnnealedState, model_args, model_kwargs) -> ValueAndScore:
+        """`x -> (log p, grad log p)` over flat positions like those of `state`."""
+        prototype = jax.tree.map(lambda x: x[0], state.z) if is_batched(state.rng_key) else state.z
+        potential = self._target.potential(model_args, model_kwargs or {})
+        return flat_evaluation(potential, unraveler(prototype), forward_mode=self._target.forward_mode)
 
-    def _prior_moments(self, rng_key, dim, prototype, model_args, model_kwargs):
+    def _search(
+        self, prototype: Any, num_warmup: int, model_args: Sequence, model_kwargs: dict
+    ) -> tuple[PreparedLadder, int]:
+        """The search and its evaluations; 0 of them if a former one serves again."""
+        name = name_of(prototype, model_args, model_kwargs)
+        dim = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(prototype))
+
+        def evaluator() -> Evaluator:
+            potential = self._target.potential(model_args, model_kwargs)
+            flat = flat_evaluation(potential, unraveler(prototype), forward_mode=self._target.forward_mode)
+            return Evaluator(flat, dim)
+
+        def search() -> PreparedLadder:
+            evaluate = self._memory.evaluations(name, evaluator)
+            evaluate.num_evals = 0
+            moments = self._prior_moments(prototype, dim, model_args, model_kwargs)
+            prior = gaussian_reference(*(np.asarray(part, float) for part in moments))
+            settings = self.search_settings._replace(num_warmup=num_warmup)
+            rng = np.random.default_rng(self._search_seed)
+            return prepare_ladder(evaluate, prior, self._path, settings, rng, self._report_warmup)
+
+        return self._memory.prepared((name, num_warmup), search)
+
+    def _prior_moments(self, prototype, dim, model_args, model_kwargs):
         """Centre and standard deviations of the prior reference."""
-        if self._reference is not None:
-            return prior_gaussian(self._reference, dim)
-        if self.model is None:
-            return prior_gaussian(DEFAULT_SCALE, dim)
-        return prior_moments(rng_key, self.model, model_args, model_kwargs, prototype)
+        if self._reference is not None or self.model is None:
+            return prior_gaussian(DEFAULT_SCALE if self._reference is None else self._reference, dim)
+        key = jax.random.key(self._search_seed)
+        return prior_moments(key, self.model, model_args, model_kwargs, prototype)
 
-    def _anneal(self, keys, evaluate, prior_reference: Reference, compiled) -> PassResult:
-        """The passes of particles; under a transform a single one, as their number depends on the data."""
 
-        def anneal(keys, init, settings, prior_reference, *, with_mixtures, search_modes):
-            return anneal_and_fit(
-                keys,
-                init,
-                settings,
-                evaluate,
-                prior_reference,
-                self._path,
-                with_mixtures=with_mixtures,
-                search_modes=search_modes,
-            )
+def _check_known(model_args: Sequence, model_kwargs: dict) -> None:
+    """Refuse a target that has no values before the first iteration.
 
-        static = ("settings", "with_mixtures")
-        program = compiled(("anneal",), lambda: jax.jit(anneal, static_argnames=static))
-
-        def run_pass(keys, init, settings, *, with_mixtures, search_modes):
-            return program(
-                keys,
-                init,
-                settings,
-                prior_reference,
-                with_mixtures=with_mixtures,
-                search_modes=search_modes,
-            )
-
-        if isinstance(keys, Tracer):
-            return run_pass(keys, prior_reference, self._settings, with_mixtures=True, search_modes=True)
-
-        def may_continue(result):
-            check_arrival(result.particles)
-            if self._reference_kind == "prior":
-                return False
-            return choose_ladder(result, self._reference_kind, None, self._max_rungs).fitted
-
-        result = anneal_until_settled(
-            run_pass,
-            keys,
-            prior_reference,
-            self._path,
-            self._settings,
-            pilot=self._pilot,
-            may_continue=may_continue,
+    Raises:
+        TypeError: with what to do.
+    """
+    if GIBBS_SITES_KWARG in model_kwargs:
+        raise TypeError(
+            "AnnealedQDE cannot be a block of Gibbs: its ladder is found for one target, and the target of a "
+            "block changes at every iteration. Use QDE there."
         )
-        check_arrival(result.particles)
-        return result
-
-    def _choose(self, result: PassResult, batched, model_args, model_kwargs) -> LadderChoice:
-        """The ladder of this batch, or of the sequential chain that was first."""
-        arguments = Arguments(model_args, model_kwargs)
-        if not batched and self._chosen is not None and self._chosen[0].are(model_args, model_kwargs):
-            return self._chosen[1]
-        choice = choose_ladder(result, self._reference_kind, self._num_rungs, self._max_rungs)
-        if not batched and isinstance(choice.fitted, bool):
-            self._chosen = (arguments, choice)
-        return choice
-
-    @staticmethod
-    def _posterior_rung(ladder, unravel, batched):
-        replica = jax.tree.map(lambda leaf: leaf[:, -1] if batched else leaf[-1], ladder.replicas)
-        unpack = jax.vmap(unravel) if batched else unravel
-        dim = ladder.reference.means.shape[-1]
-        position, gradient = replica.position[..., :dim], -replica.feature_scores[..., 1, :dim]
-        return unpack(position), -replica.features[..., 1], unpack(gradient)
+    leaves = jax.tree.leaves((tuple(model_args), model_kwargs))
+    if any(isinstance(leaf, Tracer) for leaf in leaves):
+        raise TypeError(
+            "AnnealedQDE searches for modes before the first iteration, and needs values for the model's "
+            "arguments; these are traced (run inside jit or vmap over data). Run one data set after another."
+        )

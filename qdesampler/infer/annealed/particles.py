@@ -11,21 +11,19 @@ from jax.flatten_util import ravel_pytree
 from numpyro.infer.initialization import init_to_uniform
 
 from qdesampler.infer.annealed.deprecated import renamed_argument
+from qdesampler.infer.annealed.evaluation import flat_evaluation
 from qdesampler.infer.annealed.evidence import LogEvidence, error_of_populations
-from qdesampler.infer.annealed.population import check_arrival, flat_evaluation, path_named
 from qdesampler.infer.annealed.prior_reference import DEFAULT_SCALE, prior_gaussian
+from qdesampler.infer.annealed.search import check_arrival
+from qdesampler.infer.model.fingerprint import is_typed_key
 from qdesampler.infer.model.prior import prior_moments
 from qdesampler.infer.model.target import Target
-from qdesampler.kernels.paths.path import TemperingPath
-from qdesampler.kernels.references.reference import Reference, gaussian_reference
-from qdesampler.kernels.smc.persistent_sampling import (
-    ParticleSettings,
-    log_mean_weight,
-    run_persistent_sampling,
-    target_log_weights,
-)
+from qdesampler.kernels.references.path import TemperingPath, path_named
+from qdesampler.kernels.references.reference import gaussian_reference
+from qdesampler.kernels.smc.persistent_sampling import ParticleSettings, anneal
+from qdesampler.numerics.evaluator import Evaluator
 from qdesampler.numerics.importance_weights import resample
-from qdesampler.numerics.types import ValueAndScore
+from qdesampler.numerics.log_sums import log_sum
 from qdesampler.validation import check_key
 
 __all__ = ["AnnealedParticles", "anneal_particles", "anneal_walkers"]
@@ -98,7 +96,7 @@ def anneal_particles(
         model_kwargs: keyword arguments of the model.
         init_params: one unconstrained position of the structure that the potential takes.
         reference: as for `AnnealedQDE`.
-        path: "geometric", "diffusion", "path-integral" or a path object.
+        path: "geometric", "diffusion" or a path object.
         num_particles: particles of each population, at least 16.
         num_populations: number of populations, at least 2 for an error of the evidence.
         moves: trajectories of each particle at each stage.
@@ -124,31 +122,36 @@ def anneal_particles(
     flat, unravel = ravel_pytree(start.z)
     if flat.size == 0:
         raise ValueError("The model has no continuous latent site: there is nothing to anneal.")
-    evaluate = flat_evaluation(target.potential(arguments, keywords), unravel, forward_mode=forward)
+    potential = target.potential(arguments, keywords)
+    evaluate = Evaluator(flat_evaluation(potential, unravel, forward_mode=forward), flat.size)
     if reference is None and model is not None:
         centre, scale = prior_moments(key_prior, model, arguments, keywords, start.z)
     else:
         centre, scale = prior_gaussian(DEFAULT_SCALE if reference is None else reference, flat.size)
-    settings = ParticleSettings(num_particles=int(num_particles), moves=int(moves), max_steps=int(max_steps))
-    prior_reference = gaussian_reference(centre, scale, 1)
-    keys = jax.random.split(key_run, num_populations)
-    populations = _run_populations(keys, evaluate, prior_reference, path, settings)
-    check_arrival(populations)
-    points = int(np.max(np.asarray(populations.num_stages))) * settings.num_particles
+    settings = ParticleSettings(
+        num_particles=int(num_particles),
+        moves=int(moves),
+        max_steps=int(max_steps),
+        populations=int(num_populations),
+    )
+    prior = gaussian_reference(np.asarray(centre, float), np.asarray(scale, float))
+    words = np.asarray(jax.random.key_data(key_run) if is_typed_key(key_run) else key_run, np.uint32)
+    annealed = anneal(np.random.default_rng(words.ravel().tolist()), evaluate, prior, path, settings)
+    check_arrival(annealed)
+    log_z = annealed.log_evidence
+    weights = annealed.target_log_weights
+    weights = weights - log_sum(weights, 1)[:, None]
     postprocess = target.postprocess(arguments, keywords)
     constrain = jax.jit(jax.vmap(jax.vmap(lambda x: postprocess(unravel(x)))))
-    samples = jax.tree.map(np.asarray, constrain(populations.positions[:, :points]))
-    weights = np.asarray(populations.log_weights)[:, :points]
-    log_z = np.asarray(populations.log_z, float)
-    value, error = error_of_populations(log_z)
-    spent = np.sum(np.asarray(populations.num_evals), dtype=np.int64)
+    positions = annealed.particles.positions.reshape(*weights.shape, flat.size)
+    samples = jax.tree.map(np.asarray, constrain(jnp.asarray(positions, flat.dtype)))
     return AnnealedParticles(
         samples=samples,
         log_weights=weights,
-        log_evidence=LogEvidence(value, error),
+        log_evidence=LogEvidence(*error_of_populations(log_z)),
         by_population=log_z,
-        effective_sample_sizes=1 / np.sum(np.exp(2 * weights.astype(float)), axis=1),
-        num_evals=int(spent) + start.num_evals,
+        effective_sample_sizes=1 / np.sum(np.exp(2 * weights), axis=1),
+        num_evals=evaluate.num_evals + start.num_evals,
     )
 
 
@@ -157,50 +160,6 @@ def _check_sizes(num_particles, num_populations, moves, max_steps) -> None:
     for name, value, least in (*limits, ("moves", moves, 1), ("max_steps", max_steps, 1)):
         if isinstance(value, bool) or int(value) != value or value < least:
             raise ValueError(f"{name} is {value}; expected an integer of at least {least}.")
-
-
-class _Populations(NamedTuple):
-    """Independent populations: see `Particles`, with positions in the place of replicas.
-
-    Attributes:
-        log_weights: normalised log weights under the target, shape `(populations, points)`.
-        log_z: `log Z` of each population, shape `(populations,)`.
-    """
-
-    positions: jax.Array
-    num_stages: jax.Array
-    betas: jax.Array
-    log_normalisers: jax.Array
-    num_evals: jax.Array
-    log_weights: jax.Array
-    log_z: jax.Array
-
-
-def _run_populations(
-    keys: jax.Array,
-    evaluate: ValueAndScore,
-    reference: Reference,
-    path: TemperingPath,
-    settings: ParticleSettings,
-) -> _Populations:
-    """One population for each key, leading axis `populations`."""
-
-    def run(key):
-        particles = run_persistent_sampling(key, evaluate, reference, path, settings)
-        weights = target_log_weights(particles, path)
-        log_z = log_mean_weight(weights, particles.num_stages * settings.num_particles)
-        normalised = weights - jax.nn.logsumexp(weights)
-        return _Populations(
-            positions=particles.replicas.position[:, : reference.means.shape[1]],
-            num_stages=particles.num_stages,
-            betas=particles.betas,
-            log_normalisers=particles.log_normalisers,
-            num_evals=particles.num_evals,
-            log_weights=normalised,
-            log_z=log_z,
-        )
-
-    return jax.jit(jax.vmap(run))(keys)
 
 
 def anneal_walkers(*args: Any, num_walkers: int = 512, **kwargs: Any) -> AnnealedParticles:

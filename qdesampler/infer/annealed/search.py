@@ -1,199 +1,292 @@
-"""The search before a ladder: passes of annealing, each from the reference of the last one, until they agree.
+"""The search before a ladder, on the host: what the reference is, and how many rungs it takes.
 
-The first pass starts from the prior reference. What its particles missed (the neck of a funnel, a posterior
-far narrower than the prior) is at the edge of the reference fitted to them, so that particles which start
-from that reference reach it for a few evaluations. Passes end when the evidence has settled.
+In this order:
+
+1. **Solve.** Where one certified trial is all there is (`pilot.py`), it is the reference.
+2. **Anneal** populations of particles from the prior reference to the target, and **fit** a reference to
+   them.
+3. **Look for overlooked modes** by descents; they become part of the reference.
+4. **Settle**: anneal again from the fitted reference, until two passes agree on the evidence. What the first
+   pass missed (the neck of a funnel, a posterior far narrower than the prior) is at the edge of its
+   reference, so that particles which start there reach it for a few evaluations.
+5. **Place the rungs** and tune them (`qdesampler.kernels.tempering.host_ladder`).
+
+It depends on the target, the settings and a seed alone.
 """
 
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from qdesampler.infer.annealed.evidence import error_of_populations
-from qdesampler.infer.annealed.population import MAX_UNCOVERED, AnnealingPass, PassResult
-from qdesampler.kernels.paths.path import TemperingPath
-from qdesampler.kernels.references.reference import Reference
-from qdesampler.kernels.smc.persistent_sampling import ParticleSettings, log_evidence
-from qdesampler.kernels.smc.reference_fit import AUTOREGRESSIVE, log_mass_outside, mode_reference
-from qdesampler.kernels.tempering.schedule import HIGH_ACCEPTANCE
+from qdesampler.infer.annealed.mode_search import LARGE_MISSED_MASS
+from qdesampler.infer.annealed.pilot import PilotReference, solve_single_mode
+from qdesampler.infer.annealed.reference_fit import KINDS, FittedReference, fit_reference
+from qdesampler.kernels.references.path import TemperingPath
+from qdesampler.kernels.references.reference import Reference, log_density
+from qdesampler.kernels.smc.persistent_sampling import Annealed, ParticleSettings, anneal
+from qdesampler.kernels.tempering.host_ladder import LadderSettings, TunedLadder, tune_ladder
+from qdesampler.kernels.tempering.schedule import (
+    num_rungs_for,
+    place_rungs,
+    predicted_rejections,
+    probe_betas,
+    reference_acceptance,
+)
+from qdesampler.numerics.evaluator import Evaluator
 
-__all__ = ["MAX_PASSES", "anneal_until_settled"]
+__all__ = ["PARTS", "PreparedLadder", "SearchSettings", "check_arrival", "prepare_ladder"]
 
-MAX_PASSES = 6  # passes from the whole populations, and from a pilot
-# Nats of log Z between two passes that count as settled; twice the particles' error may raise the first
-# number up to the second (results/evidence.md: "in all 70 runs within .05").
-_SETTLED, _MAX_SETTLED = 0.1, 0.15
-_SMALL_ERROR = 0.1  # nats of error with which one pass suffices if its reference has `HIGH_ACCEPTANCE`
-# The pilot: particles over all chains, and of one chain at least (results/evidence.md: "One mode").
-_PILOT_PARTICLES, _PILOT_LEAST = 128, 32
-# The pilot: least effective sample size over the population, moves a stage, most steps of a trajectory.
-_PILOT_ESS, _PILOT_MOVES, _PILOT_STEPS = 0.1, 1, 3
-# Reference acceptance with which a settled pilot suffices if the target is unimodal, and below which a pilot
-# is given up (results/evidence.md: "One mode").
-_UNIMODAL_ACCEPTANCE, _LEAST_ACCEPTANCE = 0.3, 0.2
-_ATTEMPTS = 2  # tries of a pilot's passes after the first
-# Mass outside the final reference over Z, by the pilot's first pass, above which the pilot does not suffice.
-# It is this small because few particles may find that mass nats too low (results/evidence.md:
-# spike-in-slab-8).
-_MAX_MASS_OUTSIDE = 1e-4
-
-
-class _Passes(NamedTuple):
-    """The last of several passes, and whether the evidence has settled."""
-
-    result: PassResult
-    settled: bool
-
-
-class _Pilot(NamedTuple):
-    """What a pilot found, and whether that suffices."""
-
-    result: PassResult
-    suffices: bool
+PARTS = ("pilot", "descents", "settle", "local-steps", "mixture", "refit", "product", "map")
+MAX_PASSES = 8  # passes of annealing
+# Nats of log Z between two passes, and of the error of the last one, that count as settled
+# (results/evidence.md: "in all 70 runs within .05").
+_SETTLED, _SMALL_ERROR = 0.15, 0.1
+_LEAST_GAIN = 0.8  # barrier from the fitted reference over that from the prior one, below which it is taken
+_ACCEPTANCE_DRAWS = 128  # draws of the reference that measure its acceptance
+# The pass from the trial of a solve: particles of a population, moves a stage, most steps of a trajectory,
+# and stages after which the trial is given up (results/evidence.md: "One mode").
+_PILOT = {"num_particles": 32, "moves": 1, "max_steps": 1, "stages": 3, "least_ess": 0.6}
+# Acceptance in the pass from a trial below which whole populations are annealed, which cost many thousand
+# evaluations before a draw is made (results/evidence.md: ionosphere-35).
+_PILOT_ACCEPTANCE = 0.12
+_PILOT_ERROR = 0.4  # nats of error of that pass, above which whole populations are annealed
+# Acceptance of the reference's draws from which two rungs cost less than three: with four steps a trajectory,
+# a new draw costs about 5 / acceptance evaluations, and 30 with three rungs (results/evidence.md).
+_TWO_RUNGS = 0.2
+_TUNED, _TUNED_TWO = 96, 24  # iterations that tune a ladder, and one of two rungs that swap often
 
 
-def anneal_until_settled(
-    run_pass: AnnealingPass,
-    keys: jax.Array,
-    prior_reference: Reference,
+class SearchSettings(NamedTuple):
+    """What the search depends on besides the target.
+
+    Attributes:
+        particles: sizes of the populations.
+        reference_kind: "auto", "fitted" or "prior".
+        pilot: whether to begin with a solve.
+        num_rungs: number of rungs, or None.
+        max_rungs: most rungs that None may choose.
+        num_warmup: iterations that the user allows.
+        target_accept_prob: acceptance probability that step sizes aim at.
+        without: those of `PARTS` that are left out, for measurements.
+    """
+
+    particles: ParticleSettings
+    reference_kind: str
+    pilot: bool
+    num_rungs: int | None
+    max_rungs: int
+    num_warmup: int
+    target_accept_prob: float
+    without: tuple[str, ...] = ()
+
+
+class PreparedLadder(NamedTuple):
+    """All that the search has found.
+
+    Attributes:
+        tuned: the ladder.
+        reference: density of its lowest rung.
+        kind: number of Gaussians of the reference, or one of `reference_fit.KINDS`.
+        log_evidences: `log Z` by each population of the last pass.
+        missed_mass: mass of modes that descents found and particles missed, over the target's mass.
+        surprising: fraction of the draws of one population of the first pass that the others did not expect.
+        num_evals: evaluations of everything.
+    """
+
+    tuned: TunedLadder
+    reference: Reference
+    kind: int
+    log_evidences: np.ndarray
+    missed_mass: float
+    surprising: float
+    num_evals: int
+
+
+class _Pass(NamedTuple):
+    """One pass of annealing and what was fitted to its particles."""
+
+    annealed: Annealed
+    fit: FittedReference
+    acceptance: float
+
+    @property
+    def evidence(self) -> tuple[float, float]:
+        """`log Z` by the particles, and its error."""
+        return error_of_populations(self.annealed.log_evidence)
+
+
+def prepare_ladder(
+    evaluate: Evaluator,
+    prior: Reference,
     path: TemperingPath,
-    settings: ParticleSettings,
-    *,
-    pilot: bool,
-    may_continue: Callable[[PassResult], bool],
-) -> PassResult:
-    """Try a pilot of few particles, which suffices for a single Gaussian; else anneal whole populations.
+    settings: SearchSettings,
+    rng: np.random.Generator,
+    report: Callable[[str], None] | None = None,
+) -> PreparedLadder:
+    """The search.
 
     Args:
-        run_pass: runs the particles of one pass.
-        keys: one a chain.
-        prior_reference: where the first pass starts.
+        evaluate: the target; it counts the evaluations.
+        prior: the prior reference.
         path: from a reference to the target.
-        settings: sizes of the whole populations.
-        pilot: start with a pilot.
-        may_continue: whether another pass may start from the reference that a pass left.
+        settings: see `SearchSettings`.
+        rng: all random numbers.
+        report: called with a few words on what is done.
+
+    Raises:
+        RuntimeError: particles that never saw a finite density, or did not arrive.
     """
-    spent = 0
-    if pilot:
-        keys_pilot, keys = _split(keys)
-        found = _run_pilot(run_pass, keys_pilot, prior_reference, path, settings)
-        if found.suffices:
-            return found.result
-        spent = found.result.num_evals
-    keys_pass, keys = _split(keys)
-    result = run_pass(keys_pass, prior_reference, settings, with_mixtures=True, search_modes=True)
-    if may_continue(result):
-        init = result.fit.reference
-        result, _ = _repeat_passes(
-            run_pass, keys, init, settings, path, result, with_mixtures=True, may_continue=may_continue
+    search = _Search(evaluate, prior, path, settings, rng, report or _silent)
+    pilot = search.pilot()
+    found = None if pilot is None else search.from_trial(pilot)
+    return search.ladder(found or search.annealed())
+
+
+def _silent(words: str) -> None:
+    """Say nothing."""
+
+
+class _Search:
+    """The arguments of `prepare_ladder`, for its parts."""
+
+    def __init__(self, evaluate, prior, path, settings, rng, report):
+        self.evaluate: Evaluator = evaluate
+        self.prior: Reference = prior
+        self.path: TemperingPath = path
+        self.settings: SearchSettings = settings
+        self.rng: np.random.Generator = rng
+        self.report: Callable[[str], None] = report
+
+    def pilot(self) -> PilotReference | None:
+        """The trial of a solve, where this is all there is."""
+        settings = self.settings
+        more_rungs = settings.num_rungs not in (None, 2)  # these need the score of the reference
+        if (
+            not settings.pilot
+            or settings.reference_kind == "prior"
+            or "pilot" in settings.without
+            or more_rungs
+        ):
+            return None
+        self.report("solve")
+        return solve_single_mode(self.evaluate, self.prior, self.rng)
+
+    def from_trial(self, pilot: PilotReference) -> _Pass | None:
+        """A pass of few particles that begins at a trial, which stays the reference; None if it is poor."""
+        few = self.settings.particles._replace(**_PILOT)
+        found = anneal(self.rng, self.evaluate, pilot.reference, self.path, few)
+        rate = reference_acceptance(self.rng, found, self.evaluate, pilot.reference, _ACCEPTANCE_DRAWS)
+        result = _Pass(found, FittedReference(pilot.reference, pilot.kind, 0.0), rate)
+        good = found.arrived and rate >= _PILOT_ACCEPTANCE and result.evidence[1] <= _PILOT_ERROR
+        return result if good else None
+
+    def annealed(self) -> _Pass:
+        """Passes of whole populations, the first one from the prior reference, until they agree."""
+        without = self.settings.without
+        found = self.run_pass(None, search_modes="descents" not in without)
+        missed, surprising = found.fit.missed_mass, found.fit.surprising
+        # If the first pass missed a mode there may be more of them: the second one searches again.
+        again = missed > 0
+        for _ in range(1, MAX_PASSES):
+            if "settle" in without or not self.is_fitted(found):
+                break
+            before = found.evidence[0]
+            found = self.run_pass(found.fit, search_modes=again)
+            again, missed = False, max(missed, found.fit.missed_mass)
+            value, error = found.evidence
+            if abs(value - before) <= _SETTLED and error <= _SMALL_ERROR:
+                break
+        return found._replace(fit=found.fit._replace(missed_mass=missed, surprising=surprising))
+
+    def run_pass(self, last: FittedReference | None, *, search_modes: bool) -> _Pass:
+        """Anneal from the reference of the last pass, or from the prior one, and fit the next."""
+        self.report(f"particles, {self.evaluate.num_evals} evaluations")
+        reference = self.prior if last is None else last.reference
+        particles = self.settings.particles._replace(local_steps="local-steps" not in self.settings.without)
+        found = anneal(self.rng, self.evaluate, reference, self.path, particles)
+        check_arrival(found)
+        if self.settings.reference_kind == "prior":
+            return _Pass(found, FittedReference(self.prior, 0, 0.0), 0.0)
+        without = self.settings.without
+        fit = fit_reference(
+            self.rng, found, self.prior, self.evaluate, last, search_modes=search_modes, without=without
         )
-    return result._replace(num_evals=result.num_evals + spent)
+        rate = reference_acceptance(self.rng, found, self.evaluate, fit.reference, _ACCEPTANCE_DRAWS)
+        return _Pass(found, fit, rate)
+
+    def rejections(self, found: _Pass, reference: Reference) -> tuple[np.ndarray, np.ndarray]:
+        """Betas of a ladder from a reference, and the rejections predicted between them."""
+        betas = probe_betas(found.annealed.betas)
+        log_q = log_density(reference, found.annealed.particles.positions)
+        return betas, predicted_rejections(self.rng, found.annealed, log_q, self.path, betas)
+
+    def is_fitted(self, found: _Pass) -> bool:
+        """Whether the ladder starts from the fitted reference rather than from the prior one."""
+        if self.settings.reference_kind != "auto":
+            return self.settings.reference_kind == "fitted"
+        if not (found.fit.covers or found.fit.missed_mass > LARGE_MISSED_MASS):
+            return False
+        if found.acceptance >= _TWO_RUNGS or found.fit.kind == KINDS["trial"]:
+            return True
+        fitted, prior = (
+            np.sum(self.rejections(found, reference)[1]) for reference in (found.fit.reference, self.prior)
+        )
+        return bool(fitted < _LEAST_GAIN * prior)
+
+    def ladder(self, found: _Pass) -> PreparedLadder:
+        """Place the rungs and tune them."""
+        settings = self.settings
+        fitted = self.is_fitted(found)
+        reference, kind = (found.fit.reference, found.fit.kind) if fitted else (self.prior, 0)
+        two = fitted and (found.acceptance >= _TWO_RUNGS or kind == KINDS["trial"])
+        rungs = settings.num_rungs or (2 if two else None)
+        if rungs == 2:
+            betas = np.array([0.0, 1.0])
+        else:
+            probes, rejections = self.rejections(found, reference)
+            rungs = rungs or num_rungs_for(float(np.sum(rejections)), settings.max_rungs)
+            betas = place_rungs(probes, rejections, rungs)
+        self.report(f"ladder of {rungs} rungs, {self.evaluate.num_evals} evaluations")
+        most = _TUNED_TWO if two and rungs == 2 else _TUNED
+        tuned = tune_ladder(
+            self.rng,
+            found.annealed,
+            reference,
+            self.path,
+            betas,
+            self.evaluate,
+            LadderSettings(
+                min(settings.num_warmup, most), settings.particles.max_steps, settings.target_accept_prob
+            ),
+            found.acceptance if two else 0.0,
+        )
+        return PreparedLadder(
+            tuned,
+            reference,
+            kind,
+            found.annealed.log_evidence,
+            found.fit.missed_mass,
+            found.fit.surprising if fitted else 0.0,
+            self.evaluate.num_evals,
+        )
 
 
-def _run_pilot(
-    run_pass: AnnealingPass,
-    keys: jax.Array,
-    prior_reference: Reference,
-    path: TemperingPath,
-    settings: ParticleSettings,
-) -> _Pilot:
-    """Anneal few particles, and judge whether they suffice.
+def check_arrival(annealed: Annealed) -> None:
+    """Refuse particles that never saw a density or did not reach the target.
 
-    If particles of the first pass went astray but all its descents ended in one mode, the next pass starts
-    from that mode. If later passes go astray, they are repeated once. The mass that the first pass found
-    outside the final reference must be negligible, unless the first try from its own reference succeeded.
+    Raises:
+        RuntimeError: with what to change.
     """
-    size = max(_PILOT_LEAST, -(-_PILOT_PARTICLES // keys.shape[0]))
-    few = settings._replace(
-        num_particles=size,
-        least_ess=_PILOT_ESS,
-        moves=_PILOT_MOVES,
-        max_steps=min(settings.max_steps, _PILOT_STEPS),
-    )
-    keys_pass, keys = _split(keys)
-    first = run_pass(keys_pass, prior_reference, few, with_mixtures=False, search_modes=True)
-    unimodal = bool(first.fit.unimodal)
-    single_gaussian = _is_single_gaussian(first, _LEAST_ACCEPTANCE) and float(first.fit.missed_mass) == 0
-    if not (single_gaussian or unimodal):
-        return _Pilot(first, False)
-    init = first.fit.reference if single_gaussian else mode_reference(first.fit, prior_reference)
-    result = first
-    for attempt in range(_ATTEMPTS):
-        keys_passes, keys = _split(keys)
-        result, settled = _repeat_passes(
-            run_pass,
-            keys_passes,
-            init,
-            few,
-            path,
-            first._replace(num_evals=result.num_evals),
-            with_mixtures=False,
-            may_continue=lambda found: _is_single_gaussian(found, _LEAST_ACCEPTANCE),
+    if not np.all(np.isfinite(annealed.log_evidence)):
+        raise RuntimeError(
+            "No particle drawn from the prior reference saw a finite log density, so that there is nothing "
+            "to anneal: give reference=(centre, scale) where the density is positive, or raise num_particles."
         )
-        good = _is_single_gaussian(result, HIGH_ACCEPTANCE)
-        good = good or (unimodal and settled and _is_single_gaussian(result, _UNIMODAL_ACCEPTANCE))
-        if not good:
-            continue
-        if single_gaussian and not attempt:
-            return _Pilot(result, True)
-        outside = float(log_mass_outside(first.particles, path, result.fit.reference))
-        result = result._replace(fit=result.fit._replace(missed_mass=jnp.zeros_like(result.fit.missed_mass)))
-        return _Pilot(result, bool(outside < _evidence(result, path)[0] + np.log(_MAX_MASS_OUTSIDE)))
-    return _Pilot(result, False)
-
-
-def _repeat_passes(
-    run_pass: AnnealingPass,
-    keys: jax.Array,
-    init: Reference,
-    settings: ParticleSettings,
-    path: TemperingPath,
-    first: PassResult,
-    *,
-    with_mixtures: bool,
-    may_continue: Callable[[PassResult], bool],
-) -> _Passes:
-    """Run passes after `first`, the next one from `init`, until the evidence has settled."""
-    result = first
-    # If the first pass missed a mode there may be more of them: the second one searches again.
-    search_modes = with_mixtures and float(first.fit.missed_mass) > 0
-    for _ in range(1, MAX_PASSES):
-        last, before = result, _evidence(result, path)[0]
-        keys_pass, keys = _split(keys)
-        result = run_pass(keys_pass, init, settings, with_mixtures=with_mixtures, search_modes=search_modes)
-        search_modes, init = False, result.fit.reference
-        missed_mass = jnp.maximum(last.fit.missed_mass, result.fit.missed_mass)
-        result = result._replace(
-            fit=result.fit._replace(missed_mass=missed_mass), num_evals=result.num_evals + last.num_evals
+    if not annealed.arrived:
+        raise RuntimeError(
+            f"The particles reached only beta = {annealed.betas[-1]:.3g} of the path in "
+            f"{len(annealed.betas)} stages: the reference lies too far from the posterior. Give a closer "
+            "reference=(centre, scale), or raise num_particles."
         )
-        value, error = _evidence(result, path)
-        settled = abs(value - before) <= np.clip(2 * np.nan_to_num(error), _SETTLED, _MAX_SETTLED)
-        acceptance = float(jnp.mean(result.reference_acceptance))
-        if settled or (error <= _SMALL_ERROR and acceptance >= HIGH_ACCEPTANCE):
-            return _Passes(result, True)
-        if not may_continue(result):
-            break
-    return _Passes(result, False)
-
-
-def _split(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
-    pairs = jax.vmap(jax.random.split)(keys)
-    return pairs[:, 0], pairs[:, 1]
-
-
-def _evidence(result: PassResult, path: TemperingPath) -> tuple[float, float]:
-    """`log Z` by the particles of all chains, and its error."""
-    log_z = jax.vmap(lambda one: log_evidence(one, path))(result.particles)
-    return error_of_populations(np.asarray(log_z, float))
-
-
-def _is_single_gaussian(result: PassResult, least_acceptance: float) -> bool:
-    """Whether all particles arrived, and one Gaussian or autoregressive one covers them and is accepted."""
-    fit, particles = result.fit, result.particles
-    last = jnp.take_along_axis(particles.betas, particles.num_stages[:, None] - 1, axis=1)
-    covers = ((fit.components == 1) | (fit.components == AUTOREGRESSIVE)) & (fit.uncovered <= MAX_UNCOVERED)
-    accepted = jnp.mean(result.reference_acceptance) >= least_acceptance
-    return bool(covers & jnp.all(last >= 1) & accepted)

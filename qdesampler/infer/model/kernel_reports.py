@@ -67,11 +67,13 @@ class LadderSummary(NamedTuple):
         num_steps: leapfrog steps of a trajectory, shape `(chains,)`.
         move_every: iterations from one trajectory to the next, shape `(chains,)`.
         components: Gaussians of the fitted reference; 0 for the prior reference, -1 for a product of mixtures
-            on the axes, -2 for an autoregressive Gaussian, shape `(chains,)`.
+            on the axes, -2 for a triangular map, -3 for the trial of a solve, shape `(chains,)`.
         missed_mass: mass of modes that descents found and particles missed, shape `(chains,)`.
         iterations: kept iterations of a chain.
         missed_in_reference: whether the reference of every chain has the modes that particles missed.
         missed_mass_limit: missed mass above which estimates are in doubt.
+        surprising: fraction of the draws of one population of particles that the reference fitted to the others
+            did not expect, shape `(chains,)`.
     """
 
     betas: np.ndarray
@@ -89,6 +91,7 @@ class LadderSummary(NamedTuple):
     iterations: int
     missed_in_reference: bool
     missed_mass_limit: float
+    surprising: np.ndarray
 
     @property
     def fractions(self) -> np.ndarray:

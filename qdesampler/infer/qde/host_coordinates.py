@@ -114,10 +114,12 @@ class HostCoordinates:
             moved = centredness * loc + scale ** (centredness - 1) * (sites - loc)
         return np.where(self._marked, moved, sites)
 
-    def reset(self) -> None:
-        """Standardise all sites again, without a map."""
+    def reset(self) -> "HostCoordinates":
+        """Standardise all sites again, without a map, and count from zero; returns itself."""
         self.law = None
+        self.evaluator.num_evals = 0
         self.centredness = np.where(self._marked, 0.0, 1.0)
+        return self
 
     def recentre(self, points: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> Callable | None:
         """Take the centredness that suits weighted points, unless it hardly differs.

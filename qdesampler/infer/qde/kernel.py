@@ -15,12 +15,12 @@ from numpyro.infer.initialization import init_to_uniform
 from qdesampler.infer.model.evaluation import is_batched, value_and_gradient
 from qdesampler.infer.model.kernel_base import TargetKernel
 from qdesampler.infer.model.kernel_reports import TrialReport
+from qdesampler.infer.model.memory import Memory, name_of
 from qdesampler.infer.model.target import StartingPoint, Target
 from qdesampler.infer.qde.coordinates import MoveCoordinates
 from qdesampler.infer.qde.facts import solve_facts, trial_report
 from qdesampler.infer.qde.host_coordinates import HostCoordinates
 from qdesampler.infer.qde.host_sampler import HostSampler, is_soon_done
-from qdesampler.infer.qde.memory import Memory, name_of
 from qdesampler.infer.qde.nuts_arguments import (
     block_rank,
     check_nuts_arguments,
@@ -147,11 +147,11 @@ class QDE(TargetKernel):
         self._integrator = integrator
         self._solve = solve
         self._num_warmup = 0
-        self._memory = Memory()
+        self._memory = Memory[Prepared, HostCoordinates]()
 
     def __getstate__(self) -> dict:
         """State for copies and pickles, without the results of warm-ups."""
-        return {**self.__dict__, "_memory": Memory()}
+        return {**self.__dict__, "_memory": Memory[Prepared, HostCoordinates]()}
 
     # ---- NumPyro's contract --------------------------------------------------------------------------------
 
@@ -324,7 +324,7 @@ class QDE(TargetKernel):
             coordinates = self._coordinates(zeros, model_args, model_kwargs, may_recentre=True)
             return HostCoordinates(coordinates, zeros)
 
-        return self._memory.coordinates(name_of(prototype, model_args, model_kwargs), make)
+        return self._memory.evaluations(name_of(prototype, model_args, model_kwargs), make).reset()
 
     def host_sampler(
         self, state: QDEState, iterations: int, model_args: Sequence, model_kwargs: dict | None

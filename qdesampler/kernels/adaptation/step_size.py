@@ -1,4 +1,4 @@
-"""Step size on the host: dual averaging of `dual_averaging.py`, in plain Python."""
+"""Step size by dual averaging on an acceptance statistic (Hoffman and Gelman 2014, section 3.2)."""
 
 import math
 

@@ -218,17 +218,12 @@ def finish_trajectory(
     kinetic: jax.Array,
     num_steps: jax.Array,
     num_evals: jax.Array,
-    log_ratio: ArrayLike = 0.0,
 ) -> tuple[TrajectoryState, TrajectoryInfo]:
-    """Accept or reject the end of a trajectory that started at `state`, by a uniform draw on (0, 1).
-
-    If the settings of the trajectory depend on the position (`qdesampler.kernels.mcmc.local_step_size`),
-    `log_ratio` is the log ratio of the densities with which the end and the start draw them.
-    """
+    """Accept or reject the end of a trajectory that started at `state`, by a uniform draw on (0, 1)."""
     end, change = running.here, running.change
     # A chain that starts at a point without density (possible under `jit` and `vmap` only) may leave for any.
     start = jnp.where(jnp.isnan(state.log_density), -jnp.inf, state.log_density)
-    error = (start - end.log_density) + change - log_ratio
+    error = (start - end.log_density) + change
     usable = jnp.all(jnp.isfinite(jnp.stack([end.position, end.score]))) & jnp.isfinite(end.log_density)
     error = jnp.where(usable & ~jnp.isnan(error), error, jnp.inf)
     accept_prob = jnp.exp(jnp.minimum(-error, 0))

@@ -1,235 +1,221 @@
 r"""References: the normalised densities that a ladder starts from.
 
-A reference can be drawn from exactly, so that the lowest rung forgets everything at every iteration. Its log
+    q(x) = sum_k w_k N(x; m_k, (P_k' P_k)^-1) + w' r(x)
+
+A reference is drawn from exactly, so that the lowest rung forgets everything at every iteration. Its log
 density and score cost no evaluation of the target. The prior reference is a single Gaussian that knows
-nothing of the target. A fitted reference is one of these, fitted to particles: a mixture of Gaussians; a
-product of one-dimensional mixtures (`k^dim` modes from `k dim` components, as in Hartree's product states);
-or an autoregressive Gaussian whose widths depend on the position (funnels). It keeps the prior reference as
-one more component, which covers what no particle has visited.
+nothing of the target. A fitted reference is a mixture of Gaussians, or another law `r` (`laws.py`): a product
+of one-dimensional mixtures, a triangular map, or the trial of the Gaussian solve. It keeps the prior
+reference as one more Gaussian, which covers what no particle has visited.
+
+Rows, shape `(n, dim)`, are arrays of NumPy on the host and of JAX on the device, like the reference itself.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from scipy.linalg import solve_triangular
 
-from qdesampler.kernels.references.autoregressive import (
-    Autoregressive,
-    autoregressive_distance,
-    autoregressive_draw,
-    autoregressive_log_density,
-    blank_autoregressive,
+from qdesampler.kernels.references.laws import (
+    AxisMixtures,
+    Law,
+    draw_of_law,
+    draws_of_law,
+    has_score,
+    law_log_density,
+    law_noise_size,
+    law_score,
 )
+from qdesampler.numerics.host_trial import HostTrial
+from qdesampler.numerics.log_sums import log_sum
+from qdesampler.numerics.metric import Metric
+from qdesampler.numerics.random_variates import to_normal, to_unit
+from qdesampler.numerics.trial import Trial
+from qdesampler.numerics.triangular_map import TriangularMap
+from qdesampler.numerics.triangular_map import to_device as map_to_device
 
 __all__ = [
-    "AUTOREGRESSIVE_DIMENSIONS",
-    "AUTOREGRESSIVE_PART",
     "DENSE_DIMENSIONS",
-    "PRIOR_SLOT",
-    "PRODUCT_PART",
-    "AxisMixtures",
     "Reference",
-    "add_component",
+    "add_gaussian",
     "draw",
-    "gaussian_log_densities",
+    "draws",
     "gaussian_reference",
     "log_densities",
     "log_density",
-    "log_weights_of",
-    "lower_whitener",
-    "squared_distances",
+    "noise_size",
+    "of_law",
+    "scores_are_known",
     "squared_radius",
+    "to_device",
     "value_and_score",
-    "with_log_weights",
 ]
 
 DENSE_DIMENSIONS = 64  # dimensions up to which covariances and metrics of AnnealedQDE are full, not diagonal
-AUTOREGRESSIVE_DIMENSIONS = 32  # dimensions up to which an autoregressive Gaussian is fitted
-AXIS_COMPONENTS = 6  # Gaussians on each axis of the product
-PRIOR_SLOT = -1  # index of the prior reference among the Gaussians, counted from the end
-# Indices of the product and of the autoregressive Gaussian in `log_weights_of`, counted from the end.
-PRODUCT_PART, AUTOREGRESSIVE_PART = -2, -1
-
-
-class AxisMixtures(NamedTuple):
-    """`prod_i sum_k w_ik N(x_i; m_ik, s_ik^2)`: one mixture on each axis, each normalised.
-
-    Attributes:
-        log_weights: shape `(dim, AXIS_COMPONENTS)`.
-        means: shape `(dim, AXIS_COMPONENTS)`.
-        scales: standard deviations, shape `(dim, AXIS_COMPONENTS)`.
-    """
-
-    log_weights: jax.Array
-    means: jax.Array
-    scales: jax.Array
 
 
 class Reference(NamedTuple):
-    """`q(x) = sum_k w_k N(x; m_k, (P_k' P_k)^-1) + w prod_i r_i(x_i) + w' c(x)`, normalised.
+    """The mixture above.
 
     Attributes:
-        log_weights: shape `(components,)`, `-inf` for unused components.
-        means: shape `(components, dim)`.
-        whiteners: lower triangular `P_k`, shape `(components, dim, dim)`, or their diagonals,
-            shape `(components, dim)`.
-        product_log_weight: `log w` of the product, `-inf` if it is unused.
-        product: the `r_i`.
-        autoregressive_log_weight: `log w'` of the autoregressive Gaussian, `-inf` if it is unused.
-        autoregressive: `c`.
+        log_weights: of the Gaussians and then of `law`, shape `(parts,)`.
+        means: `m_k`, shape `(gaussians, dim)`.
+        whiteners: lower triangular `P_k`, shape `(gaussians, dim, dim)`, or their diagonals,
+            shape `(gaussians, dim)`.
+        law: `r`, or None.
     """
 
-    log_weights: jax.Array
-    means: jax.Array
-    whiteners: jax.Array
-    product_log_weight: jax.Array
-    product: AxisMixtures
-    autoregressive_log_weight: jax.Array
-    autoregressive: Autoregressive
+    log_weights: Any
+    means: Any
+    whiteners: Any
+    law: Law | None = None
 
 
-def _is_dense(whiteners: jax.Array) -> bool:
-    return whiteners.ndim == 3
+def gaussian_reference(centre: np.ndarray, scale: np.ndarray) -> Reference:
+    """One Gaussian of standard deviations `scale`, shape `(dim,)`."""
+    centre = np.asarray(centre, float)
+    scale = np.broadcast_to(np.asarray(scale, float), centre.shape)
+    whitener = np.diag(1 / scale) if centre.size <= DENSE_DIMENSIONS else 1 / scale
+    return Reference(np.zeros(1), centre[None], whitener[None])
 
 
-def gaussian_reference(centre: jax.Array, scale: jax.Array, components: int) -> Reference:
-    """One Gaussian of standard deviations `scale`, shape `(dim,)`, in the first of `components` slots."""
-    dtype, dim = jnp.result_type(float), centre.size
-    scale = jnp.broadcast_to(jnp.asarray(scale, dtype), (dim,))
-    centre = jnp.asarray(centre, dtype)
-    whitener = jnp.diag(1 / scale) if dim <= DENSE_DIMENSIONS else 1 / scale
-    product = AxisMixtures(
-        jnp.full((dim, AXIS_COMPONENTS), -jnp.log(jnp.asarray(AXIS_COMPONENTS, dtype))),
-        jnp.broadcast_to(centre[:, None], (dim, AXIS_COMPONENTS)),
-        jnp.broadcast_to(scale[:, None], (dim, AXIS_COMPONENTS)),
-    )
-    return Reference(
-        jnp.full((components,), -jnp.inf, dtype).at[0].set(0),
-        jnp.broadcast_to(centre, (components, dim)),
-        jnp.broadcast_to(whitener, (components, *whitener.shape)),
-        jnp.asarray(-jnp.inf, dtype),
-        product,
-        jnp.asarray(-jnp.inf, dtype),
-        blank_autoregressive(centre, scale, dim if dim <= AUTOREGRESSIVE_DIMENSIONS else 0),
-    )
+def of_law(law: Law, dim: int) -> Reference:
+    """A law that is no mixture of Gaussians, alone."""
+    shape = (0, dim, dim) if dim <= DENSE_DIMENSIONS else (0, dim)
+    return Reference(np.zeros(1), np.zeros((0, dim)), np.zeros(shape), law)
 
 
-def squared_distances(reference: Reference, x: jax.Array) -> jax.Array:
-    """Squared distance of `x` from every part, in that part's standard deviations; infinite for unused parts.
-
-    For a Gaussian `|P_k (x - m_k)|^2`; for the product the sum over axes of the squared distance to the
-    nearest component; for the autoregressive Gaussian measured in its widths at `x`. Shape `(components +
-    2,)`.
-    """
-    gaussians = jnp.where(reference.log_weights > -jnp.inf, _distances(reference, x), jnp.inf)
-    offsets = (x[:, None] - reference.product.means) / reference.product.scales
-    product = jnp.sum(jnp.min(offsets**2, axis=1))
-    product = jnp.where(reference.product_log_weight > -jnp.inf, product, jnp.inf)
-    autoregressive = jnp.where(
-        reference.autoregressive_log_weight > -jnp.inf,
-        autoregressive_distance(reference.autoregressive, x),
-        jnp.inf,
-    )
-    return jnp.concatenate([gaussians, product[None], autoregressive[None]])
-
-
-def squared_radius(dim: int, deviations: float) -> jax.Array:
-    """`dim + k sqrt(2 dim)`: mean and `k` standard deviations of a Gaussian draw's squared distance."""
-    return dim + deviations * jnp.sqrt(2.0 * dim)
-
-
-def _distances(reference: Reference, x: jax.Array) -> jax.Array:
-    offset = x - reference.means
-    if _is_dense(reference.whiteners):
-        return jnp.sum(jnp.einsum("kij,kj->ki", reference.whiteners, offset) ** 2, 1)
-    return jnp.sum((reference.whiteners * offset) ** 2, 1)
-
-
-def gaussian_log_densities(reference: Reference, x: jax.Array) -> jax.Array:
-    """`log N(x; m_k, (P_k' P_k)^-1)` of every Gaussian, shape `(components,)`."""
-    whiteners = reference.whiteners
-    diagonal = jnp.diagonal(whiteners, axis1=1, axis2=2) if _is_dense(whiteners) else whiteners
-    constant = 0.5 * x.size * jnp.log(2 * jnp.asarray(jnp.pi, x.dtype))
-    return jnp.sum(jnp.log(diagonal), 1) - 0.5 * _distances(reference, x) - constant
-
-
-def _product_log_density(product: AxisMixtures, x: jax.Array) -> jax.Array:
-    z = (x[:, None] - product.means) / product.scales
-    constant = 0.5 * jnp.log(2 * jnp.asarray(jnp.pi, x.dtype))
-    densities = product.log_weights - 0.5 * z**2 - jnp.log(product.scales) - constant
-    return jnp.sum(jax.nn.logsumexp(densities, axis=1))
-
-
-def log_density(reference: Reference, x: jax.Array) -> jax.Array:
-    """`log q(x)`, a scalar."""
-    return jax.nn.logsumexp(log_weights_of(reference) + log_densities(reference, x))
-
-
-def log_weights_of(reference: Reference) -> jax.Array:
-    """Log weights of all parts, shape `(components + 2,)`: the Gaussians, the product, the autoregressive."""
-    rest = jnp.stack([reference.product_log_weight, reference.autoregressive_log_weight])
-    return jnp.concatenate([reference.log_weights, rest])
-
-
-def with_log_weights(reference: Reference, log_weights: jax.Array) -> Reference:
-    """The same parts with other weights, in the order of `log_weights_of`."""
+def add_gaussian(reference: Reference, mean: np.ndarray, whitener: np.ndarray, weight: float) -> Reference:
+    """The same mixture with one more Gaussian, of weight `weight`; the others keep their proportions."""
+    log_weights = reference.log_weights + np.log1p(-weight)
+    count = len(reference.means)
     return reference._replace(
-        log_weights=log_weights[:PRODUCT_PART],
-        product_log_weight=log_weights[PRODUCT_PART],
-        autoregressive_log_weight=log_weights[AUTOREGRESSIVE_PART],
+        log_weights=np.insert(log_weights, count, np.log(weight)),
+        means=np.concatenate([reference.means, mean[None]]),
+        whiteners=np.concatenate([reference.whiteners, whitener[None]]),
     )
 
 
-def log_densities(reference: Reference, x: jax.Array) -> jax.Array:
-    """Log density of `x` under each part, each normalised; shape `(components + 2,)`."""
-    rest = [
-        _product_log_density(reference.product, x),
-        autoregressive_log_density(reference.autoregressive, x),
-    ]
-    return jnp.concatenate([gaussian_log_densities(reference, x), jnp.stack(rest)])
+def squared_radius(dim: int, deviations: float) -> float:
+    """`dim + k sqrt(2 dim)`: mean and `k` standard deviations of a Gaussian draw's squared distance."""
+    return dim + deviations * float(np.sqrt(2.0 * dim))
 
 
-def lower_whitener(precision: jax.Array) -> jax.Array:
-    """The lower triangular `P` with `P'P` the given precision: its reversed Cholesky factor."""
-    return jnp.linalg.cholesky(precision[::-1, ::-1])[::-1, ::-1].T
+def _whitened(reference: Reference, x):
+    """`P_k (x - m_k)`, shape `(gaussians, n, dim)`."""
+    offsets = x[None, :, :] - reference.means[:, None, :]
+    if reference.whiteners.ndim == 3:
+        return offsets @ reference.whiteners.swapaxes(1, 2)
+    return offsets * reference.whiteners[:, None, :]
 
 
-def value_and_score(reference: Reference, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`(log q(x), grad log q(x))`."""
-    return jax.value_and_grad(lambda y: log_density(reference, y))(x)
+def _log_gaussians(reference: Reference, whitened):
+    """`log N` of every Gaussian, shape `(n, gaussians)`."""
+    xp = np if isinstance(whitened, np.ndarray) else jnp
+    dense = reference.whiteners.ndim == 3
+    diagonal = xp.diagonal(reference.whiteners, axis1=1, axis2=2) if dense else reference.whiteners
+    dim = whitened.shape[2]
+    constant = xp.sum(xp.log(diagonal), 1) - 0.5 * dim * float(np.log(2 * np.pi))
+    return constant - 0.5 * xp.sum(whitened**2, 2).T
 
 
-def draw(reference: Reference, key: jax.Array) -> jax.Array:
-    """One exact draw, shape `(dim,)`."""
-    key_component, key_axes, key_noise = jax.random.split(key, 3)
-    k = jax.random.categorical(key_component, log_weights_of(reference))
-    noise = jax.random.normal(key_noise, reference.means.shape[1:], reference.means.dtype)
-    last = reference.log_weights.size - 1
-    whitener, mean = reference.whiteners[jnp.minimum(k, last)], reference.means[jnp.minimum(k, last)]
-    if _is_dense(reference.whiteners):
-        gaussian = mean + jax.scipy.linalg.solve_triangular(whitener, noise, lower=True)
-    else:
-        gaussian = mean + noise / whitener
-    product = reference.product
-    chosen = jax.random.categorical(key_axes, product.log_weights, axis=1)[:, None]
-    means, scales = (jnp.take_along_axis(leaf, chosen, 1)[:, 0] for leaf in (product.means, product.scales))
-    rest = jnp.where(
-        k == last + 1, means + scales * noise, autoregressive_draw(reference.autoregressive, noise)
-    )
-    return jnp.where(k > last, rest, gaussian)
+def log_densities(reference: Reference, x) -> Any:
+    """Log density of every row under each part, each normalised; shape `(n, parts)`."""
+    xp = np if isinstance(x, np.ndarray) else jnp
+    gaussians = _log_gaussians(reference, _whitened(reference, x))
+    if reference.law is None:
+        return gaussians
+    return xp.concatenate([gaussians, law_log_density(reference.law, x)[:, None]], 1)
 
 
-def add_component(
-    reference: Reference, slot: int, mean: jax.Array, whitener: jax.Array, weight: jax.Array
-) -> Reference:
-    """The same mixture with a Gaussian of weight `weight` in slot number `slot`.
+def log_density(reference: Reference, x) -> Any:
+    """`log q(x)` of every row, shape `(n,)`."""
+    return log_sum(reference.log_weights + log_densities(reference, x), 1)
 
-    The other parts keep their proportions. A weight of zero leaves the slot unused.
-    """
-    others = log_weights_of(reference).at[slot].set(-jnp.inf)
-    others = others - jax.nn.logsumexp(others) + jnp.log1p(-weight)
-    log_weight = jnp.where(weight > 0, jnp.log(jnp.where(weight > 0, weight, 1)), -jnp.inf)
-    reference = reference._replace(
-        means=reference.means.at[slot].set(mean), whiteners=reference.whiteners.at[slot].set(whitener)
-    )
-    return with_log_weights(reference, others.at[slot].set(log_weight))
+
+def scores_are_known(reference: Reference) -> bool:
+    """Whether `value_and_score` can be asked for."""
+    return reference.law is None or has_score(reference.law)
+
+
+def value_and_score(reference: Reference, x) -> tuple[Any, Any]:
+    """`(log q(x), grad log q(x))` of every row, shapes `(n,)` and `(n, dim)`."""
+    xp = np if isinstance(x, np.ndarray) else jnp
+    whitened = _whitened(reference, x)
+    terms = reference.log_weights[: len(reference.means)] + _log_gaussians(reference, whitened)
+    if reference.law is not None:
+        terms = xp.concatenate(
+            [terms, reference.log_weights[-1] + law_log_density(reference.law, x)[:, None]], 1
+        )
+    value = log_sum(terms, 1)
+    shares = xp.exp(terms - value[:, None])
+    dense = reference.whiteners.ndim == 3
+    slopes = whitened @ reference.whiteners if dense else whitened * reference.whiteners[:, None, :]
+    count = len(reference.means)
+    score = -xp.sum(shares[:, :count].T[:, :, None] * slopes, 0)
+    if reference.law is not None:
+        score = score + shares[:, -1:] * law_score(reference.law, x)
+    return value, score
+
+
+def draws(reference: Reference, rng: np.random.Generator, count: int) -> np.ndarray:
+    """Exact draws on the host, shape `(count, dim)`."""
+    gaussians, dim = reference.means.shape
+    parts = len(reference.log_weights)
+    chosen = rng.choice(parts, count, p=np.exp(reference.log_weights - log_sum(reference.log_weights)))
+    x = np.empty((count, dim))
+    for part in np.unique(chosen):
+        rows = chosen == part
+        number = int(np.sum(rows))
+        if part == gaussians:
+            assert reference.law is not None
+            x[rows] = draws_of_law(reference.law, rng, number)
+            continue
+        noise = rng.standard_normal((number, dim))
+        whitener = reference.whiteners[part]
+        offsets = (
+            solve_triangular(whitener, noise.T, lower=True).T if whitener.ndim == 2 else noise / whitener
+        )
+        x[rows] = reference.means[part] + offsets
+    return x
+
+
+def to_device(reference: Reference) -> Reference:
+    """Its arrays as those of JAX, in the precision that JAX has."""
+    real, law = jnp.result_type(float), reference.law
+    if isinstance(law, TriangularMap):
+        law = map_to_device(law)
+    elif isinstance(law, HostTrial):
+        metric = Metric(*(jnp.asarray(part, real) for part in law.metric))
+        rest = (law.shift, law.width, law.skew, law.defensive_weight)
+        shift, width, skew, weight = (jnp.asarray(part, real) for part in rest)
+        law = Trial(jnp.asarray(law.centre, real), metric, shift, width, skew, weight)
+    elif isinstance(law, AxisMixtures):
+        law = AxisMixtures(*(jnp.asarray(part, real) for part in law))
+    log_weights, means, whiteners = (jnp.asarray(part, real) for part in reference[:3])
+    return Reference(log_weights, means, whiteners, law)
+
+
+def noise_size(reference: Reference) -> int:
+    """How many signed uniform numbers `draw` takes."""
+    return 1 + max(reference.means.shape[1], law_noise_size(reference.law) if reference.law else 0)
+
+
+def draw(reference: Reference, noise: jax.Array) -> jax.Array:
+    """The exact draw that signed uniform numbers make on the device, shape `(dim,)`."""
+    gaussians, dim = reference.means.shape
+    bounds = jnp.cumsum(jnp.exp(reference.log_weights))
+    part = jnp.sum(to_unit(noise[0]) * bounds[-1] > bounds[:-1])
+    rest = None
+    if reference.law is not None:
+        rest = draw_of_law(reference.law, noise[1 : 1 + law_noise_size(reference.law)])
+        if gaussians == 0:
+            return rest
+    k = jnp.minimum(part, gaussians - 1)
+    whitener, normal = reference.whiteners[k], to_normal(noise[1 : dim + 1])
+    dense = whitener.ndim == 2
+    offset = jax.scipy.linalg.solve_triangular(whitener, normal, lower=True) if dense else normal / whitener
+    gaussian = reference.means[k] + offset
+    return gaussian if rest is None else jnp.where(part == gaussians, rest, gaussian)

@@ -49,12 +49,27 @@ class Descent:
         is_done: nothing is left to gain, or no progress is possible.
     """
 
-    def __init__(self, position: np.ndarray, log_density: float, score: np.ndarray, precision: float):
-        """Start at an evaluated point; `precision` is the relative rounding of the log densities."""
+    def __init__(
+        self,
+        position: np.ndarray,
+        log_density: float,
+        score: np.ndarray,
+        precision: float,
+        enough: float = ENOUGH,
+    ):
+        """Start at an evaluated point.
+
+        Args:
+            position: shape `(dim,)`.
+            log_density: there.
+            score: there.
+            precision: relative rounding of the log densities.
+            enough: nats that may be left to gain at the end.
+        """
         self.position, self.log_density, self.score = position, float(log_density), score
         self.pairs = Pairs(np.empty((0, position.size)), np.empty((0, position.size)))
         self.is_done = not (np.isfinite(log_density) and np.all(np.isfinite(score)))
-        self._precision = precision
+        self._precision, self._enough = precision, enough
         self._direction = score * (_FIRST_STEP / max(_norm(score), _FIRST_STEP))
         self._step = 1.0
         self._stalls = 0
@@ -99,7 +114,7 @@ class Descent:
             self._direction, self._step = self._quasi_newton(), 1.0
         left = float(self._direction @ self.score)
         # No gain can be seen below the rounding of the log density.
-        calm = gain <= max(10 * ENOUGH, rounding) and left <= max(2 * ENOUGH, rounding)
+        calm = gain <= max(10 * self._enough, rounding) and left <= max(2 * self._enough, rounding)
         stuck = self._stalls >= _MAX_STALLS or not np.isfinite(left)
         self.is_done = (faithful and not flat and calm) or stuck
 

@@ -1,23 +1,21 @@
-"""Passes of particles: what a first one misses, a pilot that suffices, and one that does not."""
+"""The search before a ladder: its parts in order, when passes end, and what is refused."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
 
 from qdesampler.diagnostics.checks.ladder import ladder_findings
+from qdesampler.infer.annealed import search
 from qdesampler.infer.annealed.evidence import evidence_report, ladder_of
 from qdesampler.infer.annealed.kernel import AnnealedQDE
-from qdesampler.infer.annealed.population import PassResult
-from qdesampler.infer.annealed.search import MAX_PASSES, anneal_until_settled
-from qdesampler.kernels.paths.path import GeometricPath
-from qdesampler.kernels.references import reference as references
-from qdesampler.kernels.references.mode_search import MAX_MISSED_MODES
-from qdesampler.kernels.smc.persistent_sampling import ParticleSettings, run_persistent_sampling
-from qdesampler.kernels.smc.reference_fit import FittedReference
-from qdesampler.kernels.tempering.schedule import reference_acceptance
+from qdesampler.infer.annealed.reference_fit import KINDS, FittedReference
+from qdesampler.infer.annealed.search import MAX_PASSES, SearchSettings, check_arrival, prepare_ladder
+from qdesampler.kernels.references.path import GeometricPath
+from qdesampler.kernels.references.reference import gaussian_reference
+from qdesampler.kernels.smc.persistent_sampling import ParticleSettings, anneal
+from qdesampler.numerics.evaluator import Evaluator
+from tests.infer.annealed.mixtures import mixture
 
 ROWS, SLOPES, PRIOR, NOISE = 40, 4, 50.0, 0.3
 
@@ -45,154 +43,119 @@ def test_one_gaussian_mode_far_inside_its_prior_is_found_for_little(run):
     report, ladder = evidence_report(mcmc), ladder_of(mcmc)
     assert ladder.betas.shape[1] == 2
     assert np.all(ladder.num_steps <= 4)
-    # one pass from the prior leaves particles nats away from the truth
     assert abs(report.by_particles - truth) < 0.15
     assert abs(report.value - truth) < 4 * report.standard_error + 2e-3
     assert not ladder_findings(mcmc)
-    assert int(np.sum(mcmc.last_state.warmup_evals)) < 12_000
+    assert int(np.sum(mcmc.last_state.warmup_evals)) < 1_500
     posterior = np.linalg.inv(x.T @ x / NOISE**2 + np.eye(SLOPES) / PRIOR**2)
     draws = np.asarray(mcmc.get_samples()["slopes"], float)
     mean = posterior @ x.T @ y / NOISE**2
     assert np.all(np.abs(draws.mean(0) - mean) < 5 * np.sqrt(np.diag(posterior) / 500))
 
 
+SETTINGS = SearchSettings(ParticleSettings(num_particles=64), "auto", True, None, 40, 200, 0.8)
+
+
+def found_in(target, scale=3.0, seed=0, **changes):
+    """What the search finds, and the words it said."""
+    said: list[str] = []
+    evaluate = Evaluator(target, 3)
+    prior = gaussian_reference(np.zeros(3), np.full(3, scale))
+    settings = SETTINGS._replace(**changes)
+    rng = np.random.default_rng(seed)
+    return prepare_ladder(evaluate, prior, GeometricPath(), settings, rng, said.append), said
+
+
+def test_one_mode_is_solved_and_has_two_rungs():
+    found, said = found_in(mixture((1.0, 0.5, 1.0)))
+    assert found.kind == KINDS["trial"]
+    np.testing.assert_array_equal(found.tuned.betas, [0, 1])
+    assert [words.split(",")[0] for words in said] == ["solve", "ladder of 2 rungs"]
+    assert abs(np.mean(found.log_evidences)) < 0.1
+    assert found.num_evals < 1500
+
+
+def test_two_modes_are_annealed_until_the_evidence_settles():
+    found, said = found_in(mixture((2.5, 0.5, 0.3), (-2.5, 0.5, 0.7)))
+    assert found.kind > 1
+    assert said[1].startswith("particles")
+    assert abs(np.mean(np.exp(found.log_evidences)) - 1) < 0.2
+    last = found.tuned.starts.positions[-32:, 0]
+    assert 2 <= np.sum(last > 0) <= 20
+
+
+def test_parts_can_be_left_out():
+    target = mixture((2.5, 0.5, 0.3), (-2.5, 0.5, 0.7))
+    _, said = found_in(target, without=("pilot", "settle"))
+    assert [words.split(",")[0] for words in said][:2] == ["particles", said[1].split(",")[0]]
+    assert len(said) == 2
+    found, _ = found_in(target, reference_kind="prior", num_rungs=6)
+    assert found.kind == 0
+    assert len(found.tuned.betas) == 6
+    found, _ = found_in(target, without=("mixture",))
+    assert found.kind != 16
+    assert found.kind != 64
+
+
+def test_a_spike_in_a_slab_is_not_taken_for_the_slab():
+    found, said = found_in(mixture((0.0, 0.02, 0.9), (0.0, 1.0, 0.1)))
+    assert len(said) > 2
+    assert found.missed_mass > 0.5
+    assert abs(np.log(np.mean(np.exp(found.log_evidences)))) < 0.2
+
+
 @pytest.fixture
-def trail():
-    """A pass without sampling: it finds the evidences it is given, in order, and notes its arguments."""
-    asked, starts = [], []
-    zero = jnp.zeros((2,))
+def passes(monkeypatch):
+    """A search whose passes find the evidences that they are given, in order."""
 
-    def make(evidences, *, components=16, accepted=0.5, missed=0.0, unimodal=False, centre=0.0):
-        prior = references.gaussian_reference(jnp.zeros(1), jnp.ones(1), MAX_MISSED_MODES + 1)
-        evaluate = jax.value_and_grad(lambda x: -0.5 * jnp.sum(x**2))
-        small = ParticleSettings(num_particles=16, stages=2)
-        path = GeometricPath()
-        one = jax.jit(jax.vmap(lambda k: run_persistent_sampling(k, evaluate, prior, path, small)))(
-            jax.random.split(jax.random.key(0), 2)
-        )
+    def make(evidences, missed=0.0):
+        asked = []
+        prior = gaussian_reference(np.zeros(1), np.ones(1))
+        settings = ParticleSettings(num_particles=16)
+        normal = Evaluator(lambda x: (-0.5 * x @ x, -x), 1)
+        annealed = anneal(np.random.default_rng(0), normal, prior, GeometricPath(), settings)
 
-        def run_pass(keys, init, settings, *, with_mixtures, search_modes):
-            number = len(asked)
-            asked.append((settings.num_particles, with_mixtures, search_modes))
-            starts.append(init)
-            shift = jnp.asarray(evidences[number], jnp.float32)[:, None]
-            particles = one._replace(log_mixture=one.log_mixture - shift)
-            fit = FittedReference(
-                prior._replace(means=prior.means + centre),
-                jnp.asarray(components[number] if isinstance(components, list) else components),
-                jnp.zeros(()),
-                jnp.asarray(missed if number == 0 else 0.0),
-                jnp.asarray(unimodal),
-                jnp.zeros((), int),
-            )
-            return PassResult(particles, prior, fit, zero, zero, zero, jnp.full(2, accepted), jnp.full(2, 10))
+        def run_pass(self, last, *, search_modes):
+            value, error = evidences[len(asked)]
+            asked.append(search_modes)
+            fit = FittedReference(prior, 16, 0.0, missed if len(asked) == 1 else 0.0)
+            found = search._Pass(annealed, fit, 0.5)
+            monkeypatch.setattr(search._Pass, "evidence", property(lambda self: (value, error)))
+            return found
 
-        return run_pass, prior
+        monkeypatch.setattr(search._Search, "run_pass", run_pass)
+        rng = np.random.default_rng(0)
+        one = search._Search(normal, prior, GeometricPath(), SETTINGS, rng, search._silent)
+        return one, asked
 
-    return make, asked, starts
+    return make
 
 
-def found_by(run_pass, prior, pilot=False, may_continue=lambda result: True):
-    keys = jax.random.split(jax.random.key(0), 2)
-    return anneal_until_settled(
-        run_pass,
-        keys,
-        prior,
-        GeometricPath(),
-        ParticleSettings(num_particles=256),
-        pilot=pilot,
-        may_continue=may_continue,
-    )
+def test_passes_end_when_the_evidence_has_settled(passes):
+    one, asked = passes([(0.0, 0.05), (2.0, 0.05), (2.1, 0.3), (2.15, 0.05), (9, 0)], missed=0.4)
+    found = one.annealed()
+    # The third agrees with the second but is uncertain; the second searches for modes again.
+    assert asked == [True, True, False, False]
+    assert found.fit.missed_mass == pytest.approx(0.4)  # what the first pass missed is reported
 
 
-@pytest.mark.slow
-def test_passes_end_when_the_evidence_has_settled(trail):
-    make, asked, _ = trail
-    found = found_by(*make([(0, 0.1), (2, 2.1), (2.5, 2.6), (2.55, 2.6), (9, 9)], missed=0.4))
-    assert len(asked) == 4
-    # the second pass searches again, as the first one missed a mode; it finds none
-    assert [searched for _, _, searched in asked] == [True, True, False, False]
-    assert np.all(np.asarray(found.num_evals) == 40)
-    assert float(found.fit.missed_mass) == pytest.approx(0.4)  # what the first pass missed is reported
-
-
-@pytest.mark.slow
-def test_passes_that_do_not_settle_are_as_many_as_are_allowed(trail):
-    make, asked, _ = trail
-    found_by(*make([(number, number) for number in range(20)]))
+def test_passes_that_do_not_settle_are_as_many_as_are_allowed(passes):
+    one, asked = passes([(number, 0.0) for number in range(20)])
+    one.annealed()
     assert len(asked) == MAX_PASSES
 
 
-def test_no_pass_starts_from_a_reference_that_is_not_taken(trail):
-    make, asked, _ = trail
-    found_by(*make([(0, 0.1), (5, 5)]), may_continue=lambda result: False)
-    assert len(asked) == 1
+def test_particles_that_saw_nothing_or_stopped_early_are_refused():
+    rng, settings = np.random.default_rng(0), ParticleSettings(num_particles=16, stages=3)
+    prior = gaussian_reference(np.zeros(1), np.ones(1))
 
+    def nowhere(points):
+        return np.full(len(points), -np.inf), np.zeros_like(points)
 
-@pytest.mark.slow
-def test_a_pilot_suffices_only_if_it_saw_one_gaussian(trail):
-    make, asked, _ = trail
-    found_by(*make([(0, 0.1)] * 3, components=1, accepted=0.9), pilot=True)
-    assert asked == [(64, False, True), (64, False, False)]
-    for other in ({"components": 16}, {"missed": 0.3}, {"accepted": 0.5}):
-        asked.clear()
-        found = found_by(*make([(0, 0.1)] * 5, **{"components": 1, "accepted": 0.9} | other), pilot=True)
-        assert asked[0] == (64, False, True)
-        assert asked[-1][:2] == (256, True)
-        assert np.all(np.asarray(found.num_evals) == 10 * len(asked))
+    def far(points):
+        return -0.5 * np.sum((points - 300) ** 2, 1), 300 - points
 
-
-@pytest.mark.slow
-def test_a_pilot_continues_from_the_only_mode_that_descents_found(trail):
-    make, asked, starts = trail
-    evidences = [(-40, -40.1), (0, 0.01)]
-    found = found_by(*make(evidences, components=1, accepted=0.9, missed=0.9, unimodal=True), pilot=True)
-    assert asked == [(64, False, True), (64, False, False)]
-    assert np.allclose(np.exp(starts[1].log_weights), [0.95, *[0] * (MAX_MISSED_MODES - 1), 0.05])
-    assert float(found.fit.missed_mass) == 0
-    # several modes; or a first pass that found as much mass outside the final reference
-    for other in ({"unimodal": False}, {"unimodal": True, "centre": 100.0, "first": 0.0}):
-        asked.clear()
-        evidences = [(other.pop("first", -40),) * 2] + [(0, 0.1)] * 12
-        found_by(*make(evidences, components=1, accepted=0.9, missed=0.9, **other), pilot=True)
-        assert asked[-1][:2] == (256, True)
-
-
-@pytest.mark.slow
-def test_a_pilot_whose_second_pass_went_astray_repeats_it_and_checks_the_mass_outside(trail):
-    make, asked, _ = trail
-    astray = [1, 16, 1] + [16] * 9
-    found = found_by(*make([(0, 0.1)] * 12, components=astray, accepted=0.9), pilot=True)
-    assert asked == [(64, False, True)] + [(64, False, False)] * 2
-    assert np.all(np.asarray(found.num_evals) == 30)
-    # astray twice, or the first pass found mass outside the final reference
-    for components, centre in (([1] + [16] * 11, 0.0), (astray, 100.0)):
-        asked.clear()
-        evidences = [(0, 0.1)] * 12
-        found_by(*make(evidences, components=components, accepted=0.9, centre=centre), pilot=True)
-        assert [particles for particles, _, _ in asked[:4]] == [64, 64, 64, 256]
-
-
-@pytest.mark.slow
-def test_with_a_single_mode_a_settled_pilot_needs_less_acceptance(trail):
-    make, asked, _ = trail
-    for unimodal, accepted, particles in ((True, 0.5, 64), (False, 0.5, 256), (True, 0.25, 256)):
-        asked.clear()
-        found_by(*make([(0, 0.1)] * 12, components=1, accepted=accepted, unimodal=unimodal), pilot=True)
-        assert asked[-1][0] == particles
-
-
-@pytest.mark.slow
-def test_fresh_draws_of_the_target_itself_are_all_accepted_and_of_a_shifted_one_few():
-    prior = references.gaussian_reference(jnp.zeros(2), jnp.ones(2), 2)
-    path, settings = GeometricPath(), ParticleSettings(num_particles=64, stages=4)
-
-    def accepted(shift):
-        evaluate = jax.value_and_grad(lambda x: -0.5 * jnp.sum((x - shift) ** 2))
-        particles = run_persistent_sampling(jax.random.key(0), evaluate, prior, path, settings)
-        return reference_acceptance(jax.random.key(1), particles, evaluate, prior, path, 256)
-
-    values = jax.jit(jax.vmap(accepted))(jnp.asarray([0.0, 2.0]))
-    assert float(values[0]) > 0.999
-    # the harmonic mean is below the mean, 2 Phi(-d / sqrt 2) for Gaussians d = 2 sqrt 2 apart
-    assert 0 < float(values[1]) < 0.0455
+    with pytest.raises(RuntimeError, match="No particle drawn from the prior reference"):
+        check_arrival(anneal(rng, nowhere, prior, GeometricPath(), settings))
+    with pytest.raises(RuntimeError, match="of the path in 3 stages"):
+        check_arrival(anneal(rng, far, prior, GeometricPath(), settings))

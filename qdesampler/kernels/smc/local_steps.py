@@ -11,23 +11,19 @@ e; x)`. This is a Gibbs step on `(x, v, e)`, which leaves `p` invariant (self-tu
 Carpenter and Marsden 2024, "GIST"). It needs no evaluation, because the scores at both ends are known.
 """
 
-import jax
-import jax.numpy as jnp
+import numpy as np
 
-from qdesampler.numerics.metric import Metric, to_whitened_gradient
-
-__all__ = ["LOG_STEP_SD", "log_scale", "step_log_ratio"]
+__all__ = ["LOG_STEP_SD", "log_scales", "step_log_ratios"]
 
 LOG_STEP_SD = 0.5  # standard deviation of the logarithm of a step size
 SOFT = 2.0  # size of the score beyond which steps shorten, in units of a whitened Gaussian's
 
 
-def log_scale(metric: Metric, score: jax.Array) -> jax.Array:
-    """`m(x)` from the score at `x`, shape `(dim,)`; 0 if that is not finite."""
-    stiffness = jnp.mean(to_whitened_gradient(metric, score) ** 2) / SOFT**2
-    return jnp.where(jnp.isfinite(stiffness), -0.5 * jnp.log1p(stiffness), 0)
+def log_scales(forces: np.ndarray) -> np.ndarray:
+    """`m(x)` of every row from its whitened score, shape `(n, dim)`."""
+    return -0.5 * np.log1p(np.mean(forces**2, 1) / SOFT**2)
 
 
-def step_log_ratio(log_factor: jax.Array, there: jax.Array, here: jax.Array) -> jax.Array:
-    """`log N(log e; x') - log N(log e; x)` for `log_factor = log e - log e0` and `m` at `x'` and `x`."""
-    return 0.5 * ((log_factor - here) ** 2 - (log_factor - there) ** 2) / LOG_STEP_SD**2
+def step_log_ratios(log_factors: np.ndarray, there: np.ndarray, here: np.ndarray) -> np.ndarray:
+    """`log N(log e; x') - log N(log e; x)` for `log_factors = log e - log e0` and `m` at `x'` and `x`."""
+    return 0.5 * ((log_factors - here) ** 2 - (log_factors - there) ** 2) / LOG_STEP_SD**2

@@ -5,19 +5,26 @@ on equal data, share them.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 
 from qdesampler.infer.model.fingerprint import data_lines
-from qdesampler.infer.qde.host_coordinates import HostCoordinates
-from qdesampler.infer.qde.prepared import Prepared
 
 __all__ = ["Memory", "name_of"]
 
 _MOST_PREPARED = 4  # results of warm-ups that a kernel keeps
+
+
+class _Counted(Protocol):
+    """A result that knows the evaluations it took."""
+
+    @property
+    def num_evals(self) -> int:
+        """Evaluations."""
+        ...
 
 
 def name_of(prototype: Any, model_args: Sequence, model_kwargs: dict | None) -> tuple:
@@ -27,15 +34,15 @@ def name_of(prototype: Any, model_args: Sequence, model_kwargs: dict | None) -> 
     return lines, shapes, jax.config.jax_enable_x64
 
 
-class Memory:
+class Memory[Result: _Counted, Evaluations]:
     """Results of the last few warm-ups, and the evaluations of the last target."""
 
     def __init__(self):
         """Begin empty."""
-        self._prepared: OrderedDict[tuple, Prepared] = OrderedDict()
-        self._target: tuple[tuple, HostCoordinates] | None = None
+        self._prepared: OrderedDict[Hashable, Result] = OrderedDict()
+        self._target: tuple[Hashable, Evaluations] | None = None
 
-    def prepared(self, name: tuple, make: Callable[[], Prepared]) -> tuple[Prepared, int]:
+    def prepared(self, name: Hashable, make: Callable[[], Result]) -> tuple[Result, int]:
         """The result of a warm-up, and its evaluations: none if a former one serves again."""
         if name in self._prepared:
             self._prepared.move_to_end(name)
@@ -46,11 +53,8 @@ class Memory:
         self._prepared[name] = result
         return result, result.num_evals
 
-    def coordinates(self, name: tuple, make: Callable[[], HostCoordinates]) -> HostCoordinates:
-        """Evaluations of a target, with the program compiled for it; standardised and counting from zero."""
+    def evaluations(self, name: Hashable, make: Callable[[], Evaluations]) -> Evaluations:
+        """Evaluations of a target, with the program compiled for it; only the last target is kept."""
         if self._target is None or self._target[0] != name:
             self._target = name, make()
-        found = self._target[1]
-        found.reset()
-        found.evaluator.num_evals = 0
-        return found
+        return self._target[1]
