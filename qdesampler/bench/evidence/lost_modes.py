@@ -4,8 +4,8 @@
 
 The target is forty Gaussians of equal weight in the plane. For every key the populations are annealed, and
 the reference that the ladder would start from is compared with the target at each of the forty modes. A mode
-counts as lost if `log p/q` is above 4 nats there, because draws of the reference then hardly come there. No
-draws are made.
+counts as lost if `log p/q` is above 4 nats there, because draws of the reference then hardly come there.
+Where the ladder starts from the prior reference, none is lost so. No draws are made.
 """
 
 import argparse
@@ -20,6 +20,7 @@ import numpy as np
 from qdesampler.bench.harness.record import Settings
 from qdesampler.bench.harness.table import header
 from qdesampler.bench.targets.evidence import mixture_40, mixture_40_means
+from qdesampler.diagnostics.checks.ladder import MOST_SURPRISING
 from qdesampler.infer import AnnealedQDE
 from qdesampler.kernels.references import reference as references
 
@@ -35,13 +36,17 @@ class Lost(NamedTuple):
     Attributes:
         count: number of modes lost.
         worst: largest log p/q at a mode, in nats.
+        is_fitted: whether the ladder starts from the fitted reference.
         missed_mass: mass of modes that descents found and particles missed.
+        alarmed: whether `few_particles` speaks.
         num_evals: evaluations spent.
     """
 
     count: int
     worst: float
+    is_fitted: bool
     missed_mass: float
+    alarmed: bool
     num_evals: int
 
 
@@ -67,10 +72,13 @@ def lost_modes(seeds: Sequence[int], particles: int | None) -> Iterator[Lost]:
         found = state.adapt_state.shared
         log_q = references.log_density(found.ladder.reference, jnp.asarray(modes))
         log_ratio = log_p - np.asarray(log_q)
+        is_fitted = int(found.kind) != 0
         yield Lost(
-            int(np.sum(log_ratio > LOST)),
-            float(log_ratio.max()),
+            int(np.sum(log_ratio > LOST)) if is_fitted else 0,
+            float(log_ratio.max()) if is_fitted else 0.0,
+            is_fitted,
             float(found.missed_mass),
+            float(found.surprising) > MOST_SURPRISING,
             int(state.pending_evals),
         )
 
@@ -96,8 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("\n".join(f"- {name}: {value}" for name, value in header(Settings(CHAINS, WARMUP, 0)).items()))
     print(f"- keys {options.first} to {options.first + options.keys - 1}\n")
     lines = [
-        "| particles | keys with a mode lost | modes lost | keys reporting one | worst, nats | evaluations |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| particles | keys with a mode lost | modes lost | of these keys with an alarm | other alarms "
+        "| from the prior reference | worst, nats | evaluations |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for size in sizes:
         found = []
@@ -107,13 +116,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             found.append(one)
             print(
                 f"  particles {size}, key {seed}: {one.count} lost, worst {one.worst:.1f} nats, missed mass "
-                f"{one.missed_mass:.3f}, {one.num_evals:,} evaluations",
+                f"{one.missed_mass:.3f}, alarm {one.alarmed}, {one.num_evals:,} evaluations",
                 flush=True,
             )
         lines.append(
             f"| {size} | {sum(one.count > 0 for one in found)} of {len(found)} | "
             f"{sum(one.count for one in found)} of {40 * len(found)} | "
-            f"{sum(one.missed_mass > 0 for one in found)} | {max(one.worst for one in found):.1f} | "
+            f"{sum(one.alarmed and one.count > 0 for one in found)} | "
+            f"{sum(one.alarmed and one.count == 0 for one in found)} | "
+            f"{sum(not one.is_fitted for one in found)} | {max(one.worst for one in found):.1f} | "
             f"{np.mean([one.num_evals for one in found]):,.0f} |"
         )
     print("\n" + "\n".join(lines))

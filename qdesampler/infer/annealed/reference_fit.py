@@ -69,8 +69,8 @@ class FittedReference(NamedTuple):
         kind: number of Gaussians chosen, or one of `KINDS`.
         uncovered: fraction of held-out particles that no part covers.
         missed_mass: Laplace mass of modes that descents found and particles missed, over the target's mass.
-        surprising: fraction of the draws of one population at which `log p/q` is above `_SURPRISE`, before `q`
-            has seen that population. Where populations lose modes they lose different ones.
+        surprising: fraction of the draws of one population at which `log p/q` is above `_SURPRISE`, before
+            `q` has seen that population. Where populations lose modes they lose different ones.
     """
 
     reference: Reference

@@ -72,8 +72,8 @@ class LadderSummary(NamedTuple):
         iterations: kept iterations of a chain.
         missed_in_reference: whether the reference of every chain has the modes that particles missed.
         missed_mass_limit: missed mass above which estimates are in doubt.
-        surprising: fraction of the draws of one population of particles that the reference fitted to the others
-            did not expect, shape `(chains,)`.
+        surprising: fraction of the draws of one population of particles that the reference fitted to the
+            others did not expect, shape `(chains,)`.
     """
 
     betas: np.ndarray

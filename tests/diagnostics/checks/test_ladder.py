@@ -69,6 +69,15 @@ def test_diagnose_hears_the_alarms_of_the_ladder(annealed_wells, monkeypatch):
     assert "no_round_trips" in [finding.code for finding in diagnose(annealed_wells)]
 
 
+def test_populations_that_surprise_one_another_are_an_alarm(annealed_wells):
+    state = annealed_wells.last_state
+    assert "few_particles" not in [finding.code for finding in ladder_findings(state)]
+    shared = state.adapt_state.shared._replace(surprising=jnp.asarray(0.2))
+    state = state._replace(adapt_state=state.adapt_state._replace(shared=shared))
+    found = {finding.code: finding for finding in ladder_findings(state)}
+    assert "20% of the draws" in found["few_particles"].message
+
+
 def test_the_plot_shows_every_chain(annealed_wells):
     figure, summary, report = (
         plot_ladder(annealed_wells),

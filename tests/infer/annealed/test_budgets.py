@@ -19,7 +19,8 @@ compiler.backend_compile_and_load = counted
 def potential(x):
     return x[0] ** 4 - 6 * x[0] ** 2 - x[0] / 2 + x[1] ** 2 / 2
 kernel = AnnealedQDE(potential_fn=potential, reference=3.0)
-mcmc = MCMC(kernel, num_warmup=300, num_samples=1000, num_chains=4, chain_method="vectorized", progress_bar=False)
+settings = {"num_warmup": 300, "num_samples": 1000, "num_chains": 4, "chain_method": "vectorized"}
+mcmc = MCMC(kernel, progress_bar=False, **settings)
 mcmc.run(jax.random.key(0), init_params=jnp.ones((4, 2)))
 print(json.dumps([len(fusions), sum(fusions)]))
 """
