@@ -42,7 +42,7 @@ _SEEN = 0.25  # part of a mode's Laplace mass that particles must carry there fo
 _NEGLIGIBLE = 1e-3  # of the mass of the highest mode, below which another mode does not matter
 WIDER = 5.0  # nats per dimension by which the log mass at an end that is no mode may exceed Laplace's there
 # Descents from particles of low weight (results/evidence.md: "Modes lost").
-_LOW_WEIGHT_STARTS = 8
+_LOW_WEIGHT_STARTS = 24
 _MOST_MISSED = 4  # missed modes that become Gaussians after one search (results/evidence.md: mixture-40)
 _RADIUS = 3.0  # standard deviations of a Gaussian's squared distance within which a point belongs to a mode
 _PROBE = 0.02  # nats of energy change that a difference of scores spans

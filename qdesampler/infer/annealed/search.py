@@ -207,12 +207,12 @@ class _Search:
         particles = self.settings.particles._replace(local_steps="local-steps" not in self.settings.without)
         found = anneal(self.rng, self.evaluate, reference, self.path, particles)
         check_arrival(found)
-        if self.settings.reference_kind == "prior":
-            return _Pass(found, FittedReference(self.prior, 0, 0.0), 0.0)
         without = self.settings.without
         fit = fit_reference(
             self.rng, found, self.prior, self.evaluate, last, search_modes=search_modes, without=without
         )
+        if self.settings.reference_kind == "prior":  # what descents found is reported all the same
+            return _Pass(found, FittedReference(self.prior, 0, 0.0, fit.missed_mass), 0.0)
         rate = reference_acceptance(self.rng, found, self.evaluate, fit.reference, _ACCEPTANCE_DRAWS)
         return _Pass(found, fit, rate)
 
