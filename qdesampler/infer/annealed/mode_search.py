@@ -210,7 +210,7 @@ def _mode(
 ) -> Mode:
     """Laplace's approximation at an end, by differences of scores along every axis: `2 dim` evaluations.
 
-    The first differences tell how long the second must be.
+    The first differences give the curvature from which the length of the second follows.
     """
     dim = len(scale)
     lengths = np.cbrt(np.finfo(evaluate.dtype).eps) * np.maximum(scale, np.abs(position))

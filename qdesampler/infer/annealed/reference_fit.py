@@ -95,7 +95,6 @@ def fit_reference(
     evaluate: Evaluator,
     last: FittedReference | None = None,
     *,
-    with_mixtures: bool = True,
     search_modes: bool = True,
     without: tuple[str, ...] = (),
 ) -> FittedReference:
@@ -107,7 +106,6 @@ def fit_reference(
         prior: the prior reference.
         evaluate: the target.
         last: what the particles started from, which is a candidate as well; None for the prior reference.
-        with_mixtures: try mixtures and the product; else single Gaussians and maps only.
         search_modes: search for missed modes by descents.
         without: candidates left out, of "mixture", "refit", "product", "map".
     """
@@ -123,8 +121,7 @@ def fit_reference(
         return annealed.particles[rng.permutation(resample(rng, flat, count))]
 
     judging, fitting, every = drawn(owner == 0), drawn(owner != 0), drawn(owner >= 0)
-    candidates = _candidates(rng, dim, with_mixtures=with_mixtures, without=without)
-    candidates = _candidates(rng, dim, with_mixtures=with_mixtures, without=without)
+    candidates = _candidates(rng, dim, without)
     if last is not None and last.kind != 0:
         candidates.append((last.kind, lambda _: last.reference))
     found = _judged(candidates, fitting, judging)
@@ -141,10 +138,9 @@ def fit_reference(
     search = None
     if search_modes and dim <= DENSE_DIMENSIONS:
         starts = starts_of_descents(annealed, every.positions)
-        if with_mixtures:
-            some = rng.permutation(len(annealed.particles.log_p))[:_LOW_WEIGHT_PARTICLES]
-            low = starts_from_low_weights(with_prior(best, prior), annealed.particles[some], log_z)
-            starts = np.concatenate([starts, low])
+        some = rng.permutation(len(annealed.particles.log_p))[:_LOW_WEIGHT_PARTICLES]
+        low = starts_from_low_weights(with_prior(best, prior), annealed.particles[some], log_z)
+        starts = np.concatenate([starts, low])
         search = descend_from(starts, annealed, log_z, every.positions, evaluate)
         for mode, mass in search.missed:
             best = add_gaussian(best, mode.position, _as_whitener(mode.whitener, prior), mass)
@@ -198,20 +194,18 @@ def with_prior(reference: Reference, prior: Reference) -> Reference:
     return add_gaussian(reference, prior.means[0], prior.whiteners[0], PRIOR_WEIGHT)
 
 
-def _candidates(
-    rng: np.random.Generator, dim: int, *, with_mixtures: bool, without: tuple[str, ...]
-) -> list[tuple[int, Candidate]]:
+def _candidates(rng: np.random.Generator, dim: int, without: tuple[str, ...]) -> list[tuple[int, Candidate]]:
     """The kinds of references that are tried, by their numbers."""
     sizes = (_MEDIUM, _MANY) if dim <= _MANY_DIMENSIONS else (_FEW, _MEDIUM)
     found: list[tuple[int, Candidate]] = [
         (1, lambda draws: fit_by_scores(draws.positions, draws.scores_p)),
         (1, lambda draws: fit_mixture(rng, draws.positions, 1)),
     ]
-    if with_mixtures and "mixture" not in without:
+    if "mixture" not in without:
         found += [(size, partial(_fit_mixture, rng, size, by_scores=False)) for size in sizes]
         if "refit" not in without:
             found += [(size, partial(_fit_mixture, rng, size, by_scores=True)) for size in sizes]
-    if with_mixtures and "product" not in without:
+    if "product" not in without:
         found.append((KINDS["product"], lambda draws: of_law(fit_product(rng, draws.positions), dim)))
     if dim <= _MAP_DIMENSIONS and "map" not in without:
         for by_scores in (False, True):
@@ -241,9 +235,8 @@ def _fit_map(draws: Particles, *, by_scores: bool) -> Reference | None:
         return None
     sample = Sample(points, scores, np.ones(len(points)), float(distinct))
     try:
-        with np.errstate(
-            over="ignore", invalid="ignore", divide="ignore"
-        ):  # steps that lead away are left out
+        # Steps that lead away are left out.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             laws = fit_steps(sample, plain_map(sample, np.cov(points.T)))
     except np.linalg.LinAlgError:
         return None

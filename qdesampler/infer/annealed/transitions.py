@@ -5,10 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from qdesampler.infer.annealed.search import PreparedLadder
 from qdesampler.infer.annealed.state import AnnealedAdaptState, AnnealedState, Found
+from qdesampler.infer.model.device_arrays import real, start_index, whole
 from qdesampler.infer.model.fingerprint import is_typed_key
 from qdesampler.infer.model.raveling import unraveler
 from qdesampler.kernels.references.path import TemperingPath
@@ -26,14 +26,6 @@ _BURN_IN = 16  # first iterations, in which chains leave the starts that they sh
 
 def found_by(prepared: PreparedLadder, path: TemperingPath, num_warmup: int) -> Found:
     """The result of the search as arrays of the device."""
-    dtype = jnp.result_type(float)
-
-    def real(value):
-        return jnp.asarray(np.asarray(value), dtype)
-
-    def whole(value):
-        return jnp.asarray(np.asarray(value), jnp.result_type(int))
-
     tuned = prepared.tuned
     metrics = Metric(*(real(np.stack(parts)) for parts in zip(*(r.metric for r in tuned.above), strict=True)))
     frozen = FrozenLadder(
@@ -55,14 +47,6 @@ def found_by(prepared: PreparedLadder, path: TemperingPath, num_warmup: int) -> 
         real(prepared.surprising),
         whole(prepared.kind),
     )
-
-
-def _start_index(key: jax.Array, *, batched: bool) -> Any:
-    """Which of the starts: in turn for a batch, by its key for a single chain."""
-    if batched:
-        return np.arange(key.shape[0]) % STARTS
-    data = jax.random.key_data(key) if is_typed_key(key) else key
-    return data[-1] % STARTS if isinstance(data, Tracer) else int(np.asarray(data)[-1]) % STARTS
 
 
 def _replicas(prepared: PreparedLadder, index: Any) -> Replicas:
@@ -92,7 +76,7 @@ def first_state(
     def each(value, dtype=float) -> Any:
         return jnp.full((chains,) if batched else (), value, jnp.result_type(dtype))
 
-    replicas = _replicas(prepared, _start_index(key_start, batched=batched))
+    replicas = _replicas(prepared, start_index(key_start, STARTS, batched=batched))
     rungs = len(prepared.tuned.betas)
     sums = jax.tree.map(
         lambda leaf: jnp.broadcast_to(leaf, (chains, *leaf.shape)) if batched else leaf, empty_sums(rungs)

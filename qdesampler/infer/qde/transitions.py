@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from qdesampler.infer.model.fingerprint import is_typed_key
+from qdesampler.infer.model.device_arrays import real, start_index, whole
 from qdesampler.infer.model.raveling import unraveler
 from qdesampler.infer.model.target import StartingPoint
 from qdesampler.infer.qde.per_chain import PerChain
@@ -25,14 +25,6 @@ __all__ = ["adapted", "chosen_start", "first_state", "frozen", "next_state", "st
 
 def frozen(prepared: Prepared, num_warmup: int) -> Frozen:
     """The result of the warm-up as arrays of the device."""
-    dtype = jnp.result_type(float)
-
-    def real(value):
-        return jnp.asarray(np.asarray(value), dtype)
-
-    def whole(value):
-        return jnp.asarray(np.asarray(value), jnp.result_type(int))
-
     trial = prepared.trial
     return Frozen(
         Mixture(
@@ -65,11 +57,7 @@ def chosen_start(
 ) -> StartingPoint:
     """Starts from those that the warm-up offers: in turn for a batch, by its key for a single chain."""
     number = len(prepared.starts)
-    if batched:
-        index = np.arange(key.shape[0]) % number
-    else:
-        data = jax.random.key_data(key) if is_typed_key(key) else key
-        index = data[-1] % number if isinstance(data, Tracer) else int(np.asarray(data)[-1]) % number
+    index = start_index(key, number, batched=batched)
     unravel = unraveler(prototype)
     dtype = jnp.result_type(float)
     tables = (table.astype(dtype) for table in (prepared.starts, -prepared.log_densities, -prepared.scores))

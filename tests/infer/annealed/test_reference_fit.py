@@ -63,6 +63,6 @@ def test_the_kind_suits_the_target_and_covers_it(target, kinds):
 def test_candidates_can_be_left_out():
     fit, _, _ = fitted(wells, without=("mixture", "product"))
     assert fit.kind in (0, 1, KINDS["map"])
-    fit, _, _ = fitted(two, with_mixtures=False, search_modes=False)
+    fit, _, _ = fitted(two, without=("mixture", "product"), search_modes=False)
     assert fit.kind in (0, 1, KINDS["map"])
     assert fit.missed_mass == 0
