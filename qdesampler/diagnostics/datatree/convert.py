@@ -80,7 +80,8 @@ def to_datatree(
     has_names = isinstance(samples, dict) or hasattr(samples, "_fields")
     draws = leaf_names(samples, prefix="" if has_names else "z")
     sites = _sites(model, args, kwargs, draws)
-    draws = {name: draws[name] for name in [*sites, *draws] if name in draws}  # in the model's order
+    order = [*sites, *(samples if isinstance(samples, dict) else ()), *draws]  # that of the model
+    draws = {name: draws[name] for name in order if name in draws}
 
     groups: dict[str, Arrays] = {"posterior": draws, "sample_stats": sample_stats(mcmc)}
     counts = evaluations(mcmc, groups["sample_stats"])
@@ -105,6 +106,9 @@ def to_datatree(
         for name, array in _arguments(model, args, kwargs).items()
         if not any(_same(array, value) for value in groups["observed_data"].values())
     }
+    # A run of another kind of model may have its own names of axes.
+    dims = {**getattr(mcmc, "dims", {}), **(dims or {})}
+    coords = {**getattr(mcmc, "coords", {}), **(coords or {})}
     return _tree(groups, sites, AxisNames(_names(groups), dims, coords), facts)
 
 

@@ -112,6 +112,7 @@ class HostCoordinates(RowCoordinates):
     def reset(self) -> Self:
         """Standardise all sites again, without a map, and count from zero; returns itself."""
         super().reset()
+        self.evaluator.num_evals = 0
         self.centredness = np.where(self._marked, 0.0, 1.0)
         return self
 

@@ -28,12 +28,15 @@ class RowEvaluator(Protocol):
     Attributes:
         dim: number of coordinates.
         dtype: type in which the target sees points.
-        num_evals: points evaluated so far.
     """
 
     dim: int
     dtype: np.dtype
-    num_evals: int
+
+    @property
+    def num_evals(self) -> int:
+        """Points evaluated so far."""
+        ...
 
     def rounded(self, points: np.ndarray) -> np.ndarray:
         """Points as the target sees them, in float64."""
@@ -114,9 +117,8 @@ class RowCoordinates:
         return sites
 
     def reset(self) -> Self:
-        """Leave the triangular map and count from zero; returns itself."""
+        """Leave the triangular map; returns itself."""
         self.law = None
-        self.evaluator.num_evals = 0
         return self
 
     def recentre(self, points: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> Callable | None:
