@@ -3,4 +3,4 @@ from .errors import EvaluationError as EvaluationError
 from .parameters import Parameter as Parameter
 from .progress import EvaluationProgress as EvaluationProgress
 from .run import DensityRun as DensityRun
-from .sample import sample as sample
+from .sample_density import sample as sample

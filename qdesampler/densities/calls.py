@@ -62,6 +62,17 @@ class Calls:
             EvaluationError: the function raised, or returned what is no log density.
             BudgetError: the budget does not allow these evaluations; none of them was made.
         """
+        first: dict[bytes, int] = {}
+        rows = [first.setdefault(point.tobytes(), row) for row, point in enumerate(points)]
+        if len(first) == len(points):
+            return self._distinct(points)
+        places = {row: place for place, row in enumerate(first.values())}
+        back = [places[row] for row in rows]
+        values, scores = self._distinct(points[list(places)])
+        return values[back], None if scores is None else scores[back]
+
+    def _distinct(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """`__call__` for points that all differ."""
         values, scores = np.full(len(points), np.nan), np.full((len(points), self._columns), np.nan)
         chunks = []
         size = self._settings.chunk_size or max(len(points), 1)

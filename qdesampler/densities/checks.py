@@ -132,9 +132,10 @@ def _guess(given: np.ndarray, found: np.ndarray) -> str:
     """What may be wrong."""
     with np.errstate(all="ignore"):
         ratios = given / found
+        same = np.all(np.abs(ratios / ratios[0] - 1) < 1e-2)
     if np.all(np.abs(ratios + 1) < 1e-2):
         return "They have the opposite sign: expected grad log p, not that of the energy. "
-    if np.all(np.abs(ratios / ratios[0] - 1) < 1e-2) and ratios.size > 1 and ratios[0] != 0:
+    if same and ratios.size > 1 and ratios[0] != 0:
         return f"All are {ratios[0]:.4g} times what they should be. "
     if np.allclose(np.sort(given), np.sort(found), rtol=1e-2) and given.size > 1:
         return "They are in another order. "

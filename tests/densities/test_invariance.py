@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from qdesampler.densities import sampler
+from qdesampler.densities import draws
 from qdesampler.densities.calls import Calls, CallSettings
+from qdesampler.densities.draws import HostChains, Plan, warm_up
 from qdesampler.densities.evaluator import SpaceEvaluator
 from qdesampler.densities.parameters import Space, space_of
 from qdesampler.densities.progress import Meter
-from qdesampler.densities.sampler import HostChains, Plan, warm_up
 from qdesampler.infer.qde.row_coordinates import RowCoordinates
 from qdesampler.infer.qde.starts import find_starts
 
@@ -99,9 +99,13 @@ def test_iterations_have_their_own_random_numbers(monkeypatch):
     """Blocks of other sizes give the same draws."""
     import qdesampler
 
-    first = qdesampler.sample(funnel, parameters={"a": "real", "s": "positive"}, num_samples=60, progress=False)
-    monkeypatch.setattr(sampler, "_BLOCK", 37)
-    other = qdesampler.sample(funnel, parameters={"a": "real", "s": "positive"}, num_samples=60, progress=False)
+    first = qdesampler.sample(
+        funnel, parameters={"a": "real", "s": "positive"}, num_samples=60, progress=False
+    )
+    monkeypatch.setattr(draws, "_BLOCK", 37)
+    other = qdesampler.sample(
+        funnel, parameters={"a": "real", "s": "positive"}, num_samples=60, progress=False
+    )
     assert first.bill.evaluations == other.bill.evaluations
     for name, value in first.get_samples().items():
         np.testing.assert_array_equal(value, other.get_samples()[name])

@@ -1,4 +1,4 @@
-"""Tables of parameters: their supports, bijections, Jacobians and gradients, and tables that make no sense."""
+"""Tables of parameters: supports, bijections, Jacobians, gradients, and tables that make no sense."""
 
 import numpy as np
 import pytest

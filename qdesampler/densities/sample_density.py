@@ -12,12 +12,12 @@ import numpy as np
 from qdesampler.densities.cache import EvaluationCache
 from qdesampler.densities.calls import Calls, CallSettings
 from qdesampler.densities.checks import check_gradient, check_repeats, check_same_density, listening
+from qdesampler.densities.draws import Plan, draw, warm_up
 from qdesampler.densities.errors import BudgetError, EvaluationError, EvaluationWarning
 from qdesampler.densities.evaluator import DIFFERENCE, SpaceEvaluator
 from qdesampler.densities.parameters import Space, space_of, space_of_bounds
 from qdesampler.densities.progress import EvaluationProgress, Meter, bar
 from qdesampler.densities.run import Bill, DensityRun
-from qdesampler.densities.sampler import Plan, draw, warm_up
 from qdesampler.densities.workers import Workers
 from qdesampler.driver.stopping import Until
 from qdesampler.infer.qde.row_coordinates import RowCoordinates
