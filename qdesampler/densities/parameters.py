@@ -154,11 +154,11 @@ class Space:
             raise ValueError("A value lies on the edge of its support: give one inside.")
         return points
 
-    def split(self, values: np.ndarray) -> dict[str, np.ndarray]:
-        """Named arrays `(..., *shape)` of the user's values, shape `(..., columns)`."""
+    def named(self, points: np.ndarray) -> dict[str, np.ndarray]:
+        """The user's values by name, each `(n, *shape)`, at unconstrained points `(n, dim)`."""
+        values = self.constrain(points)[0]
         return {
-            part.name: values[..., part.columns].reshape(*values.shape[:-1], *part.shape)
-            for part in self.variables
+            part.name: values[:, part.columns].reshape(len(values), *part.shape) for part in self.variables
         }
 
     @property

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from qdesampler.densities.parameters import Space
+from qdesampler.densities.named import Names
 from qdesampler.infer.model.kernel_reports import TrialReport
 from qdesampler.infer.model.scores import NoScoresError, RunScores
 from qdesampler.infer.qde.facts import solve_facts, trial_report
@@ -87,37 +87,29 @@ class DensityRun:
     _args = ()
     _kwargs: Mapping[str, Any] = {}
 
-    def __init__(
-        self,
-        space: Space,
-        kept: Iterations,
-        sites: np.ndarray,
-        prepared: Prepared,
-        bill: Bill,
-        ended_by: str,
-        name: str,
-    ):
+    def __init__(self, names: Names, kept: Iterations, prepared: Prepared, bill: Bill, ended_by: str):
         """Collect draws.
 
         Args:
-            space: the parameters.
-            kept: the kept iterations, at the sites.
-            sites: the user's values there, shape `(draws, chains, columns)`.
+            names: of the density and its parameters.
+            kept: the kept iterations, in unconstrained space.
             prepared: the warm-up.
             bill: the evaluations.
             ended_by: why the run ended.
-            name: of the density.
         """
         self.ended_by, self.bill = ended_by, bill
-        self.num_samples, self.num_chains = kept.log_densities.shape
+        self.num_samples, self.num_chains, dim = kept.positions.shape
         self.num_warmup = prepared.burn_in
-        self.dims: dict[str, tuple[str, ...]] = space.dims
-        self.coords: dict[str, Any] = {}
-        self._space, self._kept = space, kept
-        self._draws = space.split(np.swapaxes(sites, 0, 1))
+        self.dims, self.coords = dict(names.dims), dict(names.coords)
+        self._labels, self._kept = names.labels, kept
+        rows = np.swapaxes(kept.positions, 0, 1).reshape(-1, dim)
+        self._draws = {
+            name: value.reshape(self.num_chains, self.num_samples, *value.shape[1:])
+            for name, value in names.values(rows).items()
+        }
         self.sampler = HostQDE(
             {
-                "model": name,
+                "model": names.name,
                 "warmup_evals": bill.of_warmup,
                 "sampling_evals": bill.evaluations - bill.of_warmup,
                 "sampling_evals_exact": 1,
@@ -161,7 +153,7 @@ class DensityRun:
         scores = np.swapaxes(self._kept.scores, 0, 1)
         if not np.all(np.isfinite(scores)):
             raise NoScoresError("The function returns no scores, and most draws needed none.")
-        return RunScores(np.swapaxes(self._kept.positions, 0, 1), scores, 0, self._space.labels)
+        return RunScores(np.swapaxes(self._kept.positions, 0, 1), scores, 0, self._labels)
 
 
 def _grouped(values: np.ndarray, group_by_chain: bool) -> np.ndarray:

@@ -15,6 +15,7 @@ from qdesampler.densities.checks import check_gradient, check_repeats, check_sam
 from qdesampler.densities.draws import Plan, draw, warm_up
 from qdesampler.densities.errors import BudgetError, EvaluationError, EvaluationWarning
 from qdesampler.densities.evaluator import DIFFERENCE, SpaceEvaluator
+from qdesampler.densities.named import NamedDensity, Names
 from qdesampler.densities.parameters import Space, space_of, space_of_bounds
 from qdesampler.densities.progress import EvaluationProgress, Meter, bar
 from qdesampler.densities.run import Bill, DensityRun
@@ -30,7 +31,7 @@ __all__ = ["sample"]
 
 
 def sample(
-    evaluate: Callable[[np.ndarray], Any],
+    evaluate: Callable[[np.ndarray], Any] | NamedDensity,
     *,
     dim: int | None = None,
     start: Any = None,
@@ -56,13 +57,14 @@ def sample(
     of independence Metropolis moves from the trial and of trajectories. All of it runs on the host in
     float64 and asks for batches of evaluations; the candidates of many draws are one batch.
 
-    At least one of `dim`, `start`, `bounds` and `parameters` is given.
+    At least one of `dim`, `start`, `bounds` and `parameters` is given, or a model of `from_pymc` or `from_stan`.
 
     Args:
         evaluate: `points (n, columns) -> (log densities (n,), scores (n, columns))`, or log densities alone.
             The densities need not be normalised; the scores are gradients of their logarithms. -inf is
             a density of zero. Without scores they are taken by differences, at `1 + dim` evaluations a
-            point; candidates of global moves need none.
+            point; candidates of global moves need none. Or a model of `from_pymc` or `from_stan`, whose
+            points are unconstrained.
         dim: number of coordinates, without bounds.
         start: where the solve may begin, shape `(columns,)` or `(n, columns)`; None: near the origin of
             unconstrained space.
@@ -105,6 +107,9 @@ def sample(
     """
     if not callable(evaluate):
         raise ValueError(f"evaluate is {evaluate!r}; expected a function of points of shape (n, dim).")
+    named = evaluate if isinstance(evaluate, NamedDensity) else None
+    if named is not None:
+        dim, start = _of_model(named, dim, start, bounds, parameters)
     space, starts = _space_and_starts(dim, start, bounds, parameters)
     plan = _plan(num_samples, num_chains, seed, until)
     settings = _settings(
@@ -119,35 +124,32 @@ def sample(
     meter = Meter(bar() if progress is True else progress or None)
     calls = Calls(evaluate, space.columns, settings, cache, workers)
     calls.watch = meter.evaluated
-    name = getattr(evaluate, "__name__", type(evaluate).__name__)
+    if named is None:
+        name = getattr(evaluate, "__name__", type(evaluate).__name__)
+        names = Names(name, space.labels, space.named, space.dims)
+    else:
+        names = Names(named.name, named.labels, named.constrain, named.dims, named.coords)
     try:
-        return _run(calls, cache, SpaceEvaluator(calls, space, step), starts, plan, meter, name)
+        evaluator = SpaceEvaluator(calls, space, step)
+        if resumed := len(cache) > 0:
+            check_same_density(calls, cache)
+        with listening():
+            starts = _starts(RowCoordinates(evaluator), starts, insist=named is None or start is not None)
+        # What a checkpoint knows has been checked when it was begun.
+        if not resumed:
+            check_repeats(calls, space.constrain(starts[:1])[0][0])
+        if calls.has_scores:
+            check_gradient(evaluator, starts)
+        return _run(evaluator, starts, plan, meter, names)
     finally:
         cache.close()
         if workers is not None:
             workers.close()
 
 
-def _run(
-    calls: Calls,
-    cache: EvaluationCache,
-    evaluator: SpaceEvaluator,
-    starts: np.ndarray | None,
-    plan: Plan,
-    meter: Meter,
-    name: str,
-) -> DensityRun:
-    space, coordinates = evaluator.space, RowCoordinates(evaluator)
-    resumed = len(cache) > 0
-    if resumed:
-        check_same_density(calls, cache)
-    with listening():
-        starts = _starts(coordinates, starts)
-    # What a checkpoint knows has been checked when it was begun.
-    if not resumed:
-        check_repeats(calls, space.constrain(starts[:1])[0][0])
-    if calls.has_scores:
-        check_gradient(evaluator, starts)
+def _run(evaluator: SpaceEvaluator, starts: np.ndarray, plan: Plan, meter: Meter, names: Names) -> DensityRun:
+    """The warm-up and the draws."""
+    calls, coordinates = evaluator.calls, RowCoordinates(evaluator)
     try:
         prepared = warm_up(coordinates, starts, meter)
         if OUTCOMES[prepared.outcome] == str(Outcome.UNBOUNDED):
@@ -158,20 +160,23 @@ def _run(
             f"The budget ended before the first draw, after {calls.num_evals} evaluations: {error} Raise "
             "max_evals; with the same checkpoint= nothing is evaluated again."
         ) from error
-    count, chains, dim = kept.positions.shape
-    values = space.constrain(kept.positions.reshape(-1, dim))[0].reshape(count, chains, -1)
     lost = {} if calls.workers is None else dict(calls.workers.lost)
     bill = Bill(calls.num_evals, before, calls.made, calls.failures, calls.undefined, lost)
     _warn(calls)
-    return DensityRun(space, kept, values, prepared, bill, ended_by, name)
+    return DensityRun(names, kept, prepared, bill, ended_by)
 
 
-def _starts(coordinates: RowCoordinates, given: np.ndarray | None) -> np.ndarray:
-    """Points of finite density: those given, and others near them or near the origin."""
+def _starts(coordinates: RowCoordinates, given: np.ndarray | None, *, insist: bool) -> np.ndarray:
+    """Points of finite density: those given, and others near them or near the origin.
+
+    Starts that are not insisted on are left out where the density is not finite.
+    """
     if given is not None:
         values, scores = coordinates.evaluate_sites(given[:FEWEST_STARTS])
         bad = ~(np.isfinite(values) & np.all(np.isfinite(scores), 1))
-        if np.any(bad):
+        if not insist and np.any(bad):
+            given = None
+        elif np.any(bad):
             raise EvaluationError(
                 f"The log density at start[{int(np.argmax(bad))}] is {values[np.argmax(bad)]}, or its score "
                 "is not finite. Start where the density is positive."
@@ -269,6 +274,17 @@ def _space_and_starts(dim: Any, start: Any, bounds: Any, parameters: Any) -> tup
     else:
         raise ValueError("How many coordinates are there? Give dim=, start=, bounds= or parameters=.")
     return space, None if rows is None else space.unconstrain(rows)
+
+
+def _of_model(named: NamedDensity, dim: Any, start: Any, bounds: Any, parameters: Any) -> tuple[int, Any]:
+    """The size of a model's space, and where to start.
+
+    Raises:
+        ValueError: what the model says is given as well.
+    """
+    if not (dim is None and bounds is None and parameters is None):
+        raise ValueError("The model says what its parameters are: leave out dim=, bounds= and parameters=.")
+    return named.dim, named.start if start is None else start
 
 
 def _agreed(what: str, size: int, other: int | None) -> int:

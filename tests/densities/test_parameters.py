@@ -75,10 +75,10 @@ def test_columns_and_names_follow_the_table():
         "c": constraints.greater_than(1.0),
     }
     space = space_of(table)
-    split = space.split(np.arange(12.0).reshape(2, 6))
-    assert list(split) == ["b", "a", "c"]
-    assert split["a"].tolist()[0] == [[1, 2], [3, 4]]
-    assert split["c"].tolist() == [5, 11]
+    named = space.named(np.arange(12.0).reshape(2, 6))
+    assert list(named) == ["b", "a", "c"]
+    assert named["a"].tolist()[0] == [[1, 2], [3, 4]]
+    np.testing.assert_allclose(named["c"], 1 + np.exp([5.0, 11.0]))
     assert space.dims == {"a": ("row", "column")}
     assert np.all(space.constrain(np.zeros((1, 6)))[0][0][[0, 5]] == [1, 2])
 
