@@ -57,7 +57,8 @@ def sample(
     of independence Metropolis moves from the trial and of trajectories. All of it runs on the host in
     float64 and asks for batches of evaluations; the candidates of many draws are one batch.
 
-    At least one of `dim`, `start`, `bounds` and `parameters` is given, or a model of `from_pymc` or `from_stan`.
+    At least one of `dim`, `start`, `bounds` and `parameters` is given, unless `evaluate` is a model of
+    `from_pymc` or `from_stan`.
 
     Args:
         evaluate: `points (n, columns) -> (log densities (n,), scores (n, columns))`, or log densities alone.
