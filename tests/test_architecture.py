@@ -66,6 +66,7 @@ ROOMS |= {
     "bench/annealers": f"{_BELOW_BENCH} bench/harness bench/targets",
     "bench/driver": f"{_BELOW_BENCH} bench/harness bench/targets bench/peers",
     "bench/evidence": f"{_BELOW_BENCH} bench/harness bench/targets bench/peers",
+    "bench/densities": f"{_BELOW_BENCH} bench/harness",
     "bench/examples": f"{_BELOW_BENCH} bench/harness bench/targets bench/peers bench/.",
     "bench/.": f"{_BELOW_BENCH} bench",
     "cli": f"{_BELOW_BENCH} bench",
