@@ -22,7 +22,7 @@ def check_reference(run, case):
 def pymc_model(name, **options):
     pm = pytest.importorskip("pymc")
     case = load_model(MODELS / name)
-    with pm.Model(**options) as model:
+    with pm.Model(**{"coords": {"school": range(8)}} | options) as model:
         PYMC[name](pm, **case.data)
     return model, case
 

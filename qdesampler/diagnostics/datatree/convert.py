@@ -106,10 +106,13 @@ def to_datatree(
         for name, array in _arguments(model, args, kwargs).items()
         if not any(_same(array, value) for value in groups["observed_data"].values())
     }
-    # A run of another kind of model may have its own names of axes.
-    dims = {**getattr(mcmc, "dims", {}), **(dims or {})}
-    coords = {**getattr(mcmc, "coords", {}), **(coords or {})}
-    return _tree(groups, sites, AxisNames(_names(groups), dims, coords), facts)
+    axes = AxisNames(_names(groups), _with_own(mcmc, "dims", dims), _with_own(mcmc, "coords", coords))
+    return _tree(groups, sites, axes, facts)
+
+
+def _with_own(run: Any, name: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Names or labels of axes that a run has from a model of another language, and the user's over them."""
+    return {**getattr(run, name, {}), **(given or {})}
 
 
 def _sites(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], draws: Arrays) -> dict[str, Site]:
