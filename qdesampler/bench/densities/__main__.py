@@ -7,7 +7,8 @@ The density is the inverse problem of `qdesampler/bench/densities/groundwater.py
 evaluation takes. Every method calls the same function of NumPy: QDE by `qdesampler.sample`, NUTS by
 `jax.pure_callback` in a NumPyro model. The main figure is a count, which no other load of the machine
 changes: the evaluations until the worst parameter has so many effective draws,
-`warm-up + draws * wanted / reached`.
+`warm-up + draws * wanted / reached`. Below the table is what workers can gain at most, by counts as well: the
+evaluations over the rounds in which so many workers make them, `sum ceil(batch / workers)`.
 """
 
 import argparse
@@ -26,11 +27,29 @@ from qdesampler.bench.densities.nuts_peer import nuts
 from qdesampler.densities import sample
 from qdesampler.driver.stopping import check_convergence
 
-__all__ = ["Row", "main", "measure_nuts", "measure_qde"]
+__all__ = ["Row", "gain_of_workers", "main", "measure_nuts", "measure_qde"]
 
 CHAINS = 4  # of both methods
 _MOST_DRAWS = 20_000  # of each chain of QDE, which ends when it has enough effective draws
+WORKERS = (2, 8, 32)  # whose gain is shown
 METHODS = ("qde", "nuts", "nuts-dense")
+
+
+class _Recorded:
+    """A target, and the sizes of the batches that it was asked for."""
+
+    def __init__(self, target: Groundwater):
+        self._target = target
+        self.batches: list[int] = []
+
+    def __call__(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self.batches.append(len(points))
+        return self._target(points)
+
+
+def gain_of_workers(batches: Sequence[int], workers: int) -> float:
+    """Evaluations over the rounds in which `workers` make them."""
+    return sum(batches) / sum(-(-size // workers) for size in batches)
 
 
 class Row(NamedTuple):
@@ -45,6 +64,7 @@ class Row(NamedTuple):
         seconds: wall time.
         means: posterior means, shape `(dim,)`.
         errors: their standard errors, by the effective draws of the worst parameter.
+        batches: points of each batch, where they were recorded.
     """
 
     method: str
@@ -55,6 +75,7 @@ class Row(NamedTuple):
     seconds: float
     means: np.ndarray
     errors: np.ndarray
+    batches: Sequence[int] = ()
 
     def until(self, ess: float) -> float:
         """Evaluations until the worst parameter has so many effective draws."""
@@ -73,17 +94,22 @@ def measure_qde(target: Groundwater, ess: float, workers: int) -> Row:
     pool = None
     if workers:
         pool = partial(ProcessPoolExecutor, workers, mp_context=multiprocessing.get_context("spawn"))
+    recorded = _Recorded(target)
     began = perf_counter()
     run = sample(
-        target, dim=target.dim, num_chains=CHAINS, num_samples=_MOST_DRAWS, until={"ess": ess},
-        executor=pool, progress=False,
-    )  # fmt: skip
+        target if workers else recorded,
+        dim=target.dim,
+        num_chains=CHAINS,
+        num_samples=_MOST_DRAWS,
+        until={"ess": ess},
+        executor=pool,
+        progress=False,
+    )
     name = f"QDE, {workers} worker{'s' * (workers != 1)}" if workers else "QDE"
     before = run.bill.of_warmup
-    return _row(
-        name, run.get_samples(group_by_chain=True)["x"], before, run.bill.evaluations - before,
-        perf_counter() - began,
-    )  # fmt: skip
+    draws = run.get_samples(group_by_chain=True)["x"]
+    row = _row(name, draws, before, run.bill.evaluations - before, perf_counter() - began)
+    return row._replace(batches=recorded.batches)
 
 
 def measure_nuts(target: Groundwater, warmup: int, draws: int, *, dense: bool) -> Row:
@@ -147,6 +173,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"| {row.ess:.0f} | {row.rhat:.3f} | {row.seconds:.0f} |",
                 flush=True,
             )
+    for row in rows:
+        if row.batches:
+            gains = ", ".join(f"{gain_of_workers(row.batches, n):.2f} for {n}" for n in WORKERS)
+            print(f"\nMost that workers can gain, by counts: {gains} ({len(row.batches)} batches).")
     if len(rows) > 1:
         worst = max(
             float(np.max(np.abs(row.means - rows[0].means) / np.hypot(row.errors, rows[0].errors)))

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from qdesampler.bench.densities.__main__ import main, measure_qde
+from qdesampler.bench.densities.__main__ import gain_of_workers, main, measure_qde
 from qdesampler.bench.densities.groundwater import Groundwater
 from qdesampler.bench.densities.nuts_peer import nuts
 
@@ -50,6 +50,13 @@ def test_the_command_prints_a_row_for_each_method(capsys):
     text = capsys.readouterr().out
     assert "3 parameters, noise 0.02" in text
     assert re.findall(r"^\| (\w.*?) \| [\d,]+ \| [\d,]+ \| 1.0 ", text, re.MULTILINE) == ["QDE"]
+
+
+def test_the_gain_of_workers_is_counted():
+    assert gain_of_workers([4, 100, 1], 1) == 1
+    assert gain_of_workers([4, 100, 1], 2) == 105 / (2 + 50 + 1)
+    row = measure_qde(Groundwater(6, 3, 0.05, 0.6), 50, 0)
+    assert sum(row.batches) == row.of_warmup + row.of_draws
 
 
 def test_unknown_methods_are_refused(capsys):
