@@ -1,14 +1,15 @@
 """The command `python -m qdesampler.bench.densities`: a simulator sampled by QDE and by NUTS.
 
 python -m qdesampler.bench.densities --cells 16 --parameters 20 --methods qde,nuts
-python -m qdesampler.bench.densities --cells 130 --methods qde --workers 1,2 --ess 100
+python -m qdesampler.bench.densities --wait 50 --methods qde --workers 1,2 --ess 100
 
-The density is the inverse problem of `qdesampler/bench/densities/groundwater.py`, whose grid sets how long an
-evaluation takes. Every method calls the same function of NumPy: QDE by `qdesampler.sample`, NUTS by
-`jax.pure_callback` in a NumPyro model. The main figure is a count, which no other load of the machine
-changes: the evaluations until the worst parameter has so many effective draws,
-`warm-up + draws * wanted / reached`. Below the table is what workers can gain at most, by counts as well: the
-evaluations over the rounds in which so many workers make them, `sum ceil(batch / workers)`.
+The density is the inverse problem of `qdesampler/bench/densities/groundwater.py`, whose grid (`--cells`) sets
+how long an evaluation takes; with `--wait` it waits besides, as for a simulator on another machine. Every
+method calls the same function of NumPy: QDE by `qdesampler.sample`, NUTS by `jax.pure_callback` in a NumPyro
+model. The main figure is a count, which no other load of the machine changes: the evaluations until the worst
+parameter has so many effective draws, `warm-up + draws * wanted / reached`. Below the table is what workers
+can gain at most, by counts as well: the evaluations over the rounds in which so many workers make them,
+`sum ceil(batch / workers)`.
 """
 
 import argparse
@@ -138,13 +139,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--parameters", type=int, default=20, help="parameters of the ground")
     parser.add_argument("--noise", type=float, default=NOISE, help="standard deviation of a measured head")
     parser.add_argument("--amplitude", type=float, default=AMPLITUDE, help="of the log conductivity")
+    parser.add_argument("--wait", type=float, default=0.0, help="milliseconds that an evaluation waits")
     parser.add_argument("--methods", type=_methods, default=["qde", "nuts"], help=", ".join(METHODS))
     parser.add_argument("--workers", type=_numbers, default=[0], help="processes of QDE; 0: this one")
     parser.add_argument("--ess", type=float, default=400.0, help="effective draws of the worst parameter")
     parser.add_argument("--nuts-warmup", type=int, default=500, help="iterations of each chain")
     parser.add_argument("--nuts-draws", type=int, default=250, help="draws of each chain")
     given = parser.parse_args(arguments)
-    target = Groundwater(given.cells, given.parameters, given.noise, given.amplitude)
+    target = Groundwater(given.cells, given.parameters, given.noise, given.amplitude, given.wait / 1000)
     points = np.random.default_rng(0).standard_normal((6, target.dim))
     target(points[:1])
     began = perf_counter()

@@ -14,6 +14,8 @@ Sources: Tarantola, Inverse Problem Theory (2005), chapter 5; Iglesias, Lin and 
 (2014).
 """
 
+from time import sleep
+
 import numpy as np
 from scipy.sparse import csc_array
 from scipy.sparse.linalg import splu
@@ -35,10 +37,18 @@ class Groundwater:
         dim: number of parameters.
         noise: standard deviation of a measured head.
         amplitude: of the longest waves of the log conductivity.
+        wait: seconds that an evaluation waits besides, as for a simulator on another machine.
     """
 
-    def __init__(self, cells: int = 32, dim: int = 20, noise: float = NOISE, amplitude: float = AMPLITUDE):
-        self.cells, self.dim, self.noise = cells, dim, noise
+    def __init__(
+        self,
+        cells: int = 32,
+        dim: int = 20,
+        noise: float = NOISE,
+        amplitude: float = AMPLITUDE,
+        wait: float = 0.0,
+    ):
+        self.cells, self.dim, self.noise, self.wait = cells, dim, noise, wait
         middle = (np.arange(cells) + 0.5) / cells
         x, y = (grid.ravel() for grid in np.meshgrid(middle, middle, indexing="ij"))
         pairs = [(i, j) for i in range(dim + 1) for j in range(dim + 1)]
@@ -62,6 +72,7 @@ class Groundwater:
 
     def __call__(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Log posterior, shape `(n,)`, and its gradient, `(n, dim)`, at points of shape `(n, dim)`."""
+        sleep(self.wait * len(points))
         found = [self._one(point) for point in points]
         return np.array([value for value, _ in found]), np.array([score for _, score in found])
 
