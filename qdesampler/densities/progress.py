@@ -6,7 +6,7 @@ from time import monotonic
 
 from tqdm.auto import tqdm
 
-__all__ = ["EvaluationProgress", "Meter", "bar"]
+__all__ = ["Bar", "EvaluationProgress", "Meter"]
 
 _PAUSE = 0.2  # seconds between two reports
 
@@ -65,16 +65,20 @@ class Meter:
         self._callback(EvaluationProgress(self._phase, total, left, self._draws, seconds, rest))
 
 
-def bar() -> Callable[[EvaluationProgress], None]:
+class Bar:
     """A callback that draws one bar of evaluations."""
-    shown = tqdm(unit=" evaluations")
 
-    def show(progress: EvaluationProgress) -> None:
-        shown.set_description_str(progress.phase, refresh=False)
-        shown.total = (
-            None if progress.evaluations_left is None else progress.evaluations + progress.evaluations_left
-        )
-        shown.n = progress.evaluations
-        shown.refresh()
+    def __init__(self):
+        self._bar = tqdm(unit=" evaluations")
 
-    return show
+    def __call__(self, progress: EvaluationProgress) -> None:
+        """Update the bar."""
+        left = progress.evaluations_left
+        self._bar.set_description_str(progress.phase, refresh=False)
+        self._bar.total = None if left is None else progress.evaluations + left
+        self._bar.n = progress.evaluations
+        self._bar.refresh()
+
+    def close(self) -> None:
+        """Leave the last line on the screen."""
+        self._bar.close()

@@ -17,7 +17,7 @@ from qdesampler.densities.errors import BudgetError, EvaluationError, Evaluation
 from qdesampler.densities.evaluator import DIFFERENCE, SpaceEvaluator
 from qdesampler.densities.named import NamedDensity, Names
 from qdesampler.densities.parameters import Space, space_of, space_of_bounds
-from qdesampler.densities.progress import EvaluationProgress, Meter, bar
+from qdesampler.densities.progress import Bar, EvaluationProgress, Meter
 from qdesampler.densities.run import Bill, DensityRun
 from qdesampler.densities.workers import Workers
 from qdesampler.driver.stopping import Until
@@ -122,7 +122,8 @@ def sample(
         raise ValueError(f"retries is {retries!r}; expected 0 or a positive integer.")
     workers = None if executor is None else Workers(evaluate, executor, timeout, retries)
     cache = EvaluationCache(None if checkpoint is None else Path(checkpoint), space.columns)
-    meter = Meter(bar() if progress is True else progress or None)
+    shown = Bar() if progress is True else None if progress is False else progress
+    meter = Meter(shown)
     calls = Calls(evaluate, space.columns, settings, cache, workers)
     calls.watch = meter.evaluated
     if named is None:
@@ -144,6 +145,8 @@ def sample(
         return _run(evaluator, starts, plan, meter, names)
     finally:
         cache.close()
+        if isinstance(shown, Bar):
+            shown.close()
         if workers is not None:
             workers.close()
 

@@ -54,6 +54,7 @@ class Workers:
         self._make = None
         self._executor: Any = executor
         self.lost = Counter()
+        self._fruitless = 0  # executors that were made since the last chunk was finished
         if not hasattr(executor, "submit"):
             if not callable(executor):
                 raise ValueError(
@@ -106,6 +107,7 @@ class Workers:
                     self._lost(error, index, attempts, chunks)
                     todo.append(index)
                 else:
+                    self._fruitless = 0
                     done(index, outcome)
             if broken is not None:
                 todo += pending.values()
@@ -153,6 +155,12 @@ class Workers:
         words = f"{type(error).__name__}: {error}"
         if self._make is not None:
             self._stop(self._executor)
+            self._fruitless += 1
+            if self._fruitless > self._retries + 1:
+                raise EvaluationError(
+                    f"{self._fruitless} executors broke one after another and finished nothing. The last "
+                    f"error was {words}."
+                ) from error
             self._executor = self._make()
             self.lost["executors"] += 1
             return

@@ -74,7 +74,7 @@ def test_a_killed_run_loses_nothing_and_ends_with_the_same_draws(tmp_path):
     whole = sampled(gaussian, tmp_path / "other.points")
     assert np.array_equal(run.get_samples()["x"], whole.get_samples()["x"])
     assert len(set(counted.points)) + counts[1] <= whole.bill.evaluations + 2
-    assert counts[1] >= 400
+    assert counts[1] > 390
     assert run.bill.made == len(counted.points)
 
 

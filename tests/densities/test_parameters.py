@@ -25,7 +25,12 @@ def numerical_volume(space, point, step=1e-6):
     return np.array(columns).T
 
 
-@pytest.mark.parametrize("support", NAMED)
+QUICK = ("real", "positive", "unit_interval", "simplex", "ordered_vector", "lower_cholesky")
+
+
+@pytest.mark.parametrize(
+    "support", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NAMED]
+)
 def test_gradients_are_those_of_the_transformed_density(support):
     space = space_of({"x": Parameter(support, shape_of(support))})
     rng = np.random.default_rng(0)

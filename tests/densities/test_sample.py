@@ -164,6 +164,12 @@ def test_progress_is_told_in_evaluations(monkeypatch):
     assert all((p.seconds_left is None) == (p.evaluations_left is None) for p in told if p.evaluations)
 
 
+def test_the_bar_counts_evaluations(capsys):
+    run = qdesampler.sample(gaussian, dim=3, num_samples=30)
+    text = capsys.readouterr().err
+    assert f"draw 30 of 30: 100%|{'\N{FULL BLOCK}' * 10}| {run.bill.evaluations}/" in text
+
+
 def test_scales_that_differ_by_far():
     widths = 10.0 ** np.array([-6, 0, 5])
 
