@@ -8,8 +8,6 @@ from . import evidence as evidence
 from . import infer as infer
 from . import plots as plots
 from . import solvers as solvers
-from .densities import from_pymc as from_pymc
-from .densities import from_stan as from_stan
 from .densities import sample as sample
 from .diagnostics import diagnose as diagnose
 from .diagnostics import report as report

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import qdesampler
+from qdesampler.densities import from_pymc, from_stan
 from qdesampler.infer import compare_with_reference, load_model
 from tests.densities.forms import PYMC, STAN
 
@@ -30,7 +31,7 @@ def pymc_model(name, **options):
 def test_pymc_keeps_names_dims_and_labels():
     schools = list("ABCDEFGH")
     model, _ = pymc_model("eight_schools", coords={"school": schools, "other": [1, 2]})
-    density = qdesampler.from_pymc(model)
+    density = from_pymc(model)
     assert density.dim == 10
     assert density.labels[:3] == ("mu", "tau_log__", "theta_offset[0]")
     run = qdesampler.sample(density, num_samples=40, progress=False)
@@ -49,7 +50,7 @@ def test_pymc_keeps_names_dims_and_labels():
 @pytest.mark.parametrize("name", PYMC)
 def test_pymc_agrees_with_numpyro(name):
     model, case = pymc_model(name)
-    check_reference(qdesampler.sample(qdesampler.from_pymc(model), progress=False), case)
+    check_reference(qdesampler.sample(from_pymc(model), progress=False), case)
 
 
 def test_models_of_pymc_that_cannot_be_sampled():
@@ -57,11 +58,11 @@ def test_models_of_pymc_that_cannot_be_sampled():
     with pm.Model() as model:
         pm.Poisson("count", 3)
     with pytest.raises(ValueError, match="discrete variables: count"):
-        qdesampler.from_pymc(model)
+        from_pymc(model)
     with pytest.raises(ValueError, match="no free variables"):
-        qdesampler.from_pymc(pm.Model())
+        from_pymc(pm.Model())
     with pytest.raises(ValueError, match="Expected a pymc.Model; got int"):
-        qdesampler.from_pymc(3)
+        from_pymc(3)
 
 
 def stan_data(name, case):
@@ -78,7 +79,7 @@ def test_pystan_agrees_with_numpyro(name):
     case = load_model(MODELS / name)
     model = stan.build(STAN[name], data=stan_data(name, case))
     # A call of PyStan's server takes 6 ms, and a point two.
-    check_reference(qdesampler.sample(qdesampler.from_stan(model), num_samples=300, progress=False), case)
+    check_reference(qdesampler.sample(from_stan(model), num_samples=300, progress=False), case)
 
 
 class BridgeModel:
@@ -115,9 +116,7 @@ class BridgeModel:
 
 
 def test_bridgestan_keeps_shapes_and_takes_names_of_axes(assert_expectation):
-    density = qdesampler.from_stan(
-        BridgeModel(), dims={"a": ["row", "column"]}, coords={"column": ["x", "y", "z"]}
-    )
+    density = from_stan(BridgeModel(), dims={"a": ["row", "column"]}, coords={"column": ["x", "y", "z"]})
     assert density.labels[:3] == ("s", "a[0, 0]", "a[1, 0]")
     values, scores = density(np.array([[21.0] + [0.0] * 6]))
     assert values[0] == -np.inf
@@ -138,9 +137,9 @@ def test_bridgestan_keeps_shapes_and_takes_names_of_axes(assert_expectation):
 
 def test_what_is_no_model_of_stan():
     with pytest.raises(ValueError, match=r"Expected a model of PyStan .* got int"):
-        qdesampler.from_stan(3)
+        from_stan(3)
     with pytest.raises(ValueError, match="leave out dim="):
-        qdesampler.sample(qdesampler.from_stan(BridgeModel()), dim=7)
+        qdesampler.sample(from_stan(BridgeModel()), dim=7)
 
 
 class TupleModel(BridgeModel):
@@ -150,4 +149,4 @@ class TupleModel(BridgeModel):
 
 def test_parameters_that_are_tuples():
     with pytest.raises(ValueError, match="pair:1 is a tuple"):
-        qdesampler.from_stan(TupleModel())
+        from_stan(TupleModel())
