@@ -46,6 +46,8 @@ ROOMS: dict[str, str] = {
     "infer/discrete": "validation numerics backends kernels/discrete infer/model",
     "infer/ground_states": "validation numerics equation solvers infer/model",
     "driver": "validation infer/model",
+    "densities": "validation numerics solvers/gaussian kernels/mcmc kernels/adaptation infer/model infer/qde "
+    "driver",
     "diagnostics/.": "",
     "diagnostics/datatree": "infer/model",
     "diagnostics/statistics": "validation infer/model diagnostics/datatree",
@@ -55,7 +57,7 @@ ROOMS: dict[str, str] = {
     "diagnostics/reporting": "diagnostics/. diagnostics/datatree diagnostics/statistics diagnostics/checks "
     "diagnostics/plots",
 }
-_BELOW_BENCH = "validation numerics equation solvers backends kernels infer driver diagnostics"
+_BELOW_BENCH = "validation numerics equation solvers backends kernels infer driver densities diagnostics"
 ROOMS |= {
     "bench/harness": _BELOW_BENCH,
     "bench/targets": f"{_BELOW_BENCH} bench/harness",
@@ -64,6 +66,7 @@ ROOMS |= {
     "bench/annealers": f"{_BELOW_BENCH} bench/harness bench/targets",
     "bench/driver": f"{_BELOW_BENCH} bench/harness bench/targets bench/peers",
     "bench/evidence": f"{_BELOW_BENCH} bench/harness bench/targets bench/peers",
+    "bench/densities": f"{_BELOW_BENCH} bench/harness",
     "bench/examples": f"{_BELOW_BENCH} bench/harness bench/targets bench/peers bench/.",
     "bench/.": f"{_BELOW_BENCH} bench",
     "cli": f"{_BELOW_BENCH} bench",
@@ -77,7 +80,7 @@ NAMESPACES = ("plots", "annealers", "evidence")
 
 # Third parties that belong to some rooms only.
 HOMES = {
-    "numpyro": {"infer", "driver", "bench"},
+    "numpyro": {"infer", "driver", "densities", "bench"},
     "arviz_base": {"diagnostics"},
     "xarray": {"diagnostics"},
     "arviz_stats": {"diagnostics", "bench"},

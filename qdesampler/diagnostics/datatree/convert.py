@@ -80,7 +80,8 @@ def to_datatree(
     has_names = isinstance(samples, dict) or hasattr(samples, "_fields")
     draws = leaf_names(samples, prefix="" if has_names else "z")
     sites = _sites(model, args, kwargs, draws)
-    draws = {name: draws[name] for name in [*sites, *draws] if name in draws}  # in the model's order
+    order = [*sites, *(samples if isinstance(samples, dict) else ()), *draws]  # that of the model
+    draws = {name: draws[name] for name in order if name in draws}
 
     groups: dict[str, Arrays] = {"posterior": draws, "sample_stats": sample_stats(mcmc)}
     counts = evaluations(mcmc, groups["sample_stats"])
@@ -105,7 +106,13 @@ def to_datatree(
         for name, array in _arguments(model, args, kwargs).items()
         if not any(_same(array, value) for value in groups["observed_data"].values())
     }
-    return _tree(groups, sites, AxisNames(_names(groups), dims, coords), facts)
+    axes = AxisNames(_names(groups), _with_own(mcmc, "dims", dims), _with_own(mcmc, "coords", coords))
+    return _tree(groups, sites, axes, facts)
+
+
+def _with_own(run: Any, name: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Names or labels of axes that a run has from a model of another language, and the user's over them."""
+    return {**getattr(run, name, {}), **(given or {})}
 
 
 def _sites(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], draws: Arrays) -> dict[str, Site]:
