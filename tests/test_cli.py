@@ -139,7 +139,7 @@ def test_a_stopped_run_is_resumed(folder, tmp_path, monkeypatch, capsys):
     assert sample(folder, "--out", tmp_path / "out", *options, *kept, "--until-ess", 20) == 0
     draws = az.from_netcdf(tmp_path / "out" / "posterior.nc")["posterior"]["mean"].values
     assert 100 <= draws.shape[1] < 400
-    assert sample(folder, "--out", tmp_path / "out", *options, "--overwrite", "--resume", "--store") == 0
+    assert sample(folder, "--out", tmp_path / "out", *options, "--resume", "--store") == 0
     whole = az.from_netcdf(tmp_path / "out" / "posterior.nc")["posterior"]["mean"].values
     assert whole.shape == (2, 400)
     assert np.array_equal(whole[:, : draws.shape[1]], draws)
@@ -147,9 +147,7 @@ def test_a_stopped_run_is_resumed(folder, tmp_path, monkeypatch, capsys):
     assert np.array_equal(stored["posterior"]["mean"], whole)
     assert sample(folder, "--out", tmp_path / "out", *options, *kept, "--overwrite") == 2
     assert "holds a run already" in capsys.readouterr().err
-    assert sample(folder, "--out", tmp_path / "other", *options, "--resume") == 2
-    assert "nothing to resume" in capsys.readouterr().err
-    assert sample(folder, "--out", tmp_path / "other", *options, "--devices", 99) == 2
+    assert sample(folder, "--out", tmp_path / "third", *options, "--devices", 99) == 2
     assert "this process sees" in capsys.readouterr().err
 
 

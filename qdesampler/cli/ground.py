@@ -1,7 +1,9 @@
 """`qdesampler ground-state "x**4" --diffusion 1`: levels of a one-line potential, and its picture."""
 
 import argparse
+import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -13,14 +15,18 @@ from qdesampler.equation import Hamiltonian
 from qdesampler.solvers import GroundState, SpectralGrid, ground_state
 from qdesampler.solvers.grid.spectral import GridWarning
 
-__all__ = ["add_ground_state"]
+__all__ = ["add_ground_state", "with_potential"]
 
 _POINTS = {1: 512, 2: 96, 3: 40}
 _HALF_WIDTHS = (4.0, 8.0, 16.0, 32.0, 64.0)  # of the boxes that are tried one after another
 _GOOD = 1e-6  # relative error of the highest level at which no larger box is tried
 
+_POTENTIAL = re.compile(r"-(?!-|h$)")
+_NUMBER = re.compile(r"-[\d.]+(e[-+]?\d+)?", re.IGNORECASE)
+
 _EPILOG = f"""examples:
   qdesampler ground-state "x**4"
+  qdesampler ground-state "-x**2 + x**4"
   qdesampler ground-state "(x**2 - 1)**2" --diffusion 0.05 --levels 6 --out well.png
   qdesampler ground-state "x**2/2 + 2*y**2 + x*y/4" --out bowl.png
   qdesampler ground-state "0*x" --bounds 0 1 --boundary hard
@@ -54,6 +60,17 @@ def add_ground_state(commands: argparse._SubParsersAction) -> argparse.ArgumentP
         "--out", metavar="FILE", type=Path, help="write a plot (.png), in 1 and 2 dimensions"
     )
     return command
+
+
+def with_potential(words: Sequence[str]) -> list[str]:
+    """The words of a command line, so that argparse takes `-x**2 + x**4` for a potential and not for options.
+
+    A word that begins with a space is none. Options of one dash are `-h` and no others, and numbers belong to
+    `--bounds`.
+    """
+    if list(words[:1]) != ["ground-state"]:
+        return list(words)
+    return [f" {word}" if _POTENTIAL.match(word) and not _NUMBER.fullmatch(word) else word for word in words]
 
 
 def _ground_state(arguments: argparse.Namespace) -> int:
