@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from qdesampler.diagnostics.datatree.convert import to_datatree
+from qdesampler.diagnostics.datatree.convert import complex_parts, to_datatree
 from qdesampler.diagnostics.datatree.dims import SAMPLE_DIMS
 from qdesampler.diagnostics.statistics.array_statistics import in_threads, table_columns
 from qdesampler.diagnostics.statistics.control_variates import LEAST_DRAWS, estimates_of
@@ -50,6 +50,7 @@ def posterior_dataset(tree: xr.DataTree, var_names: Sequence[str] | None = None)
         ValueError: a name in `var_names` is not a variable, or every variable is empty.
     """
     dataset = tree["posterior"].to_dataset()
+    dataset = dataset.drop_vars(dataset.data_vars).assign(complex_parts(dataset.data_vars))
     unknown = [name for name in var_names or () if name not in dataset]
     if unknown:
         raise ValueError(
