@@ -25,17 +25,11 @@ from qdesampler.cli.common import (
 from qdesampler.diagnostics import (
     EXTRA_PLOT_NAMES,
     PLOT_NAMES,
+    Analysis,
     Finding,
     ResultFolder,
-    available_estimates,
-    diagnose,
-    draw_plots,
     format_summary,
     report,
-    summary,
-    to_datatree,
-    with_estimates,
-    write_plots,
 )
 from qdesampler.driver import MCMC, CheckpointError, StoreError
 from qdesampler.driver.files import holds_run
@@ -151,14 +145,13 @@ def sample_command(arguments: argparse.Namespace) -> int:
         progress = Progress(quiet=arguments.quiet)
         with progress:
             progress("summary")
-            tree = to_datatree(mcmc, attrs=attrs)
-            tree = with_estimates(tree, available_estimates(mcmc, tree))
-            table = summary(tree)
             comparison, wrong = _compare(case, mcmc)
+            found = Analysis(mcmc, attrs, further=wrong)
+            table = found.table
             progress("diagnosis")
-            findings = diagnose(mcmc, tree=tree, table=table).extended(wrong)
+            findings = found.findings
         say(f"\n{format_summary(table)}\n")
-        say(_evaluations_line(tree.attrs, seconds))
+        say(_evaluations_line(found.tree.attrs, seconds))
         if comparison:
             say(f"\nAgainst reference values\n{comparison}")
         say(f"\n{findings.verdict}")
@@ -167,22 +160,11 @@ def sample_command(arguments: argparse.Namespace) -> int:
 
         with progress:
             progress("files")
-            tree.to_netcdf(folder.staging / "posterior.nc", engine="h5netcdf")
+            found.to_netcdf(folder.staging / "posterior.nc")
             table.to_csv(folder.staging / "summary.csv", index_label="parameter")
-            images = []
-            for image in draw_plots(mcmc, tree=tree, table=table):
-                images.append(image)
-                progress(f"plots, {len(images)} drawn")
-            write_plots(images, folder.staging / "plots")
-            report(
-                mcmc,
-                folder.staging / "report.html",
-                tree=tree,
-                table=table,
-                findings=findings,
-                comparison=comparison,
-                finished_plots=images,
-            )
+            progress("plots")
+            images = found.save_plots(folder.staging / "plots")
+            report(found, folder.staging / "report.html", comparison=comparison)
         folder.publish()
     say(f"\nWritten to {arguments.out}: posterior.nc, summary.csv, report.html and {len(images)} plots")
     return OK if findings.good or arguments.allow_bad else BAD_VERDICT

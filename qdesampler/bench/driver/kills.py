@@ -3,16 +3,18 @@
 python -m qdesampler.bench.driver.kills
 python -m qdesampler.bench.driver.kills --commands sample --kills 50
 
-Each command runs once undisturbed, which shows how long it takes and what it writes. Then it is started
-again and again in a new folder, killed (SIGKILL) after a time drawn from the whole of that duration, one in
-each of equal parts, and started again: `sample` with `--resume`, the others as before. Counted are refusals
-(the second call did not end with 0), losses (the draws, or the files of the others, are not those of the
-undisturbed run), and leftovers (names that the undisturbed run does not have).
+Each command runs once undisturbed, which shows how many CPU seconds it takes and what it writes. Then it is
+started again and again in a new folder, killed (SIGKILL) when it has used a number of CPU seconds drawn from
+the whole of that duration, one in each of equal parts, and started again: `sample` with `--resume`, the others
+as before. Counted are refusals (the second call did not end with 0), losses (the draws, or the files of the
+others, are not those of the undisturbed run), and leftovers (names that the undisturbed run does not have).
+CPU seconds are read from `/proc` (Linux), because the clock says little on a busy machine.
 """
 
 import argparse
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -30,13 +32,14 @@ from qdesampler.driver.files import holds_run
 __all__ = ["Killed", "kill_and_repeat"]
 
 MODEL = Path("models/eight_schools")
-_SAMPLE = "sample MODEL --draws 1000 --warmup 500 --checkpoint-every 100 --store --allow-bad --out results"
+_SAMPLE = "sample MODEL --draws 400 --warmup 200 --checkpoint-every 50 --store --allow-bad --out results"
 COMMANDS = {
     "sample": _SAMPLE,
     "compare": "compare MODEL --kernels qde --draws 300 --warmup 200 --allow-bad --out results",
     "ground-state": "ground-state x**4 --out well.png",
     "models": "models MODEL/..",
 }
+_LOOK = 0.005  # seconds between two looks at the CPU seconds of a process
 _AGAIN = {"sample": " --resume"}
 # Figures of `compare` that differ from run to run: the clock's, and the moment of writing.
 _CLOCK = ("compile_s", "run_s", "wall_s")
@@ -46,7 +49,7 @@ class Killed(NamedTuple):
     """What twenty, or any number of kills did to a command.
 
     Attributes:
-        seconds: duration of the undisturbed run.
+        seconds: CPU seconds of the undisturbed run.
         kills: kills that met a running process.
         with_checkpoint: kills after which a checkpoint was there.
         mid_writing: kills after which an unfinished file or folder was there.
@@ -82,9 +85,9 @@ def kill_and_repeat(
     line = COMMANDS[command].replace("MODEL", str(model.resolve()))
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as base:
-        started = time.monotonic()
+        before = _of_children()
         whole = _run(line, Path(base))
-        seconds = time.monotonic() - started
+        seconds = _of_children() - before
         whole.check_returncode()
         expected = _results(Path(base), whole.stdout), _names(Path(base))
     met, kept, unfinished = 0, 0, 0
@@ -97,7 +100,7 @@ def kill_and_repeat(
             kept += holds_run(folder)
             unfinished += any(path.name.startswith(".unfinished-") for path in folder.rglob("*"))
             again = _run(line + _AGAIN.get(command, ""), folder)
-            where = f"killed after {moment:.2f} s"
+            where = f"killed after {moment:.2f} CPU s"
             if again.returncode:
                 refusals.append(f"{where}: {again.stderr.strip()[-300:]}")
             elif not _equal(_results(folder, again.stdout), expected[0]):
@@ -120,13 +123,27 @@ def _killed(line: str, folder: Path, moment: float) -> bool:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
+    while process.poll() is None:
+        if _cpu_seconds(process.pid) >= moment:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return True
+        time.sleep(_LOOK)
+    return False
+
+
+def _cpu_seconds(pid: int) -> float:
+    """CPU seconds of a process and its threads; infinite if it is gone."""
     try:
-        process.wait(moment)
-        return False
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        return True
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return float("inf")
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _words(line: str) -> list[str]:
@@ -183,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command, options.kills, options.seed, options.model, lambda text: print(text, file=sys.stderr)
         )
         print(
-            f"{command}: {done.seconds:.1f} s undisturbed, {done.kills} kills ({done.with_checkpoint} with a "
+            f"{command}: {done.seconds:.1f} CPU s undisturbed, {done.kills} kills ({done.with_checkpoint} with a "
             f"checkpoint, {done.mid_writing} in the middle of writing): {len(done.refusals)} refusals, "
             f"{len(done.losses)} losses, {len(done.leftovers)} leftovers",
             flush=True,
