@@ -5,10 +5,10 @@ python -m qdesampler.bench.driver.kills --commands sample --kills 50
 
 Each command runs once undisturbed, which shows how many CPU seconds it takes and what it writes. Then it is
 started again and again in a new folder, killed (SIGKILL) when it has used a number of CPU seconds drawn from
-the whole of that duration, one in each of equal parts, and started again: `sample` with `--resume`, the others
-as before. Counted are refusals (the second call did not end with 0), losses (the draws, or the files of the
-others, are not those of the undisturbed run), and leftovers (names that the undisturbed run does not have).
-CPU seconds are read from `/proc` (Linux), because the clock says little on a busy machine.
+the whole of that duration, one in each of equal parts, and started again: `sample` with `--resume`, the
+others as before. Counted are refusals (the second call did not end with 0), losses (the draws, or the files
+of the others, are not those of the undisturbed run), and leftovers (names that the undisturbed run does not
+have). CPU seconds are read from `/proc` (Linux), because the clock says little on a busy machine.
 """
 
 import argparse
@@ -200,9 +200,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command, options.kills, options.seed, options.model, lambda text: print(text, file=sys.stderr)
         )
         print(
-            f"{command}: {done.seconds:.1f} CPU s undisturbed, {done.kills} kills ({done.with_checkpoint} with a "
-            f"checkpoint, {done.mid_writing} in the middle of writing): {len(done.refusals)} refusals, "
-            f"{len(done.losses)} losses, {len(done.leftovers)} leftovers",
+            f"{command}: {done.seconds:.1f} CPU s undisturbed, {done.kills} kills ({done.with_checkpoint} "
+            f"with a checkpoint, {done.mid_writing} in the middle of writing): "
+            f"{len(done.refusals)} refusals, {len(done.losses)} losses, {len(done.leftovers)} leftovers",
             flush=True,
         )
         for trouble in (*done.refusals, *done.losses, *done.leftovers):

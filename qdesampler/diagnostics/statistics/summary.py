@@ -148,9 +148,11 @@ class RunStatistics:
         if not finite:
             return _Estimates(None, "no variable is finite at every draw.")
         try:
-            return _Estimates(estimates_of(self.dataset[finite], self.run))
+            found = estimates_of(self.dataset[finite], self.run)
         except (NoScoresError, np.linalg.LinAlgError) as error:
             return _Estimates(None, str(error))
+        gains = [np.max(found[name].sel(estimate="gain"), initial=0) for name in finite]
+        return _Estimates(found) if max(gains) > 1 else _Estimates(None, _no_gain(found))
 
     def tree_with_estimates(self) -> xr.DataTree:
         """The tree with the zero-variance estimates as a group, in a form that can be written to a file."""
@@ -219,6 +221,14 @@ def _completed(
     if reason:
         table.attrs["no_zero_variance"] = reason
     return table
+
+
+def _no_gain(estimates: xr.Dataset) -> str:
+    """Why no error became smaller: a fit of control variates needs effective draws of every coordinate."""
+    return (
+        "control variates make no error smaller. Their fit needs four effective draws a coordinate, and "
+        f"the slowest coordinate has {estimates.attrs['effective_draws']:.0f} effective draws."
+    )
 
 
 class _Estimates(NamedTuple):
