@@ -21,6 +21,7 @@ NESTED_CHAINS = 16  # chains from which on R-hat is that of superchains
 MODES_APART = 1.1  # R-hat of all chains above which they may be in different modes
 SINGLE_CHAIN = 1.05  # R-hat of every single chain below which it is stationary
 MAX_PARETO_K = 0.7  # tail index above which means converge too slowly
+_MARGIN = 1.3  # more draws than the estimate asks for, because an effective sample size is itself uncertain
 _MOST_TIMES = 20.0  # times as many draws, above which something else is wrong
 _TAIL_DRAWS = 100  # effective draws in both tails that the tail index needs
 
@@ -205,7 +206,7 @@ def _more(draws: int, times: float) -> str:
     if not np.isfinite(times) or times > _MOST_TIMES:
         return "Warm up for longer, and draw far more."
     digits = 10.0 ** max(0, math.floor(math.log10(draws * times)) - 1)
-    return f"Draw more: `num_samples={math.ceil(1.1 * draws * times / digits) * digits:.0f}`."
+    return f"Draw more: `num_samples={math.ceil(_MARGIN * draws * times / digits) * digits:.0f}`."
 
 
 def _r_hat(usable: Any, facts: DrawFacts, chains: int, draws: int) -> Judged:

@@ -151,8 +151,8 @@ class RunStatistics:
             found = estimates_of(self.dataset[finite], self.run)
         except (NoScoresError, np.linalg.LinAlgError) as error:
             return _Estimates(None, str(error))
-        gains = [np.max(found[name].sel(estimate="gain"), initial=0) for name in finite]
-        return _Estimates(found) if max(gains) > 1 else _Estimates(None, _no_gain(found))
+        useful = any(bool((found[name].sel(estimate="gain") > 1).any()) for name in finite)
+        return _Estimates(found) if useful else _Estimates(None, _no_gain(found))
 
     def tree_with_estimates(self) -> xr.DataTree:
         """The tree with the zero-variance estimates as a group, in a form that can be written to a file."""
