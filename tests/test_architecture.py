@@ -20,6 +20,7 @@ IMPORTED_AS = {"dwave_samplers": "dwave", "dwave_system": "dwave"}
 # folders; `solvers` means all of it, its face included. The files of one room may import each other.
 ROOMS: dict[str, str] = {
     "validation": "",
+    "unfinished": "",
     "numerics": "validation",
     "equation": "validation numerics",
     "solvers/.": "validation equation",
@@ -45,10 +46,10 @@ ROOMS: dict[str, str] = {
     "kernels/tempering infer/model",
     "infer/discrete": "validation numerics backends kernels/discrete infer/model",
     "infer/ground_states": "validation numerics equation solvers infer/model",
-    "driver": "validation infer/model",
+    "driver": "validation unfinished infer/model",
     "densities": "validation numerics solvers/gaussian kernels/mcmc kernels/adaptation infer/model infer/qde "
     "driver",
-    "diagnostics/.": "",
+    "diagnostics/.": "unfinished",
     "diagnostics/datatree": "infer/model",
     "diagnostics/statistics": "validation infer/model diagnostics/datatree",
     "diagnostics/checks": "validation backends infer/model diagnostics/datatree diagnostics/statistics",
@@ -57,7 +58,9 @@ ROOMS: dict[str, str] = {
     "diagnostics/reporting": "diagnostics/. diagnostics/datatree diagnostics/statistics diagnostics/checks "
     "diagnostics/plots",
 }
-_BELOW_BENCH = "validation numerics equation solvers backends kernels infer driver densities diagnostics"
+_BELOW_BENCH = (
+    "validation unfinished numerics equation solvers backends kernels infer driver densities diagnostics"
+)
 ROOMS |= {
     "bench/harness": _BELOW_BENCH,
     "bench/targets": f"{_BELOW_BENCH} bench/harness",
@@ -82,7 +85,7 @@ NAMESPACES = ("plots", "annealers", "evidence")
 HOMES = {
     "numpyro": {"infer", "driver", "densities", "bench"},
     "arviz_base": {"diagnostics"},
-    "xarray": {"diagnostics"},
+    "xarray": {"diagnostics", "bench"},
     "arviz_stats": {"diagnostics", "bench"},
     "arviz_plots": {"diagnostics/plots"},
     "matplotlib": {"diagnostics/plots"},

@@ -16,6 +16,7 @@ from qdesampler.cli import common
 from qdesampler.cli import main as cli
 from qdesampler.cli import sample as sample_command
 from qdesampler.diagnostics import PLOT_NAMES, Plot
+from qdesampler.diagnostics.reporting import analysis
 
 MODEL = '''"""A normal mean <b>and</b> scale."""
 
@@ -67,9 +68,7 @@ def quick(monkeypatch):
             self._kwargs = data
 
     monkeypatch.setattr(sample_command, "MCMC", Run)
-    monkeypatch.setattr(
-        sample_command, "draw_plots", lambda run, **known: [Plot("trace", "Trace", "", b"\x89PNG")]
-    )
+    monkeypatch.setattr(analysis, "draw_plots", lambda run: [Plot("trace", "Trace", "", b"\x89PNG")])
     return calls
 
 
@@ -133,13 +132,13 @@ def test_sample_from_start_to_end(folder, tmp_path, capsys):
 
 
 def test_a_stopped_run_is_resumed(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sample_command, "draw_plots", lambda run, **known: [])
+    monkeypatch.setattr(analysis, "draw_plots", lambda run: [])
     options = ("--chains", 2, "--draws", 400, "--warmup", 60, "--quiet", "--allow-bad")
     kept = ("--checkpoint-every", 50)
     assert sample(folder, "--out", tmp_path / "out", *options, *kept, "--until-ess", 20) == 0
     draws = az.from_netcdf(tmp_path / "out" / "posterior.nc")["posterior"]["mean"].values
     assert 100 <= draws.shape[1] < 400
-    assert sample(folder, "--out", tmp_path / "out", *options, "--overwrite", "--resume", "--store") == 0
+    assert sample(folder, "--out", tmp_path / "out", *options, "--resume", "--store") == 0
     whole = az.from_netcdf(tmp_path / "out" / "posterior.nc")["posterior"]["mean"].values
     assert whole.shape == (2, 400)
     assert np.array_equal(whole[:, : draws.shape[1]], draws)
@@ -147,15 +146,13 @@ def test_a_stopped_run_is_resumed(folder, tmp_path, monkeypatch, capsys):
     assert np.array_equal(stored["posterior"]["mean"], whole)
     assert sample(folder, "--out", tmp_path / "out", *options, *kept, "--overwrite") == 2
     assert "holds a run already" in capsys.readouterr().err
-    assert sample(folder, "--out", tmp_path / "other", *options, "--resume") == 2
-    assert "nothing to resume" in capsys.readouterr().err
-    assert sample(folder, "--out", tmp_path / "other", *options, "--devices", 99) == 2
+    assert sample(folder, "--out", tmp_path / "third", *options, "--devices", 99) == 2
     assert "this process sees" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_nuts_reports_its_warmup_too(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(sample_command, "draw_plots", lambda run, **known: [])
+    monkeypatch.setattr(analysis, "draw_plots", lambda run: [])
     out = tmp_path / "out"
     options = ("--kernel", "nuts", "--chains", 2, "--draws", 20, "--warmup", 30, "--quiet", "--allow-bad")
     assert sample(folder, "--out", out, *options) == 0

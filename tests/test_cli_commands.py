@@ -1,5 +1,6 @@
 """`qdesampler ground-state` and `compare`: potentials in one line, kernels side by side, bad input."""
 
+import contextlib
 import json
 
 import jax
@@ -103,6 +104,48 @@ def test_the_quartic_oscillator(tmp_path, capsys):
     assert out.read_bytes().startswith(b"\x89PNG")
     assert sorted(tmp_path.iterdir()) == [out]
     assert jnp.zeros(()).dtype == np.float32  # double precision ends with the command
+
+
+@pytest.mark.parametrize("text", ["-x**2 + x**4", "-x**2+x**4", "-(2-x**2)*x**2 / 2", "-exp(-x**2) + x**2"])
+def test_potentials_that_begin_with_a_minus(text, capsys):
+    assert cli.main(["ground-state", text, "--bounds", "-4.5", "4", "--points", "32"]) == 0
+    told = capsys.readouterr().out
+    assert cli.main(["ground-state", "--bounds", "-4.5", "4", "--points", "32", f"0 {text}"]) == 0
+    levels = [line for line in told.splitlines() if line.startswith("E")]
+    assert len(levels) == 3
+    assert levels == [line for line in capsys.readouterr().out.splitlines() if line.startswith("E")]
+
+
+@pytest.mark.parametrize(
+    ("text", "bound", "gap"),
+    [
+        ("-2/cosh(x)**2", [-1.0], 1.0),  # -n(n+1)/cosh^2 has the levels -n^2, ..., -1
+        ("-6/cosh(x)**2", [-4.0, -1.0], 3.0),
+        ("5 - 2/cosh(x)**2", [4.0], 1.0),
+        ("-4 + x**2", [-3.0, -1.0, 1.0], 2.0),  # rises: all levels are bound
+    ],
+)
+def test_only_levels_below_the_continuum_are_bound_states(text, bound, gap, capsys):
+    assert cli.main(["ground-state", text, "--bounds", "-12", "12", "--points", "256"]) == 0
+    told = capsys.readouterr().out
+    levels = [float(line.split()[2]) for line in told.splitlines() if line.startswith("E")]
+    np.testing.assert_allclose(levels, bound, atol=1e-4)
+    assert ("no further bound state" in told) == (len(bound) < 3)
+    (line,) = (line for line in told.splitlines() if line.startswith("gap"))
+    assert float(line.split()[-1]) == pytest.approx(gap, abs=1e-4)
+    assert ("to the continuum" in line) == (len(bound) == 1)
+
+
+def test_options_are_no_potentials(capsys):
+    for line, message in (
+        (["-h"], "usage:"),
+        (["--levels", "3"], "required: POTENTIAL"),
+        (["-4"], "no coord"),
+    ):
+        with contextlib.suppress(SystemExit):
+            cli.main(["ground-state", *line])
+        captured = capsys.readouterr()
+        assert message in captured.out + captured.err
 
 
 def test_a_box_with_walls_and_a_diffusion(capsys):

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from qdesampler.infer import ModelCase
+from qdesampler.infer.model.failures import explain_failure
+
 __all__ = [
     "BAD_INPUT",
     "BAD_VERDICT",
@@ -17,12 +20,13 @@ __all__ = [
     "Progress",
     "at_least",
     "comma_separated",
+    "failure",
     "one_line",
     "positive",
     "seed",
 ]
 
-# Exit codes; 130 is the shell's for an interrupt.
+# Exit codes; 130 is the shell's for an interrupt, 143 for a SIGTERM (`MCMC` raises it).
 OK, BAD_VERDICT, BAD_INPUT, FAILURE, INTERRUPTED = 0, 1, 2, 3, 130
 
 EXIT_CODES = """exit codes:
@@ -31,6 +35,7 @@ EXIT_CODES = """exit codes:
   2    wrong arguments, model, data or output folder, or a model that cannot be sampled
   3    a failure of the program itself
   130  interrupted
+  143  asked to end (SIGTERM) while it kept checkpoints; one was written
 """
 
 
@@ -66,6 +71,13 @@ class Progress:
 def one_line(error: BaseException) -> str:
     """The message of an error without line breaks; its type where it has none."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def failure(case: ModelCase, error: Exception) -> str:
+    """An error of a user's model in one line, with its place in the model if that is known."""
+    words = f"{type(error).__name__}: {one_line(error)}"
+    found = explain_failure(case.model, (), case.data)
+    return f"{words}{'' if words.endswith('.') else '.'} {found}" if found else words
 
 
 def at_least(least: int) -> Callable[[str], int]:

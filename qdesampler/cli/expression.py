@@ -66,10 +66,11 @@ def parse_expression(text: str) -> Expression:
     Raises:
         InputError: not an expression of the kinds above, or without any coordinate.
     """
+    text = text.strip()
     if len(text) > _LONGEST:
         raise InputError(f"the expression has {len(text)} characters; at most {_LONGEST} are read.")
     try:
-        tree = ast.parse(text.strip().replace("^", "**"), mode="eval").body
+        tree = ast.parse(text.replace("^", "**"), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         where = f" at character {error.offset}" if isinstance(error, SyntaxError) and error.offset else ""
         raise InputError(f"{text!r} is no expression{where}; write for instance x**4 - 2*x**2.") from error

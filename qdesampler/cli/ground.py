@@ -1,10 +1,16 @@
 """`qdesampler ground-state "x**4" --diffusion 1`: levels of a one-line potential, and its picture."""
 
 import argparse
+import dataclasses
+import re
 import warnings
+from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from qdesampler.cli.common import OK, InputError, Progress, at_least, one_line, positive
 from qdesampler.cli.expression import FUNCTIONS, parse_expression
@@ -13,14 +19,19 @@ from qdesampler.equation import Hamiltonian
 from qdesampler.solvers import GroundState, SpectralGrid, ground_state
 from qdesampler.solvers.grid.spectral import GridWarning
 
-__all__ = ["add_ground_state"]
+__all__ = ["add_ground_state", "with_potential"]
 
 _POINTS = {1: 512, 2: 96, 3: 40}
 _HALF_WIDTHS = (4.0, 8.0, 16.0, 32.0, 64.0)  # of the boxes that are tried one after another
+_BORDER = 33  # points of an axis, for the potential on the border of the box
 _GOOD = 1e-6  # relative error of the highest level at which no larger box is tried
+
+_POTENTIAL = re.compile(r"-(?!-|h$)")
+_NUMBER = re.compile(r"-[\d.]+(e[-+]?\d+)?", re.IGNORECASE)
 
 _EPILOG = f"""examples:
   qdesampler ground-state "x**4"
+  qdesampler ground-state "-x**2 + x**4"
   qdesampler ground-state "(x**2 - 1)**2" --diffusion 0.05 --levels 6 --out well.png
   qdesampler ground-state "x**2/2 + 2*y**2 + x*y/4" --out bowl.png
   qdesampler ground-state "0*x" --bounds 0 1 --boundary hard
@@ -56,6 +67,17 @@ def add_ground_state(commands: argparse._SubParsersAction) -> argparse.ArgumentP
     return command
 
 
+def with_potential(words: Sequence[str]) -> list[str]:
+    """The words of a command line, so that argparse takes `-x**2 + x**4` for a potential and not for options.
+
+    A word that begins with a space is none. Options of one dash are `-h` and no others, and numbers belong to
+    `--bounds`.
+    """
+    if list(words[:1]) != ["ground-state"]:
+        return list(words)
+    return [f" {word}" if _POTENTIAL.match(word) and not _NUMBER.fullmatch(word) else word for word in words]
+
+
 def _ground_state(arguments: argparse.Namespace) -> int:
     expression = parse_expression(arguments.expression)
     out: Path | None = arguments.out
@@ -71,13 +93,10 @@ def _ground_state(arguments: argparse.Namespace) -> int:
             expression.value, dim=expression.dim, diffusion=arguments.diffusion
         )
         state, bounds = _solved(hamiltonian, arguments)
-        print(f"H = -{arguments.diffusion:g} lap + {expression.text}, bounds {bounds[0]:g} to {bounds[1]:g}")
-        levels, errors = state.levels, state.level_errors
-        if levels is None or errors is None:
-            raise RuntimeError("the solver returned no levels")
-        for i, (level, error) in enumerate(zip(levels, errors, strict=True)):
-            print(f"E{i} = {float(level):.10g} +- {float(error):.1g}")
-        print(f"gap {float(levels[1] - levels[0]):.10g}")
+        potential = f"({expression.text})" if expression.text.startswith("-") else expression.text
+        print(f"H = -{arguments.diffusion:g} lap + {potential}, bounds {bounds[0]:g} to {bounds[1]:g}")
+        edge = inf if arguments.boundary == "hard" else _continuum(hamiltonian, bounds)
+        state = _print_levels(state, edge)
         if out is not None:
             progress("drawing")
             box = bounds if arguments.boundary == "hard" else None
@@ -85,6 +104,34 @@ def _ground_state(arguments: argparse.Namespace) -> int:
             write_atomically(out, image)
             print(f"Written to {out}")
     return OK
+
+
+def _continuum(hamiltonian: Hamiltonian, bounds: tuple[float, float]) -> float:
+    """The lowest potential on the border of the box; above it no state is bound."""
+    axes = jnp.meshgrid(*[jnp.linspace(*bounds, _BORDER)] * hamiltonian.dim, indexing="ij")
+    points = jnp.stack(axes, -1).reshape(-1, hamiltonian.dim)
+    border = points[jnp.any((points == bounds[0]) | (points == bounds[1]), axis=1)]
+    return float(jnp.min(jax.vmap(hamiltonian.potential)(border)))
+
+
+def _print_levels(state: GroundState, edge: float) -> GroundState:
+    """Print the levels and the gap; the state with those levels only that are bound."""
+    if state.levels is None or state.level_errors is None:
+        raise RuntimeError("the solver returned no levels")
+    levels, errors = (np.asarray(values, float) for values in (state.levels, state.level_errors))
+    bound = max(1, int(np.sum(levels + errors < edge)))
+    for i, (level, error) in enumerate(zip(levels[:bound], errors, strict=False)):
+        print(f"E{i} = {level:.10g} +- {error:.1g}")
+    if bound < len(levels):
+        print(
+            f"no further bound state: the potential at the bounds is {edge:.6g}, and the levels above it "
+            "form a continuum"
+        )
+    if bound > 1:
+        print(f"gap {levels[1] - levels[0]:.10g}")
+    else:
+        print(f"gap to the continuum {edge - levels[0]:.10g}")
+    return dataclasses.replace(state, levels=state.levels[:bound], level_errors=state.level_errors[:bound])
 
 
 def _solved(

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from qdesampler.cli.common import BAD_INPUT, FAILURE, INTERRUPTED, InputError, one_line
+from qdesampler.cli.ground import with_potential
 from qdesampler.cli.parser import parser
 from qdesampler.infer import ModelLoadError
 
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: from argparse, after `--help` or wrong arguments.
     """
-    arguments = parser().parse_args(argv)
+    arguments = parser().parse_args(with_potential(sys.argv[1:] if argv is None else argv))
     try:
         return arguments.action(arguments)
     except (InputError, ModelLoadError) as error:

@@ -11,29 +11,35 @@ from typing import Any
 
 import jax
 
-from qdesampler.cli.common import BAD_VERDICT, EXIT_CODES, OK, InputError, Progress, at_least, one_line, seed
+from qdesampler.cli.common import (
+    BAD_VERDICT,
+    EXIT_CODES,
+    OK,
+    InputError,
+    Progress,
+    at_least,
+    failure,
+    one_line,
+    seed,
+)
 from qdesampler.diagnostics import (
     EXTRA_PLOT_NAMES,
     PLOT_NAMES,
+    Analysis,
     Finding,
     ResultFolder,
-    available_estimates,
-    diagnose,
-    draw_plots,
     format_summary,
     report,
-    summary,
-    to_datatree,
-    with_estimates,
-    write_plots,
 )
 from qdesampler.driver import MCMC, CheckpointError, StoreError
+from qdesampler.driver.files import holds_run
 from qdesampler.infer import QDE, AnnealedQDE, ModelCase, compare_with_reference, load_model
 from qdesampler.infer.counted_nuts import CountedNUTS
 
 __all__ = ["add_sample"]
 
 MAX_ERROR = 5.0  # standard errors between draws and reference values
+EVERY = 500  # iterations between checkpoints with --resume alone, the default of `MCMC`
 
 # The kernel's name for people, how to make it, and what to collect beside its own fields.
 KERNELS: dict[str, tuple[str, Callable[[Callable], Any], tuple[str, ...]]] = {
@@ -80,9 +86,14 @@ def add_sample(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
         "--checkpoint-every",
         metavar="N",
         type=at_least(1),
-        help="keep checkpoints in DIR.ckpt every N iterations; what --resume needs",
+        help=f"keep checkpoints in DIR.ckpt every N iterations; with --resume alone, every {EVERY}",
     )
-    sample.add_argument("--resume", action="store_true", help="continue what DIR.ckpt holds, with its seed")
+    sample.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the run in DIR.ckpt, with its seed, and write its results to DIR; if DIR.ckpt holds "
+        "no run, start one. A job that may be killed at any moment can be started again with the same line",
+    )
     sample.add_argument(
         "--until-ess", metavar="N", type=at_least(1), help="end when every parameter has N effective draws"
     )
@@ -102,8 +113,11 @@ def add_sample(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 def sample_command(arguments: argparse.Namespace) -> int:
     """Run `qdesampler sample`; returns the exit code."""
     case = load_model(arguments.path, arguments.data)
+    resumed = arguments.resume and holds_run(_beside(arguments.out, ".ckpt"))
+    # Results beside the checkpoints of a run are its own, perhaps half of them: it was killed in writing.
+    overwrite = arguments.overwrite or resumed
     try:
-        folder = ResultFolder(arguments.out, overwrite=arguments.overwrite, stale=RESULTS)
+        folder = ResultFolder(arguments.out, overwrite=overwrite, stale=RESULTS)
     except FileExistsError as error:
         raise InputError(f"--out: {error}" + (" (--overwrite)" if arguments.out.is_dir() else "")) from error
     except OSError as error:
@@ -115,8 +129,11 @@ def sample_command(arguments: argparse.Namespace) -> int:
             f"{case.name}: {name}, {arguments.chains} chains of {arguments.warmup} warm-up iterations "
             f"and {arguments.draws} draws"
         )
+        if arguments.resume:
+            checkpoints = _beside(arguments.out, ".ckpt")
+            say(f"continuing {checkpoints}" if resumed else f"{checkpoints} holds no run: starting one")
         start = time.perf_counter()
-        mcmc = _run(case, make, extra_fields, arguments)
+        mcmc = _run(case, make, extra_fields, arguments, resumed=resumed)
         seconds = time.perf_counter() - start
         attrs = {
             "model": case.name,
@@ -128,14 +145,13 @@ def sample_command(arguments: argparse.Namespace) -> int:
         progress = Progress(quiet=arguments.quiet)
         with progress:
             progress("summary")
-            tree = to_datatree(mcmc, attrs=attrs)
-            tree = with_estimates(tree, available_estimates(mcmc, tree))
-            table = summary(tree)
             comparison, wrong = _compare(case, mcmc)
+            found = Analysis(mcmc, attrs, further=wrong)
+            table = found.table
             progress("diagnosis")
-            findings = diagnose(mcmc, tree=tree, table=table).extended(wrong)
+            findings = found.findings
         say(f"\n{format_summary(table)}\n")
-        say(_evaluations_line(tree.attrs, seconds))
+        say(_evaluations_line(found.tree.attrs, seconds))
         if comparison:
             say(f"\nAgainst reference values\n{comparison}")
         say(f"\n{findings.verdict}")
@@ -144,25 +160,20 @@ def sample_command(arguments: argparse.Namespace) -> int:
 
         with progress:
             progress("files")
-            tree.to_netcdf(folder.staging / "posterior.nc", engine="h5netcdf")
+            found.to_netcdf(folder.staging / "posterior.nc")
             table.to_csv(folder.staging / "summary.csv", index_label="parameter")
-            images = []
-            for image in draw_plots(mcmc, tree=tree, table=table):
-                images.append(image)
-                progress(f"plots, {len(images)} drawn")
-            write_plots(images, folder.staging / "plots")
-            report(
-                mcmc,
-                folder.staging / "report.html",
-                tree=tree,
-                table=table,
-                findings=findings,
-                comparison=comparison,
-                finished_plots=images,
-            )
+            progress("plots")
+            images = found.save_plots(folder.staging / "plots")
+            report(found, folder.staging / "report.html", comparison=comparison)
         folder.publish()
     say(f"\nWritten to {arguments.out}: posterior.nc, summary.csv, report.html and {len(images)} plots")
     return OK if findings.good or arguments.allow_bad else BAD_VERDICT
+
+
+def _beside(out: Path, suffix: str) -> Path:
+    """`DIR.ckpt` or `DIR.zarr` for the folder `DIR`, which may be written as `.`."""
+    named = out if out.name not in ("", "..") else out.resolve()
+    return named.with_name(f"{named.name}{suffix}")
 
 
 def _silent(text: str) -> None:
@@ -174,8 +185,11 @@ def _run(
     make: Callable[[Callable], Any],
     extra_fields: tuple[str, ...],
     arguments: argparse.Namespace,
+    *,
+    resumed: bool,
 ) -> Any:
-    checkpoints = arguments.out.with_name(f"{arguments.out.name}.ckpt")
+    checkpoints = _beside(arguments.out, ".ckpt")
+    kept = arguments.resume or arguments.checkpoint_every
     until = {"ess": arguments.until_ess, "max_time": arguments.max_time}
     try:
         mcmc = MCMC(
@@ -185,13 +199,13 @@ def _run(
             num_chains=arguments.chains,
             chain_batch=arguments.chain_batch,
             devices=arguments.devices,
-            checkpoint=checkpoints if arguments.checkpoint_every else None,
-            every=arguments.checkpoint_every or 500,
-            store=arguments.out.with_name(f"{arguments.out.name}.zarr") if arguments.store else None,
+            checkpoint=checkpoints if kept else None,
+            every=arguments.checkpoint_every or EVERY,
+            store=_beside(arguments.out, ".zarr") if arguments.store else None,
             until=until if any(until.values()) else None,
             progress_bar=sys.stderr.isatty() and not arguments.quiet,
         )
-        if arguments.resume:
+        if resumed:
             mcmc.resume(checkpoints, **case.data)
         else:
             mcmc.run(jax.random.key(arguments.seed), extra_fields=extra_fields, **case.data)
@@ -199,9 +213,7 @@ def _run(
     except (CheckpointError, StoreError) as error:
         raise InputError(f"{case.name}: {one_line(error)}") from error
     except Exception as error:  # whatever the user's model raises
-        raise InputError(
-            f"{case.name} cannot be sampled: {type(error).__name__}: {one_line(error)}"
-        ) from error
+        raise InputError(f"{case.name} cannot be sampled: {failure(case, error)}") from error
 
 
 def _compare(case: ModelCase, mcmc: Any) -> tuple[str, list[Finding]]:

@@ -24,12 +24,11 @@ from .plots.posterior import draw_plots as draw_plots
 from .plots.posterior import draw_png as draw_png
 from .plots.posterior import save_plots as save_plots
 from .plots.posterior import write_plots as write_plots
+from .reporting.analysis import Analysis as Analysis
 from .reporting.report import report as report
 from .statistics.control_variates import ZeroVarianceWarning as ZeroVarianceWarning
 from .statistics.control_variates import zero_variance as zero_variance
 from .statistics.ladder import ladder_summary as ladder_summary
 from .statistics.sample_distance import sliced_wasserstein as sliced_wasserstein
-from .statistics.summary import available_estimates as available_estimates
 from .statistics.summary import summary as summary
-from .statistics.summary import with_estimates as with_estimates
 from .statistics.summary_table import format_summary as format_summary

@@ -1,13 +1,12 @@
 """Files that are written completely or not at all."""
 
 import os
-import secrets
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from qdesampler.unfinished import UnfinishedFolder, clear_unfinished, is_unfinished, replacing
 
 __all__ = ["ResultFolder", "write_atomically"]
 
@@ -18,13 +17,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OSError: the folder does not exist or cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        file.write(content)
 
 
 class ResultFolder:
@@ -32,7 +26,7 @@ class ResultFolder:
 
     The folder is made and checked immediately. Files are written to `staging`, a hidden folder inside it, and
     `publish` moves them to their places. Use it in a `with` statement: if the block ends without `publish`,
-    the folder is as it was before.
+    the folder is as it was before. What a killed process left unfinished in the folder is removed.
 
     Args:
         path: the folder, made if it does not exist.
@@ -51,13 +45,20 @@ class ResultFolder:
     def __init__(self, path: Path, *, overwrite: bool = False, stale: Sequence[str] = ()):
         if path.exists() and not path.is_dir():
             raise FileExistsError(f"{path} is a file; expected a folder, new or empty.")
-        if not overwrite and path.is_dir() and any(path.iterdir()):
+        clear_unfinished(path)
+        content = list(path.iterdir()) if path.is_dir() else []
+        if any(is_unfinished(entry) for entry in content):
+            raise FileExistsError(
+                f"{path} is being written by another process; wait for it, or name another folder."
+            )
+        if content and not overwrite:
             raise FileExistsError(f"{path} is not empty; name another folder, or overwrite it.")
         self.path = path
         self._stale = stale
         self._discard_path = not path.exists()
         path.mkdir(parents=True, exist_ok=True)
-        self.staging = Path(tempfile.mkdtemp(dir=path, prefix=".unfinished-"))
+        self._unfinished = UnfinishedFolder(path, inside=True)
+        self.staging = self._unfinished.path
 
     def publish(self) -> list[Path]:
         """Move every file out of `staging`; returns the new paths, sorted.
@@ -65,7 +66,7 @@ class ResultFolder:
         Raises:
             OSError: a file could not be moved.
         """
-        names = sorted(p.relative_to(self.staging) for p in self.staging.rglob("*") if p.is_file())
+        names = self._unfinished.files()
         self._discard_path = False
         for name in names:
             target = self.path / name
@@ -81,6 +82,6 @@ class ResultFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        shutil.rmtree(self.staging)
+        self._unfinished.close()
         if self._discard_path:
             self.path.rmdir()

@@ -6,14 +6,14 @@ the header, the header in JSON, and the bytes of the arrays. Reading a file exec
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+
+from qdesampler.unfinished import replacing
 
 __all__ = ["CheckpointError", "read_arrays", "write_arrays"]
 
@@ -32,8 +32,8 @@ class CheckpointError(RuntimeError):
 def write_arrays(path: Path, header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
     """Write a file so that at any moment `path` is either unchanged or complete.
 
-    The bytes go to a new file in the same folder and are synced to the disk. Then the file is renamed, and
-    the folder is synced. The file has the permissions of the user's umask.
+    The bytes go to a new file in the same folder, which is renamed when they are on the disk
+    (`qdesampler.unfinished.replacing`).
 
     Args:
         path: the file; an existing file is replaced.
@@ -53,22 +53,12 @@ def write_arrays(path: Path, header: Mapping[str, Any], arrays: Mapping[str, np.
     digest = hashlib.sha256(size + head)
     for array in contiguous.values():
         digest.update(_bytes(array))
-    temporary = None
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as file:
+        with replacing(path) as file:
             file.write(_FIRST_LINE + digest.hexdigest().encode() + b"\n" + size + head)
             for array in contiguous.values():
                 file.write(_bytes(array))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only the owner can read
-        temporary.replace(path)
-        _sync_folder(path.parent)
     except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
         raise CheckpointError(
             f"{path} could not be written: {error.strerror or error}. What was there before is untouched; "
             "free space or name another folder, and resume."
@@ -114,17 +104,3 @@ def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 def _bytes(array: np.ndarray) -> memoryview:
     return memoryview(array.reshape(-1).view(np.uint8)) if array.size else memoryview(b"")
-
-
-def _umask() -> int:
-    mask = os.umask(0)  # no system call only reads the mask
-    os.umask(mask)
-    return mask
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -36,7 +36,8 @@ class DrawBuffer:
             floats = np.issubdtype(target.dtype, np.inexact)
             # The first field is the sample. Energies and step sizes may be infinite, draws may not.
             if floats and path[0].idx == 0 and not np.isfinite(kept).all():
-                self.not_finite.add(jax.tree_util.keystr(path[1:]))
+                site = jax.tree_util.keystr(path[1:], simple=True, separator=".")
+                self.not_finite.add(site or "the sample")
 
     def put_named(self, first: int, arrays: Mapping[str, np.ndarray], like: Any) -> None:
         """Copy arrays (chain, draw, ...) that `named` returned, for fields of the structure of `like`."""

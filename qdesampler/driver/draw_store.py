@@ -11,6 +11,7 @@ import numpy as np
 from qdesampler.driver.draw_buffer import DrawBuffer, cut_named
 from qdesampler.infer.model.field_names import statistic_names, variable_name
 from qdesampler.infer.model.trace import leaf_names
+from qdesampler.unfinished import UnfinishedFolder, clear_unfinished
 
 __all__ = ["DrawStore", "StoreError", "StoredFields", "refuse_if_there", "require_zarr"]
 
@@ -157,21 +158,27 @@ class DrawStore:
         for (_, leaf), (name, _) in zip(leaves, variables, strict=True):
             if np.dtype(leaf.dtype).kind not in "biufc":
                 raise StoreError(f"{name} has the type {leaf.dtype}, which a zarr store cannot hold.")
+        names = [name for name, _ in variables]
         with _explain_write_errors(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            root = zarr.open_group(self._path, mode="w")
-            root.update_attributes({**self._facts, "variables": [name for name, _ in variables]})
-            self._arrays = [
-                root.create_array(
-                    name,
-                    shape=(self._chains, 0, *leaf.shape[2:]),
-                    chunks=(self._chains, self._rows, *(max(1, size) for size in leaf.shape[2:])),
-                    dtype=leaf.dtype,
-                    dimension_names=["chain", "draw", *_axes(name, leaf)],
-                )
-                for (_, leaf), (name, _) in zip(leaves, variables, strict=True)
-            ]
-        self._root = root
+            clear_unfinished(self._path.parent, self._path.name)
+            # A store that a process was killed in making, or in replacing, never stands at its path.
+            with UnfinishedFolder(self._path) as new, UnfinishedFolder(self._path) as old:
+                root = zarr.open_group(new.path, mode="a")
+                root.update_attributes({**self._facts, "variables": names})
+                for (_, leaf), name in zip(leaves, names, strict=True):
+                    root.create_array(
+                        name,
+                        shape=(self._chains, 0, *leaf.shape[2:]),
+                        chunks=(self._chains, self._rows, *(max(1, size) for size in leaf.shape[2:])),
+                        dtype=leaf.dtype,
+                        dimension_names=["chain", "draw", *_axes(name, leaf)],
+                    )
+                if self._path.exists():
+                    self._path.rename(old.path / "store")
+                new.rename(self._path)
+            self._root = zarr.open_group(self._path, mode="r+")
+        self._arrays = [self._root[name] for name in names]
 
     def _write(self, rows: int) -> None:
         end = self._first + rows

@@ -15,8 +15,9 @@ from qdesampler.driver.checkpoint import CheckpointError, read_arrays, write_arr
 from qdesampler.driver.draw_buffer import cut_named
 from qdesampler.driver.processes import Processes, whole
 from qdesampler.infer.model.fingerprint import is_typed_key
+from qdesampler.unfinished import clear_unfinished
 
-__all__ = ["RunFiles", "begun", "named_leaves", "restored"]
+__all__ = ["RunFiles", "begun", "holds_run", "named_leaves", "restored"]
 
 _STATE = re.compile(r"state-(\d{12})\.qde")
 _KEY = re.compile(r"(.*)<(\w+)>")
@@ -26,7 +27,8 @@ class RunFiles:
     """The checkpoints of one run, `state-ITERATION.qde`, and its draws, `draws-FIRST.qde`.
 
     Draws are written before the state that counts them, and each file is synced and renamed into place.
-    Whenever a process dies, the folder holds all draws that the newest state counts.
+    Whenever a process dies, the folder holds all draws that the newest state counts; files that it left
+    unfinished are removed when the run is resumed.
 
     Args:
         folder: the folder, made when the first file is written; each of several processes has a folder in it.
@@ -45,6 +47,7 @@ class RunFiles:
         """
         if self.folder.is_file():
             raise CheckpointError(f"{self.folder} is a file; a checkpoint is a folder. Name another.")
+        clear_unfinished(self.folder)
         states = self._states()
         if states:
             raise CheckpointError(
@@ -89,6 +92,7 @@ class RunFiles:
         Raises:
             CheckpointError: no state can be read.
         """
+        clear_unfinished(self.folder)
         states = self._states()
         if not states:
             self._processes.common([])
@@ -128,6 +132,11 @@ class RunFiles:
             return []
         found = [(_STATE.fullmatch(path.name), path) for path in self.folder.iterdir()]
         return sorted((int(match[1]), path) for match, path in found if match)
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a folder holds a state of a run, of one process or of one of several."""
+    return any(_STATE.fullmatch(path.name) for path in folder.glob("**/state-*.qde"))
 
 
 @contextmanager

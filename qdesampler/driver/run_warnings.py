@@ -19,8 +19,9 @@ def warn_of_run(run: RunInProgress, loop: RunLoop, until: Until | None, ended_by
     """
     if run.buffer.not_finite:
         warnings.warn(
-            f"Draws of {sorted(run.buffer.not_finite)} are not finite in places. Look at `diverging` and "
-            "at the model's support there; no estimate from these draws can be trusted.",
+            f"Some draws of {', '.join(sorted(run.buffer.not_finite))} are NaN or infinite, so that no "
+            "estimate from them can be trusted. Look for log, sqrt or a division outside its domain in what "
+            "the model computes there, and at the draws with `diverging`.",
             RuntimeWarning,
             stacklevel=4,
         )

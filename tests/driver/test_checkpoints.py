@@ -19,7 +19,7 @@ import numpyro.distributions as dist
 import pytest
 
 from qdesampler import MCMC, QDE
-from qdesampler.driver import CheckpointError, checkpoint
+from qdesampler.driver import CheckpointError
 from qdesampler.driver.checkpoint import read_arrays, write_arrays
 from qdesampler.driver.files import RunFiles
 from qdesampler.infer.qde import warmup
@@ -234,7 +234,7 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch, whole, resumer):
 
     mcmc = driver(checkpoint=tmp_path / "c", every=20)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.os, "fsync", full)
+        patch.setattr(os, "fsync", full)
         with pytest.raises(CheckpointError, match="No space left on device.*untouched"):
             mcmc.run(jax.random.key(1), Y)
     drawn = mcmc.get_samples(group_by_chain=True)["mean"]

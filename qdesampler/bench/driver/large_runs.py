@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from qdesampler.bench.harness.process import in_its_own_process, peak_gibibytes, print_header
-from qdesampler.diagnostics import diagnose, report, summary, to_datatree
+from qdesampler.diagnostics import Analysis, report
 
 __all__ = ["ReportCost", "large_run", "measure_large_run"]
 
@@ -80,14 +80,15 @@ def measure_large_run(chains: int, draws: int, dim: int) -> ReportCost:
     def done(stage: str) -> None:
         stages[stage] = time.perf_counter() - start - sum(stages.values())
 
-    tree = to_datatree(run)
+    found = Analysis(run)
+    _ = found.tree
     done("conversion")
-    table = summary(run, tree=tree)
+    _ = found.table
     done("summary")
-    findings = diagnose(run, tree=tree, table=table)
+    _ = found.findings
     done("diagnosis")
     with tempfile.TemporaryDirectory() as folder:
-        report(run, Path(folder) / "report.html", tree=tree, table=table, findings=findings)
+        report(found, Path(folder) / "report.html")
     done("report")
     return ReportCost(stages, time.perf_counter() - start, peak_gibibytes())
 

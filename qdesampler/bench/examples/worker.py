@@ -77,11 +77,12 @@ def _with_unconstrained(original: Callable) -> Callable:
 
 def _findings(mcmc: Any) -> list[str]:
     """Codes of what `qdesampler.diagnose` finds in the run as its user has it; grave ones end in "!"."""
-    tree = importlib.import_module("qdesampler.diagnostics").to_datatree(mcmc)
+    diagnostics = importlib.import_module("qdesampler.diagnostics")
+    tree = diagnostics.to_datatree(mcmc)
     posterior = tree["posterior"].to_dataset()
     added = [name for name in posterior.data_vars if str(name).startswith(UNCONSTRAINED)]
     tree["posterior"] = posterior.drop_vars(added)
-    found = importlib.import_module("qdesampler").diagnose(mcmc, tree=tree)
+    found = diagnostics.diagnose(diagnostics.Analysis(mcmc, tree=tree))
     return [finding.code + ("!" if finding.grave else "") for finding in found]
 
 

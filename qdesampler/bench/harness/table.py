@@ -16,6 +16,7 @@ from pathlib import Path
 import jax
 
 from qdesampler.bench.harness.record import Record, Settings
+from qdesampler.unfinished import replacing
 
 __all__ = [
     "SUFFIXES",
@@ -155,7 +156,8 @@ def write(path: Path, records: Sequence[Record], about: dict[str, str]) -> None:
     if path.suffix not in makers:
         raise ValueError(f"cannot write {path}: expected a name that ends in {' or '.join(SUFFIXES)}.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(makers[path.suffix](records, about), encoding="utf-8")
+    with replacing(path) as file:
+        file.write(makers[path.suffix](records, about).encode())
 
 
 def _cost(record: Record) -> float:

@@ -12,16 +12,14 @@ from qdesampler.diagnostics.checks.ladder import FEW_ROUND_TRIPS, ladder_finding
 from qdesampler.diagnostics.checks.symmetry import symmetry_check
 from qdesampler.diagnostics.checks.target import target_checks
 from qdesampler.diagnostics.datatree.kernel_answers import kernel_answer
-from qdesampler.diagnostics.statistics.summary import as_tree, posterior_dataset, summary
+from qdesampler.diagnostics.statistics.summary import statistics_of
 
 __all__ = ["MAX_R_HAT", "MIN_DRAWS", "diagnose", "least_ess"]
 
 MIN_DRAWS = 8  # draws of a chain below which nothing is checked
 
 
-def diagnose(
-    run: Any, *, table: Any = None, tree: xr.DataTree | None = None, target: bool = True
-) -> Diagnosis:
+def diagnose(run: Any, *, target: bool = True) -> Diagnosis:
     """Check a run: a table of all checks, a verdict, and for each failure its meaning and the remedy.
 
     Checks of the draws: finite, every chain moving, no latent site constant, rank-normalised R-hat (nested
@@ -40,9 +38,7 @@ def diagnose(
     diagonal of a correlation matrix, have no R-hat and are ignored.
 
     Args:
-        run: a `numpyro.infer.MCMC` after `run`, or a tree with a posterior.
-        table: the full table of `summary`, if it exists already.
-        tree: the tree of the run, if it exists already.
+        run: a `numpyro.infer.MCMC` after `run`, a tree with a posterior, or an `Analysis`.
         target: whether the target may be evaluated.
 
     Returns:
@@ -52,8 +48,8 @@ def diagnose(
     Raises:
         ValueError: there are no draws.
     """
-    tree = as_tree(run if tree is None else tree)
-    dataset = posterior_dataset(tree)
+    found = statistics_of(run)
+    run, tree, dataset = found.run, found.tree, found.dataset
     draws = dataset.sizes["draw"]
     if draws < MIN_DRAWS:
         finding = Finding(
@@ -62,7 +58,7 @@ def diagnose(
             "Draw more: a few hundred for each chain at least.",
         )
         return Diagnosis([finding], [Check("Draws of a chain", str(draws), f"at least {MIN_DRAWS}", False)])
-    table = summary(tree) if table is None else table
+    table = found.plain_table
     facts = draw_facts(dataset, table)
     judged = [*draw_checks(dataset, table, facts), *kernel_checks(tree, table[facts.usable])]
     judged += _ladder(run, tree)

@@ -1,5 +1,6 @@
 """Checks of the draws themselves: are they finite, moving, mixed, enough, and do they have moments?"""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,8 @@ NESTED_CHAINS = 16  # chains from which on R-hat is that of superchains
 MODES_APART = 1.1  # R-hat of all chains above which they may be in different modes
 SINGLE_CHAIN = 1.05  # R-hat of every single chain below which it is stationary
 MAX_PARETO_K = 0.7  # tail index above which means converge too slowly
+_MARGIN = 1.3  # more draws than the estimate asks for, because an effective sample size is itself uncertain
+_MOST_TIMES = 20.0  # times as many draws, above which something else is wrong
 _TAIL_DRAWS = 100  # effective draws in both tails that the tail index needs
 
 
@@ -108,8 +111,8 @@ def draw_checks(dataset: xr.Dataset, table: Any, facts: DrawFacts) -> list[Judge
         _stuck(facts),
         _constant(dataset),
         _modes(usable, facts, chains),
-        _r_hat(usable, facts, chains),
-        *_ess(usable, chains),
+        _r_hat(usable, facts, chains, draws),
+        *_ess(usable, chains, draws),
         _errors(usable),
         _tails(facts),
     ]
@@ -198,7 +201,15 @@ def _modes(usable: Any, facts: DrawFacts, chains: int) -> Judged:
     )
 
 
-def _r_hat(usable: Any, facts: DrawFacts, chains: int) -> Judged:
+def _more(draws: int, times: float) -> str:
+    """How many draws would be enough, as an argument of `MCMC`; in proportion to what is missing."""
+    if not np.isfinite(times) or times > _MOST_TIMES:
+        return "Warm up for longer, and draw far more."
+    digits = 10.0 ** max(0, math.floor(math.log10(draws * times)) - 1)
+    return f"Draw more: `num_samples={math.ceil(_MARGIN * draws * times / digits) * digits:.0f}`."
+
+
+def _r_hat(usable: Any, facts: DrawFacts, chains: int, draws: int) -> Judged:
     name, column = "R-hat, rank-normalised", "r_hat"
     if facts.nested is not None:
         name, column = "Nested R-hat, rank-normalised", "nested"
@@ -218,12 +229,13 @@ def _r_hat(usable: Any, facts: DrawFacts, chains: int) -> Judged:
             "r_hat",
             f"{name.split(',')[0]} is above {MAX_R_HAT} for {which}: the {parts} do not agree on the "
             "posterior.",
-            "Warm up and draw for longer; if it stays, look for several modes or a ridge in the pair plot.",
+            f"{_more(draws, (values.max() - 1) / (MAX_R_HAT - 1))} If it stays, look for several modes or a "
+            f"ridge in the plot of pairs of {bad[column].idxmax()}.",
         ),
     )
 
 
-def _ess(usable: Any, chains: int) -> list[Judged]:
+def _ess(usable: Any, chains: int, draws: int) -> list[Judged]:
     least = least_ess(chains)
     checks = []
     for column, name in (("ess_bulk", "bulk"), ("ess_tail", "tail")):
@@ -244,7 +256,8 @@ def _ess(usable: Any, chains: int) -> list[Judged]:
         "ess",
         f"The effective sample size is below {least} for {which}: means, quantiles and these diagnostics "
         "themselves are uncertain.",
-        "Draw more; if that is too slow, change the parametrisation.",
+        f"{_more(draws, least / max(float(smaller['ess'].min()), 1.0))} If that is too slow, change the "
+        f"parametrisation of {bad['ess'].idxmin()}.",
     )
     return [*checks, Judged(None, finding)]
 
@@ -269,13 +282,15 @@ def _tails(facts: DrawFacts) -> Judged:
         return Judged(check)
     order = heavy[np.argsort(-facts.tail[heavy])]
     shown = listed([f"{facts.labels[i]} ({facts.tail[i]:.2f})" for i in order])
+    site = facts.labels[order[0]].partition("[")[0]
     return Judged(
         check,
         Finding(
             "heavy_tail",
             f"The tails of {shown} are heavy (Pareto k above {MAX_PARETO_K}): the mean or its error does not "
             "exist, or converges too slowly to be useful.",
-            "Report quantiles (median, intervals) instead of mean and sd, or give lighter-tailed priors.",
+            f"Report quantiles in place of mean and sd, `np.quantile(mcmc.get_samples()[{site!r}], "
+            "[0.05, 0.5, 0.95], axis=0)`, or give lighter-tailed priors.",
         ),
     )
 

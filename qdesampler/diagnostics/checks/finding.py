@@ -52,8 +52,40 @@ class Judged(NamedTuple):
     finding: Finding | None = None
 
 
+# From causes to their consequences: what is wrong with the model comes before what its draws suffer from.
+_ORDER = (
+    "few_draws",
+    "non_finite",
+    "undefined",
+    "gradient",
+    "no_ground_state",
+    "stuck",
+    "constant",
+    "reference",
+    "modes",
+    "missed_mode",
+    "funnel",
+    "step_size",
+    "divergences",
+    "bfmi",
+    "acceptance",
+    "virial",
+    "r_hat",
+    "ess",
+)
+_SHORT = {"r_hat", "ess"}  # what more draws alone may mend
+
+
+def _place(finding: Finding) -> tuple[bool, int]:
+    """Grave findings first, then causes before consequences; codes without a place between the two."""
+    known = finding.code in _ORDER
+    return not finding.grave, _ORDER.index(finding.code) if known else _ORDER.index("r_hat")
+
+
 class Diagnosis(list[Finding]):
-    """The findings of a run as a list, the gravest first, and all checks that were made.
+    """The findings of a run as a list and all checks that were made.
+
+    Grave findings come first, and of these causes before consequences.
 
     When printed, it shows the verdict, the findings with their advice, and the table of checks.
 
@@ -66,7 +98,7 @@ class Diagnosis(list[Finding]):
     """
 
     def __init__(self, findings: Iterable[Finding] = (), checks: Iterable[Check] = ()):
-        super().__init__(sorted(findings, key=lambda finding: not finding.grave))
+        super().__init__(sorted(findings, key=_place))
         self.checks = tuple(checks)
 
     @property
@@ -109,6 +141,8 @@ def verdict(findings: Sequence[Finding]) -> str:
     if not grave:
         noted = f" ({remarks} remark{'s' if remarks > 1 else ''})" if remarks else ""
         return f"Good: nothing speaks against these draws{noted}."
+    if {finding.code for finding in findings if finding.grave} <= _SHORT:
+        return "Not enough draws yet: nothing else speaks against them."
     count = "one thing speaks" if grave == 1 else f"{grave} things speak"
     return f"Do not rely on these draws yet: {count} against them."
 

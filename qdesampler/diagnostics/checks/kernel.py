@@ -13,6 +13,7 @@ from qdesampler.diagnostics.statistics.summary import all_labels, blocks
 
 __all__ = ["funnel_check", "kernel_checks"]
 
+MANY_DIVERGENCES = 1e-3  # of the draws; fewer are told, but do not forbid to use the draws
 MIN_BFMI = 0.3  # below it momenta change the energy too slowly (Betancourt, arXiv:1604.00695)
 MIN_ACCEPTANCE = 0.05  # acceptance below which a chain hardly moves
 WASTEFUL = 0.5  # effective draws for each kept draw above which thinning has dropped useful draws
@@ -115,9 +116,22 @@ def _divergences(tree: xr.DataTree) -> Judged:
     if diverging is None:
         return Judged()
     count = int(np.sum(diverging))
-    check = Check("Divergences", f"{count} of {diverging.size}", "none", not count)
+    few = count <= MANY_DIVERGENCES * diverging.size
+    check = Check(
+        "Divergences", f"{count} of {diverging.size}", f"at most {MANY_DIVERGENCES:.1%} of the draws", few
+    )
     if not count:
         return Judged(check)
+    if few:
+        return Judged(
+            check,
+            Finding(
+                "divergences",
+                f"{count} of {diverging.size} draws diverged. So few do no harm, unless they lie together.",
+                f"If they do in the plot of pairs, use `{_call(tree)}(model, target_accept_prob=0.95)`.",
+                grave=False,
+            ),
+        )
     return Judged(
         check,
         Finding(
@@ -125,11 +139,16 @@ def _divergences(tree: xr.DataTree) -> Judged:
             f"{count} of {diverging.size} draws diverged: the integrator did not conserve the energy there "
             "(or, of QDE, a global move met the end of the density, or escaped from a place that it had not "
             "balanced), so that a part of the posterior may be missing.",
-            "Raise target_accept_prob (0.95, 0.99), change the parametrisation (non-centred hierarchies), or "
-            "put hard limits into the supports of distributions.",
+            f"Sample with `{_call(tree)}(model, target_accept_prob=0.95)`; if they stay, change the "
+            "parametrisation (non-centred hierarchies), or put hard limits into the supports of sites.",
             grave=not tree.attrs.get("density_edges", 0),
         ),
     )
+
+
+def _call(tree: xr.DataTree) -> str:
+    """The name of the kernel of a run, as in a call of it."""
+    return str(tree.attrs.get("kernel") or "QDE")
 
 
 def _bfmi(tree: xr.DataTree) -> Judged:
@@ -263,7 +282,7 @@ def funnel_check(tree: xr.DataTree, dataset: xr.Dataset, table: Any, others: Seq
     )
     if check.passed:
         return Judged(check)
-    count = int(np.sum(np.abs(found[i]) > FUNNEL))
+    count, site = int(np.sum(np.abs(found[i]) > FUNNEL)), names[j].partition("[")[0]
     return Judged(
         check,
         Finding(
@@ -271,7 +290,8 @@ def funnel_check(tree: xr.DataTree, dataset: xr.Dataset, table: Any, others: Seq
             f"A funnel: the spread of {names[j]} {f'and {count - 1} others ' if count > 1 else ''}"
             f"{'grows' if found[i, j] > 0 else 'shrinks'} with {names[i]} (rank correlation "
             f"{found[i, j]:+.2f}), so that no step size fits everywhere, and the neck is not sampled.",
-            f"Write the sites whose scale is {names[i]} non-centred (x = mean + scale * z, z normal; "
-            "numpyro.infer.reparam.LocScaleReparam does it), or give the scale a prior that excludes zero.",
+            f"Write {site} non-centred, for instance by `model = numpyro.handlers.reparam(model, "
+            f"config={{{site!r}: numpyro.infer.reparam.LocScaleReparam(0)}})`, or give {names[i]} a prior "
+            "that excludes zero.",
         ),
     )

@@ -32,8 +32,10 @@ _ALL_PAIRS = 24  # coordinates up to which all pairs are checked
 _MOST_WHITENED = 200  # coordinates up to which they are whitened; more are only scaled
 _PROBES = 256  # points around the draws
 _SLOPES = 32  # finite differences
-_RADIUS = 0.5  # distance of the points from the draws, in standard deviations
-_STEP = 0.05  # half the length of a finite difference, in standard deviations
+_RADIUS = 0.5  # distance of the points from the draws, in local widths
+_STEP = 0.05  # half the length of a finite difference, in local widths
+_NEIGHBOUR = 4  # the distance to this neighbour measures the local width
+_AMONG = 256  # draws that a neighbour is chosen from, so that each of 64 modes has as many
 _SHORTER = 8  # ratio to the second, shorter difference
 _DRAWS_A_COORDINATE = 4  # draws for each coordinate that whitening needs
 
@@ -203,12 +205,31 @@ def _undefined_gradients(scores: RunScores) -> Judged | None:
 
 
 def _spread(scores: RunScores, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Some draws, and for each a random direction with the standard deviations of the draws."""
+    """Some draws, and for each a random direction as long as the differences of draws around it.
+
+    The direction leads to a near neighbour, so that it stays within a mode. It is lengthened as much as a
+    difference of two normal draws of the same covariance is longer than the distance to such a neighbour.
+    """
     rng = np.random.default_rng(seed)
     flat = scores.positions.reshape(-1, scores.positions.shape[-1])
-    rows = rng.integers(len(flat), size=count)
-    other = flat[rng.integers(len(flat), size=count)] - flat[rng.integers(len(flat), size=count)]
-    return flat[rows], other / np.sqrt(2), rows  # differences of draws have twice the posterior's covariance
+    rows, others = rng.integers(len(flat), size=count), rng.integers(len(flat), size=_AMONG)
+    scale = np.maximum(flat.std(0), 1e-300)
+    points, among = (flat[rows] - flat.mean(0)) / scale, (flat[others] - flat.mean(0)) / scale
+    # Combinations of the draws with normal weights have their covariance.
+    normal = rng.normal(size=(count + _AMONG, _AMONG)) @ among / np.sqrt(_AMONG)
+    near = np.linalg.norm(_to_neighbour(normal[:count], normal[count:]), axis=1)
+    pairs = np.linalg.norm(normal[:count] - normal[count : 2 * count], axis=1)
+    directions = _to_neighbour(points, among) * np.median(pairs) / max(np.median(near), 1e-300)
+    longest = np.median(pairs) / np.maximum(np.linalg.norm(directions, axis=1), 1e-300)
+    directions *= np.minimum(longest, 1)[:, None]
+    return flat[rows], scale * directions / np.sqrt(2), rows  # differences have twice the covariance of draws
+
+
+def _to_neighbour(points: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """The way from each point to its neighbour of a fixed rank; equal points, repeated draws, are none."""
+    squares = np.stack([np.sum((among - point) ** 2, axis=1) for point in points])
+    squares[squares == 0] = np.inf
+    return among[np.argpartition(squares, _NEIGHBOUR - 1, axis=1)[:, _NEIGHBOUR - 1]] - points
 
 
 def _gradient(mcmc: Any, scores: RunScores) -> Judged:
@@ -250,7 +271,9 @@ def _off(
     values = potential_values(mcmc, np.concatenate([points + steps, points - steps])).reshape(2, -1)
     slopes = 2 * np.sum(gradients * steps, axis=1)
     found = values[0] - values[1]
-    noise = 16 * np.finfo(jnp.result_type(float)).eps * (1 + np.abs(values).max(0))
+    # Rounding of the density, and of the points.
+    size = 16 * (1 + np.abs(values).max(0)) + 2 * np.sum(np.abs(gradients * points), axis=1)
+    noise = np.finfo(jnp.result_type(float)).eps * size
     size = np.abs(found) + np.abs(slopes)
     off = np.abs(found - slopes) > 0.1 * size + noise + 2 * length**2
     return off, np.isfinite(found), 0.1 * size > noise
@@ -265,8 +288,8 @@ def _undefined(mcmc: Any, scores: RunScores) -> Judged:
         return Judged(check)
     finding = Finding(
         "undefined",
-        f"The log density is NaN or +infinite at {bad:.1%} of points about half a standard deviation from "
-        "the draws: the sampler treats such a region as forbidden, and the draws stop at its edge.",
+        f"The log density is NaN or +infinite at {bad:.1%} of points about half a local width from the "
+        "draws: the sampler treats such a region as forbidden, and the draws stop at its edge.",
         "Look for log, sqrt or division of values that can become negative or zero, and for overflow; give "
         "the prior a support, or return -inf where the density is truly zero.",
     )

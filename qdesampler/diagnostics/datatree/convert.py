@@ -24,7 +24,7 @@ from qdesampler.infer.model.trace import (
     prior_draws,
 )
 
-__all__ = ["to_datatree"]
+__all__ = ["complex_parts", "to_datatree"]
 
 Arrays = dict[str, Any]
 
@@ -49,7 +49,8 @@ def to_datatree(
     `lp` is minus the potential energy: the unnormalised log density of the *unconstrained* parameters.
 
     Axes are named by `dims`, else by the model's plates, else `<site>_dim_<i>`. A '/' in a site's name
-    becomes a dot. Draws of a kernel made with `potential_fn` are named `z`, or by their path in the pytree.
+    becomes a dot. A complex site becomes two variables, `<site>.real` and `<site>.imag`. Draws of a kernel
+    made with `potential_fn` are named `z`, or by their path in the pytree.
 
     Args:
         mcmc: a `numpyro.infer.MCMC` after `run`, with any kernel.
@@ -106,8 +107,10 @@ def to_datatree(
         for name, array in _arguments(model, args, kwargs).items()
         if not any(_same(array, value) for value in groups["observed_data"].values())
     }
-    axes = AxisNames(_names(groups), _with_own(mcmc, "dims", dims), _with_own(mcmc, "coords", coords))
-    return _tree(groups, sites, axes, facts)
+    dims, coords = _with_own(mcmc, "dims", dims), _with_own(mcmc, "coords", coords)
+    sites, dims = _of_parts(sites, groups), _of_parts(dims, groups)
+    groups = {group: complex_parts(values) for group, values in groups.items()}
+    return _tree(groups, sites, AxisNames(_names(groups), dims, coords), facts)
 
 
 def _with_own(run: Any, name: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -119,6 +122,34 @@ def _sites(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], draws: Ar
     if model is None:
         return {}
     return model_sites(model, args, kwargs, {name: value[0, 0] for name, value in draws.items()})
+
+
+def complex_parts(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays with the real and the imaginary part of each complex one as arrays of their own."""
+    found = {}
+    for name, value in values.items():
+        found |= (
+            {part: getattr(value, part.rpartition(".")[2]) for part in _parts(name)}
+            if _is_complex(value)
+            else {name: value}
+        )
+    return found
+
+
+def _of_parts[Value](values: Mapping[str, Value], groups: Mapping[str, Arrays]) -> dict[str, Value]:
+    """What belongs to a complex site, for each of its parts."""
+    split = {name for group in groups.values() for name, value in group.items() if _is_complex(value)}
+    return {
+        part: value for name, value in values.items() for part in (_parts(name) if name in split else (name,))
+    }
+
+
+def _parts(name: str) -> tuple[str, str]:
+    return f"{name}.real", f"{name}.imag"
+
+
+def _is_complex(value: Any) -> bool:
+    return np.issubdtype(value.dtype, np.complexfloating)
 
 
 def _arguments(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Arrays:

@@ -3,12 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from qdesampler.infer.model.field_names import variable_name
 from qdesampler.infer.model.trace import Plate, Site
 
 __all__ = ["SAMPLE_DIMS", "AxisNames"]
 
 SAMPLE_DIMS = ("chain", "draw")
+_MOST_NAMES = 20  # names of variables in a message
 
 
 class AxisNames:
@@ -35,6 +38,12 @@ class AxisNames:
     ):
         self._taken = {*taken, *SAMPLE_DIMS}
         self._dims = {variable_name(name): list(names) for name, names in (dims or {}).items()}
+        unknown = [name for name in self._dims if name not in taken]
+        if unknown:
+            raise ValueError(
+                f"dims names {', '.join(unknown)}, which the run does not have; it has "
+                f"{', '.join(taken[:_MOST_NAMES])}{' and others' * (len(taken) > _MOST_NAMES)}."
+            )
         self._coords = dict(coords or {})
         self._sizes: dict[str, int] = {}
 
@@ -62,6 +71,11 @@ class AxisNames:
                 known = ", ".join(sorted(self._sizes)) or "none"
                 raise ValueError(
                     f"coords names the dimension {dim!r}, which no variable has. Known: {known}."
+                )
+            if any(np.ndim(label) for label in labels):
+                raise ValueError(
+                    f"coords[{dim!r}] holds {labels[0]!r}; a label is one number or one text, for instance "
+                    f"{str(labels[0])!r}."
                 )
             if len(set(labels)) < len(labels):
                 raise ValueError(

@@ -27,7 +27,7 @@ from qdesampler.diagnostics.files import write_atomically
 from qdesampler.diagnostics.plots.gain import plot_zero_variance
 from qdesampler.diagnostics.plots.ladder import plot_ladder
 from qdesampler.diagnostics.plots.physics import plot_trial
-from qdesampler.diagnostics.statistics.summary import as_tree, blocks, posterior_dataset, scalars, summary
+from qdesampler.diagnostics.statistics.summary import blocks, scalars, statistics_of
 from qdesampler.infer.model.kernel_reports import TrialReport
 
 __all__ = [
@@ -46,6 +46,7 @@ MAX_POOLED = 100_000  # draws behind an interval
 MAX_IN_A_ROW = 20_000  # consecutive draws of each chain in plots that thinning would change
 MAX_RANKED = 2000  # draws in a rank plot, whose test takes time in proportion to their square
 MAX_LINES = 8  # chains drawn as lines
+_DRAWING_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError)  # of draws that cannot be drawn
 MAX_BARS = 100  # integers within this range are drawn as bars, others as a density
 
 
@@ -70,7 +71,7 @@ class _Kind(NamedTuple):
     chains: int = 1
 
 
-def draw_plots(run: Any, *, table: Any = None, tree: xr.DataTree | None = None) -> Iterator[Plot]:
+def draw_plots(run: Any) -> Iterator[Plot]:
     """Draw the standard plots one after the other.
 
     Each plot has room for a number of scalars; of more scalars it shows those with the smallest bulk
@@ -80,9 +81,7 @@ def draw_plots(run: Any, *, table: Any = None, tree: xr.DataTree | None = None) 
     the ladder of an AnnealedQDE run.
 
     Args:
-        run: a `numpyro.infer.MCMC` after `run`, or a tree with a posterior.
-        table: the full table of `summary`, if it exists already.
-        tree: the tree of the run, if it exists already.
+        run: a `numpyro.infer.MCMC` after `run`, a tree with a posterior, or an `Analysis`.
 
     Yields:
         Plots, in the order of a report.
@@ -93,9 +92,8 @@ def draw_plots(run: Any, *, table: Any = None, tree: xr.DataTree | None = None) 
     Raises:
         ValueError: there are no draws.
     """
-    tree = as_tree(run if tree is None else tree)
-    dataset = posterior_dataset(tree)
-    table = summary(run, tree=tree) if table is None else table
+    found = statistics_of(run)
+    tree, dataset, table = found.tree, found.dataset, found.table
     varied = [
         bool(np.any(x != x[:1, :1]) and np.isfinite(x).all()) for block in blocks(dataset) for x in block
     ]
@@ -117,7 +115,7 @@ def draw_plots(run: Any, *, table: Any = None, tree: xr.DataTree | None = None) 
         if png is not None:
             limits = _limits(kind, len(shown), fit.size, len(varied), dataset.sizes)
             yield Plot(kind.name, kind.title, f"{kind.caption}{limits}", png)
-    for extra in _extras(run, table):
+    for extra in _extras(found.run, table):
         png = _drawn(extra.name, lambda extra=extra: extra.draw(tree))
         if png is not None:
             yield Plot(extra.name, extra.title, extra.caption, png)
@@ -133,7 +131,7 @@ def _drawn(name: str, draw: Callable[[], Any]) -> bytes | None:
     """The image, or None and a warning, so that a plot that fails does not prevent the report."""
     try:
         return draw_png(draw)
-    except Exception as error:
+    except _DRAWING_ERRORS as error:
         warnings.warn(f"The plot {name!r} could not be drawn: {error!r}", RuntimeWarning, stacklevel=3)
         return None
 
@@ -156,13 +154,12 @@ def _extras(run: Any, table: Any) -> Iterator[_Kind]:
         yield _Kind("ladder", *_LADDER, lambda tree: plot_ladder(run))
 
 
-def save_plots(run: Any, folder: str | os.PathLike[str], *, table: Any = None) -> list[Path]:
+def save_plots(run: Any, folder: str | os.PathLike[str]) -> list[Path]:
     """Write the standard plots as `<name>.png`, each under a temporary name first.
 
     Args:
-        run: a `numpyro.infer.MCMC` after `run`, or a tree with a posterior.
+        run: a `numpyro.infer.MCMC` after `run`, a tree with a posterior, or an `Analysis`.
         folder: the folder, made if it does not exist.
-        table: the full table of `summary`, if it exists already.
 
     Returns:
         The paths of the files.
@@ -171,7 +168,7 @@ def save_plots(run: Any, folder: str | os.PathLike[str], *, table: Any = None) -
         ValueError: there are no draws.
         OSError: the folder cannot be written.
     """
-    return write_plots(draw_plots(run, table=table), folder)
+    return write_plots(draw_plots(run), folder)
 
 
 def write_plots(finished: Iterator[Plot] | Sequence[Plot], folder: str | os.PathLike[str]) -> list[Path]:

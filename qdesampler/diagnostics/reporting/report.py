@@ -1,17 +1,14 @@
 """One self-contained HTML page about a run: its settings, the verdict, the numbers, the plots."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from qdesampler.diagnostics.checks.diagnose import diagnose
-from qdesampler.diagnostics.checks.finding import Finding
 from qdesampler.diagnostics.files import write_atomically
-from qdesampler.diagnostics.plots.posterior import Plot, draw_plots
+from qdesampler.diagnostics.reporting.analysis import analysis_of
 from qdesampler.diagnostics.reporting.page import (
     checks_table,
     facts_list,
@@ -23,7 +20,6 @@ from qdesampler.diagnostics.reporting.page import (
     summary_table,
     verdict_box,
 )
-from qdesampler.diagnostics.statistics.summary import as_tree, summary
 
 __all__ = ["evidence", "facts", "report"]
 
@@ -47,10 +43,6 @@ def report(
     *,
     title: str | None = None,
     comparison: str | None = None,
-    tree: xr.DataTree | None = None,
-    table: Any = None,
-    findings: Sequence[Finding] | None = None,
-    finished_plots: Sequence[Plot] | None = None,
 ) -> Path:
     """Write a report as one HTML file that contains its style and images.
 
@@ -59,14 +51,10 @@ def report(
     The file is written under a temporary name in the same folder and then renamed.
 
     Args:
-        run: a `numpyro.infer.MCMC` after `run`, or a tree of `to_datatree` (or any tree with a posterior).
+        run: a `numpyro.infer.MCMC` after `run`, a tree with a posterior, or an `Analysis`.
         path: the file to write.
         title: heading; None takes the name of the model.
         comparison: text that compares the draws with reference values, shown without changes.
-        tree: the tree of the run, if it exists already.
-        table: the full table of `summary`, if it exists already.
-        findings: the result of `diagnose`, if it exists already.
-        finished_plots: the result of `draw_plots`, if it exists already.
 
     Returns:
         The path of the file.
@@ -78,21 +66,18 @@ def report(
     target = Path(path)
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{target.parent} is not a folder; make it before writing a report there.")
-    tree = as_tree(run if tree is None else tree)
-    table = summary(run, tree=tree) if table is None else table
-    findings = diagnose(run, tree=tree, table=table) if findings is None else findings
-    images = list(draw_plots(run, tree=tree, table=table)) if finished_plots is None else finished_plots
+    analysis = analysis_of(run)
+    tree, findings = analysis.tree, analysis.findings
     body = [verdict_box(findings), section("What was run", facts_list(facts(tree)))]
     found = evidence(tree)
     if found:
         body.append(section("Evidence", facts_list(found), paragraph(_EVIDENCE)))
-    body.append(section("Summary", summary_table(table, tree["posterior"].sizes["chain"])))
-    checks = getattr(findings, "checks", ())
-    if checks:
-        body.append(section("Checks", checks_table(checks)))
+    body.append(section("Summary", summary_table(analysis.table, tree["posterior"].sizes["chain"])))
+    if findings.checks:
+        body.append(section("Checks", checks_table(findings.checks)))
     if comparison:
         body.append(section("Against reference values", preformatted(comparison)))
-    body += [section(image.title, figure(image)) for image in images]
+    body += [section(image.title, figure(image)) for image in analysis.plots]
     version = str(tree.attrs.get("inference_library_version", ""))
     body.append(section("How to cite", preformatted(_CITE % version)))
     heading = title or str(tree.attrs.get("model") or "Posterior")

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from qdesampler.diagnostics.datatree.convert import to_datatree
+from qdesampler.diagnostics.datatree.convert import complex_parts, to_datatree
 from qdesampler.diagnostics.datatree.dims import SAMPLE_DIMS
 from qdesampler.diagnostics.statistics.array_statistics import in_threads, table_columns
 from qdesampler.diagnostics.statistics.control_variates import LEAST_DRAWS, estimates_of
@@ -16,31 +17,19 @@ from qdesampler.diagnostics.statistics.summary_table import COLUMNS, ZERO_VARIAN
 from qdesampler.infer.model.scores import NoScoresError
 
 __all__ = [
+    "RunStatistics",
     "all_labels",
-    "as_tree",
-    "available_estimates",
     "blocks",
     "labels",
     "posterior_dataset",
     "scalars",
+    "statistics_of",
     "summary",
     "with_estimates",
 ]
 
 ZERO_VARIANCE = "zero_variance"  # group of a tree
 BLOCK = 2_000_000  # numbers in memory at a time
-
-
-def as_tree(run: Any) -> xr.DataTree:
-    """The tree itself, or the tree of a `numpyro.infer.MCMC` after `run`.
-
-    Raises:
-        ValueError: the tree has no group `posterior`, or the sampler has not run.
-    """
-    tree = run if isinstance(run, xr.DataTree) else to_datatree(run)
-    if "posterior" not in tree.children:
-        raise ValueError(f"The tree has no group 'posterior', only: {', '.join(tree.children) or 'none'}.")
-    return tree
 
 
 def posterior_dataset(tree: xr.DataTree, var_names: Sequence[str] | None = None) -> xr.Dataset:
@@ -50,6 +39,8 @@ def posterior_dataset(tree: xr.DataTree, var_names: Sequence[str] | None = None)
         ValueError: a name in `var_names` is not a variable, or every variable is empty.
     """
     dataset = tree["posterior"].to_dataset()
+    parts = complex_parts({str(name): values for name, values in dataset.data_vars.items()})
+    dataset = dataset.drop_vars(dataset.data_vars).assign(parts)
     unknown = [name for name in var_names or () if name not in dataset]
     if unknown:
         raise ValueError(
@@ -92,12 +83,98 @@ def scalars(dataset: xr.Dataset) -> Iterator[tuple[str, np.ndarray]]:
     yield from zip(all_labels(dataset), each, strict=True)
 
 
+class RunStatistics:
+    """A run with what is computed from it; each part is computed when it is first asked for, and kept.
+
+    Args:
+        run: a `numpyro.infer.MCMC` after `run`, or a tree with a posterior.
+        attrs: facts to add to the attributes of a run's tree, for instance `{"seed": 0}`.
+        tree: a tree of the run that was made already, for instance with coordinates of your own.
+
+    Attributes:
+        run: the run or the tree.
+    """
+
+    def __init__(
+        self,
+        run: Any,
+        attrs: Mapping[str, str | int | float] | None = None,
+        *,
+        tree: xr.DataTree | None = None,
+    ):
+        self.run = run
+        self._attrs = attrs
+        self._tree = run if isinstance(run, xr.DataTree) else tree
+
+    @cached_property
+    def tree(self) -> xr.DataTree:
+        """The tree itself, or the tree of the run.
+
+        Raises:
+            ValueError: the tree has no group `posterior`, or the sampler has not run.
+        """
+        if self._tree is None:
+            return to_datatree(self.run, attrs=self._attrs)
+        if "posterior" not in self._tree.children:
+            found = ", ".join(self._tree.children) or "none"
+            raise ValueError(f"The tree has no group 'posterior', only: {found}.")
+        return self._tree
+
+    @cached_property
+    def dataset(self) -> xr.Dataset:
+        """The result of `posterior_dataset`."""
+        return posterior_dataset(self.tree)
+
+    @cached_property
+    def plain_table(self) -> SummaryTable:
+        """The table of all scalars without zero-variance means, for which no density is evaluated."""
+        return _table(self.dataset)
+
+    @cached_property
+    def table(self) -> SummaryTable:
+        """The table of all scalars, as `summary` returns it."""
+        return _completed(self.plain_table, self.dataset, *self._estimates)
+
+    @cached_property
+    def _estimates(self) -> "_Estimates":
+        if ZERO_VARIANCE in self.tree.children:
+            return _Estimates(self.tree[ZERO_VARIANCE].to_dataset())
+        if isinstance(self.run, xr.DataTree):
+            return _Estimates(None)
+        draws = self.dataset.sizes["chain"] * self.dataset.sizes["draw"]
+        if draws < LEAST_DRAWS:
+            return _Estimates(None, f"there are {draws} draws, and they need at least {LEAST_DRAWS}.")
+        finite = [name for name, values in self.dataset.data_vars.items() if np.all(np.isfinite(values))]
+        if not finite:
+            return _Estimates(None, "no variable is finite at every draw.")
+        try:
+            found = estimates_of(self.dataset[finite], self.run)
+        except (NoScoresError, np.linalg.LinAlgError) as error:
+            return _Estimates(None, str(error))
+        useful = any(bool((found[name].sel(estimate="gain") > 1).any()) for name in finite)
+        return _Estimates(found) if useful else _Estimates(None, _no_gain(found))
+
+    def tree_with_estimates(self) -> xr.DataTree:
+        """The tree with the zero-variance estimates as a group, in a form that can be written to a file."""
+        known = ZERO_VARIANCE in self.tree.children
+        return self.tree if known else with_estimates(self.tree, self._estimates.estimates)
+
+
+def with_estimates(tree: xr.DataTree, estimates: xr.Dataset | None) -> xr.DataTree:
+    """The tree with the estimates as a group, in a form that can be written to a file."""
+    if estimates is None:
+        return tree
+    attrs = {**estimates.attrs, "disagreeing": ", ".join(estimates.attrs.get("disagreeing", ()))}
+    return xr.DataTree.from_dict({**tree.to_dict(), ZERO_VARIANCE: estimates.assign_attrs(attrs)})
+
+
+def statistics_of(run: Any) -> RunStatistics:
+    """The statistics themselves, or new ones of a run or a tree."""
+    return run if isinstance(run, RunStatistics) else RunStatistics(run)
+
+
 def summary(
-    run: Any,
-    *,
-    var_names: Sequence[str] | None = None,
-    estimates: xr.Dataset | None = None,
-    tree: xr.DataTree | None = None,
+    run: Any, *, var_names: Sequence[str] | None = None, estimates: xr.Dataset | None = None
 ) -> SummaryTable:
     """Posterior moments with their Monte Carlo errors, one row for each scalar.
 
@@ -106,12 +183,11 @@ def summary(
     compares its two halves). If they can be computed, the zero-variance means follow in further columns.
 
     Args:
-        run: a `numpyro.infer.MCMC` after `run`, or a tree with a posterior.
+        run: a `numpyro.infer.MCMC` after `run`, a tree with a posterior, or an `Analysis`.
         var_names: names of variables; None for all.
         estimates: the result of `zero_variance`. None computes it for a run whose kernel has a potential
             function (one gradient for each draw, unless the run collected `z_grad`), and takes the group
             `zero_variance` of a tree that has one.
-        tree: the tree of the run, if it exists already.
 
     Returns:
         A `pandas.DataFrame` that prints as readable text, with columns `mean`, `sd`, `mcse_mean`, `mcse_sd`,
@@ -122,28 +198,37 @@ def summary(
     Raises:
         ValueError: there are no draws, or a name in `var_names` is not a variable.
     """
-    tree = as_tree(run if tree is None else tree)
-    dataset = posterior_dataset(tree, var_names)
+    found = statistics_of(run)
+    if var_names is None and estimates is None:
+        return found.table
+    dataset = found.dataset if var_names is None else posterior_dataset(found.tree, var_names)
+    known, reason = (estimates, "") if estimates is not None else found._estimates
+    return _completed(_table(dataset), dataset, known, reason)
+
+
+def _table(dataset: xr.Dataset) -> SummaryTable:
     parts = list(in_threads(table_columns, blocks(dataset)))
     columns = {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
-    reason = ""
-    if estimates is None:
-        estimates, reason = _estimates(run, tree)
-    if estimates is not None:
-        columns |= _zero_variance_columns(dataset, estimates)
-    table = SummaryTable(columns, index=np.array(all_labels(dataset), dtype=object))
+    return SummaryTable(columns, index=np.array(all_labels(dataset), dtype=object))
+
+
+def _completed(
+    plain: SummaryTable, dataset: xr.Dataset, estimates: xr.Dataset | None, reason: str
+) -> SummaryTable:
+    """The table with zero-variance columns, or with the reason why it has none."""
+    columns = {} if estimates is None else _zero_variance_columns(dataset, estimates)
+    table = SummaryTable(plain.assign(**columns))
     if reason:
         table.attrs["no_zero_variance"] = reason
     return table
 
 
-def available_estimates(run: Any, tree: xr.DataTree) -> xr.Dataset | None:
-    """Zero-variance estimates of a run, or those in a tree; None if they cannot be computed.
-
-    They need a potential, continuous coordinates, finite gradients and at least 8 draws. Sites that are not
-    finite at every draw are left out.
-    """
-    return _estimates(run, tree).estimates
+def _no_gain(estimates: xr.Dataset) -> str:
+    """Why no error became smaller: a fit of control variates needs effective draws of every coordinate."""
+    return (
+        "control variates make no error smaller. Their fit needs four effective draws a coordinate, and "
+        f"the slowest coordinate has {estimates.attrs['effective_draws']:.0f} effective draws."
+    )
 
 
 class _Estimates(NamedTuple):
@@ -151,32 +236,6 @@ class _Estimates(NamedTuple):
 
     estimates: xr.Dataset | None
     reason: str = ""
-
-
-def _estimates(run: Any, tree: xr.DataTree) -> _Estimates:
-    if ZERO_VARIANCE in tree.children:
-        return _Estimates(tree[ZERO_VARIANCE].to_dataset())
-    if isinstance(run, xr.DataTree):
-        return _Estimates(None)
-    dataset = posterior_dataset(tree)
-    draws = dataset.sizes["chain"] * dataset.sizes["draw"]
-    if draws < LEAST_DRAWS:
-        return _Estimates(None, f"there are {draws} draws, and they need at least {LEAST_DRAWS}.")
-    finite = [name for name, values in dataset.data_vars.items() if np.all(np.isfinite(values))]
-    if not finite:
-        return _Estimates(None, "no variable is finite at every draw.")
-    try:
-        return _Estimates(estimates_of(dataset[finite], run))
-    except (NoScoresError, np.linalg.LinAlgError) as error:
-        return _Estimates(None, str(error))
-
-
-def with_estimates(tree: xr.DataTree, estimates: xr.Dataset | None) -> xr.DataTree:
-    """The tree with the estimates as a group, in a form that can be written to a file."""
-    if estimates is None:
-        return tree
-    attrs = {**estimates.attrs, "disagreeing": ", ".join(estimates.attrs.get("disagreeing", ()))}
-    return xr.DataTree.from_dict({**tree.to_dict(), ZERO_VARIANCE: estimates.assign_attrs(attrs)})
 
 
 def _zero_variance_columns(dataset: xr.Dataset, estimates: xr.Dataset) -> Mapping[str, np.ndarray]:

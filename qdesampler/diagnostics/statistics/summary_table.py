@@ -31,6 +31,8 @@ COLUMNS = {
 }
 ZERO_VARIANCE_COLUMNS = {"zv_mean": "ZV mean", "zv_mcse": "ZV MCSE", "zv_gain": "ZV gain"}
 MAX_ROWS = 40  # rows of a printed table
+NOTHING = "-"  # in the place of what does not exist, such as the R-hat of a constant
+_LARGEST_GAIN = 1e6  # gains above it are limited by rounding, and their digits mean nothing
 
 
 class SummaryTable(pd.DataFrame):
@@ -112,10 +114,10 @@ def formatted_rows(table: Any) -> list[list[str]]:
             rounded(row.mean, row.mcse_mean),
             rounded(row.sd, row.mcse_sd),
             rounded(row.mcse_mean, row.mcse_mean),
-            rounded(row.mcse_sd, row.mcse_sd),
+            rounded(row.mcse_sd, row.mcse_sd) if row.sd != 0 else NOTHING,
             _integer(row.ess_bulk),
             _integer(row.ess_tail),
-            f"{row.r_hat:.3f}",
+            f"{row.r_hat:.3f}" if math.isfinite(row.r_hat) else NOTHING,
         ]
         for label, row in zip(table.index, table.itertuples(index=False), strict=True)
     ]
@@ -124,7 +126,7 @@ def formatted_rows(table: Any) -> list[list[str]]:
             cells += [
                 rounded(row.zv_mean, row.zv_mcse),
                 rounded(row.zv_mcse, row.zv_mcse),
-                f"{row.zv_gain:.3g}" if math.isfinite(row.zv_gain) else str(float(row.zv_gain)),
+                _gain(row),
             ]
     return formed
 
@@ -140,6 +142,15 @@ def rounded(value: float, error: float) -> str:
         digits = math.floor(math.log10(abs(value) or error)) + decimals
         return f"{value:.{min(max(digits, 1), 8)}e}"
     return f"{value:.{max(decimals, 0)}f}"
+
+
+def _gain(row: Any) -> str:
+    """The gain to three digits, without an exponent."""
+    if row.sd == 0 or math.isnan(row.zv_gain):
+        return NOTHING
+    if row.zv_gain > _LARGEST_GAIN:
+        return f">{_LARGEST_GAIN:.0f}"
+    return f"{row.zv_gain:.3g}" if row.zv_gain < 1000 else f"{row.zv_gain:.0f}"
 
 
 def _integer(value: float) -> str:

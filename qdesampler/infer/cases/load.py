@@ -178,8 +178,23 @@ def _execute(source: Path) -> ModuleType:
         exec(spec.loader.source_to_code(content, str(source)), module.__dict__)
     except (Exception, SystemExit) as error:
         del sys.modules[module_name]
-        raise ModelLoadError(f"{source} failed when executed: {type(error).__name__}: {error}") from error
+        raise ModelLoadError(
+            f"{source} failed when executed: {type(error).__name__}: {error}{_import_remedy(error, source)}"
+        ) from error
     return module
+
+
+def _import_remedy(error: BaseException, source: Path) -> str:
+    """What to do about a module that was not found."""
+    if not isinstance(error, ModuleNotFoundError) or error.name is None:
+        return ""
+    top = error.name.partition(".")[0]
+    if any((source.parent / name).exists() for name in (f"{top}.py", top)):
+        return (
+            f". {top} lies beside the model, where Python does not look. Begin {source.name} with this line: "
+            "import pathlib, sys; sys.path.insert(0, str(pathlib.Path(__file__).parent))"
+        )
+    return f". Install the package that holds it, for instance by: pip install {top}"
 
 
 def _read_data(
@@ -210,7 +225,16 @@ def _read_json(file: Path) -> Any:
     except OSError as error:
         raise ModelLoadError(f"{file} cannot be read: {error.strerror or error}.") from error
     except ValueError as error:
-        raise ModelLoadError(f"{file} is not valid JSON: {error}.") from error
+        remedy = ""
+        if file.suffix.lower() in (".csv", ".tsv", ".txt"):
+            separator = ', sep="\\t"' if file.suffix.lower() == ".tsv" else ""
+            remedy = (
+                " Data are one JSON object with a list for each field. A table becomes one by this line of "
+                "Python: "
+                f'import json, pandas; json.dump(pandas.read_csv("{file.name}"{separator}).to_dict("list"), '
+                f'open("{file.stem}.json", "w"))'
+            )
+        raise ModelLoadError(f"{file} is not valid JSON: {error}.{remedy}") from error
 
 
 def _to_numpy(value: Any) -> Any:

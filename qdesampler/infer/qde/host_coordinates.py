@@ -110,11 +110,15 @@ class HostCoordinates(RowCoordinates):
         return np.where(self._marked, moved, sites)
 
     def reset(self) -> Self:
-        """Standardise all sites again, without a map, and count from zero; returns itself."""
+        """Standardise all sites again, without a map; returns itself. What was evaluated stays counted."""
         super().reset()
-        self.evaluator.num_evals = 0
         self.centredness = np.where(self._marked, 0.0, 1.0)
         return self
+
+    def restart(self) -> Self:
+        """Begin again for another run: `reset`, and count from zero; returns itself."""
+        self.evaluator.num_evals = 0
+        return self.reset()
 
     def recentre(self, points: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> Callable | None:
         """Take the centredness that suits weighted points, unless it hardly differs.

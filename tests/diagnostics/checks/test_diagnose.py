@@ -287,7 +287,7 @@ def test_the_printed_diagnosis():
     assert Diagnosis([remark]).good
     assert Diagnosis([remark]).verdict == "Good: nothing speaks against these draws (1 remark)."
     lines = str(found).splitlines()
-    assert lines[0].startswith("Do not rely on these draws yet: one thing speaks")
+    assert lines[0] == "Not enough draws yet: nothing else speaks against them."
     assert lines[1:3] == ["- Few. Draw.", "- Waste. Keep."]
     assert lines[-2].split() == ["BAD", "ESS", "3", "400"]
     assert lines[-1].split() == ["-", "Fact", "1"]

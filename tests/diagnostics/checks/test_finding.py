@@ -6,7 +6,7 @@ import arviz as az
 import numpy as np
 import pytest
 
-from qdesampler.diagnostics import Finding, diagnose, verdict
+from qdesampler.diagnostics import Diagnosis, Finding, diagnose, verdict
 
 RNG = np.random.default_rng(0)
 GOOD = RNG.normal(size=(4, 500))
@@ -98,10 +98,52 @@ def test_many_bad_scalars_are_counted_not_listed():
 
 
 def test_the_verdict_counts():
-    one = Finding("ess", "m", "a")
+    one = Finding("stuck", "m", "a")
     assert verdict([one]) == "Do not rely on these draws yet: one thing speaks against them."
     assert verdict([one, one]) == "Do not rely on these draws yet: 2 things speak against them."
+    short = (
+        Finding("ess", "m", "a"),
+        Finding("r_hat", "m", "a"),
+        Finding("divergences", "m", "a", grave=False),
+    )
+    assert verdict(short) == "Not enough draws yet: nothing else speaks against them."
+    assert verdict([*short, one]).startswith("Do not rely on these draws yet: 3 things")
+    assert not Diagnosis(short).good
     assert str(one) == "m a"
+
+
+def test_causes_come_before_consequences():
+    codes = ["ess", "r_hat", "thinning", "divergences", "funnel", "gradient", "sandwich"]
+    found = Diagnosis(Finding(code, "m", "a", grave=code != "thinning") for code in codes)
+    expected = ["gradient", "funnel", "divergences", "r_hat", "sandwich", "ess", "thinning"]
+    assert [finding.code for finding in found] == expected
+
+
+@pytest.mark.parametrize(("count", "grave"), [(1, False), (2, False), (3, True)])
+def test_a_single_divergence_is_a_remark(count, grave):
+    rng = np.random.default_rng(0)
+    diverging = np.zeros((4, 500), bool)
+    diverging.flat[:count] = True
+    run = az.from_dict(
+        {"posterior": {"x": rng.normal(size=(4, 500))}, "sample_stats": {"diverging": diverging}}
+    )
+    run.attrs["kernel"] = "NUTS"
+    (finding,) = diagnose(run)
+    assert (finding.code, finding.grave) == ("divergences", grave)
+    assert "`NUTS(model, target_accept_prob=0.95)`" in finding.advice
+
+
+def test_too_few_draws_name_how_many_would_do():
+    rng = np.random.default_rng(0)
+    run = az.from_dict({"posterior": {"slow": rng.normal(size=(4, 80)), "also": rng.normal(size=(4, 80))}})
+    found = diagnose(run)
+    assert found.verdict.startswith("Not enough draws yet")
+    (finding,) = (finding for finding in found if finding.code == "ess")
+    asked = int(finding.advice.partition("num_samples=")[2].partition("`")[0])
+    enough = az.from_dict({"posterior": {"slow": rng.normal(size=(4, asked))}})
+    assert 90 <= asked <= 200
+    assert diagnose(enough).good
+    assert "parametrisation of" in finding.advice
 
 
 def test_the_shared_run_moves(tree):

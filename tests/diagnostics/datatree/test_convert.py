@@ -13,7 +13,7 @@ from numpyro.handlers import scope
 from numpyro.infer import MCMC, NUTS
 from scipy.stats import norm
 
-from qdesampler.diagnostics import to_datatree
+from qdesampler.diagnostics import summary, to_datatree
 from qdesampler.diagnostics.datatree.dims import AxisNames
 from qdesampler.infer.model.trace import Plate, Site
 
@@ -280,7 +280,10 @@ def test_own_dims_and_coords(mcmc):
             {"dims": {"theta": ["n"], "sigma": ["n"], "mu": []}, "coords": {"m": [1]}},
             "'m', which no variable has",
         ),
+        ({"dims": {"typo": ["a"]}}, r"dims names typo, which the run does not have; it has .*mu, .*theta"),
+        ({"dims": {"thet": ["school"], "tau": []}}, "dims names thet, which"),
         ({"coords": {"school": ["A"] * 8}}, "holds equal labels"),
+        ({"coords": {"school": [("A", i) for i in range(8)]}}, r"holds \('A', 0\); a label is one number"),
         ({"coords": {"school": ["A"]}}, "1 labels; the dimension has size 8"),
         ({"prior": 10}, "give key="),
         ({"posterior_predictive": True}, "give key="),
@@ -292,6 +295,20 @@ def test_wrong_requests(mcmc, request_, message):
     request_ = {**request_, **({"key": jax.random.key(0)} if "key" in request_ else {})}
     with pytest.raises(ValueError, match=message):
         to_datatree(mcmc, **request_)
+
+
+def test_complex_sites_keep_both_parts(finished_run, tmp_path):
+    z = np.arange(36).reshape(2, 6, 3) * (1 + 2j)
+    run = finished_run({"wave/c": z, "x": z[..., 0].real})
+    tree = to_datatree(run, dims={"wave/c": ["n"]}, coords={"n": list("abc")})
+    axes = ("chain", "draw", "n")
+    assert dims(tree) == {"wave.c.real": axes, "wave.c.imag": axes, "x": axes[:2]}
+    np.testing.assert_array_equal(tree["posterior"]["wave.c.imag"], z.imag)
+    tree.to_netcdf(tmp_path / "run.nc", engine="h5netcdf")
+    table = summary(tree)
+    assert table.loc["wave.c.imag[b]", "mean"] == pytest.approx(z[..., 1].imag.mean())
+    foreign = xr.DataTree.from_dict({"posterior": xr.Dataset({"c": (("chain", "draw"), z[..., 1])})})
+    assert list(summary(foreign).index) == ["c.real", "c.imag"]
 
 
 def test_one_dimension_has_one_size(finished_run):

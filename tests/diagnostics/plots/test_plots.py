@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 from arviz_base import from_dict, rcParams
 
-from qdesampler.diagnostics import PLOT_NAMES, Plot, draw_plots, save_plots, summary, write_plots
+from qdesampler.diagnostics import PLOT_NAMES, Analysis, Plot, draw_plots, save_plots, write_plots
 from qdesampler.diagnostics.plots import posterior as plots
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -112,21 +112,24 @@ def test_odd_labels_and_integers(drawn_labels):
 def test_a_run_of_qde_shows_its_gain_and_its_trial(mcmc, tree, drawn_labels, monkeypatch):
     monkeypatch.setattr(plots, "plot_trial", lambda run, backend: run)
     monkeypatch.setattr(plots, "plot_zero_variance", lambda table, backend: table)
-    extra = [plot.name for plot in draw_plots(mcmc, tree=tree)][len(drawn_labels) :]
+    extra = [plot.name for plot in draw_plots(Analysis(mcmc, tree=tree))][len(drawn_labels) :]
     assert extra == ["gain", "trial"]
     local = SimpleNamespace(last_state=mcmc.last_state, sampler=SimpleNamespace(facts=lambda state: {}))
-    extra = [plot.name for plot in draw_plots(local, tree=tree, table=summary(tree))][len(drawn_labels) :]
+    found = Analysis(tree)
+    assert "zv_gain" not in found.table
+    found.run = local
+    extra = [plot.name for plot in draw_plots(found)][len(drawn_labels) :]
     assert extra == []
 
 
 def test_a_plot_that_fails_is_reported_and_the_others_drawn(many, drawn_labels, monkeypatch):
     def broken(tree):
         plt.figure()
-        raise RuntimeError("no ink")
+        raise ValueError("no ink")
 
     kinds = tuple(k._replace(draw=broken) if k.name == "rank" else k for k in plots._KINDS)
     monkeypatch.setattr(plots, "_KINDS", kinds)
-    with pytest.warns(RuntimeWarning, match="'rank' could not be drawn: RuntimeError.'no ink'"):
+    with pytest.warns(RuntimeWarning, match="'rank' could not be drawn: ValueError.'no ink'"):
         names = [plot.name for plot in draw_plots(many)]
     assert names == [name for name in PLOT_NAMES if name != "rank"]
     assert plt.get_fignums() == []

@@ -8,7 +8,7 @@ import arviz as az
 import numpy as np
 import pytest
 
-from qdesampler.diagnostics import Plot, diagnose, report, summary
+from qdesampler.diagnostics import Analysis, Diagnosis, Plot, diagnose, report, summary
 
 PNG = b"\x89PNG\r\n\x1a\nnot really"
 EVIL = "<script>alert('x')"
@@ -46,8 +46,11 @@ def page(tree, tmp_path):
     """`page(tree, **settings)`: the parsed report, without drawing unless asked."""
 
     def make(run=tree, **settings):
-        settings = {"finished_plots": [Plot("trace", "Trace & more", "What it <shows>", PNG)], **settings}
-        path = report(run, tmp_path / "report.html", **settings)
+        found = Analysis(run)
+        found.plots = settings.pop("plots", [Plot("trace", "Trace & more", "What it <shows>", PNG)])
+        if "findings" in settings:
+            found.findings = settings.pop("findings")
+        path = report(found, tmp_path / "report.html", **settings)
         text = path.read_text(encoding="utf-8")
         parsed = Page(text)
         assert parsed.open == []
@@ -83,7 +86,7 @@ def test_it_says_everything(page, tree):
 
 
 def test_the_verdict_and_its_reasons(page, tree):
-    good, text = page(findings=[])
+    good, text = page(findings=Diagnosis())
     assert "Good: nothing speaks against these draws." in good.text
     assert 'class="verdict good"' in text
     still = az.from_dict({"posterior": {"x": np.repeat(np.eye(4), 20, 1)}})
@@ -122,8 +125,10 @@ def test_written_at_once(tree, tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "replace", broken)
+    found = Analysis(tree)
+    found.plots = []
     with pytest.raises(OSError, match="disk full"):
-        report(tree, path, finished_plots=[])
+        report(found, path)
     assert path.read_text() == "the old one"
     assert os.listdir(tmp_path) == ["report.html"]
 

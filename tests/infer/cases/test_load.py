@@ -180,6 +180,33 @@ class TestBadInput:
         assert isinstance(caught.value.__cause__, kind)
         assert not {name for name in set(sys.modules) - modules if name.startswith("_qdesampler_model")}
 
+    def test_an_import_from_beside_the_model_names_the_line_that_helps(self, tmp_path):
+        folder = make_folder(tmp_path / "m", "from helper import width\n" + MODEL)
+        with pytest.raises(ModelLoadError, match="No module named 'helper'. Install .*: pip install helper"):
+            load_model(folder)
+        (folder / "helper.py").write_text("width = 3\n")
+        with pytest.raises(
+            ModelLoadError, match=r"helper lies beside the model.*Begin model\.py with"
+        ) as told:
+            load_model(folder)
+        line = str(told.value).partition("this line: ")[2]
+        (folder / "model.py").write_text(f"{line}\nfrom helper import width\n{MODEL}")
+        before = list(sys.path)
+        try:
+            assert load_model(folder).name == "m"
+        finally:
+            sys.path[:] = before
+
+    def test_a_table_names_the_line_that_converts_it(self, tmp_path):
+        table = tmp_path / "own.csv"
+        table.write_text("scale,y\n1,2\n3,4\n")
+        with pytest.raises(ModelLoadError, match=r"own\.csv is not valid JSON") as told:
+            load_model(make_folder(tmp_path / "m"), data=table)
+        line = str(told.value).partition("line of Python: ")[2]
+        line = line.replace("own.", f"{tmp_path}/own.")
+        exec(line, {})
+        assert json.loads((tmp_path / "own.json").read_text()) == {"scale": [1, 3], "y": [2, 4]}
+
     def test_missing_fields(self, tmp_path):
         folder = make_folder(tmp_path / "m", data='{"z": 1}')
         with pytest.raises(ModelLoadError, match=r"m/model\.py needs scale, y, missing.*data\.json has z"):
