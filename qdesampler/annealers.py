@@ -9,6 +9,7 @@ from qdesampler.backends import ExactEnumeration as ExactEnumeration
 from qdesampler.backends import GibbsSurrogate as GibbsSurrogate
 from qdesampler.backends import IsingProblem as IsingProblem
 from qdesampler.backends import PathIntegralAnnealing as PathIntegralAnnealing
+from qdesampler.backends import PrecisionWarning as PrecisionWarning
 from qdesampler.backends import ProblemTooLargeError as ProblemTooLargeError
 from qdesampler.backends import QuantumDynamics as QuantumDynamics
 from qdesampler.backends import Samples as Samples

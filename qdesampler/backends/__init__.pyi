@@ -8,6 +8,7 @@ from .exact_enumeration import ExactEnumeration as ExactEnumeration
 from .gibbs_surrogate import GibbsSurrogate as GibbsSurrogate
 from .path_integral import PathIntegralAnnealing as PathIntegralAnnealing
 from .pool import build_pool as build_pool
+from .precision import PrecisionWarning as PrecisionWarning
 from .problem import IsingProblem as IsingProblem
 from .problem import ProblemTooLargeError as ProblemTooLargeError
 from .problem import bits_to_spins as bits_to_spins

@@ -21,6 +21,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from qdesampler.backends.checks import refuse, refuse_traced
+from qdesampler.backends.precision import warn_of_range
 from qdesampler.backends.problem import IsingProblem
 from qdesampler.backends.protocol import BackendError, Capabilities, CheckedBackend, SampleCall, Samples
 from qdesampler.validation import as_positive_int
@@ -67,14 +68,40 @@ def seed_from_key(key: jax.Array) -> int:
     return int(jax.random.randint(key, (), 0, 2**31 - 1))
 
 
+def _conversion(given: Any) -> str:
+    """How to make a binary quadratic model of something else."""
+    known = {
+        "IsingProblem": "It is an IsingProblem already: give it to the backend as it is.",
+        "QuadraticModel": "If all its variables are bits: "
+        "dimod.BinaryQuadraticModel(qm.linear, qm.quadratic, qm.offset, 'BINARY'); integers need "
+        "dimod.cqm_to_bqm(dimod.ConstrainedQuadraticModel.from_quadratic_model(qm)).",
+        "ConstrainedQuadraticModel": "Turn its constraints into penalties: "
+        "bqm, invert = dimod.cqm_to_bqm(cqm, lagrange_multiplier=...); invert maps samples back.",
+        "DiscreteQuadraticModel": "Turn its cases into bits: bqm, invert = dimod.cqm_to_bqm("
+        "dimod.ConstrainedQuadraticModel.from_discrete_quadratic_model(dqm)).",
+        "BinaryPolynomial": "Reduce its degree: dimod.make_quadratic(poly, strength, poly.vartype).",
+    }.get(type(given).__name__)
+    if known is None and isinstance(given, Mapping):
+        return "For {(i, j): weight} use dimod.BinaryQuadraticModel.from_qubo(Q), for spins from_ising(h, J)."
+    if known is None and isinstance(given, np.ndarray | jax.Array | Sequence):
+        return "For a matrix of bits use IsingProblem.from_qubo(Q), for spins IsingProblem.from_dense(h, J)."
+    return known or "PyQUBO and OpenJij models have a method that makes one, such as to_bqm()."
+
+
 def from_bqm(bqm: Any, labels: Sequence[Hashable] | None = None) -> tuple[IsingProblem, tuple[Hashable, ...]]:
     """Return a sparse problem and its labels, in the model's order or in the one given.
 
+    Numbers stay in double precision, on the host.
+
     Raises:
         ImportError: dimod is not installed.
+        TypeError: not a binary quadratic model; the message says how to make one of what was given.
         ValueError: the labels are not those of the model.
     """
-    load_dimod()
+    if not isinstance(bqm, load_dimod().BinaryQuadraticModel):
+        raise TypeError(
+            f"from_bqm takes a dimod.BinaryQuadraticModel, got {type(bqm).__name__}. {_conversion(bqm)}"
+        )
     labels = tuple(bqm.variables if labels is None else labels)
     if set(labels) != set(bqm.variables) or len(labels) != len(bqm.variables):
         raise ValueError(f"labels must be the {len(bqm.variables)} variables of the model, each once.")
@@ -207,6 +234,8 @@ class DimodBackend(CheckedBackend):
             states = np.load(path)
         else:
             bqm = to_bqm(problem, self._labels, scale=float(call.beta))
+            scaled = (problem.h * call.beta, problem.J * call.beta)
+            warn_of_range(type(self._sampler).__name__, scaled, _device_properties(self._sampler))
             states = self._collect(bqm, problem.num_variables, key, num_reads, start)
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
