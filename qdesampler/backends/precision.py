@@ -78,7 +78,12 @@ def energy_rounding(h: Any, J: Any, dtype: Any) -> float:
 
 
 def in_enough_precision(
-    name: str, draw: Callable[[Any, Any], Any], problem: Any, beta: Any, *others: Any
+    name: str,
+    draw: Callable[[Any, Any], Any],
+    problem: Any,
+    beta: Any,
+    *others: Any,
+    resolution: float = _RESOLUTION,
 ) -> Any:
     """Return `draw(problem, beta)`, in double precision if single cannot tell the states apart.
 
@@ -88,15 +93,16 @@ def in_enough_precision(
         problem: an `IsingProblem` without a constant.
         beta: inverse temperature, shape `()`.
         *others: pytrees that `draw` uses too; whether they are traced decides what can be done.
+        resolution: how large a rounding of `beta E` may be.
     """
     if is_traced(problem.h) or is_traced(problem.J) or is_traced(beta):
         return draw(problem, beta)
     dtype = jax.dtypes.canonicalize_dtype(problem.h.dtype)
-    if float(beta) * energy_rounding(problem.h, problem.J, dtype) <= _RESOLUTION:
+    if float(beta) * energy_rounding(problem.h, problem.J, dtype) <= resolution:
         return draw(problem, beta)
     double = float(beta) * energy_rounding(problem.h, problem.J, np.float64)
     staged = is_staged(problem, others)
-    if staged or double > _RESOLUTION:
+    if staged or double > resolution:
         used = dtype if staged else np.dtype(np.float64)
         error = float(beta) * energy_rounding(problem.h, problem.J, used)
         warnings.warn(

@@ -33,9 +33,9 @@ from qdesampler.validation import as_positive_int, as_positive_scalar, is_traced
 __all__ = ["QuantumDynamics", "TransverseGroundState"]
 
 _LARGEST = 12  # spins: 4,096 amplitudes
-# Residual of a converged ground state at most, in units of the transverse field, which sets the gap: the
-# probabilities are then right to about its square.
-_LARGEST_RESIDUAL = 0.01
+# Residual of a converged ground state at most, in units of the transverse field: amplitudes are then wrong by
+# at most this, divided by the gap in these units.
+_LARGEST_RESIDUAL = 3e-4
 Mode = Literal["quench", "reverse_anneal", "imaginary_time"]
 
 
@@ -156,7 +156,8 @@ class QuantumDynamics(LocalBackend):
             return _relax(problem, beta, self.transverse_field, self.num_steps, tolerance)
 
         bare = problem.without_offset()
-        found, converged = in_enough_precision("QuantumDynamics", run, bare, beta)
+        digits = 0.1 * _LARGEST_RESIDUAL * self.transverse_field
+        found, converged = in_enough_precision("QuantumDynamics", run, bare, beta, resolution=digits)
         if not is_traced(converged) and not bool(converged):
             raise BackendError(
                 f"imaginary time did not converge in {self.num_steps} Krylov steps: residual "
