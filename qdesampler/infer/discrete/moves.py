@@ -93,6 +93,11 @@ class MoveSettings:
         """Whether reads are taken before the run."""
         return self.move in POOL_MOVES
 
+    @property
+    def is_informed_only(self) -> bool:
+        """Whether single sites move, each by the density of its own change: hard zeros may stop them all."""
+        return self.move == "local" and self.taylor_order == 1
+
     def local_evals(self, encoding: StateEncoding) -> int:
         """Evaluations of one local move."""
         if self.move == "permutation":
