@@ -3,8 +3,8 @@
     python -m qdesampler.bench.annealers.penalties --sizes 20 200 --penalties 10 1000 1e6
 
 Colouring, bisection, knapsack and assignment with 20 to 200 bits, by `SimulatedAnnealing` and by simulated
-annealing of dwave-samplers, with the same number of sweeps and the same geometric range of inverse
-temperatures (and dwave-samplers' own range beside). "off" is the largest difference between an energy as reported and in
+annealing of dwave-samplers, with equally many sweeps and the same geometric range of inverse temperatures,
+and with dwave-samplers' own range. "off" is the largest difference between an energy as reported and in
 double precision; "found" the share of reads that are feasible and as good as the best: known exactly, or the
 best of all reads of the line's problem. "z" is the difference of the first two shares in standard errors.
 """

@@ -46,6 +46,7 @@ class AnnealerGibbs(MCMCKernel):
 
     | move | proposal | the backend's law |
     | --- | --- | --- |
+    | "scan" | sites that reads show to be uncertain, pairs that exchange, labels that change places | any |
     | "coset" | Gibbs over all combinations of `num_masks` differences of reads | any |
     | "mask" | one difference of two reads, or one site | any |
     | "permutation" | Gibbs over exchanges of sites; keeps counts | any |

@@ -42,8 +42,8 @@ def check(x, assert_expectation, law=BIT_LAW):
     assert_expectation(x[..., i] * x[..., j], law @ (BITS[:, i] * BITS[:, j]))
 
 
-MOVES = ["coset", "mask", "fitted", "independence", "surrogate", "symmetric", "annealed", "local"]
-FAST = ("coset",)
+MOVES = ["coset", "scan", "mask", "fitted", "independence", "surrogate", "symmetric", "annealed", "local"]
+FAST = ("coset", "scan")
 
 
 @pytest.mark.parametrize("move", [m if m in FAST else pytest.param(m, marks=pytest.mark.slow) for m in MOVES])
@@ -73,8 +73,8 @@ def test_reads_accepted_as_if_symmetric_are_caught(run, assert_expectation, monk
 
 @pytest.mark.parametrize(
     ("move", "order"),
-    [("coset", 0), ("mask", 0), ("local", 1), ("surrogate", 2)]
-    + [pytest.param(m, 0, marks=pytest.mark.slow) for m in (*MOVES[2:], "permutation")],
+    [("coset", 0), ("scan", 0), ("mask", 0), ("local", 1), ("surrogate", 2)]
+    + [pytest.param(m, 0, marks=pytest.mark.slow) for m in (*MOVES[3:], "permutation")],
 )
 def test_every_evaluation_is_counted(move, order):
     """A host counts the positions that are evaluated in one draw of three chains."""
