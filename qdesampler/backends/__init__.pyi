@@ -2,6 +2,7 @@ from .bifurcation import SimulatedBifurcation as SimulatedBifurcation
 from .dimod_adapter import BackendRetryWarning as BackendRetryWarning
 from .dimod_adapter import DimodBackend as DimodBackend
 from .dimod_adapter import from_bqm as from_bqm
+from .dimod_adapter import read_bqm as read_bqm
 from .dimod_adapter import to_bqm as to_bqm
 from .dimod_sampler import as_dimod as as_dimod
 from .exact_enumeration import ExactEnumeration as ExactEnumeration

@@ -6,6 +6,7 @@ prints them.
 """
 
 import hashlib
+import json
 import os
 import time
 import types
@@ -26,7 +27,15 @@ from qdesampler.backends.problem import IsingProblem
 from qdesampler.backends.protocol import BackendError, Capabilities, CheckedBackend, SampleCall, Samples
 from qdesampler.validation import as_positive_int
 
-__all__ = ["BackendRetryWarning", "DimodBackend", "from_bqm", "load_dimod", "seed_from_key", "to_bqm"]
+__all__ = [
+    "BackendRetryWarning",
+    "DimodBackend",
+    "from_bqm",
+    "load_dimod",
+    "read_bqm",
+    "seed_from_key",
+    "to_bqm",
+]
 
 
 class BackendRetryWarning(UserWarning):
@@ -112,6 +121,40 @@ def from_bqm(bqm: Any, labels: Sequence[Hashable] | None = None) -> tuple[IsingP
     fields = np.array([h.get(label, 0.0) for label in labels], float)
     problem = IsingProblem.from_edges(fields, edges, np.array(list(couplings.values()), float), float(offset))
     return problem, labels
+
+
+def read_bqm(path: str | os.PathLike[str]) -> Any:
+    """Return the binary quadratic model of a file: dimod's JSON (`to_serializable`), or its COO text.
+
+    Raises:
+        ImportError: dimod is not installed.
+        OSError: the file cannot be read.
+        ValueError: another kind of file; a linear program (.lp) holds constraints, which have no such model.
+    """
+    dimod, file = load_dimod(), Path(path)
+    if file.suffix == ".lp":
+        raise ValueError(
+            f"{file} is a linear program with constraints; turn them into penalties first: "
+            "bqm, invert = dimod.cqm_to_bqm(dimod.lp.loads(text))."
+        )
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".json":
+        try:
+            return dimod.BinaryQuadraticModel.from_serializable(json.loads(text))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{file} is not a model of dimod in JSON ({type(error).__name__}); write it with "
+                "json.dump(bqm.to_serializable(), file)."
+            ) from error
+    from dimod.serialization import coo
+
+    try:
+        model = coo.loads(text, vartype=None if "vartype" in text.split("\n", 1)[0] else "BINARY")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file} is neither JSON (.json) nor COO text ({error}).") from error
+    if not model.num_variables:
+        raise ValueError(f"{file} is neither JSON (.json) nor COO text, lines of two indices and a number.")
+    return model
 
 
 def to_bqm(problem: IsingProblem, labels: Sequence[Hashable] | None = None, *, scale: float = 1.0) -> Any:

@@ -27,6 +27,7 @@ from qdesampler.infer.discrete.moves import MoveSettings, default_backend, draw_
 from qdesampler.infer.discrete.state import AnnealerAdaptState
 from qdesampler.kernels.discrete.bernoulli_mixture import BernoulliMixture
 from qdesampler.kernels.discrete.outcomes import DiscreteState, choose, metropolis_outcomes
+from qdesampler.kernels.discrete.scan import fit_scan
 from tests.targets import BIT_LAW, BIT_TABLE, BITS, NUM_BITS, bits
 
 
@@ -92,6 +93,8 @@ def test_every_evaluation_is_counted(move, order):
     encoding = StateEncoding((2,) * NUM_BITS)
     problem = IsingProblem.from_dense(jnp.zeros(NUM_BITS), jnp.zeros((NUM_BITS, NUM_BITS)))
     density = BernoulliMixture(jnp.zeros(1), jnp.zeros((1, NUM_BITS)))
+    if move == "scan":
+        density = fit_scan(jnp.asarray(BITS[:9]), (2,) * NUM_BITS)
     adapt = AnnealerAdaptState(jnp.asarray(BITS[:9]), problem, density)
 
     def draw(key, x):
