@@ -149,7 +149,7 @@ def read_bqm(path: str | os.PathLike[str]) -> Any:
     from dimod.serialization import coo
 
     try:
-        model = coo.loads(text, vartype=None if "vartype" in text.split("\n", 1)[0] else "BINARY")
+        model = coo.loads(text, vartype=None if "vartype" in text.split("\n", 1)[0] else dimod.BINARY)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{file} is neither JSON (.json) nor COO text ({error}).") from error
     if not model.num_variables:
