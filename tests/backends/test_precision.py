@@ -75,7 +75,7 @@ def test_a_constant_changes_no_draw_and_no_weight():
         GibbsSurrogate(2),
         SimulatedBifurcation(20),
         QuantumDynamics(num_steps=8),
-        QuantumDynamics("imaginary_time"),
+        QuantumDynamics("imaginary_time", num_steps=4000),
     ):
         one, other = (backend.sample(each, key=KEY, num_reads=50) for each in (plain, shifted))
         np.testing.assert_array_equal(one.states, other.states)
