@@ -33,9 +33,10 @@ from qdesampler.validation import as_positive_int, as_positive_scalar, is_traced
 __all__ = ["QuantumDynamics", "TransverseGroundState"]
 
 _LARGEST = 12  # spins: 4,096 amplitudes
-# Residual of a converged ground state at most, in units of the transverse field: amplitudes are then wrong by
-# at most this, divided by the gap in these units.
-_LARGEST_RESIDUAL = 3e-4
+# Residual of a converged ground state at most, in units of the transverse field, in single and in double
+# precision: amplitudes are then wrong by at most this, divided by the gap in these units.
+_LARGEST_RESIDUAL = (0.01, 3e-4)
+_DIGITS = 3e-6  # rounding of the energies, in these units, above which imaginary time needs double precision
 Mode = Literal["quench", "reverse_anneal", "imaginary_time"]
 
 
@@ -156,7 +157,7 @@ class QuantumDynamics(LocalBackend):
             return _relax(problem, beta, self.transverse_field, self.num_steps, tolerance)
 
         bare = problem.without_offset()
-        digits = 0.1 * _LARGEST_RESIDUAL * self.transverse_field
+        digits = _DIGITS * self.transverse_field
         found, converged = in_enough_precision("QuantumDynamics", run, bare, beta, resolution=digits)
         if not is_traced(converged) and not bool(converged):
             raise BackendError(
@@ -256,7 +257,9 @@ def _relax(problem, beta, transverse_field, num_steps: int, tolerance: float):
     energies = beta * _energies(problem)
     scale = jnp.max(jnp.abs(energies)) + transverse_field * problem.num_variables
     # Relative to the largest energy alone, a state under a large penalty would count as converged at once.
-    most = jnp.minimum(tolerance, _LARGEST_RESIDUAL * transverse_field / scale)
+    most = jnp.minimum(
+        tolerance, _LARGEST_RESIDUAL[int(scale.dtype == jnp.float64)] * transverse_field / scale
+    )
     energy, psi, residual, passed = relax_imaginary_time(energies, transverse_field, num_steps, most)
     log_prob = jax.nn.log_softmax(2 * jnp.log(psi))
     return TransverseGroundState(energy, log_prob, residual, passed), residual <= most * scale
