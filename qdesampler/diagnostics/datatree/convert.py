@@ -96,9 +96,7 @@ def to_datatree(
                 model, predictive_key, draws, args, kwargs, sites
             )
         if prior is not None:
-            parameters, data = prior_draws(model, prior_key, prior, args, kwargs, sites)
-            groups["prior"] = {name: value[None] for name, value in parameters.items()}
-            groups["prior_predictive"] = {name: value[None] for name, value in data.items()}
+            groups |= _prior_groups(prior_draws(model, prior_key, prior, args, kwargs, sites))
     groups["observed_data"] = {
         name: np.asarray(site.value) for name, site in sites.items() if site.kind == "observed"
     }
@@ -111,6 +109,12 @@ def to_datatree(
     sites, dims = _of_parts(sites, groups), _of_parts(dims, groups)
     groups = {group: complex_parts(values) for group, values in groups.items()}
     return _tree(groups, sites, AxisNames(_names(groups), dims, coords), facts)
+
+
+def _prior_groups(drawn: tuple[Arrays, Arrays]) -> dict[str, Arrays]:
+    """Parameters and data drawn from the prior, as groups of one chain."""
+    groups = zip(("prior", "prior_predictive"), drawn, strict=True)
+    return {group: {name: value[None] for name, value in arrays.items()} for group, arrays in groups}
 
 
 def _with_own(run: Any, name: str, given: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -19,8 +19,8 @@ _MOST_EVALUATIONS = 20  # of more moves than these: a third one gave item respon
 _JUMP_COST = 1.5  # evaluations per effective draw over evaluations per trajectory, if it was not measured
 # Bounds of the fraction of evaluations for global moves. With .95 a chain of hmm_drive was held for 81 draws.
 _LEAST_FRACTION, _MOST_FRACTION = 0.05, 0.85
-# The same up to `_NEARLY_ALL` of the candidates taken: 30 runs of one chain on six of NumPyro's examples had 365
-# effective draws of 1,000, the least 184 where nothing else failed; at .85 they had 225 and 36.
+# The same up to `_NEARLY_ALL` of the candidates taken: runs of one chain on six of NumPyro's examples had 365
+# effective draws of 1,000, and 184 at least where nothing else failed; at .85 they had 225 and 36.
 _MOST_BELOW, _NEARLY_ALL = 0.4, 0.87
 _MOST_IN_TAILS = 0.6  # the same where tails are heavy: at .85 a chain of a log scale was held for 43 draws
 _MOST_UNCLEAR = 0.25  # the same for a trial that is not clear: others must find the tails it has not seen
