@@ -70,6 +70,18 @@ def test_evaluations_of_a_potential_are_counted_one_by_one(run, options, chains)
     assert np.all(evals == evals[:1])
 
 
+def test_evaluations_of_a_solve_that_is_given_up_are_counted(run):
+    counter = Counter()
+
+    def rosenbrock(z):
+        x, y = counter(z)[::2], z[1::2]
+        return jnp.sum((1 - x) ** 2 + 20 * (y - x**2) ** 2)
+
+    mcmc = run(QDE(potential_fn=rosenbrock), warmup=70, samples=5, chains=1, init_params=jnp.zeros(24))
+    assert mcmc.last_state.adapt_state.shared.acceptance < 0.1  # hopeless
+    assert counter.total + 1 > counted(mcmc) >= len(counter.points)
+
+
 def test_chains_mapped_by_vmap_pay_for_their_own_steps_only(run):
     kernel = QDE(
         potential_fn=lambda z: 0.5 * z @ z,
