@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from qdesampler.bench.evidence.methods import CHAINS, METHODS, Result, Sizes, annealed
+from qdesampler.bench.evidence.methods import CHAINS, METHODS, annealed
+from qdesampler.bench.evidence.result import Result, Sizes
 from qdesampler.bench.harness.record import Settings
 from qdesampler.bench.harness.table import header
 from qdesampler.bench.targets.evidence import EVIDENCE_TARGETS, EvidenceTarget
@@ -42,7 +43,7 @@ COLUMNS = (
     "evaluations to target",
     "evaluations a round trip",
     "alarms",
-    "seconds",
+    "CPU s",
 )
 
 
@@ -132,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in chosen[0]:
         target = TARGETS[name]()
         for method, measure in methods.items():
-            began = time.perf_counter()
+            began = time.process_time()
             try:
                 results = measure(target, sizes)
             except (RuntimeError, ValueError) as error:
@@ -140,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     f"| {name} | {method} | failed: {str(error)[:120]} |" + " |" * (len(COLUMNS) - 3)
                 )
             else:
-                lines.append(row(name, target, method, results, time.perf_counter() - began))
+                lines.append(row(name, target, method, results, time.process_time() - began))
             print(lines[-1], flush=True)
             if options.out is not None:
                 options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")

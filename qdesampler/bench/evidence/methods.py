@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.infer import NUTS
 
+from qdesampler.bench.evidence.nested_peers import nested, nested_slices
+from qdesampler.bench.evidence.result import Result, Sizes
 from qdesampler.bench.peers.blackjax import _blackjax
 from qdesampler.bench.targets.evidence import EvidenceTarget
 from qdesampler.diagnostics.checks.ladder import ladder_findings
@@ -36,36 +38,6 @@ _PEER_STARTS = 256  # draws of the prior from which the peer's replicas begin
 _TRIAL_RUNGS = 24  # rungs of the peer's first ladder
 _MAX_STEPS = 16  # most leapfrog steps of the peer's trajectories
 _ACCEPT = 0.8  # acceptance probability that the peers' step sizes aim at
-
-
-class Sizes(NamedTuple):
-    """Iterations of warm-up and draws of a chain, and the seeds."""
-
-    warmup: int
-    draws: int
-    seeds: int
-
-
-class Result(NamedTuple):
-    """One seed of one method.
-
-    Attributes:
-        log_evidence: the estimate, in nats.
-        error: its stated standard error.
-        mass: posterior mass of the target's chosen mode.
-        warmup_evals: evaluations before the draws.
-        draw_evals: evaluations of the draws; 0 for a method without draws that could be added.
-        alarms: codes of the findings.
-        round_trips: round trips of all chains in the kept iterations.
-    """
-
-    log_evidence: float
-    error: float
-    mass: float
-    warmup_evals: int
-    draw_evals: int
-    alarms: tuple[str, ...] = ()
-    round_trips: float = math.nan
 
 
 def annealed(
@@ -252,43 +224,6 @@ def tempered_smc(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
     return results
 
 
-def nested(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
-    """Static nested sampling, 500 live points, dynesty's choice of sampler; one seed because it is slow."""
-    dynesty = _dynesty()
-    scale = np.broadcast_to(np.asarray(target.reference, float), (target.dim,))
-    ratio = jax.jit(lambda x: target.log_density(x) - jnp.sum(jax.scipy.stats.norm.logpdf(x, scale=scale)))
-    normal = jax.scipy.special.ndtri
-
-    def transform(unit):
-        return scale * np.asarray(normal(np.clip(unit, 1e-7, 1 - 1e-7)), float)
-
-    results = []
-    for seed in range(min(sizes.seeds, 1)):
-        sampler = dynesty.NestedSampler(
-            lambda x: float(np.nan_to_num(ratio(x), nan=-1e30, neginf=-1e30)),
-            transform,
-            target.dim,
-            nlive=500,
-            rstate=np.random.default_rng(seed),
-        )
-        sampler.run_nested(print_progress=False, maxcall=300_000, dlogz=0.1)
-        found = sampler.results
-        weights = np.exp(found.logwt - found.logz[-1])
-        inside = np.asarray(jax.vmap(target.in_mode)(jnp.asarray(found.samples)), float)
-        mass = float(weights @ inside / weights.sum())
-        evals = int(np.sum(found.ncall))
-        results.append(Result(float(found.logz[-1]), float(found.logzerr[-1]), mass, evals, 0))
-    return results
-
-
-def _dynesty() -> Any:
-    try:
-        import dynesty  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise ImportError("dynesty is not installed: pip install dynesty, or leave `nested` out.") from error
-    return dynesty
-
-
 def nuts(target: EvidenceTarget, sizes: Sizes) -> list[Result]:
     """NumPyro's NUTS at its defaults, four chains from draws of the prior; no evidence."""
     scale = jnp.broadcast_to(jnp.asarray(target.reference, float), (target.dim,))
@@ -322,5 +257,6 @@ METHODS: dict[str, Callable[[EvidenceTarget, Sizes], list[Result]]] = {
     "nuts": nuts,
     "particles": particles,
     "blackjax-smc": tempered_smc,
+    "blackjax-nested": nested_slices,
     "dynesty": nested,
 }

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from qdesampler.bench.evidence.__main__ import evaluations_to_target, main, row
-from qdesampler.bench.evidence.methods import METHODS, Result, Sizes
+from qdesampler.bench.evidence.methods import METHODS
+from qdesampler.bench.evidence.result import Result, Sizes
 from qdesampler.bench.targets.evidence import EVIDENCE_TARGETS
 from qdesampler.bench.targets.evidence_posteriors import MODELS, MULTIMODAL_POSTERIORS
 
