@@ -116,16 +116,11 @@ class AnnealedQDE(LadderKernel):
             reference_kind = renamed_argument("leg", "reference_kind", "prior" if leg == "broad" else leg)
         if num_walkers is not None:
             num_particles = renamed_argument("num_walkers", "num_particles", num_walkers)
-        for name, value, least in (
-            ("num_rungs", num_rungs, 2),
-            ("max_rungs", max_rungs, 3),
-            ("num_particles", num_particles, 16),
-            ("max_steps", max_steps, 1),
-            ("search_seed", search_seed, 0),
-        ):
-            if value is not None and (isinstance(value, bool) or int(value) != value or value < least):
-                remedy = " A ladder needs a reference and a target." if name == "num_rungs" else ""
-                raise ValueError(f"{name} is {value}; expected an integer of at least {least}.{remedy}")
+        _check_whole("num_rungs", num_rungs, 2, " A ladder needs a reference and a target.")
+        _check_whole("max_rungs", max_rungs, 3)
+        _check_whole("num_particles", num_particles, 16)
+        _check_whole("max_steps", max_steps, 1)
+        _check_whole("search_seed", search_seed, 0)
         if not 0 < target_accept_prob < 1:
             raise ValueError(f"target_accept_prob is {target_accept_prob}; expected between 0 and 1.")
         if reference_kind not in _REFERENCE_KINDS:
@@ -138,13 +133,11 @@ class AnnealedQDE(LadderKernel):
             raise ValueError(
                 "Lowering D forgets a fitted reference: use reference_kind='prior' with path='diffusion'."
             )
-        if reference is not None:
-            size = max((jnp.size(part) for part in jax.tree.leaves(reference)), default=1)
-            prior_gaussian(reference, size)  # refuses an improper reference before any work starts
+        if reference is not None:  # an improper one is refused before any work starts
+            prior_gaussian(reference, max((jnp.size(part) for part in jax.tree.leaves(reference)), default=1))
         self._reference = reference
         particles = ParticleSettings(max_steps=int(max_steps))
-        if num_particles is not None:
-            particles = particles._replace(num_particles=int(num_particles))
+        particles = particles._replace(num_particles=int(num_particles or particles.num_particles))
         self.search_settings = SearchSettings(
             particles,
             "prior" if thermal else reference_kind,
@@ -301,6 +294,16 @@ class AnnealedQDE(LadderKernel):
             return prior_gaussian(DEFAULT_SCALE if self._reference is None else self._reference, dim)
         key = jax.random.key(self._search_seed)
         return prior_moments(key, self.model, model_args, model_kwargs, prototype)
+
+
+def _check_whole(name: str, value: int | None, least: int, remedy: str = "") -> None:
+    """Refuse what is neither None nor an integer of at least `least`.
+
+    Raises:
+        ValueError: what was given and what is expected.
+    """
+    if value is not None and (isinstance(value, bool) or int(value) != value or value < least):
+        raise ValueError(f"{name} is {value}; expected an integer of at least {least}.{remedy}")
 
 
 def _check_known(model_args: Sequence, model_kwargs: dict) -> None:

@@ -20,7 +20,7 @@ from qdesampler.infer.model.prior import prior_moments
 from qdesampler.infer.model.target import Target
 from qdesampler.kernels.references.path import TemperingPath, path_named
 from qdesampler.kernels.references.reference import gaussian_reference
-from qdesampler.kernels.smc.persistent_sampling import ParticleSettings, anneal
+from qdesampler.kernels.smc.persistent_sampling import Annealed, ParticleSettings, anneal
 from qdesampler.numerics.evaluator import Evaluator
 from qdesampler.numerics.importance_weights import resample
 from qdesampler.numerics.log_sums import log_sum
@@ -135,23 +135,30 @@ def anneal_particles(
         populations=int(num_populations),
     )
     prior = gaussian_reference(np.asarray(centre, float), np.asarray(scale, float))
-    words = np.asarray(jax.random.key_data(key_run) if is_typed_key(key_run) else key_run, np.uint32)
-    annealed = anneal(np.random.default_rng(words.ravel().tolist()), evaluate, prior, path, settings)
+    annealed = anneal(_generator(key_run), evaluate, prior, path, settings)
     check_arrival(annealed)
-    log_z = annealed.log_evidence
+    constrain = jax.jit(jax.vmap(jax.vmap(lambda x: target.postprocess(arguments, keywords)(unravel(x)))))
+    return _weighted(annealed, constrain, flat.dtype, evaluate.num_evals + start.num_evals)
+
+
+def _generator(key: jax.Array) -> np.random.Generator:
+    """Random numbers of the host from a key."""
+    words = np.asarray(jax.random.key_data(key) if is_typed_key(key) else key, np.uint32)
+    return np.random.default_rng(words.ravel().tolist())
+
+
+def _weighted(annealed: Annealed, constrain: Callable, dtype: Any, num_evals: int) -> AnnealedParticles:
+    """The particles with normalised weights, in the values that the model's user sees."""
     weights = annealed.target_log_weights
     weights = weights - log_sum(weights, 1)[:, None]
-    postprocess = target.postprocess(arguments, keywords)
-    constrain = jax.jit(jax.vmap(jax.vmap(lambda x: postprocess(unravel(x)))))
-    positions = annealed.particles.positions.reshape(*weights.shape, flat.size)
-    samples = jax.tree.map(np.asarray, constrain(jnp.asarray(positions, flat.dtype)))
+    positions = annealed.particles.positions.reshape(*weights.shape, -1)
     return AnnealedParticles(
-        samples=samples,
+        samples=jax.tree.map(np.asarray, constrain(jnp.asarray(positions, dtype))),
         log_weights=weights,
-        log_evidence=LogEvidence(*error_of_populations(log_z)),
-        by_population=log_z,
+        log_evidence=LogEvidence(*error_of_populations(annealed.log_evidence)),
+        by_population=annealed.log_evidence,
         effective_sample_sizes=1 / np.sum(np.exp(2 * weights), axis=1),
-        num_evals=evaluate.num_evals + start.num_evals,
+        num_evals=num_evals,
     )
 
 

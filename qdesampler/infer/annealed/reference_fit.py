@@ -137,10 +137,9 @@ def fit_reference(
         best = found.fit(every) or best
     search = None
     if search_modes and dim <= DENSE_DIMENSIONS:
-        starts = starts_of_descents(annealed, every.positions)
-        some = rng.permutation(len(annealed.particles.log_p))[:_LOW_WEIGHT_PARTICLES]
-        low = starts_from_low_weights(with_prior(best, prior), annealed.particles[some], log_z)
-        starts = np.concatenate([starts, low])
+        some = annealed.particles[rng.permutation(len(annealed.particles.log_p))[:_LOW_WEIGHT_PARTICLES]]
+        low = starts_from_low_weights(with_prior(best, prior), some, log_z)
+        starts = np.concatenate([starts_of_descents(annealed, every.positions), low])
         search = descend_from(starts, annealed, log_z, every.positions, evaluate)
         for mode, mass in search.missed:
             best = add_gaussian(best, mode.position, _as_whitener(mode.whitener, prior), mass)

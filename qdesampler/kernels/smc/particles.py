@@ -125,11 +125,7 @@ def move(
     """
     n, dim = particles.positions.shape
     parts = np.array_split(np.arange(n), len(rungs))
-    coefficients = np.repeat([rung.coefficients for rung in rungs], n // len(rungs), 0)
-    sizes, is_local = (
-        np.repeat(values, n // len(rungs))
-        for values in ([rung.step_size for rung in rungs], [rung.local_scale > 0 for rung in rungs])
-    )
+    coefficients, sizes, is_local = _of_each(rungs, n // len(rungs))
     velocity = rng.standard_normal((n, dim))
 
     def apply(function, rows):
@@ -161,8 +157,25 @@ def move(
     sound = np.isfinite(value) & np.all(np.isfinite(score), 1) & ~np.isnan(gain)
     accept_prob = np.where(sound, np.exp(np.minimum(np.where(sound, gain, -np.inf), 0)), 0.0)
     accepted = rng.random(n) < accept_prob
-    kept = (
-        np.where(accepted if new.ndim == 1 else accepted[:, None], new, old)
-        for new, old in zip(tuple(here), tuple(particles), strict=True)
+    return _kept(accepted, here, particles), accept_prob
+
+
+def _of_each(rungs: list[Rung], count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Coefficients, step sizes, and whether steps follow the score, of the particles of all rungs."""
+    values = (
+        [rung.coefficients for rung in rungs],
+        [rung.step_size for rung in rungs],
+        [rung.local_scale > 0 for rung in rungs],
     )
-    return Particles(*kept), accept_prob
+    coefficients, sizes, is_local = (np.repeat(value, count, 0) for value in values)
+    return coefficients, sizes, is_local
+
+
+def _kept(accepted: np.ndarray, new: Particles, old: Particles) -> Particles:
+    """The new particles where they are accepted, the old ones elsewhere."""
+    return Particles(
+        *(
+            np.where(accepted if after.ndim == 1 else accepted[:, None], after, before)
+            for after, before in zip(tuple(new), tuple(old), strict=True)
+        )
+    )
