@@ -1,5 +1,6 @@
 from . import annealers as annealers
 from . import backends as backends
+from . import densities as densities
 from . import diagnostics as diagnostics
 from . import driver as driver
 from . import equation as equation
@@ -7,6 +8,7 @@ from . import evidence as evidence
 from . import infer as infer
 from . import plots as plots
 from . import solvers as solvers
+from .densities import sample as sample
 from .diagnostics import diagnose as diagnose
 from .diagnostics import report as report
 from .diagnostics import summary as summary

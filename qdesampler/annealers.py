@@ -9,6 +9,7 @@ from qdesampler.backends import ExactEnumeration as ExactEnumeration
 from qdesampler.backends import GibbsSurrogate as GibbsSurrogate
 from qdesampler.backends import IsingProblem as IsingProblem
 from qdesampler.backends import PathIntegralAnnealing as PathIntegralAnnealing
+from qdesampler.backends import PrecisionWarning as PrecisionWarning
 from qdesampler.backends import ProblemTooLargeError as ProblemTooLargeError
 from qdesampler.backends import QuantumDynamics as QuantumDynamics
 from qdesampler.backends import Samples as Samples
@@ -22,6 +23,7 @@ from qdesampler.backends import bits_to_spins as bits_to_spins
 from qdesampler.backends import build_pool as build_pool
 from qdesampler.backends import from_bqm as from_bqm
 from qdesampler.backends import log_partition_estimate as log_partition_estimate
+from qdesampler.backends import read_bqm as read_bqm
 from qdesampler.backends import spins_to_bits as spins_to_bits
 from qdesampler.backends import to_bqm as to_bqm
 from qdesampler.diagnostics import ReadTemperature as ReadTemperature

@@ -47,6 +47,8 @@ ROOMS: dict[str, str] = {
     "infer/discrete": "validation numerics backends kernels/discrete infer/model",
     "infer/ground_states": "validation numerics equation solvers infer/model",
     "driver": "validation unfinished infer/model",
+    "densities": "validation numerics solvers/gaussian kernels/mcmc kernels/adaptation infer/model infer/qde "
+    "driver",
     "diagnostics/.": "unfinished",
     "diagnostics/datatree": "infer/model",
     "diagnostics/statistics": "validation infer/model diagnostics/datatree",
@@ -56,7 +58,9 @@ ROOMS: dict[str, str] = {
     "diagnostics/reporting": "diagnostics/. diagnostics/datatree diagnostics/statistics diagnostics/checks "
     "diagnostics/plots",
 }
-_BELOW_BENCH = "validation unfinished numerics equation solvers backends kernels infer driver diagnostics"
+_BELOW_BENCH = (
+    "validation unfinished numerics equation solvers backends kernels infer driver densities diagnostics"
+)
 ROOMS |= {
     "bench/harness": _BELOW_BENCH,
     "bench/targets": f"{_BELOW_BENCH} bench/harness",
@@ -65,6 +69,7 @@ ROOMS |= {
     "bench/annealers": f"{_BELOW_BENCH} bench/harness bench/targets",
     "bench/driver": f"{_BELOW_BENCH} bench/harness bench/targets bench/peers",
     "bench/evidence": f"{_BELOW_BENCH} bench/harness bench/targets bench/peers",
+    "bench/densities": f"{_BELOW_BENCH} bench/harness",
     "bench/examples": f"{_BELOW_BENCH} bench/harness bench/targets bench/peers bench/.",
     "bench/.": f"{_BELOW_BENCH} bench",
     "cli": f"{_BELOW_BENCH} bench",
@@ -78,7 +83,7 @@ NAMESPACES = ("plots", "annealers", "evidence")
 
 # Third parties that belong to some rooms only.
 HOMES = {
-    "numpyro": {"infer", "driver", "bench"},
+    "numpyro": {"infer", "driver", "densities", "bench"},
     "arviz_base": {"diagnostics"},
     "xarray": {"diagnostics", "bench"},
     "arviz_stats": {"diagnostics", "bench"},

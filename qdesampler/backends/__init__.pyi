@@ -2,12 +2,14 @@ from .bifurcation import SimulatedBifurcation as SimulatedBifurcation
 from .dimod_adapter import BackendRetryWarning as BackendRetryWarning
 from .dimod_adapter import DimodBackend as DimodBackend
 from .dimod_adapter import from_bqm as from_bqm
+from .dimod_adapter import read_bqm as read_bqm
 from .dimod_adapter import to_bqm as to_bqm
 from .dimod_sampler import as_dimod as as_dimod
 from .exact_enumeration import ExactEnumeration as ExactEnumeration
 from .gibbs_surrogate import GibbsSurrogate as GibbsSurrogate
 from .path_integral import PathIntegralAnnealing as PathIntegralAnnealing
 from .pool import build_pool as build_pool
+from .precision import PrecisionWarning as PrecisionWarning
 from .problem import IsingProblem as IsingProblem
 from .problem import ProblemTooLargeError as ProblemTooLargeError
 from .problem import bits_to_spins as bits_to_spins

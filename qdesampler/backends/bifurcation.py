@@ -66,7 +66,7 @@ def _force(plan: SweepPlan, g: jax.Array) -> jax.Array:
     """`-(h + J g)` of all spins, shape `(blocks, size, reads)`."""
     flat = g.reshape(-1, g.shape[-1])
     if plan.neighbours is None:
-        field = plan.couplings @ flat
+        field = jnp.matmul(plan.couplings, flat, precision=jax.lax.Precision.HIGHEST)
     else:
         field = sum(
             plan.couplings[..., k, None] * flat[plan.neighbours[..., k]]

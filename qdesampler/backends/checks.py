@@ -22,7 +22,7 @@ def check_call(
     max_variables: int | None = None,
     *,
     key: jax.Array | None = None,
-) -> tuple[IsingProblem, int, jax.Array]:
+) -> tuple[IsingProblem, int, Any]:
     """Return the checked problem, the number of reads and `beta` as an array of the problem's dtype.
 
     Raises:
@@ -38,8 +38,12 @@ def check_call(
             f"{name} takes {max_variables} variables at most, the problem has {problem.num_variables}; "
             "condition on some of them, or use another backend."
         )
-    beta = jnp.asarray(as_positive_scalar("beta", beta, allow_zero=True), problem.h.dtype)
-    return problem, as_positive_int("num_reads", num_reads), beta
+    scale = as_positive_scalar("beta", beta, allow_zero=True)
+    if is_traced(scale) or is_traced(problem.h):
+        scale = jnp.asarray(scale, jax.dtypes.canonicalize_dtype(problem.h.dtype))
+    else:  # a number of the host keeps its digits
+        scale = np.asarray(scale, problem.h.dtype)
+    return problem, as_positive_int("num_reads", num_reads), scale
 
 
 def refuse(name: str, **given: Any) -> None:

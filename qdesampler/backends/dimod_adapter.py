@@ -6,6 +6,7 @@ prints them.
 """
 
 import hashlib
+import json
 import os
 import time
 import types
@@ -21,11 +22,20 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from qdesampler.backends.checks import refuse, refuse_traced
+from qdesampler.backends.precision import warn_of_range
 from qdesampler.backends.problem import IsingProblem
 from qdesampler.backends.protocol import BackendError, Capabilities, CheckedBackend, SampleCall, Samples
 from qdesampler.validation import as_positive_int
 
-__all__ = ["BackendRetryWarning", "DimodBackend", "from_bqm", "load_dimod", "seed_from_key", "to_bqm"]
+__all__ = [
+    "BackendRetryWarning",
+    "DimodBackend",
+    "from_bqm",
+    "load_dimod",
+    "read_bqm",
+    "seed_from_key",
+    "to_bqm",
+]
 
 
 class BackendRetryWarning(UserWarning):
@@ -67,14 +77,40 @@ def seed_from_key(key: jax.Array) -> int:
     return int(jax.random.randint(key, (), 0, 2**31 - 1))
 
 
+def _conversion(given: Any) -> str:
+    """How to make a binary quadratic model of something else."""
+    known = {
+        "IsingProblem": "It is an IsingProblem already: give it to the backend as it is.",
+        "QuadraticModel": "If all its variables are bits: "
+        "dimod.BinaryQuadraticModel(qm.linear, qm.quadratic, qm.offset, 'BINARY'); integers need "
+        "dimod.cqm_to_bqm(dimod.ConstrainedQuadraticModel.from_quadratic_model(qm)).",
+        "ConstrainedQuadraticModel": "Turn its constraints into penalties: "
+        "bqm, invert = dimod.cqm_to_bqm(cqm, lagrange_multiplier=...); invert maps samples back.",
+        "DiscreteQuadraticModel": "Turn its cases into bits: bqm, invert = dimod.cqm_to_bqm("
+        "dimod.ConstrainedQuadraticModel.from_discrete_quadratic_model(dqm)).",
+        "BinaryPolynomial": "Reduce its degree: dimod.make_quadratic(poly, strength, poly.vartype).",
+    }.get(type(given).__name__)
+    if known is None and isinstance(given, Mapping):
+        return "For {(i, j): weight} use dimod.BinaryQuadraticModel.from_qubo(Q), for spins from_ising(h, J)."
+    if known is None and isinstance(given, np.ndarray | jax.Array | Sequence):
+        return "For a matrix of bits use IsingProblem.from_qubo(Q), for spins IsingProblem.from_dense(h, J)."
+    return known or "PyQUBO and OpenJij models have a method that makes one, such as to_bqm()."
+
+
 def from_bqm(bqm: Any, labels: Sequence[Hashable] | None = None) -> tuple[IsingProblem, tuple[Hashable, ...]]:
     """Return a sparse problem and its labels, in the model's order or in the one given.
 
+    Numbers stay in double precision, on the host.
+
     Raises:
         ImportError: dimod is not installed.
+        TypeError: not a binary quadratic model; the message says how to make one of what was given.
         ValueError: the labels are not those of the model.
     """
-    load_dimod()
+    if not isinstance(bqm, load_dimod().BinaryQuadraticModel):
+        raise TypeError(
+            f"from_bqm takes a dimod.BinaryQuadraticModel, got {type(bqm).__name__}. {_conversion(bqm)}"
+        )
     labels = tuple(bqm.variables if labels is None else labels)
     if set(labels) != set(bqm.variables) or len(labels) != len(bqm.variables):
         raise ValueError(f"labels must be the {len(bqm.variables)} variables of the model, each once.")
@@ -85,6 +121,40 @@ def from_bqm(bqm: Any, labels: Sequence[Hashable] | None = None) -> tuple[IsingP
     fields = np.array([h.get(label, 0.0) for label in labels], float)
     problem = IsingProblem.from_edges(fields, edges, np.array(list(couplings.values()), float), float(offset))
     return problem, labels
+
+
+def read_bqm(path: str | os.PathLike[str]) -> Any:
+    """Return the binary quadratic model of a file: dimod's JSON (`to_serializable`), or its COO text.
+
+    Raises:
+        ImportError: dimod is not installed.
+        OSError: the file cannot be read.
+        ValueError: another kind of file; a linear program (.lp) holds constraints, which have no such model.
+    """
+    dimod, file = load_dimod(), Path(path)
+    if file.suffix == ".lp":
+        raise ValueError(
+            f"{file} is a linear program with constraints; turn them into penalties first: "
+            "bqm, invert = dimod.cqm_to_bqm(dimod.lp.loads(text))."
+        )
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".json":
+        try:
+            return dimod.BinaryQuadraticModel.from_serializable(json.loads(text))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{file} is not a model of dimod in JSON ({type(error).__name__}); write it with "
+                "json.dump(bqm.to_serializable(), file)."
+            ) from error
+    from dimod.serialization import coo
+
+    try:
+        model = coo.loads(text, vartype=None if "vartype" in text.split("\n", 1)[0] else dimod.BINARY)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file} is neither JSON (.json) nor COO text ({error}).") from error
+    if not model.num_variables:
+        raise ValueError(f"{file} is neither JSON (.json) nor COO text, lines of two indices and a number.")
+    return model
 
 
 def to_bqm(problem: IsingProblem, labels: Sequence[Hashable] | None = None, *, scale: float = 1.0) -> Any:
@@ -207,6 +277,8 @@ class DimodBackend(CheckedBackend):
             states = np.load(path)
         else:
             bqm = to_bqm(problem, self._labels, scale=float(call.beta))
+            scaled = (problem.h * call.beta, problem.J * call.beta)
+            warn_of_range(type(self._sampler).__name__, scaled, _device_properties(self._sampler))
             states = self._collect(bqm, problem.num_variables, key, num_reads, start)
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)

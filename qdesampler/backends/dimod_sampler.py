@@ -67,7 +67,10 @@ def as_dimod(backend: AnnealingBackend) -> Any:
             }
             if bqm.vartype is dimod.BINARY:
                 states = (states + 1) // 2
-            return dimod.SampleSet.from_samples_bqm((states, labels), bqm, **vectors)
+            found = dimod.SampleSet.from_samples_bqm((states, labels), bqm, **vectors)
+            if samples.log_scale is not None:  # what the model's constant adds to every log weight
+                found.info["log_scale"] = float(samples.log_scale)
+            return found
 
     return BackendSampler()
 

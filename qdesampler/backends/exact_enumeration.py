@@ -2,9 +2,11 @@
 
 import dataclasses
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from qdesampler.backends.checks import check_call
@@ -42,25 +44,36 @@ class ExactEnumeration(LocalBackend):
         return Capabilities(law="density", jittable=True, max_variables=_LARGEST)
 
     def _draw(self, call: SampleCall) -> Samples:
-        return _draw(call.problem, call.beta, call.key, call.num_reads)
+        states, log_prob = _draw(call.problem, call.beta, call.key, call.num_reads)
+        return Samples(states, call.problem.energies(states), None, log_prob)
 
-    def log_partition(self, problem: IsingProblem, *, beta: ArrayLike = 1.0) -> jax.Array:
-        """Return `log Z = log sum_s exp(-beta E(s))`."""
-        problem, _, beta = check_call("ExactEnumeration", problem, 1, beta, _LARGEST)
-        return jax.nn.logsumexp(-beta * problem.energies(all_states(problem.num_variables)))
+    def log_partition(self, problem: IsingProblem, *, beta: ArrayLike = 1.0) -> jax.Array | np.ndarray:
+        """Return `log Z = log sum_s exp(-beta E(s))`; in double precision unless JAX traces."""
+        problem, _, scale = check_call("ExactEnumeration", problem, 1, beta, _LARGEST)
+        return _log_partition(problem, scale) - scale * problem.offset
 
-    def log_prob(self, problem: IsingProblem, states: ArrayLike, *, beta: ArrayLike = 1.0) -> jax.Array:
+    def log_prob(
+        self, problem: IsingProblem, states: ArrayLike, *, beta: ArrayLike = 1.0
+    ) -> jax.Array | np.ndarray:
         """Return the log probability of states, -1 and +1, shape `(..., n)`."""
-        return -jnp.asarray(beta) * problem.energies(states) - self.log_partition(problem, beta=beta)
+        problem, _, scale = check_call("ExactEnumeration", problem, 1, beta, _LARGEST)
+        return -scale * problem.without_offset().energies(states) - _log_partition(problem, scale)
+
+
+def _log_partition(problem: IsingProblem, beta: Any) -> Any:
+    """`log Z` of the problem without its constant; known numbers are summed on the host."""
+    exponents = -beta * problem.without_offset().energies(all_states(problem.num_variables))
+    if isinstance(exponents, jax.Array):
+        return jax.nn.logsumexp(exponents)
+    return np.logaddexp.reduce(exponents)
 
 
 @partial(jax.jit, static_argnums=3)
-def _draw(problem: IsingProblem, beta: jax.Array, key: jax.Array, num_reads: int) -> Samples:
+def _draw(problem: IsingProblem, beta: jax.Array, key: jax.Array, num_reads: int):
     states = all_states(problem.num_variables)
-    energies = problem.energies(states)
-    log_prob = jax.nn.log_softmax(-beta * energies)
+    log_prob = jax.nn.log_softmax(-beta * problem.energies(states))
     # One uniform number for each read: a categorical draw by Gumbel noise would need 2^n of them.
     total = jnp.cumsum(jnp.exp(log_prob))
     level = total[-1] * (1 - jax.random.uniform(key, (num_reads,), total.dtype))
     rows = jnp.searchsorted(total, level)
-    return Samples(states[rows], energies[rows], None, log_prob[rows])
+    return states[rows], log_prob[rows]

@@ -6,14 +6,16 @@ The energy is minimised, as in dimod; some devices and papers have the other sig
 turns it into a quadratic unconstrained binary problem, `E(x) = x' Q x + offset`, and back.
 """
 
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from qdesampler.validation import as_float_array, is_traced
+from qdesampler.backends.precision import host_numbers, is_staged
+from qdesampler.validation import is_traced
 
 __all__ = [
     "IsingProblem",
@@ -24,6 +26,9 @@ __all__ = [
     "spins_to_bits",
     "uniform_states",
 ]
+
+
+_ENTRIES = 2**22  # products of spins held at once while energies are summed on the host: 32 MB
 
 
 class ProblemTooLargeError(ValueError):
@@ -51,6 +56,10 @@ class IsingProblem(NamedTuple):
     `h`, `J` and `offset` may be traced. `edges` decides which spins may move together, and that is worked out
     before tracing: let `jit` and `vmap` close over it (`problem._replace(h=..., J=...)`) where you can.
 
+    The constructors keep what they are given: numbers of the host in double precision, as NumPy arrays, and
+    arrays of JAX as they are. Energies of known states are then summed on the host in double precision,
+    whatever a device does; while JAX traces, they have its precision.
+
     Attributes:
         h: fields, shape `(n,)`, in the units of the energy.
         J: couplings, shape `(n, n)`, symmetric with a zero diagonal; or `(m,)`, one for each row of `edges`.
@@ -59,9 +68,9 @@ class IsingProblem(NamedTuple):
             pair given twice has the sum of its couplings.
     """
 
-    h: jax.Array
-    J: jax.Array
-    offset: jax.Array
+    h: jax.Array | np.ndarray
+    J: jax.Array | np.ndarray
+    offset: jax.Array | np.ndarray
     edges: jax.Array | np.ndarray | None = None
 
     @classmethod
@@ -74,12 +83,12 @@ class IsingProblem(NamedTuple):
         Raises:
             ValueError: shapes differ, a diagonal that is not zero, or numbers that are not finite.
         """
-        h, J = as_float_array(h), as_float_array(J)
-        if h.ndim != 1 or J.shape != (h.size, h.size):
-            raise ValueError(f"h must be (n,) and J (n, n), got {h.shape} and {J.shape}.")
-        if not is_traced(J) and np.any(np.diagonal(np.asarray(J)) != 0):
+        fields, pairs = host_numbers(h), host_numbers(J)
+        if fields.ndim != 1 or pairs.shape != (fields.size, fields.size):
+            raise ValueError(f"h must be (n,) and J (n, n), got {fields.shape} and {pairs.shape}.")
+        if not is_traced(pairs) and np.any(np.diagonal(np.asarray(pairs)) != 0):
             raise ValueError("J has entries on its diagonal; s_i^2 = 1, so add their sum to offset.")
-        return check_problem(IsingProblem(h, J + J.T, jnp.asarray(offset, J.dtype)))
+        return check_problem(IsingProblem(fields, pairs + pairs.T, host_numbers(offset)))
 
     @classmethod
     def from_edges(
@@ -91,9 +100,8 @@ class IsingProblem(NamedTuple):
             ValueError: shapes differ, a pair is out of range or couples a spin to itself, or numbers that are
                 not finite.
         """
-        h, J = as_float_array(h), as_float_array(J)
         pairs = edges if isinstance(edges, jax.Array) else np.asarray(edges, np.int32).reshape(-1, 2)
-        return check_problem(IsingProblem(h, J, jnp.asarray(offset, h.dtype), pairs))
+        return check_problem(IsingProblem(host_numbers(h), host_numbers(J), host_numbers(offset), pairs))
 
     @classmethod
     def from_qubo(cls, Q: ArrayLike, offset: ArrayLike = 0.0) -> "IsingProblem":
@@ -104,18 +112,19 @@ class IsingProblem(NamedTuple):
         Raises:
             ValueError: `Q` is not square, or not finite.
         """
-        Q = as_float_array(Q)
-        if Q.ndim != 2 or Q.shape[0] != Q.shape[1]:
-            raise ValueError(f"Q must be a square matrix, got shape {Q.shape}.")
-        linear = jnp.diagonal(Q)
-        both = (Q + Q.T) * (1 - jnp.eye(Q.shape[0], dtype=Q.dtype))
-        h = linear / 2 + both.sum(1) / 4
-        return check_problem(IsingProblem(h, both / 4, offset + linear.sum() / 2 + both.sum() / 8))
+        matrix = host_numbers(Q)
+        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+            raise ValueError(f"Q must be a square matrix, got shape {matrix.shape}.")
+        linear = matrix.diagonal()
+        both = (matrix + matrix.T) * (1 - np.eye(len(matrix), dtype=matrix.dtype))
+        constant = host_numbers(offset) + linear.sum() / 2 + both.sum() / 8
+        return check_problem(IsingProblem(linear / 2 + both.sum(1) / 4, both / 4, constant))
 
-    def to_qubo(self) -> tuple[jax.Array, jax.Array]:
+    def to_qubo(self) -> tuple[jax.Array | np.ndarray, jax.Array | np.ndarray]:
         """Return `Q` (upper triangular, `(n, n)`) and `offset` with `E = x' Q x + offset`."""
         J = self.dense().J
-        Q = jnp.triu(4 * J, 1) + jnp.diag(2 * self.h - 2 * J.sum(1))
+        xp = jnp if isinstance(J, jax.Array) or isinstance(self.h, jax.Array) else np
+        Q = xp.triu(4 * J, 1) + xp.diag(2 * self.h - 2 * J.sum(1))
         return Q, self.offset - self.h.sum() + J.sum() / 2
 
     @property
@@ -127,8 +136,13 @@ class IsingProblem(NamedTuple):
         """Return the same problem with a coupling matrix."""
         if self.edges is None:
             return self
-        i, j = jnp.asarray(self.edges).T
-        J = jnp.zeros((self.num_variables,) * 2, self.J.dtype).at[i, j].add(self.J)
+        shape = (self.num_variables,) * 2
+        if isinstance(self.J, jax.Array) or is_traced(self.edges):
+            i, j = jnp.asarray(self.edges).T
+            J = jnp.zeros(shape, jax.dtypes.canonicalize_dtype(self.J.dtype)).at[i, j].add(self.J)
+        else:
+            J = np.zeros(shape)
+            np.add.at(J, tuple(np.asarray(self.edges).T), self.J)
         return IsingProblem(self.h, J + J.T, self.offset)
 
     def sparse(self) -> "IsingProblem":
@@ -143,35 +157,48 @@ class IsingProblem(NamedTuple):
             raise ValueError("sparse() reads the couplings: call it outside of jit, vmap and grad.")
         rows, columns = np.nonzero(np.triu(np.asarray(self.J), 1))
         edges = np.stack([rows, columns], 1).astype(np.int32)
-        return IsingProblem(self.h, jnp.asarray(self.J)[rows, columns], self.offset, edges)
+        return IsingProblem(self.h, self.J[rows, columns], self.offset, edges)
 
-    def energy(self, state: ArrayLike) -> jax.Array:
+    def without_offset(self) -> "IsingProblem":
+        """Return the same problem with `offset` 0: no draw depends on it, and sums lose digits to it."""
+        return self._replace(offset=np.zeros((), self.h.dtype))
+
+    def energy(self, state: ArrayLike) -> jax.Array | np.ndarray:
         """Return `E(s)` of one state, shape `(n,)`, entries -1 and +1."""
-        s = jnp.asarray(state).astype(self.h.dtype)
-        if self.edges is None:
-            return self.h @ s + s @ self.J @ s / 2 + self.offset
-        pairs = s[jnp.asarray(self.edges)]
-        return self.h @ s + self.J @ (pairs[:, 0] * pairs[:, 1]) + self.offset
+        return self.energies(state)
 
-    def energies(self, states: ArrayLike) -> jax.Array:
-        """Return `E` of every state, shape `(..., n)` to `(...)`.
+    def energies(self, states: ArrayLike) -> jax.Array | np.ndarray:
+        """Return `E` of every state, shape `(..., n)` to `(...)`; in double precision unless JAX traces.
 
         Raises:
             ValueError: the last axis is not `n`.
         """
-        states = jnp.asarray(states)
-        if states.shape[-1:] != (self.num_variables,):
+        shape = np.shape(states)
+        if shape[-1:] != (self.num_variables,):
             raise ValueError(
-                f"states must have {self.num_variables} columns, one a variable, got shape {states.shape}."
+                f"states must have {self.num_variables} columns, one a variable, got shape {shape}."
             )
-        flat = states.reshape(-1, self.num_variables).astype(self.h.dtype)
-        if self.edges is None:
-            values = flat @ self.h + jnp.sum((flat @ self.J) * flat, -1) / 2
-        else:
-            i, j = jnp.asarray(self.edges).T
-            columns = flat.T
-            values = flat @ self.h + self.J @ (columns[i] * columns[j])
-        return (values + self.offset).reshape(states.shape[:-1])
+        if not is_staged(self, states):
+            rows = np.asarray(states, np.float64).reshape(-1, self.num_variables)
+            known = self._replace(
+                **{name: np.asarray(getattr(self, name), np.float64) for name in ("h", "J")}
+            )
+            size = max(_ENTRIES // max(known.J.shape[0], self.num_variables), 1)
+            parts = [_sums(np, known, rows[k : k + size]) for k in range(0, len(rows), size)]
+            return (np.concatenate([np.zeros(0), *parts]) + np.float64(self.offset)).reshape(shape[:-1])
+        dtype = jax.dtypes.canonicalize_dtype(self.h.dtype)
+        rows = jnp.asarray(states).reshape(-1, self.num_variables).astype(dtype)
+        return (_sums(jnp, self, rows) + self.offset).reshape(shape[:-1])
+
+
+def _sums(xp: Any, problem: IsingProblem, rows: Any) -> Any:
+    """`E - offset` of every row, by NumPy or by JAX."""
+    matmul = np.matmul if xp is np else partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    if problem.edges is None:
+        return matmul(rows, problem.h) + (matmul(rows, problem.J) * rows).sum(-1) / 2
+    i, j = xp.asarray(problem.edges).T
+    columns = rows.T
+    return matmul(rows, problem.h) + matmul(problem.J, columns[i] * columns[j])
 
 
 def check_problem(problem: IsingProblem) -> IsingProblem:

@@ -10,9 +10,12 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, Protocol, Self, cast, get_args, runtime_checkable
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from qdesampler.backends.checks import check_call, refuse
+from qdesampler.backends.precision import in_enough_precision
 from qdesampler.backends.problem import IsingProblem, check_states
 
 __all__ = [
@@ -38,16 +41,19 @@ class Samples(NamedTuple):
 
     Attributes:
         states: int8, -1 and +1, shape `(num_reads, n)`, in read order, column `i` is variable `i`.
-        energies: `E` of every state by our own sum, shape `(num_reads,)`.
-        log_weight: with law "weighted", `log w` with `E[w g(s)] = sum_s exp(-beta E(s)) g(s)`, shape
-            `(num_reads,)`; else None.
+        energies: `E` of every state by our own sum, shape `(num_reads,)`; in double precision, of NumPy,
+            unless JAX traces the call.
+        log_weight: with law "weighted", `log w` with `E[w g(s)] = sum_s exp(-beta (E(s) - offset)) g(s)`,
+            shape `(num_reads,)`; else None.
         log_prob: with law "density", the log probability of every state, shape `(num_reads,)`; else None.
+        log_scale: with `log_weight`, what the constant of the problem adds to it, `-beta offset`; else None.
     """
 
     states: jax.Array
-    energies: jax.Array
-    log_weight: jax.Array | None = None
-    log_prob: jax.Array | None = None
+    energies: jax.Array | np.ndarray
+    log_weight: jax.Array | np.ndarray | None = None
+    log_prob: jax.Array | np.ndarray | None = None
+    log_scale: jax.Array | np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +128,7 @@ class SampleCall(NamedTuple):
     """The arguments of one call of `sample`, checked.
 
     Attributes:
-        problem: what to sample, `n` variables.
+        problem: what to sample, `n` variables; its constant is 0 here.
         key: JAX key.
         num_reads: number of states to return.
         beta: inverse temperature, shape `()`, in the problem's dtype.
@@ -133,7 +139,7 @@ class SampleCall(NamedTuple):
     problem: IsingProblem
     key: jax.Array
     num_reads: int
-    beta: jax.Array
+    beta: jax.Array | np.ndarray
     schedule: Any
     initial_states: jax.Array | None
 
@@ -181,7 +187,16 @@ class CheckedBackend:
         states = None
         if initial_states is not None:
             states = check_states("initial_states", initial_states, reads, checked.num_variables)
-        return self._draw(SampleCall(checked, key, reads, scale, schedule, states))
+        call = SampleCall(checked.without_offset(), key, reads, scale, schedule, states)
+        samples = self._draw_precisely(call)
+        samples = samples._replace(energies=checked.energies(samples.states))
+        if samples.log_weight is None:
+            return samples
+        return samples._replace(log_scale=-scale * checked.offset)
+
+    def _draw_precisely(self, call: SampleCall) -> Samples:
+        """Return the states of a checked call; backends of the host draw in double precision as it is."""
+        return self._draw(call)
 
     def _check_ready(self, problem: IsingProblem, key: jax.Array, beta: ArrayLike) -> None:
         """Refuse any call that this backend cannot serve at the moment; a local backend serves all."""
@@ -200,7 +215,7 @@ class CheckedBackend:
         )
 
     def _draw(self, call: SampleCall) -> Samples:
-        """Return the states of a checked call."""
+        """Return the states of a checked call; the energies are summed anew."""
         raise NotImplementedError(f"{type(self).__name__} has to implement _draw(call).")
 
     @property
@@ -225,3 +240,11 @@ class LocalBackend(CheckedBackend):
 
     def close(self) -> None:
         """Do nothing: a local backend holds nothing."""
+
+    def _draw_precisely(self, call: SampleCall) -> Samples:
+        def draw(problem, beta):
+            return self._draw(call._replace(problem=problem, beta=beta))
+
+        others = (call.key, call.schedule, call.initial_states)
+        found = in_enough_precision(type(self).__name__, draw, call.problem, call.beta, others)
+        return found._replace(states=jnp.asarray(found.states, jnp.int8))

@@ -18,10 +18,12 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from qdesampler.backends.checks import annealing_table, check_call, refuse
 from qdesampler.backends.exact_enumeration import all_states
+from qdesampler.backends.precision import in_enough_precision
 from qdesampler.backends.problem import IsingProblem, uniform_states
 from qdesampler.backends.protocol import BackendError, Capabilities, LocalBackend, SampleCall, Samples
 from qdesampler.backends.state_vector import evolve_real_time, relax_imaginary_time
@@ -31,6 +33,10 @@ from qdesampler.validation import as_positive_int, as_positive_scalar, is_traced
 __all__ = ["QuantumDynamics", "TransverseGroundState"]
 
 _LARGEST = 12  # spins: 4,096 amplitudes
+# Residual of a converged ground state at most, in units of the transverse field, in single and in double
+# precision: amplitudes are then wrong by at most this, divided by the gap in these units.
+_LARGEST_RESIDUAL = (0.01, 3e-4)
+_DIGITS = 3e-6  # rounding of the energies, in these units, above which imaginary time needs double precision
 Mode = Literal["quench", "reverse_anneal", "imaginary_time"]
 
 
@@ -44,10 +50,10 @@ class TransverseGroundState(NamedTuple):
         imaginary_time: how long it took from the uniform state.
     """
 
-    energy: jax.Array
-    log_prob: jax.Array
-    residual: jax.Array
-    imaginary_time: jax.Array
+    energy: jax.Array | np.ndarray
+    log_prob: jax.Array | np.ndarray
+    residual: jax.Array | np.ndarray
+    imaginary_time: jax.Array | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,8 +115,9 @@ class QuantumDynamics(LocalBackend):
 
     def _draw(self, call: SampleCall) -> Samples:
         if self.mode == "imaginary_time":
-            log_prob = self.ground_state(call.problem, beta=call.beta).log_prob
-            return _draw(call.problem, log_prob, call.key, call.num_reads)
+            log_prob = jnp.asarray(self.ground_state(call.problem, beta=call.beta).log_prob)
+            states, chosen = _draw(log_prob, call.key, call.num_reads)
+            return Samples(states, call.problem.energies(states), None, chosen)
         key_start, key_run = jax.random.split(call.key)
         start = call.initial_states
         if start is None:
@@ -127,8 +134,14 @@ class QuantumDynamics(LocalBackend):
         """
         if self.mode == "imaginary_time":
             raise ValueError("imaginary time draws independent states; see ground_state.")
-        problem, _, _ = check_call("QuantumDynamics", problem, 1, 1.0, _LARGEST)
-        return _transition_matrix(problem, self._table(schedule), key, self)
+        problem, _, beta = check_call("QuantumDynamics", problem, 1, 1.0, _LARGEST)
+
+        def run(problem, beta):
+            del beta  # real time has no temperature
+            return _transition_matrix(problem, self._table(schedule), key, self)
+
+        problem = problem.without_offset()
+        return in_enough_precision("QuantumDynamics", run, problem, beta, (key, schedule))
 
     def ground_state(self, problem: IsingProblem, *, beta: ArrayLike = 1.0) -> TransverseGroundState:
         """Return the ground state of `beta E(Z) - Gamma sum X` by imaginary time.
@@ -138,14 +151,22 @@ class QuantumDynamics(LocalBackend):
             BackendError: not converged in `num_steps` Krylov steps. Under `jit` the numbers are then NaN.
         """
         problem, _, beta = check_call("QuantumDynamics", problem, 1, beta, _LARGEST)
-        dtype = problem.h.dtype
-        tolerance = 1e-10 if dtype == jnp.float64 else 3e-5
-        found, converged = _relax(problem, beta, self.transverse_field, self.num_steps, tolerance)
+
+        def run(problem, beta):
+            tolerance = 1e-10 if jnp.result_type(problem.h) == jnp.float64 else 3e-5
+            return _relax(problem, beta, self.transverse_field, self.num_steps, tolerance)
+
+        bare = problem.without_offset()
+        digits = _DIGITS * self.transverse_field
+        found, converged = in_enough_precision("QuantumDynamics", run, bare, beta, resolution=digits)
         if not is_traced(converged) and not bool(converged):
             raise BackendError(
                 f"imaginary time did not converge in {self.num_steps} Krylov steps: residual "
                 f"{float(found.residual):.2g}; raise num_steps or the transverse field."
             )
+        if not is_traced(converged):
+            return found._replace(energy=np.float64(found.energy) + beta * problem.offset)
+        found = found._replace(energy=found.energy + beta * problem.offset)
         return jax.tree.map(lambda value: jnp.where(converged, value, jnp.nan), found)
 
     def log_prob(self, problem: IsingProblem, states: ArrayLike, *, beta: ArrayLike = 1.0) -> jax.Array:
@@ -166,8 +187,8 @@ class QuantumDynamics(LocalBackend):
 
 
 def _energies(problem: IsingProblem) -> jax.Array:
-    """`E - offset` of all states: a constant is only a phase."""
-    return problem.energies(all_states(problem.num_variables)) - problem.offset
+    """`E` of all states; a constant, which is only a phase, has been taken off."""
+    return jnp.asarray(problem.energies(all_states(problem.num_variables)))
 
 
 def _drive(problem: IsingProblem, table: jax.Array | None, key: jax.Array, settings: QuantumDynamics):
@@ -198,7 +219,7 @@ def _complex(dtype: Any) -> Any:
 
 @partial(jax.jit, static_argnums=4)
 def _measure(problem, table, key, start, settings: QuantumDynamics):
-    n, dtype = problem.num_variables, problem.h.dtype
+    n, dtype = problem.num_variables, jnp.result_type(problem.h)
     energies = _energies(problem)
     rows = _row(start)
 
@@ -234,16 +255,18 @@ def _transition_matrix(problem, table, key, settings: QuantumDynamics):
 @partial(jax.jit, static_argnums=(3, 4))
 def _relax(problem, beta, transverse_field, num_steps: int, tolerance: float):
     energies = beta * _energies(problem)
-    energy, psi, residual, passed = relax_imaginary_time(energies, transverse_field, num_steps, tolerance)
     scale = jnp.max(jnp.abs(energies)) + transverse_field * problem.num_variables
+    # Relative to the largest energy alone, a state under a large penalty would count as converged at once.
+    most = jnp.minimum(
+        tolerance, _LARGEST_RESIDUAL[int(scale.dtype == jnp.float64)] * transverse_field / scale
+    )
+    energy, psi, residual, passed = relax_imaginary_time(energies, transverse_field, num_steps, most)
     log_prob = jax.nn.log_softmax(2 * jnp.log(psi))
-    found = TransverseGroundState(energy + beta * problem.offset, log_prob, residual, passed)
-    return found, residual <= tolerance * scale
+    return TransverseGroundState(energy, log_prob, residual, passed), residual <= most * scale
 
 
-@partial(jax.jit, static_argnums=3)
-def _draw(problem: IsingProblem, log_prob: jax.Array, key: jax.Array, num_reads: int) -> Samples:
+@partial(jax.jit, static_argnums=2)
+def _draw(log_prob: jax.Array, key: jax.Array, num_reads: int):
     uniforms = jax.random.uniform(key, (num_reads,), log_prob.dtype)
     rows = jax.vmap(lambda u: _pick(jnp.exp(log_prob), u))(uniforms)
-    states = all_states(problem.num_variables)[rows]
-    return Samples(states, problem.energies(states), None, log_prob[rows])
+    return all_states(log_prob.size.bit_length() - 1)[rows], log_prob[rows]

@@ -6,8 +6,9 @@ weight,
     log w = n log 2 - sum_k (beta_k - beta_{k-1}) E(x_{k-1}) - (beta - beta_T) E(x_T),
 
 makes it properly weighted: `E[w g(x_T)] = sum_s exp(-beta E(s)) g(s)` for every `g`, whatever the schedule,
-so that `E[w]` is the partition function (Neal 2001). `reverse_log_weight` runs the path backwards from a
-given state; with it annealed-importance draws become exact Markov moves.
+so that `E[w]` is the partition function (Neal 2001). Here `E` has no constant: `log_scale` restores it.
+`reverse_log_weight` runs the path backwards from a given state; with it annealed-importance draws become
+exact Markov moves.
 
 References:
     Kirkpatrick, Gelatt, Vecchi, "Optimization by simulated annealing", Science 220 (1983) 671.
@@ -20,9 +21,11 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from qdesampler.backends.checks import annealing_table, check_call
+from qdesampler.backends.precision import in_enough_precision, is_staged
 from qdesampler.backends.problem import IsingProblem, check_states, uniform_states
 from qdesampler.backends.protocol import Capabilities, LocalBackend, SampleCall, Samples
 from qdesampler.backends.sweeps import SweepPlan, from_blocks, plan_sweeps, sweep_spins, to_blocks
@@ -85,7 +88,8 @@ class SimulatedAnnealing(LocalBackend):
     ) -> jax.Array:
         """Return the log weight of a path drawn backwards from each state, shape `(reads,)`.
 
-        If the states have the law `exp(-beta E) / Z`, a state and its path have the law of a forward
+        Like `log_weight` it leaves out the constant of the problem. If the states have the law
+        `exp(-beta E) / Z`, a state and its path have the law of a forward
         run weighted by its weight; so `E[1 / w] = 1 / Z`.
 
         Args:
@@ -98,9 +102,13 @@ class SimulatedAnnealing(LocalBackend):
         reads = jnp.shape(states)[0] if jnp.ndim(states) == 2 else 1
         problem, reads, beta = check_call("SimulatedAnnealing", problem, reads, beta)
         states = check_states("states", states, reads, problem.num_variables)
-        return _backwards(
-            plan_sweeps(problem), problem, self._scales(schedule), beta, key, states, self.update
-        )
+
+        def run(problem, beta):
+            scales = self._scales(schedule)
+            return _backwards(plan_sweeps(problem), problem, scales, beta, key, states, self.update)
+
+        others = (key, states, schedule)
+        return in_enough_precision("SimulatedAnnealing", run, problem.without_offset(), beta, others)
 
     def _scales(self, schedule: Any) -> jax.Array:
         steps = self.num_sweeps
@@ -110,7 +118,7 @@ class SimulatedAnnealing(LocalBackend):
         return annealing_table(schedule, steps, curve, Schedule.constant(0.0))[:, 0]
 
 
-def log_partition_estimate(samples: Samples) -> tuple[jax.Array, jax.Array]:
+def log_partition_estimate(samples: Samples) -> tuple[Any, Any]:
     """Return `log Z` from weighted samples and its standard error (delta method).
 
     Raises:
@@ -119,10 +127,13 @@ def log_partition_estimate(samples: Samples) -> tuple[jax.Array, jax.Array]:
     weights = samples.log_weight
     if weights is None or weights.shape[0] < 2:
         raise ValueError("log Z needs two weighted samples or more: law 'weighted', without initial_states.")
-    top = jnp.max(weights)
-    ratio = jnp.exp(weights - top)
-    mean = jnp.mean(ratio)
-    return top + jnp.log(mean), jnp.std(ratio, ddof=1) / (mean * jnp.sqrt(weights.shape[0]))
+    xp = jnp if is_staged(samples) else np
+    weights = weights if xp is jnp else np.asarray(weights, np.float64)
+    top = xp.max(weights)
+    ratio = xp.exp(weights - top)
+    mean = xp.mean(ratio)
+    error = xp.std(ratio, ddof=1) / (mean * xp.sqrt(weights.shape[0]))
+    return top + xp.log(mean) + (0.0 if samples.log_scale is None else samples.log_scale), error
 
 
 def metropolis(beta: jax.Array, s: jax.Array, field: jax.Array, noise: jax.Array) -> jax.Array:

@@ -13,6 +13,7 @@ goes by Krylov steps, `e^{-delta H} psi` in the span of `psi, H psi, H^2 psi, ..
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 __all__ = ["evolve_real_time", "relax_imaginary_time", "transverse_action"]
 
@@ -55,7 +56,7 @@ def evolve_real_time(psi: jax.Array, energies: jax.Array, phases: jax.Array, ang
 
 
 def relax_imaginary_time(
-    energies: jax.Array, transverse_field: jax.Array, max_steps: int, tolerance: float
+    energies: jax.Array, transverse_field: jax.Array, max_steps: int, tolerance: ArrayLike
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Follow `d psi / d tau = -H psi` from the uniform state until it is stationary.
 

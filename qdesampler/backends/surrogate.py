@@ -56,7 +56,7 @@ class Surrogate(NamedTuple):
     problem: IsingProblem
     num_evals: int
 
-    def log_density(self, encoding: StateEncoding, position: jax.Array) -> jax.Array:
+    def log_density(self, encoding: StateEncoding, position: jax.Array) -> jax.Array | np.ndarray:
         """Return `f2` of positions, shape `(..., n)` to `(...)`."""
         return -self.problem.energies(bits_to_spins(encoding.encode(position)))
 

@@ -85,7 +85,7 @@ class ThrmlBackend(LocalBackend):
         return Samples(states, problem.energies(states))
 
 
-def _palindrome(problem: IsingProblem, beta: jax.Array, blocks: list[np.ndarray]):
+def _palindrome(problem: IsingProblem, beta: ArrayLike, blocks: list[np.ndarray]):
     """Return one pair of sweeps as the body of a scan over keys; the state is a list of blocks of bits."""
     thrml = _thrml()
     n = problem.num_variables

@@ -70,7 +70,7 @@ class TreeDecomposition(CheckedBackend):
         rows = np.repeat(answer.record.sample[:, columns], answer.record.num_occurrences, 0)
         states = jnp.asarray(rows, jnp.int8)
         energies = problem.energies(states)
-        log_prob = -call.beta * energies - answer.info["log_partition_function"]
+        log_prob = -np.float64(call.beta) * energies - answer.info["log_partition_function"]
         return Samples(states, energies, None, log_prob)
 
     def log_partition(self, problem: IsingProblem, *, beta: ArrayLike = 1.0) -> float:
@@ -82,18 +82,30 @@ class TreeDecomposition(CheckedBackend):
             BackendError: the backend is closed.
         """
         self._check_ready(problem, None, beta)
-        problem, _, beta = check_call("TreeDecomposition", problem, 1, beta)
-        return float(self._solve(problem, 0, 1, beta).info["log_partition_function"])
+        problem, _, scale = check_call("TreeDecomposition", problem, 1, beta)
+        return self._log_partition(problem, scale) - float(scale) * float(problem.offset)
 
-    def log_prob(self, problem: IsingProblem, states: ArrayLike, *, beta: ArrayLike = 1.0) -> jax.Array:
-        """Return the log probability of states, -1 and +1, shape `(..., n)`."""
-        return -jnp.asarray(beta) * problem.energies(states) - self.log_partition(problem, beta=beta)
+    def log_prob(self, problem: IsingProblem, states: ArrayLike, *, beta: ArrayLike = 1.0) -> np.ndarray:
+        """Return the log probability of states, -1 and +1, shape `(..., n)`, in double precision.
+
+        Raises:
+            TypeError, ValueError, BackendError: as `log_partition`.
+        """
+        self._check_ready(problem, None, beta)
+        problem, _, scale = check_call("TreeDecomposition", problem, 1, beta)
+        energies = np.asarray(problem.without_offset().energies(states))
+        return -float(scale) * energies - self._log_partition(problem, scale)
 
     def close(self) -> None:
         """Refuse calls from now on."""
         self._closed = True
 
-    def _solve(self, problem: IsingProblem, seed: int, num_reads: int, beta: jax.Array) -> Any:
+    def _log_partition(self, problem: IsingProblem, beta: Any) -> float:
+        """`log Z` of the problem without its constant."""
+        answer = self._solve(problem.without_offset(), 0, 1, beta)
+        return float(answer.info["log_partition_function"])
+
+    def _solve(self, problem: IsingProblem, seed: int, num_reads: int, beta: Any) -> Any:
         return self._sampler.sample(
             to_bqm(problem), num_reads=num_reads, beta=float(beta), seed=seed, marginals=False
         )

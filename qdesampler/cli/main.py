@@ -1,4 +1,4 @@
-"""The command line: `qdesampler sample`, `compare`, `ground-state` and `models`."""
+"""The command line: `qdesampler sample`, `compare`, `ground-state`, `anneal` and `models`."""
 
 import argparse
 import sys

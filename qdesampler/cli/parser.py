@@ -3,6 +3,7 @@
 import argparse
 from typing import NoReturn
 
+from qdesampler.cli.anneal import add_anneal
 from qdesampler.cli.common import BAD_INPUT, EXIT_CODES
 from qdesampler.cli.compare import add_compare
 from qdesampler.cli.ground import add_ground_state
@@ -11,13 +12,14 @@ from qdesampler.cli.sample import add_sample
 
 __all__ = ["parser"]
 
-_COMMANDS = (add_sample, add_models, add_compare, add_ground_state)
+_COMMANDS = (add_sample, add_models, add_compare, add_ground_state, add_anneal)
 
 _START = """examples:
   qdesampler models                                       the models that are there
   qdesampler sample models/eight_schools --out runs/eight draws, tables, plots, report.html
   qdesampler compare models/eight_schools --kernels qde,nuts
   qdesampler ground-state "x**4" --out quartic.png        levels of a potential
+  qdesampler anneal model.json --out reads.png            states and log Z of a binary quadratic model
 
 `qdesampler COMMAND --help` lists the options of a command.
 

@@ -1,4 +1,4 @@
-from .annealed.evidence import compare_evidence as compare_evidence
+from .annealed.compare import compare_evidence as compare_evidence
 from .annealed.evidence import log_evidence as log_evidence
 from .annealed.kernel import AnnealedQDE as AnnealedQDE
 from .annealed.particles import anneal_particles as anneal_particles

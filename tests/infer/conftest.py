@@ -1,11 +1,10 @@
 """Helpers shared by the tests of this room: a runner, and a check of draws against known expectations."""
 
 import jax
-import numpy as np
 import pytest
-from numpyro.diagnostics import effective_sample_size
 
 from qdesampler import MCMC
+from tests.support.expectation import assert_mean
 
 
 def _run(
@@ -29,23 +28,6 @@ def _run(
     return mcmc
 
 
-def _assert_expectation(draws, expected, *, standard_errors=5.0, min_ess=100):
-    """Compare the mean of draws, shape `(chains, draws, ...)`, with a known value, entry by entry.
-
-    The bound is `standard_errors` times the Monte Carlo standard error by the draws' own effective sample
-    size, which must reach `min_ess`, so that a chain that hardly moves cannot pass.
-    """
-    draws = np.asarray(draws, dtype=np.float64)
-    assert np.all(np.isfinite(draws))
-    ess = np.asarray(effective_sample_size(draws))
-    assert np.all(ess >= min_ess), f"effective sample size {ess} is below {min_ess}"
-    error = draws.std(axis=(0, 1)) / np.sqrt(ess)
-    mean = draws.mean(axis=(0, 1))
-    assert np.all(np.abs(mean - expected) <= standard_errors * error), (
-        f"mean {mean} is more than {standard_errors} standard errors ({error}) from {expected}"
-    )
-
-
 @pytest.fixture
 def run():
     return _run
@@ -53,4 +35,4 @@ def run():
 
 @pytest.fixture
 def assert_expectation():
-    return _assert_expectation
+    return assert_mean

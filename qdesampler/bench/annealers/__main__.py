@@ -138,7 +138,8 @@ def partition_functions(instances: int, beta: float, sweeps: int, reads: int) ->
         print(rows[-1], flush=True)
     inside = sum(abs(d) < 2 for d in deviations)
     rows.append(
-        f"| within 2 standard errors: {inside} of {instances}; rms {np.std(deviations):.2f} | | | | |"
+        f"| within 2 standard errors: {inside} of {instances}; mean square "
+        f"{np.mean(np.square(deviations)):.2f} | | | | |"
     )
     return rows
 

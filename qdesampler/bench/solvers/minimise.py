@@ -1,13 +1,15 @@
-"""Global minima by `anneal` and by SciPy's dual annealing, at equal evaluations.
+"""Global minima by `anneal` and by SciPy's dual annealing and basin hopping, at equal evaluations.
 
     python -m qdesampler.bench.solvers.minimise --evaluations 5000,20000 --seeds 20
 
-Each objective in 10 dimensions, from random starts in its usual box; found is a value within 0.01 of the
-least. Dual annealing keeps to the box and takes its default settings; its local searches estimate gradients
-by differences. For `anneal` a gradient, in the descent at the end, counts one evaluation.
+Objectives of 10 dimensions, and the energy of four and seven Lennard-Jones atoms (12 and 21 coordinates),
+from random starts; found is a value within 0.01 of the least. Dual annealing keeps to a box and takes its
+default settings; its local searches estimate gradients by differences. Basin hopping's local searches
+(L-BFGS-B) have gradients. A gradient counts one evaluation, as in the descents of `anneal`.
 """
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -15,7 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.optimize import dual_annealing
+from scipy.optimize import basinhopping, dual_annealing
 
 from qdesampler.bench.harness.record import Settings
 from qdesampler.bench.harness.table import header
@@ -24,17 +26,29 @@ from qdesampler.solvers import anneal
 
 __all__ = ["OBJECTIVES", "main", "success_rates"]
 
-DIM, DRAWS, POLISH = 10, 20, 100  # dimensions, draws of a step, evaluations of the last descent
+DIM, DRAWS, POLISH = 10, 20, 100  # dimensions, draws of a step, most evaluations of a descent at the end
+DESCENTS = 600  # evaluations of all of them, about, which the steps leave
 CLOSE = 1e-2  # of the global minimum: a success
 
 
 class Objective(NamedTuple):
-    """A function of one point, half the width of its box, its least value, and a schedule of `D`."""
+    """A function of one point.
+
+    Attributes:
+        function: of a point of shape `(dim,)`.
+        half_width: of the box that starts are drawn from and that dual annealing keeps to.
+        least: its least value.
+        schedule: of `D`.
+        dim: coordinates.
+        width: standard deviation of the first state.
+    """
 
     function: Callable[[jax.Array], jax.Array]
     half_width: float
     least: float
     schedule: Schedule
+    dim: int
+    width: float
 
 
 def _rastrigin(x):
@@ -51,42 +65,88 @@ def _tilted_wells(x):
     return jnp.sum((x**2 - 4) ** 2 + x)
 
 
+def _lennard_jones(x):
+    """`sum 4 (r^-12 - r^-6)` over all pairs of atoms; infinite, or NaN, where two coincide."""
+    atoms = x.reshape(-1, 3)
+    first, second = np.triu_indices(len(atoms), 1)
+    inverse = 1 / jnp.sum((atoms[first] - atoms[second]) ** 2, 1)
+    return jnp.sum(4 * (inverse**6 - inverse**3))
+
+
+# Atoms evaporate from a wide state: it starts as wide as a third of their distance, in a box of one cluster.
+_CLUSTER = Schedule.geometric(0.1, 0.001)
 _WELL = float(np.min([(x**2 - 4) ** 2 + x for x in np.linspace(-3, -1, 200_001)]))
 OBJECTIVES = {
-    "rastrigin": Objective(_rastrigin, 5.12, 0.0, Schedule.geometric(100.0, 0.01)),
-    "ackley": Objective(_ackley, 32.768, 0.0, Schedule.geometric(10.0, 1e-4)),
-    "tilted double wells": Objective(_tilted_wells, 4.0, DIM * _WELL, Schedule.geometric(100.0, 0.01)),
+    "rastrigin": Objective(_rastrigin, 5.12, 0.0, Schedule.geometric(100.0, 0.01), DIM, 2.56),
+    "ackley": Objective(_ackley, 32.768, 0.0, Schedule.geometric(10.0, 1e-4), DIM, 16.384),
+    "tilted double wells": Objective(
+        _tilted_wells, 4.0, DIM * _WELL, Schedule.geometric(100.0, 0.01), DIM, 2.0
+    ),
+    # Least energies: Hoare and Pal, Adv. Phys. 20 (1971) 161.
+    "4 Lennard-Jones atoms": Objective(_lennard_jones, 1.0, -6.0, _CLUSTER, 12, 0.3),
+    "7 Lennard-Jones atoms": Objective(_lennard_jones, 1.0, -16.505384, _CLUSTER, 21, 0.3),
 }
 
 
 def success_rates(objective: Objective, evaluations: int, seeds: int) -> dict[str, tuple[float, float]]:
     """Share of seeds that found the minimum, and mean evaluations, by method."""
-    h = Hamiltonian.from_objective(objective.function, dim=DIM)
-    compiled = jax.jit(objective.function)
-    box = objective.half_width
-    steps = (evaluations - 2 * POLISH) // DRAWS - 1
-    found: dict[str, list[tuple[bool, int]]] = {"anneal": [], "dual_annealing": []}
-    for seed in range(seeds):
-        start = np.random.default_rng(seed).uniform(-box, box, DIM)
-        ours = anneal(
-            h,
-            objective.schedule,
-            key=jax.random.key(seed),
-            centre=start,
-            width=box / 2,
-            num_steps=steps,
-            num_draws=DRAWS,
-            polish=POLISH,
+    methods = {"anneal": _annealed, "dual annealing": _dually_annealed, "basin hopping": _hopped}
+    compiled = jax.jit(jax.value_and_grad(objective.function))
+    rates = {}
+    for name, method in methods.items():
+        runs = []
+        for seed in range(seeds):
+            start = np.random.default_rng(seed).uniform(-1, 1, objective.dim) * objective.half_width
+            value, spent = method(objective, compiled, start, evaluations, seed)
+            runs.append((value < objective.least + CLOSE, spent))
+        rates[name] = tuple(float(np.mean(column)) for column in zip(*runs, strict=True))
+    return rates
+
+
+def _annealed(objective: Objective, compiled: Callable, start: np.ndarray, evaluations: int, seed: int):
+    del compiled
+    found = anneal(
+        Hamiltonian.from_objective(objective.function, dim=objective.dim),
+        objective.schedule,
+        key=jax.random.key(seed),
+        centre=start,
+        width=objective.width,
+        num_steps=(evaluations - DESCENTS) // DRAWS - 1,
+        num_draws=DRAWS,
+        polish=POLISH,
+    )
+    return float(found.value), found.evaluations
+
+
+def _dually_annealed(objective: Objective, compiled: Callable, start, evaluations: int, seed: int):
+    def value(x):
+        found = float(compiled(x)[0])
+        return found if np.isfinite(found) else 1e30  # it refuses infinities
+
+    bounds = [(-objective.half_width, objective.half_width)] * objective.dim
+    found = dual_annealing(value, bounds, maxfun=evaluations, x0=start, rng=seed)
+    return float(found.fun), int(found.nfev)
+
+
+class _Spent(Exception):  # noqa: N818
+    """The evaluations are used up."""
+
+
+def _hopped(objective: Objective, compiled: Callable, start: np.ndarray, evaluations: int, seed: int):
+    seen = [np.inf]
+
+    def both(x):
+        if len(seen) > evaluations:
+            raise _Spent
+        value, gradient = compiled(x)
+        seen.append(float(value))
+        return seen[-1], np.asarray(gradient, float)
+
+    with contextlib.suppress(_Spent):
+        basinhopping(
+            both, start, niter=evaluations, minimizer_kwargs={"method": "L-BFGS-B", "jac": True}, rng=seed
         )
-        found["anneal"].append((float(ours.value) < objective.least + CLOSE, ours.evaluations))
-        theirs = dual_annealing(
-            lambda x: float(compiled(x)), [(-box, box)] * DIM, maxfun=evaluations, x0=start, rng=seed
-        )
-        found["dual_annealing"].append((float(theirs.fun) < objective.least + CLOSE, int(theirs.nfev)))
-    return {
-        name: (float(np.mean([good for good, _ in runs])), float(np.mean([spent for _, spent in runs])))
-        for name, runs in found.items()
-    }
+    return float(np.nanmin(seen)), len(seen) - 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -103,13 +163,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     about = header(Settings(1, 0, 0))
     del about["settings"]  # of chains: there are none
     print("\n".join(f"- {name}: {value}" for name, value in about.items()))
-    print("\n| objective | budget | anneal found | evaluations | dual_annealing found | evaluations |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    print(
+        "\n| objective | budget | anneal found | evaluations | dual annealing found | evaluations "
+        "| basin hopping found | evaluations |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for name, objective in OBJECTIVES.items():
         for budget in map(int, budgets):
             rates = success_rates(objective, budget, options.seeds)
             cells = " | ".join(f"{rate:.0%} | {spent:,.0f}" for rate, spent in rates.values())
-            print(f"| {name}, {DIM}-d | {budget:,} | {cells} |", flush=True)
+            print(f"| {name}, {objective.dim}-d | {budget:,} | {cells} |", flush=True)
     return 0
 
 

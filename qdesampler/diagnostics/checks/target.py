@@ -146,7 +146,10 @@ def target_checks(mcmc: Any, *, has_edges: bool = False) -> list[Judged]:
     moving = np.ptp(scores.positions, axis=(0, 1)) > 0
     if not moving.any() or scores.positions.shape[1] < 8:
         return []
-    judged = [_gradient(mcmc, scores), _undefined(mcmc, scores)]
+    try:
+        judged = [_gradient(mcmc, scores), _undefined(mcmc, scores)]
+    except NoScoresError as error:  # the scores are known, but the target is not evaluated any more
+        judged = [Judged(Check("Gradient against differences", not_judged(error)))]
     if has_edges:
         return [*judged, Judged(Check(_VIRIAL, "not judged: it does not hold at edges of the density"))]
     gradient_is_wrong = judged[0].finding is not None

@@ -81,7 +81,8 @@ def to_datatree(
     has_names = isinstance(samples, dict) or hasattr(samples, "_fields")
     draws = leaf_names(samples, prefix="" if has_names else "z")
     sites = _sites(model, args, kwargs, draws)
-    draws = {name: draws[name] for name in [*sites, *draws] if name in draws}  # in the model's order
+    order = [*sites, *(samples if isinstance(samples, dict) else ()), *draws]  # that of the model
+    draws = {name: draws[name] for name in order if name in draws}
 
     groups: dict[str, Arrays] = {"posterior": draws, "sample_stats": sample_stats(mcmc)}
     counts = evaluations(mcmc, groups["sample_stats"])
@@ -95,9 +96,7 @@ def to_datatree(
                 model, predictive_key, draws, args, kwargs, sites
             )
         if prior is not None:
-            parameters, data = prior_draws(model, prior_key, prior, args, kwargs, sites)
-            groups["prior"] = {name: value[None] for name, value in parameters.items()}
-            groups["prior_predictive"] = {name: value[None] for name, value in data.items()}
+            groups |= _prior_groups(prior_draws(model, prior_key, prior, args, kwargs, sites))
     groups["observed_data"] = {
         name: np.asarray(site.value) for name, site in sites.items() if site.kind == "observed"
     }
@@ -106,9 +105,21 @@ def to_datatree(
         for name, array in _arguments(model, args, kwargs).items()
         if not any(_same(array, value) for value in groups["observed_data"].values())
     }
-    sites, dims = _of_parts(sites, groups), _of_parts(dims or {}, groups)
+    dims, coords = _with_own(mcmc, "dims", dims), _with_own(mcmc, "coords", coords)
+    sites, dims = _of_parts(sites, groups), _of_parts(dims, groups)
     groups = {group: complex_parts(values) for group, values in groups.items()}
     return _tree(groups, sites, AxisNames(_names(groups), dims, coords), facts)
+
+
+def _prior_groups(drawn: tuple[Arrays, Arrays]) -> dict[str, Arrays]:
+    """Parameters and data drawn from the prior, as groups of one chain."""
+    groups = zip(("prior", "prior_predictive"), drawn, strict=True)
+    return {group: {name: value[None] for name, value in arrays.items()} for group, arrays in groups}
+
+
+def _with_own(run: Any, name: str, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Names or labels of axes that a run has from a model of another language, and the user's over them."""
+    return {**getattr(run, name, {}), **(given or {})}
 
 
 def _sites(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any], draws: Arrays) -> dict[str, Site]:

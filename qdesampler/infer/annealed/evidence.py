@@ -13,7 +13,6 @@ the variance of their mean, autocorrelation included, is the variance of the est
 more than that, their spread is taken instead.
 """
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -25,7 +24,6 @@ from qdesampler.kernels.tempering.ladder import Ladder
 __all__ = [
     "EvidenceReport",
     "LogEvidence",
-    "compare_evidence",
     "error_of_populations",
     "evidence_report",
     "ladder_of",
@@ -114,20 +112,31 @@ def ladder_of(run: Any) -> RunOfLadder:
     )
 
 
-def log_evidence(run: Any) -> LogEvidence:
+def log_evidence(run: Any, *, log_constant: float = 0.0) -> LogEvidence:
     """`(log Z, standard error)` of the potential given.
 
     `Z = int exp(-U(z)) dz` over unconstrained positions with `U` as the kernel was given it: for a model the
-    marginal likelihood; for a `potential_fn` without its constants, an evidence without them.
+    marginal likelihood, with enumerated discrete sites summed out; for a `potential_fn` without its
+    constants, an evidence without them.
 
     Args:
         run: a `numpyro.infer.MCMC` with AnnealedQDE after `run`, or its last state.
+        log_constant: what a `potential_fn` leaves out, `log p(z) = -U(z) + log_constant`, nats; it is added.
 
     Raises:
-        ValueError: another kernel, or too few iterations were kept.
+        ValueError: another kernel, too few iterations were kept, a constant that is not finite, or one for a
+            model, whose evidence is complete.
     """
+    if not np.isfinite(log_constant):
+        raise ValueError(f"log_constant is {log_constant}; expected a finite number of nats.")
+    model = getattr(getattr(run, "sampler", None), "model", None)
+    if log_constant and model is not None:
+        raise ValueError(
+            f"log_constant is {log_constant}, but the run is of a model, whose density has all its "
+            "constants; it is for a potential_fn."
+        )
     report = evidence_report(run)
-    return LogEvidence(report.value, report.standard_error)
+    return LogEvidence(report.value + float(log_constant), report.standard_error)
 
 
 def evidence_report(run: Any) -> EvidenceReport:
@@ -220,54 +229,3 @@ def _variance_of_mean(series: np.ndarray) -> float:
         half = series.size // 2
         series = series[: 2 * half].reshape(half, 2).mean(axis=1)
     return largest
-
-
-def compare_evidence(runs: Mapping[str, Any]) -> list[dict[str, float | str]]:
-    """Bayes factors: one row a model, the best first.
-
-    The runs have to be of the same data, and their potentials normalised alike (models are).
-
-    Args:
-        runs: name to a run of AnnealedQDE, or to `(log evidence, standard error)`.
-
-    Returns:
-        Rows with `model`, `log_evidence`, `standard_error`, `log_bayes_factor` against the best (zero or
-        less), its `log_bayes_factor_error`, and the posterior `probability` under equal prior odds.
-
-    Raises:
-        TypeError: `runs` is no mapping.
-        ValueError: nothing to compare, or an entry without a finite evidence and its error.
-    """
-    if not isinstance(runs, Mapping):
-        raise TypeError(f"runs is a {type(runs).__name__}; expected {{name: run of AnnealedQDE}}.")
-    if not runs:
-        raise ValueError("There is nothing to compare: give {name: run of AnnealedQDE}.")
-    found = {name: LogEvidence(*run) if _is_pair(run) else log_evidence(run) for name, run in runs.items()}
-    bad = [name for name, evidence in found.items() if not np.isfinite(evidence.value)]
-    if bad:
-        raise ValueError(f"The evidence of {bad} is not finite: it cannot be compared.")
-    bad = [name for name, evidence in found.items() if not evidence.standard_error >= 0]
-    if bad:
-        raise ValueError(f"The standard error of {bad} is not a number of at least 0.")
-    values = np.array([evidence.value for evidence in found.values()])
-    total = np.logaddexp.reduce(values)
-    best = max(found.values(), key=lambda evidence: evidence.value)
-    rows: list[dict[str, float | str]] = []
-    for name, evidence in sorted(found.items(), key=lambda item: -item[1].value):
-        rows.append(
-            {
-                "model": name,
-                "log_evidence": float(evidence.value),
-                "standard_error": float(evidence.standard_error),
-                "log_bayes_factor": float(evidence.value - best.value),
-                "log_bayes_factor_error": 0.0
-                if evidence is best
-                else float(np.hypot(evidence.standard_error, best.standard_error)),
-                "probability": float(np.exp(evidence.value - total)),
-            }
-        )
-    return rows
-
-
-def _is_pair(run: Any) -> bool:
-    return isinstance(run, tuple) and len(run) == 2 and not hasattr(run, "adapt_state")

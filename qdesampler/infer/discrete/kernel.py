@@ -23,13 +23,14 @@ from qdesampler.infer.discrete.moves import (
     default_order,
     draw_moves,
 )
+from qdesampler.infer.discrete.reach import warn_of_islands
 from qdesampler.infer.discrete.sites import TracedSites, trace_sites
 from qdesampler.infer.discrete.start import find_start
 from qdesampler.infer.discrete.state import AnnealerAdaptState, AnnealerState, EvaluationCounts
 from qdesampler.infer.discrete.surrogate import SURROGATES, learn
 from qdesampler.infer.model.evaluation import is_batched
 from qdesampler.kernels.discrete.outcomes import DiscreteState, LogDensity, finite_or_low
-from qdesampler.validation import as_positive_int
+from qdesampler.validation import as_positive_int, is_traced
 
 __all__ = ["AnnealerGibbs"]
 
@@ -45,6 +46,7 @@ class AnnealerGibbs(MCMCKernel):
 
     | move | proposal | the backend's law |
     | --- | --- | --- |
+    | "scan" | sites that reads show to be uncertain, pairs that exchange, labels that change places | any |
     | "coset" | Gibbs over all combinations of `num_masks` differences of reads | any |
     | "mask" | one difference of two reads, or one site | any |
     | "permutation" | Gibbs over exchanges of sites; keeps counts | any |
@@ -191,6 +193,8 @@ class AnnealerGibbs(MCMCKernel):
         rows = z if batched else jax.tree.map(lambda leaf: leaf[None], z)
         starts = jax.vmap(sites.position)(rows)
         adapt, counts = self._adapt(log_density, starts, key_fit[0] if batched else key_fit)
+        if self._settings.is_informed_only and not is_traced(starts):
+            tries = tries + warn_of_islands(log_density, starts[0], self._encoding)
         chains = starts.shape[0]
 
         def each(value, dtype: Any = int):

@@ -38,6 +38,7 @@ from qdesampler.kernels.discrete.masks import (
 )
 from qdesampler.kernels.discrete.outcomes import DiscreteInfo, DiscreteState, LogDensity, choose, require_law
 from qdesampler.kernels.discrete.permutations import permutation_move
+from qdesampler.kernels.discrete.scan import relabel_move, scan_move
 from qdesampler.validation import as_positive_int, as_positive_scalar
 
 __all__ = [
@@ -51,9 +52,16 @@ __all__ = [
     "draw_moves",
 ]
 
-POOL_MOVES = ("mask", "coset", "permutation", "fitted")  # need a pool of reads, of any law, before the run
+POOL_MOVES = (
+    "scan",
+    "mask",
+    "coset",
+    "permutation",
+    "fitted",
+)  # need a pool of reads, of any law, before the run
 BIT_MOVES = ("surrogate", "symmetric", "independence", "annealed", "fitted")  # act on bits, not on states
 LAW_OF_MOVE = {
+    "scan": "mask",
     "mask": "mask",
     "coset": "coset",
     "permutation": "mask",
@@ -85,7 +93,7 @@ class MoveSettings:
     def needs_problem(self) -> bool:
         """Whether draws use a surrogate; a pool needs its surrogate only while it is filled."""
         return self.move in ("surrogate", "symmetric", "independence", "annealed") or (
-            self.taylor_order == 2 and self.move != "permutation"
+            self.taylor_order == 2 and self.move not in ("permutation", "scan")
         )
 
     @property
@@ -93,10 +101,17 @@ class MoveSettings:
         """Whether reads are taken before the run."""
         return self.move in POOL_MOVES
 
+    @property
+    def is_informed_only(self) -> bool:
+        """Whether single sites move, each by the density of its own change: hard zeros may stop them all."""
+        return self.move == "local" and self.taylor_order == 1
+
     def local_evals(self, encoding: StateEncoding) -> int:
         """Evaluations of one local move."""
         if self.move == "permutation":
             return 0
+        if self.move == "scan":
+            return int(has_labels(encoding))
         if self.taylor_order != 1:
             return 1
         return 2 * (encoding.num_sites if encoding.is_binary else sum(encoding.num_states)) + 1
@@ -187,6 +202,11 @@ def encoding_states(encoding: StateEncoding) -> int | tuple[int, ...]:
     return sizes[0] if len(set(sizes)) == 1 else sizes
 
 
+def has_labels(encoding: StateEncoding) -> bool:
+    """Whether all sites have the same states, three or more, so that states may be exchanged everywhere."""
+    return isinstance(encoding_states(encoding), int) and not encoding.is_binary
+
+
 def draw_moves(
     key: jax.Array,
     state: DiscreteState,
@@ -214,8 +234,9 @@ def draw_moves(
         here = DiscreteState(encoding.decode(here.position).astype(state.position.dtype), here.log_density)
     counts = EvaluationCounts(steps * settings.step_evals(encoding), *extra)
     invalid = jnp.sum(infos.num_invalid)
-    if settings.move not in ("local", "permutation"):
-        here, info = _local(key_local, here, log_density, settings, encoding, adapt)
+    if settings.move not in ("local", "permutation") and (settings.move != "scan" or has_labels(encoding)):
+        local = _relabel if settings.move == "scan" else _local
+        here, info = local(key_local, here, log_density, settings, encoding, adapt)
         invalid = invalid + info.num_invalid
         counts = counts + EvaluationCounts(settings.local_evals(encoding))
     return here, DrawInfo(jnp.mean(infos.accept_prob), invalid, counts)
@@ -253,7 +274,9 @@ def _collective(key, state, log_density, settings, encoding, adapt, memory, own)
         new, info = choose(key, outcomes, 1)
         here = jnp.all(new.position == outcomes.positions[0])
         return new, jnp.where(here, memory, log_q), info
-    if settings.move == "mask":
+    if settings.move == "scan":
+        new, info = scan_move(key, state, log_density, adapt.density, encoding.num_states)
+    elif settings.move == "mask":
         local = settings.local_share
         new, info = mask_move(key, state, log_density, adapt.pool, local_share=local, num_states=states)
     elif settings.move == "coset":
@@ -288,6 +311,12 @@ def _collective(key, state, log_density, settings, encoding, adapt, memory, own)
     else:
         new, info = _local(key, state, log_density, settings, encoding, adapt)
     return new, memory, info
+
+
+def _relabel(key, state, log_density, settings, encoding, adapt):
+    """Exchange two states everywhere: labels of exchangeable components change places at no other move."""
+    del settings, adapt
+    return relabel_move(key, state, log_density, encoding.num_states[0])
 
 
 def _local(

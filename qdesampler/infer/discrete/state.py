@@ -6,6 +6,7 @@ import jax
 
 from qdesampler.backends.problem import IsingProblem
 from qdesampler.kernels.discrete.bernoulli_mixture import BernoulliMixture
+from qdesampler.kernels.discrete.scan import ScanWeights
 
 __all__ = ["AnnealerAdaptState", "AnnealerState", "EvaluationCounts"]
 
@@ -18,12 +19,12 @@ class AnnealerAdaptState(NamedTuple):
     Attributes:
         pool: reads as positions, shape `(R, n)`; None for moves without a pool.
         problem: the surrogate on the bits of positions, without its edges; None if no move needs it.
-        density: a density fitted to the pool, for the move "fitted"; else None.
+        density: what is fitted to the pool: a density for the move "fitted", weights for "scan"; else None.
     """
 
     pool: jax.Array | None
     problem: IsingProblem | None
-    density: BernoulliMixture | None
+    density: BernoulliMixture | ScanWeights | None
 
 
 class EvaluationCounts(NamedTuple):

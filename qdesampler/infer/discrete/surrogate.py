@@ -19,7 +19,8 @@ from qdesampler.infer.discrete.moves import MoveSettings
 from qdesampler.infer.discrete.state import AnnealerAdaptState, EvaluationCounts
 from qdesampler.kernels.discrete.bernoulli_mixture import fit_bernoulli_mixture
 from qdesampler.kernels.discrete.outcomes import LogDensity
-from qdesampler.kernels.discrete.surrogate import learn_surrogate, sweep_surrogate
+from qdesampler.kernels.discrete.scan import fit_scan
+from qdesampler.kernels.discrete.surrogate import learn_surrogate, sweep_surrogate, visited_positions
 from qdesampler.validation import is_traced
 
 __all__ = ["SURROGATES", "learn"]
@@ -57,9 +58,13 @@ def learn(
     """
     key_fit, key_pool, key_density = jax.random.split(key, 3)
     counts, problem, reads, density = EvaluationCounts(), None, None, None
+    if settings.move == "scan" and pool is None and isinstance(surrogate, str):
+        # where chains have been shows what is uncertain better than reads of a surrogate fitted to that
+        pool, spent = visited_positions(log_density, exploring(starts), encoding, key=key_fit)
+        counts = EvaluationCounts(spent)
     if settings.needs_problem or (settings.needs_pool and pool is None):
         found = fit_surrogate(surrogate, log_density, starts, encoding, key_fit)
-        problem, counts = found.problem, EvaluationCounts(found.num_evals)
+        problem, counts = found.problem, counts + EvaluationCounts(found.num_evals)
     if settings.needs_pool and pool is not None:
         reads = check_pool_values(pool, encoding)
     elif problem is not None and settings.needs_pool:
@@ -67,8 +72,15 @@ def learn(
         counts = counts + EvaluationCounts(0, pool_size, 1)
     if settings.move == "fitted" and reads is not None:
         reads, density = None, fit_bernoulli_mixture(encoding.encode(reads), key=key_density)
+    elif settings.move == "scan" and reads is not None:
+        reads, density = None, jax.jit(fit_scan, static_argnums=1)(reads, encoding.num_states)
     kept = problem._replace(edges=None) if problem is not None and settings.needs_problem else None
     return AnnealerAdaptState(reads, kept, density), counts
+
+
+def exploring(starts: jax.Array) -> jax.Array:
+    """Return the chains' starts, repeated or cut to the number of chains that explore, shape `(C', n)`."""
+    return jnp.resize(starts, (max(_CHAINS, min(starts.shape[0], 2 * _CHAINS)), starts.shape[1]))
 
 
 def fit_surrogate(
@@ -114,7 +126,7 @@ def fit_surrogate(
     elif kind == "taylor":
         found = taylor_surrogate(log_density, anchor, encoding)
     else:
-        chains = jnp.resize(starts, (max(_CHAINS, min(starts.shape[0], 2 * _CHAINS)), starts.shape[1]))
+        chains = exploring(starts)
         if kind == "least_squares":
             rounds = -(-max(6 * _READS, (1 + bits + pairs) // 2) // _READS)
             found = learn_surrogate(

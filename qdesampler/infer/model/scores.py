@@ -61,7 +61,8 @@ def run_scores(mcmc: Any, *, require_finite: bool = True) -> RunScores:
     """Unconstrained draws and scores of a run with any gradient-based NumPyro kernel.
 
     Gradients that the run has collected (`extra_fields=("z_grad",)`) are used; otherwise they are computed,
-    with one evaluation a draw. Compiled functions and scores are kept with the run until it runs again.
+    with one evaluation a draw. Compiled functions and scores are kept with the run until it runs again. A run
+    whose target is no function of JAX answers by a method of its own, `known_scores`.
 
     Args:
         mcmc: a `numpyro.infer.MCMC` after `run`.
@@ -72,14 +73,7 @@ def run_scores(mcmc: Any, *, require_finite: bool = True) -> RunScores:
             no potential, or has lost it when it was pickled; the target has no continuous coordinate; a
             support has no inverse transform; the scores are not finite at every draw.
     """
-    functions = _functions(mcmc)
-    draws, collected = moved_draws(mcmc), mcmc.get_extra_fields(group_by_chain=True).get("z_grad")
-    cache = _cache(mcmc)
-    kept = cache.get((_KEY, "scores"))
-    if kept is None or not (_same(kept.draws, draws) and _same(kept.collected, collected)):
-        kept = _Kept(draws, collected, _compute(functions, draws, collected))
-        cache[(_KEY, "scores")] = kept
-    found = kept.found
+    found = mcmc.known_scores() if hasattr(mcmc, "known_scores") else _found(mcmc)
     bad = ~np.all(np.isfinite(found.positions) & np.isfinite(found.scores), axis=(0, 1))
     if require_finite and np.any(bad):
         names = ", ".join(np.asarray(found.labels)[bad][:5])
@@ -88,6 +82,18 @@ def run_scores(mcmc: Any, *, require_finite: bool = True) -> RunScores:
             "coordinates): zero-variance estimates need finite gradients. Look at diagnose(mcmc)."
         )
     return found
+
+
+def _found(mcmc: Any) -> RunScores:
+    """The scores of a NumPyro run, kept with it."""
+    functions = _functions(mcmc)
+    draws, collected = moved_draws(mcmc), mcmc.get_extra_fields(group_by_chain=True).get("z_grad")
+    cache = _cache(mcmc)
+    kept = cache.get((_KEY, "scores"))
+    if kept is None or not (_same(kept.draws, draws) and _same(kept.collected, collected)):
+        kept = _Kept(draws, collected, _compute(functions, draws, collected))
+        cache[(_KEY, "scores")] = kept
+    return kept.found
 
 
 def potential_values(mcmc: Any, positions: np.ndarray) -> np.ndarray:

@@ -13,13 +13,14 @@ Last of all, a triangular map may be put on top, in whose coordinates the target
 
 from collections.abc import Callable
 from functools import partial
+from typing import Self
 
 import jax
 import numpy as np
 
 from qdesampler.infer.qde.coordinates import MoveCoordinates
+from qdesampler.infer.qde.row_coordinates import RowCoordinates
 from qdesampler.numerics.evaluator import Evaluator
-from qdesampler.numerics.triangular_map import TriangularMap, push_forward, to_map, value_and_score_in_map
 
 __all__ = ["HostCoordinates"]
 
@@ -29,7 +30,7 @@ _BATCH = 64  # points that the sites are computed for together
 _CHANGE = 0.05  # centredness: smaller changes are not worth evaluating points again
 
 
-class HostCoordinates:
+class HostCoordinates(RowCoordinates):
     """Batches of points in the coordinates of the moves, and the centredness of these.
 
     Attributes:
@@ -37,19 +38,20 @@ class HostCoordinates:
         law: the triangular map on top of them, or None.
     """
 
+    evaluator: Evaluator
+
     def __init__(self, coordinates: MoveCoordinates, prototype):
         """Begin with standardised sites, so that descents meet no funnel."""
         self._coordinates = coordinates
         centering = coordinates.centering
-        self.dim = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(prototype))  # they may be tracers
-        self._marked = self._parents = np.zeros(self.dim, bool)
+        dim = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(prototype))  # they may be tracers
+        super().__init__(Evaluator(self._value_and_score, dim, context=(np.ones(dim),)))
+        self._marked = self._parents = np.zeros(dim, bool)
         if centering is not None:
             self._marked = centering.mask(prototype)
             self._parents = centering.mask(prototype, centering.parents)
-        self.evaluator = Evaluator(self._value_and_score, self.dim, context=(np.ones(self.dim),))
         self._locate = jax.jit(jax.vmap(coordinates.locate, in_axes=(0, None)))
         self.centredness = np.where(self._marked, 0.0, 1.0)
-        self.law: TriangularMap | None = None
 
     def _value_and_score(self, point, centredness):
         return self._coordinates.value_and_score(centredness)(point)
@@ -64,14 +66,8 @@ class HostCoordinates:
         """Least width of each coordinate's candidates during the solve: scales of sites have long tails."""
         return np.where(self._parents, _PARENT_WIDTH, 1.0) if self.can_recentre else None
 
-    def evaluate(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Log densities and scores at points of the moves, shapes `(n,)` and `(n, dim)`."""
-        if self.law is None:
-            return self._evaluate(points, self.centredness)
-        with np.errstate(all="ignore"):  # what has run away is not finite
-            return value_and_score_in_map(
-                self.law, points, lambda moved: self._evaluate(moved, self.centredness)
-            )
+    def _evaluate_moved(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self._evaluate(points, self.centredness)
 
     def evaluate_sites(self, sites: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Log densities and scores of the model as written, at sites of shape `(n, dim)`."""
@@ -94,8 +90,7 @@ class HostCoordinates:
 
     def to_sites(self, points: np.ndarray) -> np.ndarray:
         """Raveled sites of the model as written, at points of the moves."""
-        if self.law is not None:
-            points, _ = push_forward(self.law, points)
+        points = super().to_sites(points)
         return self._located(points, self.centredness)[0] if self.can_recentre else points
 
     def from_sites(self, sites: np.ndarray) -> np.ndarray:
@@ -103,7 +98,7 @@ class HostCoordinates:
         if self.can_recentre:
             sites, loc, scale = self._located(sites, np.ones(self.dim))
             sites = self._moved(sites, loc, scale, self.centredness)
-        return sites if self.law is None else to_map(self.law, sites)[0]
+        return super().from_sites(sites)
 
     def descent_starts(self, sites: np.ndarray) -> np.ndarray:
         """Starts inside the bulk of standardised sites: raveled sites are taken for standardised ones."""
@@ -114,12 +109,16 @@ class HostCoordinates:
             moved = centredness * loc + scale ** (centredness - 1) * (sites - loc)
         return np.where(self._marked, moved, sites)
 
-    def reset(self) -> "HostCoordinates":
-        """Standardise all sites again, without a map, and count from zero; returns itself."""
-        self.law = None
-        self.evaluator.num_evals = 0
+    def reset(self) -> Self:
+        """Standardise all sites again, without a map; returns itself. What was evaluated stays counted."""
+        super().reset()
         self.centredness = np.where(self._marked, 0.0, 1.0)
         return self
+
+    def restart(self) -> Self:
+        """Begin again for another run: `reset`, and count from zero; returns itself."""
+        self.evaluator.num_evals = 0
+        return self.reset()
 
     def recentre(self, points: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> Callable | None:
         """Take the centredness that suits weighted points, unless it hardly differs.

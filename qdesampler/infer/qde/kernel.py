@@ -324,7 +324,7 @@ class QDE(TargetKernel):
             coordinates = self._coordinates(zeros, model_args, model_kwargs, may_recentre=True)
             return HostCoordinates(coordinates, zeros)
 
-        return self._memory.evaluations(name_of(prototype, model_args, model_kwargs), make).reset()
+        return self._memory.evaluations(name_of(prototype, model_args, model_kwargs), make).restart()
 
     def host_sampler(
         self, state: QDEState, iterations: int, model_args: Sequence, model_kwargs: dict | None

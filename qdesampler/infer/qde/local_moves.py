@@ -3,9 +3,9 @@
 import numpy as np
 
 from qdesampler.infer.qde.global_moves import time_at
-from qdesampler.infer.qde.host_coordinates import HostCoordinates
 from qdesampler.infer.qde.prepared import WarmupSettings
 from qdesampler.infer.qde.proportions import LocalMoves, Mixed
+from qdesampler.infer.qde.row_coordinates import RowCoordinates
 from qdesampler.infer.qde.starts import ESCAPED, FEWEST_STARTS
 from qdesampler.kernels.adaptation.local import LocalAdaptation, adapt_locally
 from qdesampler.kernels.mcmc.host_trajectories import Chains
@@ -23,7 +23,7 @@ _TOO_LOW = 1e4  # nats below the end of its descent from which a start is not re
 
 
 def adapted_moves(
-    coordinates: HostCoordinates,
+    coordinates: RowCoordinates,
     starts: np.ndarray,
     descents: list[Descent],
     metric: HostMetric,
@@ -58,7 +58,7 @@ def adapted_moves(
 
 
 def _trial_of_draws(
-    coordinates: HostCoordinates, found: LocalAdaptation, settings: WarmupSettings, rng: np.random.Generator
+    coordinates: RowCoordinates, found: LocalAdaptation, settings: WarmupSettings, rng: np.random.Generator
 ) -> Refined:
     """A trial with the metric of the local moves and the centre and skew of their draws, measured."""
     draws, scores = found.draws, found.scores

@@ -9,9 +9,9 @@ it stay where its candidates are.
 import numpy as np
 
 from qdesampler.infer.qde.global_moves import beside_local_moves, time_at
-from qdesampler.infer.qde.host_coordinates import HostCoordinates
 from qdesampler.infer.qde.prepared import WarmupSettings
 from qdesampler.infer.qde.proportions import Mixed, moves_of_a_draw, proportions
+from qdesampler.infer.qde.row_coordinates import RowCoordinates
 from qdesampler.infer.qde.starts import FEWEST_STARTS, SEED
 from qdesampler.kernels.mcmc.host_mixture import HostMixture, Iterations, Schedule, walk
 from qdesampler.kernels.mcmc.host_trajectories import Chains
@@ -31,7 +31,7 @@ _HELD = 2.0  # seen over predicted autocorrelation time from which they have lef
 
 
 def second_trial(
-    coordinates: HostCoordinates,
+    coordinates: RowCoordinates,
     gaussian: HostTrial,
     settings: WarmupSettings,
     rng: np.random.Generator,
@@ -68,7 +68,7 @@ def second_trial(
     return None
 
 
-def _walked(coordinates: HostCoordinates, mixed: Mixed, settings: WarmupSettings) -> Iterations:
+def _walked(coordinates: RowCoordinates, mixed: Mixed, settings: WarmupSettings) -> Iterations:
     """Iterations of a few chains by the mixture as it would be frozen."""
     probability, candidates = proportions(mixed)
     mixture = HostMixture(

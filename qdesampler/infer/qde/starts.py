@@ -5,7 +5,7 @@ import numpy as np
 from jax.core import Tracer
 
 from qdesampler.infer.model.target import StartingPoint
-from qdesampler.infer.qde.host_coordinates import HostCoordinates
+from qdesampler.infer.qde.row_coordinates import RowCoordinates
 from qdesampler.solvers.gaussian.descents import Descent, descend
 
 __all__ = ["ESCAPED", "FEWEST_STARTS", "SEED", "find_starts", "known_rows", "run_descents"]
@@ -18,12 +18,15 @@ ESCAPED = 1e12  # a coordinate beyond this has run away
 _TRIES = 64  # boxes of four points that are tried
 
 
-def find_starts(coordinates: HostCoordinates, given: np.ndarray | None) -> np.ndarray:
+def find_starts(
+    coordinates: RowCoordinates, given: np.ndarray | None, centre: np.ndarray | float = 0.0
+) -> np.ndarray:
     """Raveled sites of finite density: those given, and uniform points until there are four, if possible.
 
     Args:
         coordinates: where the target is evaluated.
         given: starts of the chains, shape `(n, dim)`, or None.
+        centre: of the uniform points, shape `(dim,)` or a number.
 
     Raises:
         RuntimeError: no point has a finite density and gradient.
@@ -33,7 +36,8 @@ def find_starts(coordinates: HostCoordinates, given: np.ndarray | None) -> np.nd
     tries = 0
     while len(found) < FEWEST_STARTS and tries < _TRIES:
         box = _SPREAD * 0.8 ** (tries // 8)  # smaller after every eight attempts
-        sites = coordinates.evaluator.rounded(rng.uniform(-box, box, (FEWEST_STARTS, coordinates.dim)))
+        drawn = centre + rng.uniform(-box, box, (FEWEST_STARTS, coordinates.dim))
+        sites = coordinates.evaluator.rounded(drawn)
         values, scores = coordinates.evaluate_sites(sites)
         sound = np.isfinite(values) & np.all(np.isfinite(scores), 1)
         found = np.concatenate([found, sites[sound]])
@@ -47,7 +51,7 @@ def find_starts(coordinates: HostCoordinates, given: np.ndarray | None) -> np.nd
     return found if given is not None else found[:FEWEST_STARTS]
 
 
-def run_descents(coordinates: HostCoordinates, starts: np.ndarray) -> list[Descent]:
+def run_descents(coordinates: RowCoordinates, starts: np.ndarray) -> list[Descent]:
     """Descents from the starts, run to their ends."""
     evaluator = coordinates.evaluator
     points = evaluator.rounded(coordinates.descent_starts(starts))

@@ -18,10 +18,10 @@ import numpy as np
 
 from qdesampler.infer.qde.copies import without_turns
 from qdesampler.infer.qde.global_moves import LEAST_ACCEPTANCE, beside_local_moves, is_missed
-from qdesampler.infer.qde.host_coordinates import HostCoordinates
 from qdesampler.infer.qde.local_moves import adapted_moves
 from qdesampler.infer.qde.prepared import Prepared, WarmupSettings
 from qdesampler.infer.qde.proportions import Mixed, burn_in, moves_of_a_draw, proportions
+from qdesampler.infer.qde.row_coordinates import RowCoordinates
 from qdesampler.infer.qde.second_trial import second_trial
 from qdesampler.infer.qde.starts import ESCAPED, SEED, run_descents
 from qdesampler.kernels.adaptation.walk import START_LENGTH
@@ -51,7 +51,7 @@ _COLLAPSED = 0.05  # of the step size that a Gaussian allows, below which local 
 
 
 def prepare(
-    coordinates: HostCoordinates,
+    coordinates: RowCoordinates,
     starts: np.ndarray,
     metric: HostMetric,
     settings: WarmupSettings,
@@ -160,7 +160,7 @@ def _silent(words: str) -> None:
 
 
 def _solve(
-    coordinates: HostCoordinates,
+    coordinates: RowCoordinates,
     descents: list[Descent],
     settings: WarmupSettings,
     rng: np.random.Generator,
@@ -190,7 +190,7 @@ def _solve(
 
 
 def _global(
-    coordinates: HostCoordinates,
+    coordinates: RowCoordinates,
     solve: GaussianSolve,
     settings: WarmupSettings,
     rng: np.random.Generator,
@@ -213,7 +213,7 @@ def _global(
     return second_trial(coordinates, trial, settings, rng) or mixed
 
 
-def _count_outliers(coordinates: HostCoordinates, descents: list[Descent], mixed: Mixed) -> int:
+def _count_outliers(coordinates: RowCoordinates, descents: list[Descent], mixed: Mixed) -> int:
     """Descents that ended outside the trial's bulk, high enough for their mode to matter.
 
     An end with a steep slope, in units of the trial's widths, is that of a narrower mode or of none. Where it

@@ -19,6 +19,7 @@ __all__ = ["BestLength", "JumpRecord"]
 
 _POWER = 4.0  # of the mean of the autocorrelation times over coordinates
 _OVERHEAD = 2.0  # evaluations that the rest of a draw costs: refreshing, storing, summarising
+_TIE = 1.15  # costs over the least that count as equal: of such lengths the longest serves the slowest modes
 _LEAST_RHO, _MOST_RHO = -0.9, 0.999  # bounds of the lag-one autocorrelation
 
 
@@ -37,37 +38,45 @@ class BestLength(NamedTuple):
 
 
 class JumpRecord:
-    """Sums over trajectories of `most` steps."""
+    """Sums over trajectories from draws of the density; longer ones may be added later."""
 
-    def __init__(self, most: int, dim: int, stages: int):
-        """Start empty; `stages` are the gradients of a step."""
-        self._squared = np.zeros((2, most, dim))
-        self._moments = np.zeros((3, dim))
-        self._trajectories = 0
+    def __init__(self, draws: np.ndarray, stages: int):
+        """Start empty.
+
+        Args:
+            draws: whitened, about the centre of the density, shape `(n, dim)`: their variances are its own.
+            stages: gradients of a step.
+        """
+        second, fourth = np.mean(draws**2, 0), np.mean(draws**4, 0)
+        self._variance = np.stack([second - np.mean(draws, 0) ** 2, fourth - second**2])
+        self._squared = np.zeros((2, 0, draws.shape[1]))
+        self._trajectories = np.zeros(0)
         self._stages = stages
 
     def add(self, starts: np.ndarray, displacements: np.ndarray, accept_probs: np.ndarray) -> None:
-        """Count trajectories.
+        """Count trajectories of as many steps as their arrays are long.
 
         Args:
             starts: whitened starts, shape `(chains, dim)`, about the centre of the density.
-            displacements: shape `(most, chains, dim)`.
-            accept_probs: shape `(most, chains)`.
+            displacements: shape `(steps, chains, dim)`.
+            accept_probs: shape `(steps, chains)`.
         """
         taken = accept_probs[..., None]
         jumps = np.where(taken > 0, displacements, 0.0)
         squares = np.where(taken > 0, (starts + jumps) ** 2 - starts**2, 0.0)
-        self._squared += np.stack([np.sum(taken * jumps**2, 1), np.sum(taken * squares**2, 1)])
-        self._moments += np.stack([np.sum(starts**k, 0) for k in (1, 2, 4)])
-        self._trajectories += len(starts)
+        steps = len(displacements)
+        longer = max(steps - len(self._trajectories), 0)
+        self._squared = np.pad(self._squared, ((0, 0), (0, longer), (0, 0)))
+        self._trajectories = np.pad(self._trajectories, (0, longer))
+        self._squared[:, :steps] += np.stack([np.sum(taken * jumps**2, 1), np.sum(taken * squares**2, 1)])
+        self._trajectories[:steps] += len(starts)
 
     def best(self, spread: float) -> BestLength | None:
         """The cheapest length whose draws vary by a relative half width `spread`; None without any."""
-        total = max(self._trajectories, 1)
-        mean, second, fourth = self._moments / total
-        variance = np.stack([second - mean**2, fourth - second**2])
-        squared = self._squared / total
-        most = squared.shape[1]
+        most = len(self._trajectories)
+        if not most:
+            return None
+        squared, variance = self._squared / self._trajectories[:, None], self._variance
         costs = []
         lengths = np.unique(np.round(np.geomspace(1, most / (1 + spread), 40), 2))
         for length in lengths:
@@ -79,7 +88,7 @@ class JumpRecord:
             tau = (1 + rho) / (1 - rho)
             slow = float(np.mean(tau**_POWER) ** (1 / _POWER))
             costs.append(slow * (_OVERHEAD + self._stages * float(np.mean(steps))))
-        if not self._trajectories or not np.all(np.isfinite(costs)):
+        if not np.all(np.isfinite(costs)):
             return None
-        best = int(np.argmin(costs))
+        best = int(np.flatnonzero(np.array(costs) <= _TIE * min(costs))[-1])
         return BestLength(float(lengths[best]), costs[best], best == len(lengths) - 1)

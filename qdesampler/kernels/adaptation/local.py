@@ -11,10 +11,10 @@ import numpy as np
 
 from qdesampler.kernels.adaptation.jump_efficiency import BestLength, JumpRecord
 from qdesampler.kernels.adaptation.walk import HAS_EDGES, START_LENGTH, Coordinates, LocalSettings, Walk
-from qdesampler.kernels.mcmc.host_trajectories import Chains
+from qdesampler.kernels.mcmc.host_trajectories import Chains, joined
 from qdesampler.kernels.mcmc.trajectory import JITTER, gaussian_step_size
 from qdesampler.numerics.fisher_fit import choose_metric, gaussian_scores
-from qdesampler.numerics.numpy_metric import HostMetric
+from qdesampler.numerics.numpy_metric import HostMetric, whiten_rows
 
 __all__ = ["LocalAdaptation", "adapt_locally", "tune_step_size"]
 
@@ -101,21 +101,22 @@ def _fit_window(walk: Walk, window: list[Chains], *, recentre: bool) -> tuple[np
     return draws, scores
 
 
-def _search_length(walk: Walk, iterations: int, centre: np.ndarray) -> BestLength | None:
+def _search_length(walk: Walk, iterations: int, pool: Chains) -> BestLength | None:
     """Whole trajectories that show which length is cheapest; longer ones if the longest is.
 
-    They are made with one step size, so that numbers of steps are lengths. Where that is much smaller than a
-    Gaussian's, larger ones are tried as well: at jumps of the density no step size has a high acceptance, and
-    long steps that are often rejected are the cheapest.
+    They start at random points of the pool, draws of all chains: the few places where the chains are now may
+    all be in the wide part of a funnel. They are made with one step size, so that numbers of steps are
+    lengths. Where that is much smaller than a Gaussian's, larger ones are tried as well: at jumps of the
+    density no step size has a high acceptance, and long steps that are often rejected are the cheapest.
     """
     most_steps = min(walk.settings.most_steps, _LONGEST_RECORD)
     walk.held, walk.searched = walk.average_step_size, True
     most = int(np.clip(np.ceil(2 * START_LENGTH / walk.step_size), 2, most_steps))
-    best = None
+    best, record = None, _blank_record(walk, pool)
     left = iterations
     while left > 0:
         number = max(left // 2, min(left, 8))
-        best = _recorded(walk, most, number, centre)
+        best = _recorded(walk, record, most, number, pool)
         left -= number
         if best is None or not best.is_longest or most == most_steps:
             break
@@ -124,19 +125,19 @@ def _search_length(walk: Walk, iterations: int, centre: np.ndarray) -> BestLengt
     if best is None:
         return None
     walk.length = best.steps * step
-    return _larger_steps(walk, step, best, centre) if walk.settings.adapt_step_size else best
+    return _larger_steps(walk, step, best, pool) if walk.settings.adapt_step_size else best
 
 
-def _larger_steps(walk: Walk, step_size: float, best: BestLength, centre: np.ndarray) -> BestLength:
+def _larger_steps(walk: Walk, step_size: float, best: BestLength, pool: Chains) -> BestLength:
     """The best of the step sizes from a Gaussian's down to that which was adapted, by measured efficiency.
 
     It is held from now on if it is larger, or if there are edges, from which adaptation leads away again.
     """
-    larger, kept = gaussian_step_size(centre.size), None
+    larger, kept = gaussian_step_size(pool.positions.shape[1]), None
     while larger > step_size * (1 if walk.has_edges else _LARGER):
         walk.held = larger
         most = int(np.clip(np.ceil(2 * START_LENGTH / larger), 2, _LONGEST_RECORD))
-        other = _recorded(walk, most, _RECORDS, centre)
+        other = _recorded(walk, _blank_record(walk, pool), most, _RECORDS, pool)
         if other is not None and other.cost < best.cost:
             best, kept = other, larger
             walk.length = best.steps * larger
@@ -147,11 +148,16 @@ def _larger_steps(walk: Walk, step_size: float, best: BestLength, centre: np.nda
     return best
 
 
-def _recorded(walk: Walk, most: int, number: int, centre: np.ndarray) -> BestLength | None:
-    """The cheapest length by trajectories of `most` steps."""
-    record = JumpRecord(most, centre.size, walk.settings.integrator.stages)
+def _blank_record(walk: Walk, pool: Chains) -> JumpRecord:
+    offsets = whiten_rows(walk.metric, pool.positions - np.mean(pool.positions, 0))
+    return JumpRecord(offsets, walk.settings.integrator.stages)
+
+
+def _recorded(walk: Walk, record: JumpRecord, most: int, number: int, pool: Chains) -> BestLength | None:
+    """The cheapest length, with trajectories of `most` steps from points of the pool added to the record."""
+    centre = np.mean(pool.positions, 0)
     for _ in range(number):
-        walk.move(most, record, centre)
+        walk.look(most, record, centre, pool)
     return record.best(JITTER)
 
 
@@ -179,6 +185,7 @@ def adapt_locally(
     ends = _window_ends(windows_end) if settings.adapt_metric else []
     draws, scores = chains.positions, chains.scores
     window: list[Chains] = []
+    pool = chains
     for iteration in range(windows_end):
         early = iteration < _EARLY_WINDOWS
         most = min(settings.most_steps, _EARLY_STEPS if early else _WINDOW_STEPS)
@@ -186,7 +193,7 @@ def adapt_locally(
         window.append(walk.chains)
         if iteration + 1 in ends:
             draws, scores = _fit_window(walk, window, recentre=iteration + 1 != ends[-1])
-            window = []
+            pool, window = joined(window), []
     best = None
     if searching:
         # The step size must fit the new metric before trajectories are recorded with it.
@@ -194,7 +201,7 @@ def adapt_locally(
         for _ in range(settling):
             walk.move(walk.random_steps(min(settings.most_steps, _WINDOW_STEPS)))
         search_end = int(iterations * _WINDOWS_AND_SEARCH)
-        best = _search_length(walk, search_end - windows_end, np.mean(draws, 0))
+        best = _search_length(walk, search_end - windows_end, joined([pool, *window]))
         walk.restart(walk.average_step_size)
     for _ in range(iterations - walk.moves):
         walk.move(walk.random_steps(settings.most_steps))
@@ -232,15 +239,15 @@ def tune_step_size(
     Half of the iterations tune the step size, the others show which length is cheapest.
     """
     walk = Walk(coordinates, chains, metric, settings, rng)
-    starts = [chains.positions]
+    starts = [chains]
     for _ in range(max(iterations // 2, 1)):
         walk.move(walk.random_steps(min(settings.most_steps, _WINDOW_STEPS)))
-        starts.append(walk.chains.positions)
+        starts.append(walk.chains)
     best = None
     if settings.length is None:
-        best = _search_length(walk, iterations - iterations // 2, np.mean(np.concatenate(starts), 0))
+        best = _search_length(walk, iterations - iterations // 2, joined(starts))
     step = walk.average_step_size  # that of the length which was found
-    draws = np.concatenate([*starts, walk.chains.positions])
+    draws = joined(starts).positions
     return LocalAdaptation(
         walk.metric,
         step,

@@ -7,7 +7,7 @@ import numpy as np
 
 from qdesampler.kernels.adaptation.jump_efficiency import JumpRecord
 from qdesampler.kernels.adaptation.step_size import StepSizeSearch
-from qdesampler.kernels.mcmc.host_trajectories import Chains, HostDynamics, run_trajectories
+from qdesampler.kernels.mcmc.host_trajectories import Chains, HostDynamics, Trajectories, run_trajectories
 from qdesampler.kernels.mcmc.integrators import Integrator
 from qdesampler.kernels.mcmc.trajectory import JITTER, gaussian_step_size
 from qdesampler.numerics.numpy_metric import HostMetric, whiten_rows
@@ -149,23 +149,35 @@ class Walk:
         factor = 1 - JITTER + 2 * JITTER * self.rng.random()
         return int(np.clip(np.floor(self.length * factor / self.step_size + self.rng.random()), 1, most))
 
-    def move(self, steps: int, record: JumpRecord | None = None, centre: np.ndarray | None = None) -> None:
-        """One trajectory of every chain, accepted or rejected at a point that does not depend on it."""
-        s = self.settings
-        before = self.chains
+    def look(self, steps: int, record: JumpRecord, centre: np.ndarray, pool: Chains) -> None:
+        """One trajectory from as many points of the pool as there are chains, recorded; no chain moves."""
+        rows = self.rng.integers(len(pool.positions), size=len(self.chains.positions))
+        starts = Chains(*(part[rows] for part in pool))
+        path = self._trajectories(starts, steps)
+        offsets = whiten_rows(self.metric, starts.positions - centre)
+        record.add(offsets, path.displacements, path.accept_probs)
+
+    def _trajectories(self, starts: Chains, steps: int) -> Trajectories:
         path = run_trajectories(
             self.coordinates.evaluate,
-            before,
+            starts,
             self.metric,
             self.step_size,
             steps,
             self.rng,
-            s.dynamics,
-            s.integrator,
+            self.settings.dynamics,
+            self.settings.integrator,
         )
         self.moves += 1
         self.num_evals += path.num_evals
         self.met_edge.append(float(np.mean(path.at_edge)))
+        return path
+
+    def move(self, steps: int) -> None:
+        """One trajectory of every chain, accepted or rejected at a point that does not depend on it."""
+        s = self.settings
+        before = self.chains
+        path = self._trajectories(before, steps)
         at_edges = self.has_edges and self.edges < _OVERFLOW
         if s.length is None and not self.searched and at_edges:
             self.length *= float(np.exp(_SHORTENING * (_MOST_AT_EDGE - self.met_edge[-1])))
@@ -177,10 +189,6 @@ class Walk:
             np.where(taken, path.ends.log_densities, before.log_densities),
             np.where(taken[:, None], path.ends.scores, before.scores),
         )
-        if record is not None:
-            record.add(
-                whiten_rows(self.metric, before.positions - centre), path.displacements, path.accept_probs
-            )
         if s.adapt_step_size and self.held is None:
             # No step size keeps a trajectory from an edge.
             inside = ~path.at_edge if at_edges else np.full(len(accept_prob), True)

@@ -223,6 +223,7 @@ def annealed_importance_move(
         )
     key_back, key_draw, key_choose = jax.random.split(key, 3)
     here = bits_to_spins(state.position)[None]
+    problem = problem.without_offset()
     back = backend.reverse_log_weight(problem, here, key=key_back, beta=beta, schedule=schedule)
     samples = backend.sample(problem, key=key_draw, num_reads=num_reads, beta=beta, schedule=schedule)
     positions = spins_to_bits(samples.states).astype(state.position.dtype)

@@ -23,7 +23,7 @@ from qdesampler.backends.surrogate import Surrogate
 from qdesampler.backends.surrogate_fit import least_squares_surrogate, pseudo_likelihood_surrogate
 from qdesampler.kernels.discrete.outcomes import LogDensity, finite_or_low
 
-__all__ = ["Explored", "climb", "learn_surrogate", "sweep_surrogate"]
+__all__ = ["Explored", "climb", "learn_surrogate", "sweep_surrogate", "visited_positions"]
 
 _SWEEPS = 50  # sweeps of each annealed read that is checked; the reads need not be exact
 
@@ -166,13 +166,32 @@ def sweep_surrogate(
         key: JAX key.
         num_sweeps: sweeps of each chain.
     """
+    visited, spent = visited_positions(log_density, starts, encoding, key=key, num_sweeps=num_sweeps)
+    fit = jax.jit(lambda rows: pseudo_likelihood_surrogate(rows, encoding).problem)
+    return Surrogate(fit(visited), spent)
 
-    @jax.jit
-    def learn(starts, key):
-        visited = _sweeps(log_density, starts, encoding, key, num_sweeps)[:, num_sweeps // 3 :]
-        return pseudo_likelihood_surrogate(visited.reshape(-1, encoding.num_sites), encoding).problem
 
-    return Surrogate(learn(starts, key), starts.shape[0] * (1 + num_sweeps * encoding.num_bits))
+def visited_positions(
+    log_density: LogDensity,
+    starts: jax.Array,
+    encoding: StateEncoding,
+    *,
+    key: jax.Array,
+    num_sweeps: int = 30,
+) -> tuple[jax.Array, int]:
+    """Return positions of chains of Gibbs sampling after a third of `num_sweeps` sweeps, and the evaluations.
+
+    Args:
+        log_density: `f` of one position.
+        starts: one for each chain, shape `(C, n)`.
+        encoding: the sites.
+        key: JAX key.
+        num_sweeps: sweeps of each chain, `C (1 + num_sweeps N)` evaluations in all.
+    """
+    walk = jax.jit(lambda starts, key: _sweeps(log_density, starts, encoding, key, num_sweeps))
+    visited = walk(starts, key)[:, num_sweeps // 3 :]
+    spent = starts.shape[0] * (1 + num_sweeps * encoding.num_bits)
+    return visited.reshape(-1, encoding.num_sites), spent
 
 
 def _sweeps(log_density, starts, encoding, key, num_sweeps):

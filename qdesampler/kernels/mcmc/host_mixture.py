@@ -113,8 +113,13 @@ def walk(
     schedule: Schedule,
     *,
     forget: bool = False,
+    log_densities: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Iterations:
     """Make iterations of all chains.
+
+    A global move needs no scores. Where they are dear, `log_densities` gives the candidates without them:
+    the scores of a chain that took a candidate are NaN until a trajectory begins there. A trajectory from
+    where the score is not finite is rejected, as one that ends there is.
 
     Args:
         evaluate: the target.
@@ -123,12 +128,19 @@ def walk(
         mixture: the transition.
         schedule: which iterations.
         forget: whether the first candidate of the first iteration is accepted unconditionally.
+        log_densities: the target without scores, `(n, dim)` to `(n,)`, for candidates; None: `evaluate`.
     """
     count, dim = chains.positions.shape
     plans, points = _plan(mixture, schedule, count)
     points = rounded(points)
-    values, scores = evaluate(points) if len(points) else (np.zeros(0), np.zeros((0, dim)))
-    sound = np.isfinite(values) & np.all(np.isfinite(scores), 1)
+    values, scores = np.zeros(len(points)), np.full(points.shape, np.nan)
+    if len(points) and log_densities is None:
+        values, scores = evaluate(points)
+    elif len(points) and log_densities is not None:
+        values = log_densities(points)
+    sound = np.isfinite(values)
+    if log_densities is None:
+        sound &= np.all(np.isfinite(scores), 1)
     weights = np.where(sound, values - log_trial_rows(mixture.trial, points), -np.inf)
     squares = np.sum(whiten_rows(mixture.trial.metric, points - mixture.trial.centre) ** 2, 1)
     candidates = _Candidates(Chains(points, values, scores), weights, squares <= dim + BULK)
@@ -139,6 +151,8 @@ def walk(
         for turn, plan in enumerate(moves):
             kinetic = 0.5 * plan.rng.chisquare(dim, count)
             if plan.rows is None:
+                if log_densities is not None:
+                    here = _with_scores(evaluate, here)
                 here, prob, lost = _local(evaluate, rounded, here, mixture, plan)
                 held = None
                 evals += plan.steps * mixture.integrator.stages
@@ -183,6 +197,16 @@ def _global(
     return here, held, total / number, diverging
 
 
+def _with_scores(evaluate: Evaluate, here: Chains) -> Chains:
+    """The chains with the scores that are not known yet."""
+    missing = np.any(np.isnan(here.scores), 1)
+    if not np.any(missing):
+        return here
+    scores = here.scores.copy()
+    scores[missing] = evaluate(here.positions[missing])[1]
+    return here._replace(scores=scores)
+
+
 def _local(
     evaluate: Evaluate,
     rounded: Callable[[np.ndarray], np.ndarray],
@@ -201,7 +225,7 @@ def _local(
         mixture.dynamics,
         mixture.integrator,
     )
-    prob = path.accept_probs[-1]
+    prob = np.where(np.all(np.isfinite(here.scores), 1), path.accept_probs[-1], 0.0)
     taken = plan.rng.random(len(prob)) < prob
     ends = Chains(rounded(path.ends.positions), path.ends.log_densities, path.ends.scores)
     kept = Chains(

@@ -4,7 +4,7 @@ All chains make the same number of steps, and each step asks for their log densi
 The whole trajectories are kept, because the adaptation learns from every point of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from qdesampler.kernels.mcmc.integrators import Integrator
 from qdesampler.numerics.numpy_metric import HostMetric, to_position_rows, to_whitened_gradient_rows
 
-__all__ = ["DYNAMICS", "Chains", "Evaluate", "HostDynamics", "Trajectories", "run_trajectories"]
+__all__ = ["DYNAMICS", "Chains", "Evaluate", "HostDynamics", "Trajectories", "joined", "run_trajectories"]
 
 Evaluate = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """Points of shape `(n, dim)` to their log densities, shape `(n,)`, and scores, shape `(n, dim)`."""
@@ -30,6 +30,11 @@ class Chains(NamedTuple):
     positions: np.ndarray
     log_densities: np.ndarray
     scores: np.ndarray
+
+
+def joined(parts: Sequence[Chains]) -> Chains:
+    """All points of several, in their order."""
+    return Chains(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 class HostDynamics(NamedTuple):

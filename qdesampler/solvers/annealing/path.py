@@ -36,7 +36,7 @@ from qdesampler.solvers.grid.wavefunction import GridWavefunction
 from qdesampler.solvers.protocol import GroundState
 from qdesampler.validation import as_positive_int, as_positive_scalar, is_traced
 
-__all__ = ["ImaginaryTimePath", "Packet", "evolve", "evolve_packet"]
+__all__ = ["ImaginaryTimePath", "Packet", "evolve", "evolve_packet", "first_packet"]
 
 _MOST_GROWTH = 0.5  # largest change of log s^2 in one step
 
@@ -74,12 +74,19 @@ class Packet(NamedTuple):
         variance: shape `(dim,)`.
         best: the draw of least potential, shape `(dim,)`.
         best_value: the potential there.
+        at_walls: draws so far at which the potential was infinite or NaN.
     """
 
     mean: jax.Array
     variance: jax.Array
     best: jax.Array
     best_value: jax.Array
+    at_walls: jax.Array
+
+
+def first_packet(mean: jax.Array, variance: jax.Array) -> Packet:
+    """A packet that has drawn nothing yet."""
+    return Packet(mean, variance, mean, jnp.asarray(jnp.inf, mean.dtype), jnp.zeros((), int))
 
 
 def evolve(
@@ -134,9 +141,13 @@ def evolve(
     if num_draws % 2 or as_positive_int("num_draws", num_draws) < 4:
         raise ValueError(f"num_draws must be even and at least 4, got {num_draws}.")
     variance = jnp.diagonal(wave.covariance)
-    start = Packet(wave.centre, variance, wave.centre, jnp.asarray(jnp.inf, variance.dtype))
     packet, seen = evolve_packet(
-        hamiltonian, start, schedule.table(num_steps + 1), key, num_draws, time_step=time_step
+        hamiltonian,
+        first_packet(wave.centre, variance),
+        schedule.table(num_steps + 1),
+        key,
+        num_draws,
+        time_step=time_step,
     )
     check_finite(seen["energy"])
     metric = identity_metric(psi.dim, 0)._replace(scale=jnp.sqrt(packet.variance))
@@ -176,7 +187,21 @@ def check_finite(energy: jax.Array) -> None:
         )
 
 
-@functools.partial(jax.jit, static_argnames=("num_draws",))
+def _lowered(values: jax.Array) -> jax.Array:
+    """The values with a ceiling as far above their median as the lower quartile is below it.
+
+    Where the wave function nearly vanishes it does not matter how high the potential is. An average over
+    draws of a Gaussian, which does not vanish there, would consist of nothing else: of `1 / r^12`, of walls.
+    """
+    ordered = jnp.sort(jnp.where(jnp.isnan(values), jnp.inf, values))
+    half, quarter = ordered[values.size // 2], ordered[values.size // 4]
+    most = jnp.max(jnp.where(jnp.isfinite(ordered), ordered, -jnp.inf))  # -inf if none is finite
+    ceiling = jnp.where(jnp.isfinite(half), half + (half - quarter), most)
+    ceiling = jnp.where(jnp.isfinite(ceiling), ceiling, 0)
+    return jnp.where(values < ceiling, values, ceiling)  # NaN is not less
+
+
+@functools.partial(jax.jit, static_argnames=("num_draws", "walls"))
 def evolve_packet(
     hamiltonian: Hamiltonian,
     start: Packet,
@@ -186,6 +211,7 @@ def evolve_packet(
     *,
     time_step: float | jax.Array = jnp.inf,
     strength: float | jax.Array = jnp.inf,
+    walls: bool = False,
 ) -> tuple[Packet, dict[str, jax.Array]]:
     """Steps of a Gaussian state with independent coordinates, one for each `D`, the last left undone.
 
@@ -197,6 +223,8 @@ def evolve_packet(
         num_draws: draws a step, in pairs of opposite sign.
         time_step: longest step.
         strength: longest step in units of `1 / sd(V)`.
+        walls: whether high values count as a ceiling that depends on the draws, and infinite or undefined
+            ones as well.
 
     Returns:
         The state after, and `time`, `diffusion`, `energy`, `mean`, `variance` at every step.
@@ -213,7 +241,8 @@ def evolve_packet(
         y = jnp.concatenate([pairs, -pairs])
         scale = jnp.sqrt(packet.variance)
         points = packet.mean + scale * y
-        values = potential(points)
+        raw = potential(points)
+        values = _lowered(raw) if walls else raw
         spread = values - jnp.mean(values)
         sd = jnp.std(values)
         # A step longer than the relaxation time of the widest coordinate would leave the path.
@@ -231,13 +260,14 @@ def evolve_packet(
             "mean": packet.mean,
             "variance": packet.variance,
         }
-        lowest = jnp.argmin(jnp.where(jnp.isfinite(values), values, jnp.inf))
-        better = values[lowest] < packet.best_value
+        lowest = jnp.argmin(jnp.where(jnp.isnan(raw), jnp.inf, raw))
+        better = raw[lowest] < packet.best_value
         new = Packet(
             packet.mean - 2 * tau * scale * slope,
             packet.variance * jnp.exp(growth),
             jnp.where(better, points[lowest], packet.best),
-            jnp.where(better, values[lowest], packet.best_value),
+            jnp.where(better, raw[lowest], packet.best_value),
+            packet.at_walls + jnp.sum(jnp.isnan(raw) | (raw == jnp.inf)),
         )
         return (new, time + tau), seen
 

@@ -12,7 +12,7 @@ from numpyro.diagnostics import split_gelman_rubin
 from numpyro.infer import MCMC
 from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 
-from qdesampler.infer.annealed.evidence import compare_evidence, evidence_report, ladder_of, log_evidence
+from qdesampler.infer.annealed.evidence import evidence_report, ladder_of, log_evidence
 from qdesampler.infer.annealed.kernel import AnnealedQDE
 from qdesampler.infer.annealed.reference_fit import KINDS
 from qdesampler.kernels.references.path import DiffusionPath
@@ -150,18 +150,6 @@ def test_r_hat_shows_chains_that_no_ladder_joins(run):
     assert np.max(split_gelman_rubin(np.asarray(mcmc.get_samples(group_by_chain=True)))) > 1.1
     report = evidence_report(mcmc)
     assert not report.standard_error < 0.2
-
-
-def test_bayes_factors_have_their_errors():
-    table = compare_evidence({"a": (-3.0, 0.1), "b": (-1.0, 0.2)})
-    assert [row["model"] for row in table] == ["b", "a"]
-    np.testing.assert_allclose(table[1]["log_bayes_factor"], -2.0)
-    np.testing.assert_allclose(table[1]["log_bayes_factor_error"], np.hypot(0.1, 0.2))
-    np.testing.assert_allclose(table[0]["probability"], 1 / (1 + np.exp(-2.0)))
-    with pytest.raises(ValueError, match="nothing to compare"):
-        compare_evidence({})
-    with pytest.raises(ValueError, match="not finite"):
-        compare_evidence({"a": (np.nan, 0.1)})
 
 
 @pytest.mark.parametrize(

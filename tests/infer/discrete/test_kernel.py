@@ -27,6 +27,7 @@ from qdesampler.infer.discrete.moves import MoveSettings, default_backend, draw_
 from qdesampler.infer.discrete.state import AnnealerAdaptState
 from qdesampler.kernels.discrete.bernoulli_mixture import BernoulliMixture
 from qdesampler.kernels.discrete.outcomes import DiscreteState, choose, metropolis_outcomes
+from qdesampler.kernels.discrete.scan import fit_scan
 from tests.targets import BIT_LAW, BIT_TABLE, BITS, NUM_BITS, bits
 
 
@@ -42,8 +43,8 @@ def check(x, assert_expectation, law=BIT_LAW):
     assert_expectation(x[..., i] * x[..., j], law @ (BITS[:, i] * BITS[:, j]))
 
 
-MOVES = ["coset", "mask", "fitted", "independence", "surrogate", "symmetric", "annealed", "local"]
-FAST = ("coset",)
+MOVES = ["coset", "scan", "mask", "fitted", "independence", "surrogate", "symmetric", "annealed", "local"]
+FAST = ("coset", "scan")
 
 
 @pytest.mark.parametrize("move", [m if m in FAST else pytest.param(m, marks=pytest.mark.slow) for m in MOVES])
@@ -73,8 +74,8 @@ def test_reads_accepted_as_if_symmetric_are_caught(run, assert_expectation, monk
 
 @pytest.mark.parametrize(
     ("move", "order"),
-    [("coset", 0), ("mask", 0), ("local", 1), ("surrogate", 2)]
-    + [pytest.param(m, 0, marks=pytest.mark.slow) for m in (*MOVES[2:], "permutation")],
+    [("coset", 0), ("scan", 0), ("mask", 0), ("local", 1), ("surrogate", 2)]
+    + [pytest.param(m, 0, marks=pytest.mark.slow) for m in (*MOVES[3:], "permutation")],
 )
 def test_every_evaluation_is_counted(move, order):
     """A host counts the positions that are evaluated in one draw of three chains."""
@@ -92,6 +93,8 @@ def test_every_evaluation_is_counted(move, order):
     encoding = StateEncoding((2,) * NUM_BITS)
     problem = IsingProblem.from_dense(jnp.zeros(NUM_BITS), jnp.zeros((NUM_BITS, NUM_BITS)))
     density = BernoulliMixture(jnp.zeros(1), jnp.zeros((1, NUM_BITS)))
+    if move == "scan":
+        density = fit_scan(jnp.asarray(BITS[:9]), (2,) * NUM_BITS)
     adapt = AnnealerAdaptState(jnp.asarray(BITS[:9]), problem, density)
 
     def draw(key, x):

@@ -131,7 +131,7 @@ def test_the_length_is_about_a_quarter_period_of_a_whitened_gaussian_whatever_th
     """With a step size that changed while trajectories are recorded it was between .4 and 3."""
     target, _ = gaussian(np.geomspace(0.1, 1, DIM))
     found = [adapt(target, seed=seed) for seed in range(4)]
-    assert all(1.1 < each.length < 1.9 for each in found)
+    assert all(1.1 < each.length < 2.3 for each in found)
     assert all(3 < each.cost < 10 for each in found)
 
 

@@ -137,7 +137,7 @@ def test_symmetric_acceptance_on_boltzmann_draws_is_wrong(x64):
     problem = glass(n)
     bits = all_bits(n)
     q = np.asarray(jax.nn.softmax(-1.5 * problem.energies(2 * bits - 1)))
-    f = -problem.energies(2 * bits - 1)
+    f = jnp.asarray(-problem.energies(2 * bits - 1))
     powers = 2 ** np.arange(n - 1, -1, -1)
     log_density = lambda x: f[jnp.sum(x * powers)]  # noqa: E731
     pi = np.asarray(jax.nn.softmax(f))

@@ -1,0 +1,226 @@
+r"""Posteriors over hundreds to thousands of discrete latents, with marginals that are known otherwise.
+
+* `wide_spike_and_slab`: 200 predictors in blocks of near copies, coefficients integrated out; truth by a long
+  run of moves made for it, flips and exchanges within a block.
+* `ising_image`: a noisy image of 64 x 64 spins with an Ising prior; truth by averages of heat-bath sweeps.
+* `mixture_labels`: labels of 500 points of a mixture of four Gaussians, means and weights integrated out;
+  by symmetry every label has the marginal 1/4.
+* `network_structure`: arrows between five variables, acyclic; all 2^20 graphs are enumerated.
+* `change_points`: where the mean of a series jumps,
+  levels integrated out; exact, by forward and backward sums.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from scipy.special import logsumexp
+
+from qdesampler.backends import GibbsSurrogate, IsingProblem
+from qdesampler.backends.exact_enumeration import all_bits
+from qdesampler.bench.targets.discrete import BLOCK, spike_and_slab_data
+
+__all__ = ["LARGE_PROBLEMS", "LargeProblem"]
+
+
+class LargeProblem(NamedTuple):
+    """A model with one discrete site "z", and what is known of it.
+
+    Attributes:
+        model: NumPyro model without arguments.
+        truth: marginals: of bits `P(z_i = 1)`, shape `(n,)`; of labels `P(z_i = c)`, shape `(n, q)`.
+        num_states: `q`.
+        start: values of "z" for chains to start from, or None for draws from the prior.
+        surrogate: the posterior itself as an Ising problem, where it is one; else None.
+    """
+
+    model: Callable
+    truth: np.ndarray
+    num_states: int = 2
+    start: np.ndarray | None = None
+    surrogate: IsingProblem | None = None
+
+
+def _bits(log_likelihood: Callable, n: int, probability: float) -> Callable:
+    def model():
+        with numpyro.plate("sites", n):
+            z = numpyro.sample("z", dist.Bernoulli(probability))
+        numpyro.factor("evidence", log_likelihood(z))
+
+    return model
+
+
+def wide_spike_and_slab(seed: int, p: int = 200, steps: int = 30_000, chains: int = 32) -> LargeProblem:
+    """Collapsed spike and slab with `p` predictors in blocks of four near copies (correlation 0.98)."""
+    data = spike_and_slab_data(p, seed=seed, active=6)
+    rows, odds = len(data.y), float(np.log(data.inclusion) - np.log1p(-data.inclusion))
+
+    def likelihood(gamma):
+        # by Sylvester's identity the determinant of the p x p matrix is that of a rows x rows one
+        scaled = data.slab * data.x * gamma
+        factor = jnp.linalg.cholesky(jnp.eye(rows) + scaled @ scaled.T)
+        half = jax.scipy.linalg.solve_triangular(factor, data.y, lower=True)
+        return -jnp.sum(jnp.log(jnp.diagonal(factor))) - (1 + rows / 2) * jnp.log1p(half @ half / 2)
+
+    def step(carry, key):
+        gamma, here = carry
+        key_site, key_other, key_kind, key_accept = jax.random.split(key, 4)
+        site = jax.random.randint(key_site, (), 0, p)
+        other = site // BLOCK * BLOCK + jax.random.randint(key_other, (), 0, BLOCK)
+        flipped = gamma.at[site].set(1 - gamma[site])
+        exchanged = gamma.at[site].set(gamma[other]).at[other].set(gamma[site])
+        new = jnp.where(jax.random.bernoulli(key_kind), flipped, exchanged)
+        there = likelihood(new) + odds * jnp.sum(new)
+        taken = jnp.log(jax.random.uniform(key_accept)) < there - here
+        carry = jnp.where(taken, new, gamma), jnp.where(taken, there, here)
+        return carry, None
+
+    def chain(key):
+        zero = jnp.zeros(p)
+        keys = jax.random.split(key, (2, steps // 2))
+        start, _ = jax.lax.scan(step, (zero, likelihood(zero)), keys[0])
+
+        def count(carry, key):
+            state, total = carry
+            state, _ = step(state, key)
+            return (state, total + state[0]), None
+
+        (_, total), _ = jax.lax.scan(count, (start, zero), keys[1])
+        return total / (steps // 2)
+
+    means = jax.jit(jax.vmap(chain))(jax.random.split(jax.random.key(seed), chains))
+    return LargeProblem(_bits(likelihood, p, data.inclusion), np.asarray(means).mean(0))
+
+
+def ising_image(seed: int, side: int = 64, coupling: float = 0.35, noise: float = 1.2) -> LargeProblem:
+    """A picture of discs, `y = s + noise`, under the prior `exp(coupling sum s s')`."""
+    rng = np.random.default_rng(seed)
+    grid = np.stack(np.meshgrid(*[np.arange(side)] * 2), -1)
+    centres, radii = rng.uniform(0, side, size=(6, 2)), rng.uniform(side / 12, side / 5, size=6)
+    inside = np.any(np.linalg.norm(grid[:, :, None] - centres, axis=-1) < radii, -1)
+    y = (np.where(inside, 1.0, -1.0) + noise * rng.normal(size=(side, side))).ravel()
+    cells = np.arange(side**2).reshape(side, side)
+    edges = np.concatenate(
+        [
+            np.stack([cells[:-1].ravel(), cells[1:].ravel()], -1),
+            np.stack([cells[:, :-1].ravel(), cells[:, 1:].ravel()], -1),
+        ]
+    )
+    problem = IsingProblem.from_edges(-y / noise**2, edges, np.full(len(edges), -coupling))
+
+    def likelihood(z):
+        s = 2.0 * z - 1.0
+        return jnp.asarray(y / noise**2) @ s + coupling * jnp.sum(s[edges[:, 0]] * s[edges[:, 1]])
+
+    total, states = np.zeros(side**2), None
+    rounds, sweeps = 40, 10
+    near = np.zeros((side**2, 4), int) + side**2
+    for k, shift in enumerate((1, -1, side, -side)):
+        pairs = edges[edges[:, 1] - edges[:, 0] == abs(shift)]
+        near[pairs[:, 0 if shift > 0 else 1], k] = pairs[:, 1 if shift > 0 else 0]
+    for k in range(rounds + 4):  # the first rounds forget the start
+        key = jax.random.key(1000 * seed + k)
+        states = GibbsSurrogate(sweeps).sample(problem, key=key, num_reads=100, initial_states=states).states
+        if k >= 4:
+            padded = np.pad(np.asarray(states), ((0, 0), (0, 1))).astype(float)
+            total += (1 / (1 + np.exp(-2 * (y / noise**2 + coupling * padded[:, near].sum(-1))))).mean(0)
+    return LargeProblem(_bits(likelihood, side**2, 0.5), total / rounds, surrogate=problem)
+
+
+def mixture_labels(seed: int, n: int = 500, k: int = 4) -> LargeProblem:
+    """Labels of a mixture of `k` planar Gaussians of known width, uniform weights integrated out."""
+    rng = np.random.default_rng(seed)
+    centres = 2.0 * np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]], float)
+    y = jnp.asarray(centres[rng.integers(k, size=n)] + rng.normal(size=(n, 2)), float)
+    width = 9.0  # prior variance of a mean
+    labels: Any = dist.Categorical(probs=jnp.ones(k) / k)
+
+    def model():
+        with numpyro.plate("points", n):
+            z = numpyro.sample("z", labels)
+        member = jax.nn.one_hot(z, k)
+        counts, sums = member.sum(0), member.T @ y
+        evidence = jnp.sum(sums**2, 1) * width / (2 * (1 + width * counts)) - jnp.log1p(width * counts)
+        weights = jax.scipy.special.gammaln(counts + 1.0)
+        numpyro.factor("evidence", jnp.sum(evidence + weights) + n * jnp.log(float(k)))
+
+    return LargeProblem(model, np.full((n, k), 1 / k), k)
+
+
+def network_structure(seed: int, nodes: int = 5, rows: int = 60) -> LargeProblem:
+    """Arrows of a Gaussian network, `z = 1` for each ordered pair; a node regressed on its parents."""
+    rng = np.random.default_rng(seed)
+    x = np.zeros((rows, nodes))
+    for node in range(nodes):
+        x[:, node] = x[:, :node] @ (rng.normal(size=node) * (rng.random(node) < 0.6)) + rng.normal(size=rows)
+    x -= x.mean(0)
+    scores = np.zeros((nodes, 2**nodes))
+    for node in range(nodes):
+        for code in range(2**nodes):
+            parents = [j for j in range(nodes) if code >> j & 1 and j != node]
+            K = np.eye(rows) + x[:, parents] @ x[:, parents].T
+            quadratic = x[:, node] @ np.linalg.solve(K, x[:, node])
+            scores[node, code] = -np.linalg.slogdet(K)[1] / 2 - (1 + rows / 2) * np.log1p(quadratic / 2)
+    table, powers = jnp.asarray(scores), 2 ** np.arange(nodes)
+    source, target = np.nonzero(~np.eye(nodes, dtype=bool))
+
+    def likelihood(z):
+        arrows = jnp.zeros((nodes, nodes)).at[source, target].set(z.astype(float))
+        reach = jnp.linalg.matrix_power(jnp.eye(nodes) + arrows, nodes)
+        acyclic = jnp.trace(reach) < nodes + 0.5
+        codes = (powers @ arrows).astype(int)
+        return jnp.where(acyclic, jnp.sum(table[np.arange(nodes), codes]), -jnp.inf)
+
+    bits = all_bits(len(source))
+    values = np.asarray(jax.lax.map(likelihood, bits, batch_size=2**14), float)
+    odds = np.log(0.2 / 0.8)
+    values += odds * np.asarray(bits).sum(1)
+    weights = np.exp(values - logsumexp(values))
+    truth = weights @ np.asarray(bits, float)
+    return LargeProblem(_bits(likelihood, len(source), 0.2), truth, start=np.zeros(len(source), np.int32))
+
+
+def change_points(seed: int, n: int = 200, jumps: int = 6, probability: float = 0.03) -> LargeProblem:
+    """Jumps of the level of a series of unit noise, `z_t = 1` if a segment ends after point `t`."""
+    rng = np.random.default_rng(seed)
+    places = np.sort(rng.choice(np.arange(5, n - 5), jumps, replace=False))
+    y = 1.2 * rng.normal(size=jumps + 1)[np.searchsorted(places, np.arange(n), side="right")] + rng.normal(
+        size=n
+    )
+    sums = np.concatenate([[0.0], np.cumsum(y)])
+    first, last = np.meshgrid(np.arange(n), np.arange(1, n + 1), indexing="ij")
+    size = np.maximum(last - first, 1)
+    width = 4.0  # prior variance of a level
+    L = (sums[last] - sums[first]) ** 2 * width / (2 * (1 + width * size)) - np.log1p(width * size) / 2
+    table = jnp.asarray(L)
+
+    def likelihood(z):
+        ends = jnp.append(z.astype(bool), True)
+        marks = jnp.where(ends, jnp.arange(1, n + 1), 0)
+        begins = jnp.append(0, jax.lax.cummax(marks)[:-1])
+        return jnp.sum(jnp.where(ends, table[begins, jnp.arange(n)], 0.0))
+
+    stop, go = np.log(probability), np.log1p(-probability)
+    left, right = np.full(n + 1, -np.inf), np.full(n + 1, -np.inf)
+    left[0] = right[n] = 0.0
+    for b in range(1, n + 1):  # left[b]: all before b, with a segment that ends at b
+        a = np.arange(b)
+        left[b] = np.logaddexp.reduce(left[a] + L[a, b - 1] + (b - 1 - a) * go) + (stop if b < n else 0.0)
+    for a in range(n - 1, -1, -1):
+        b = np.arange(a + 1, n + 1)
+        right[a] = logsumexp(right[b] + L[a, b - 1] + (b - 1 - a) * go + np.where(b < n, stop, 0.0))
+    truth = np.exp(left[1:n] + right[1:n] - left[n])
+    return LargeProblem(_bits(likelihood, n - 1, probability), truth)
+
+
+LARGE_PROBLEMS: dict[str, Callable[[int], Any]] = {
+    "change points": change_points,
+    "network": network_structure,
+    "mixture": mixture_labels,
+    "image": ising_image,
+    "spike and slab": wide_spike_and_slab,
+}

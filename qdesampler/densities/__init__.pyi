@@ -1,0 +1,10 @@
+from .errors import BudgetError as BudgetError
+from .errors import EvaluationError as EvaluationError
+from .errors import EvaluationWarning as EvaluationWarning
+from .named import NamedDensity as NamedDensity
+from .parameters import Parameter as Parameter
+from .progress import EvaluationProgress as EvaluationProgress
+from .pymc_adapter import from_pymc as from_pymc
+from .run import DensityRun as DensityRun
+from .sample_density import sample as sample
+from .stan_adapter import from_stan as from_stan

@@ -1,0 +1,33 @@
+"""Problems of working size: their marginals at a small size by enumeration, and one line of the table."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.infer.util import log_density
+
+from qdesampler.backends.exact_enumeration import all_bits
+from qdesampler.bench.annealers.at_size import main, marginal_error
+from qdesampler.bench.targets.discrete_large import LargeProblem, change_points
+
+
+def test_marginals_of_change_points_are_those_of_the_model():
+    problem = change_points(0, n=12, jumps=2)
+    bits = all_bits(11)
+    values = jax.vmap(lambda z: log_density(problem.model, (), {}, {"z": z})[0])(jnp.asarray(bits))
+    np.testing.assert_allclose(jax.nn.softmax(values) @ bits, problem.truth, atol=1e-5)
+
+
+def test_errors_of_labels_and_bits():
+    draws = np.tile([[0, 1]], (3, 20, 1))
+    bits = LargeProblem(lambda: None, np.array([0.0, 0.5]))
+    assert marginal_error(draws, bits) == np.sqrt(0.125)
+    labels = LargeProblem(lambda: None, np.full((2, 4), 0.25), 4)
+    assert np.isclose(marginal_error(draws, labels), np.sqrt((0.75**2 + 3 * 0.25**2) / 4))
+
+
+def test_the_command_prints_errors_of_both_methods(capsys):
+    arguments = ["--problems", "change points", "--moves", "scan", "--seeds", "1", "--share", "0.3"]
+    assert main([*arguments, "--chains", "2"]) == 0
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("| 0 |")]
+    assert [row[2].strip() for row in rows] == ["single-site Gibbs", "scan"]
+    assert all(0 < float(row[3]) < 0.2 for row in rows)

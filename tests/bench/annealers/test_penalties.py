@@ -1,0 +1,44 @@
+"""Penalty problems: their optima by enumeration, and the energies that are reported for their states."""
+
+import numpy as np
+import pytest
+
+from qdesampler.backends.exact_enumeration import all_bits
+from qdesampler.bench.annealers.penalties import main, penalty_row
+from qdesampler.bench.targets.penalties import PROBLEMS, penalty_problem
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_the_lowest_energy_is_feasible_and_as_good_as_stated(name):
+    problem = penalty_problem(name, 12, 1e3, seed=1)
+    bits = np.asarray(all_bits(len(problem.Q)))
+    energies, feasible = problem.energies(bits), problem.feasible(bits)
+    assert 0 < feasible.sum() < len(bits)
+    assert feasible[np.argmin(energies)]
+    assert energies[feasible].min() < energies[~feasible].min()
+    assert np.all(np.abs(energies[feasible]) < 1e3)
+    if problem.best is not None:
+        assert energies[feasible].min() == pytest.approx(problem.best, abs=1e-9)
+
+
+def test_energies_are_right_at_a_penalty_of_a_million_and_optima_are_found():
+    row = penalty_row("colouring", 18, 1e6, sweeps=200, reads=100, seed=0)
+    assert row["off"]["ours"] < 1e-7
+    assert 0 < row["found"]["ours"] < 1
+    assert (
+        main(
+            [
+                "--problems",
+                "assignment",
+                "--sizes",
+                "16",
+                "--penalties",
+                "10",
+                "--sweeps",
+                "5",
+                "--reads",
+                "5",
+            ]
+        )
+        == 0
+    )
