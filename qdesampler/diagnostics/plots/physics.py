@@ -128,7 +128,7 @@ def plot_ground_state(
         backend: backend of arviz_plots.
 
     Raises:
-        ValueError: more than two dimensions, or bounds that are not increasing, or another number of names than
+        ValueError: more than two dimensions, bounds that are not increasing, or another number of names than
             coordinates.
     """
     if state.dim not in (1, 2):

@@ -115,7 +115,9 @@ def draw_plots(run: Any) -> Iterator[Plot]:
         ):
             continue
         names = short_names([entries[i][0] for i in shown], kind.room)
-        cut = any(name != entries[i][0] for name, i in zip(names, shown, strict=True))
+        cut = kind.name != "energy" and any(
+            name != entries[i][0] for name, i in zip(names, shown, strict=True)
+        )
         flat = _flat(tree, [(name, entries[i][1]) for name, i in zip(names, shown, strict=True)])
         png = _drawn(kind.name, lambda kind=kind, flat=flat: kind.draw(flat))
         if png is not None:

@@ -114,15 +114,18 @@ LONG = "a_parameter_whose_name_does_not_fit_below_a_panel_of_a_plot"
 
 
 def test_long_names_are_shortened_and_the_caption_says_so(drawn_labels):
-    run = from_dict({"posterior": {LONG: RNG.normal(size=(2, 50, 2)), "x": RNG.normal(size=(2, 50))}})
+    posterior = {LONG: RNG.normal(size=(2, 50, 2)), "x": RNG.normal(size=(2, 50))}
+    run = from_dict({"posterior": posterior, "sample_stats": {"energy": RNG.normal(size=(2, 50))}})
     captions = {plot.name: plot.caption for plot in draw_plots(run)}
-    for kind in plots._KINDS:
-        if kind.name in drawn_labels:
-            names = drawn_labels[kind.name][0]
-            assert max(map(len, names)) == kind.room
-            assert names[0].endswith("[0]")
-            assert names[2] == "x"
-            assert captions[kind.name].endswith("Long names are shortened in the middle.")
+    assert "shortened" not in captions.pop("energy")  # it shows no names
+    rooms = {kind.name: kind.room for kind in plots._KINDS}
+    assert set(captions) == set(rooms) - {"energy"}
+    for name, caption in captions.items():
+        labels = drawn_labels[name][0]
+        assert max(map(len, labels)) == rooms[name]
+        assert labels[0].endswith("[0]")
+        assert labels[2] == "x"
+        assert caption.endswith("Long names are shortened in the middle.")
 
 
 @pytest.fixture
