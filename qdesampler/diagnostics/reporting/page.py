@@ -10,9 +10,11 @@ from qdesampler.diagnostics.checks.finding import Check, Finding, verdict
 from qdesampler.diagnostics.plots.posterior import Plot
 from qdesampler.diagnostics.statistics.labels import short_names
 from qdesampler.diagnostics.statistics.summary_table import (
+    MAX_NAME,
     column_names,
     formatted_rows,
     missing_note,
+    name_cell,
     shortened,
 )
 
@@ -29,7 +31,6 @@ __all__ = [
 ]
 
 MAX_ROWS = 200  # rows of the summary
-MAX_NAME = 30  # characters of a name, with which ten columns fit into a window of 1200 pixels
 _MARKS = {
     True: ("ok", "\N{CHECK MARK}"),
     False: ("fail", "\N{MULTIPLICATION X}"),
@@ -194,19 +195,14 @@ def summary_table(table: Any, chains: int) -> str:
             f"<td{' class="bad"' if bad else ''}>{escape(cell)}</td>"
             for cell, bad in zip(cells, marked, strict=True)
         )
-        lines += f"<tr>{_name_cell(label, names[i], any(marked))}{''.join(numbers)}</tr>"
+        first = name_cell("td", label, names[i], kind="bad" if any(marked) else "")
+        lines += f"<tr>{first}{''.join(numbers)}</tr>"
     explained = _ZERO_VARIANCE if "zv_mean" in columns else missing_note(table)
     return (
         f'<p class="hint">{escape(_HINT)}</p>'
         f'<div class="scroll wide"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
         + paragraph(" ".join(text for text in (note, _EXPLAINED, explained) if text))
     )
-
-
-def _name_cell(name: str, short: str, bad: bool) -> str:
-    """The first cell of a row; a pointer that rests on a short name shows the whole one."""
-    whole = f' title="{escape(name)}"' if short != name else ""
-    return f"<td{' class="bad"' if bad else ''}{whole}>{escape(short)}</td>"
 
 
 def figure(plot: Plot) -> str:

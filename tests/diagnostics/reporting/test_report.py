@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from qdesampler.diagnostics import Analysis, Diagnosis, Plot, diagnose, report, summary
-from qdesampler.diagnostics.reporting.page import MAX_NAME
+from qdesampler.diagnostics.statistics.summary_table import MAX_NAME
 
 PNG = b"\x89PNG\r\n\x1a\nnot really"
 EVIL = "<script>alert('x')"
