@@ -11,7 +11,7 @@ from qdesampler.diagnostics.statistics.labels import short_names
 __all__ = ["plot_zero_variance"]
 
 MOST_ROWS = 30  # rows; of more scalars those with the smallest gain are shown
-_ROOM = 40  # characters of a name
+_ROOM = 28  # characters of a name
 
 
 def plot_zero_variance(table: Any, *, backend: str | None = None) -> PlotCollection:

@@ -283,7 +283,7 @@ def _trace(tree: xr.DataTree) -> Any:
     tree = _thinned(tree.isel(chain=slice(MAX_LINES)), MAX_TRACED)
     varies = tree["posterior"].to_dataset().std("draw") > 0
     kind = "kde" if all(varies[name].all() for name in varies) else "ecdf"  # a constant chain has no density
-    collection = arviz_plots.plot_trace_dist(tree, compact=False, kind=kind, backend="matplotlib")
+    collection: Any = arviz_plots.plot_trace_dist(tree, compact=False, kind=kind, backend="matplotlib")
     for name, values in tree["posterior"].data_vars.items():
         # The name stands below the distribution; turned by 90 degrees it would run into other rows.
         collection.get_viz("plot", name, column="trace").set_ylabel("")
@@ -313,7 +313,7 @@ def _pair(tree: xr.DataTree) -> Any:
     marked = "sample_stats" in tree.children and "diverging" in tree["sample_stats"]
     tree = _thinned(tree, MAX_POINTS)
     small = {"size": _PAIR_FONT}
-    visuals = {"divergence": marked, "xlabel": small, "ylabel": small}
+    visuals: dict[Any, Any] = {"divergence": marked, "xlabel": small, "ylabel": small}
     matrix = arviz_plots.plot_pair(tree, backend="matplotlib", visuals=visuals)
     for i, values in enumerate(tree["posterior"].data_vars.values()):
         if values.dtype.kind == "i":

@@ -96,8 +96,8 @@ figure img { max-width: 100%; height: auto; display: block; margin: 0 auto; }
 pre { margin: 0; overflow: auto; font-size: 13px; }
 footer { color: var(--soft); font-size: 13px; }
 @media screen and (max-width: 1199px) { .hint { display: block; } }
-@media (max-width: 640px) { .wide th:first-child, .wide td:first-child { max-width: 38vw; white-space: normal;
-  overflow-wrap: anywhere; }
+@media (max-width: 640px) { .wide th:first-child, .wide td:first-child { width: 36vw; min-width: 36vw;
+  white-space: normal; overflow-wrap: anywhere; }
   main { padding: 16px 10px 40px; } section { padding: 14px 12px; }
   h1 { font-size: 23px; } th, td { padding: 5px 6px; } .facts { grid-template-columns: 1fr 1fr; }
   .checks .limit { display: none; } }
