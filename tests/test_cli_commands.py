@@ -92,6 +92,11 @@ def test_a_tower_of_powers_costs_nothing():
     assert float(tower.value(jnp.ones(1))) == np.inf
 
 
+def test_coordinates_keep_their_names():
+    assert parse_expression("x2**2 + x1").names == ("x1", "x2")
+    assert parse_expression("y**2").names == ("x", "y")
+
+
 # ------------------------------------------------------------------------------------------- ground-state
 
 

@@ -50,11 +50,13 @@ class Expression(NamedTuple):
         text: as it was given.
         dim: number of coordinates, the highest that occurs.
         value: function of one point, shape `(dim,)`, returning a scalar.
+        names: the coordinates as they are written; x, y or z for one that does not occur.
     """
 
     text: str
     dim: int
     value: Callable[[jax.Array], jax.Array]
+    names: tuple[str, ...]
 
 
 def parse_expression(text: str) -> Expression:
@@ -74,7 +76,7 @@ def parse_expression(text: str) -> Expression:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         where = f" at character {error.offset}" if isinstance(error, SyntaxError) and error.offset else ""
         raise InputError(f"{text!r} is no expression{where}; write for instance x**4 - 2*x**2.") from error
-    used: set[int] = set()
+    used: dict[int, str] = {}
     body = _node(tree, used, 0)
     if not used:
         raise InputError(f"{text!r} holds no coordinate: use x, and y and z in two and three dimensions.")
@@ -82,10 +84,11 @@ def parse_expression(text: str) -> Expression:
     def value(point: jax.Array) -> jax.Array:
         return jnp.asarray(body(point), point.dtype)
 
-    return Expression(text, max(used) + 1, value)
+    dim = max(used) + 1
+    return Expression(text, dim, value, tuple(used.get(i, "xyz"[i]) for i in range(dim)))
 
 
-def _node(node: ast.AST, used: set[int], depth: int) -> Node:
+def _node(node: ast.AST, used: dict[int, str], depth: int) -> Node:
     if depth > _DEEPEST:
         raise InputError(f"the expression is nested more than {_DEEPEST} deep.")
     if isinstance(node, ast.Constant):
@@ -116,18 +119,18 @@ def _number(node: ast.Constant) -> Node:
     return lambda x: number
 
 
-def _name(name: str, used: set[int]) -> Node:
+def _name(name: str, used: dict[int, str]) -> Node:
     if name in _CONSTANTS:
         return lambda x: _CONSTANTS[name]
     if name not in _COORDINATES:
         known = ", ".join([*_COORDINATES, *_CONSTANTS])
         raise InputError(f"{name!r} is unknown; there are {known}, and functions: {', '.join(FUNCTIONS)}.")
     index = _COORDINATES[name]
-    used.add(index)
+    used.setdefault(index, name)
     return lambda x: x[index]
 
 
-def _binary(node: ast.BinOp, used: set[int], depth: int) -> Node:
+def _binary(node: ast.BinOp, used: dict[int, str], depth: int) -> Node:
     left = _node(node.left, used, depth + 1)
     if isinstance(node.op, ast.Pow):
         power = node.right
@@ -143,7 +146,7 @@ def _binary(node: ast.BinOp, used: set[int], depth: int) -> Node:
     return lambda x: operator(left(x), right(x))
 
 
-def _call(node: ast.Call, name: str, used: set[int], depth: int) -> Node:
+def _call(node: ast.Call, name: str, used: dict[int, str], depth: int) -> Node:
     if name not in FUNCTIONS:
         raise InputError(f"{name}() is unknown; there are {', '.join(FUNCTIONS)}.")
     if len(node.args) != 1 or node.keywords or isinstance(node.args[0], ast.Starred):

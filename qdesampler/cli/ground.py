@@ -100,7 +100,10 @@ def _ground_state(arguments: argparse.Namespace) -> int:
         if out is not None:
             progress("drawing")
             box = bounds if arguments.boundary == "hard" else None
-            image = draw_png(lambda: plot_ground_state(state, hamiltonian, box, backend="matplotlib"))
+            names = expression.names
+            image = draw_png(
+                lambda: plot_ground_state(state, hamiltonian, box, names=names, backend="matplotlib")
+            )
             write_atomically(out, image)
             print(f"Written to {out}")
     return OK

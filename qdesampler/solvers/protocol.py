@@ -15,6 +15,7 @@ import dataclasses
 import math
 import operator
 from collections.abc import Mapping
+from html import escape
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -139,6 +140,29 @@ class GroundState:
         keys = jax.random.split(key, (turns, -(-count // turns)))  # equal turns: one program for all
         draws = _draw(self.wavefunction, keys).reshape(-1, self.dim)
         return draws[:count].reshape(*shape, self.dim)
+
+    def _repr_html_(self) -> str | None:
+        """The numbers as a table for notebooks; None for traced or batched states, which `repr` shows."""
+        if is_traced(self.energy) or jnp.ndim(self.energy) != 0:
+            return None
+        digits = min(10, int(jnp.finfo(self.energy.dtype).precision) + 1)  # no digits of rounding
+        rows = {
+            "energy": f"{float(self.energy):.{digits}g} \N{PLUS-MINUS SIGN} {float(self.energy_error):.1g}",
+            "gap": None if self.gap is None else f"{float(self.gap):.{digits}g}",
+            "levels": None
+            if self.levels is None
+            else ", ".join(f"{float(e):.{digits}g}" for e in self.levels),
+            "diffusion": f"{float(self.diffusion):g}",
+            "coordinates": str(self.dim),
+            "wavefunction": type(self.wavefunction).__name__,
+        }
+        left = 'style="text-align: left"'
+        cells = "".join(
+            f"<tr><th {left}>{label}</th><td {left}>{escape(text)}</td></tr>"
+            for label, text in rows.items()
+            if text is not None
+        )
+        return f"<table><caption>GroundState</caption><tbody>{cells}</tbody></table>"
 
 
 @jax.jit

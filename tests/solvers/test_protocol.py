@@ -1,6 +1,7 @@
 """The entry and its result: any solver slots in, and a ground state is an immutable pytree."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +74,30 @@ def test_it_crosses_jit_and_cannot_be_changed():
     assert float(doubled.energy) == 2.0
     with pytest.raises(dataclasses.FrozenInstanceError):
         state.energy = 0.0
+
+
+def test_a_notebook_shows_the_numbers():
+    one = Hamiltonian.from_objective(lambda x: 0.5 * x @ x, dim=1, diffusion=0.5)
+    page = ground_state(one, SpectralGrid(bounds=(-8.0, 8.0), points=64, states=3))._repr_html_()
+    cells = re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", page)
+    shown = dict(zip(cells[::2], cells[1::2], strict=True))
+    energy, error = shown["energy"].split(" \N{PLUS-MINUS SIGN} ")
+    assert float(energy) == pytest.approx(0.5, rel=1e-5)
+    assert float(error) < 1e-3
+    assert float(shown["gap"]) == pytest.approx(1, rel=1e-4)
+    assert [float(level) for level in shown["levels"].split(", ")] == pytest.approx([0.5, 1.5, 2.5], rel=1e-4)
+    assert shown["coordinates"] == "1"
+    state = ground_state(HARMONIC, StochasticSolver(), key=jax.random.key(0))
+    assert "gap" not in state._repr_html_()  # this solver knows none
+    batched = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), state)
+    assert batched._repr_html_() is None
+
+    @jax.jit
+    def shown_inside(traced):
+        assert traced._repr_html_() is None
+        return traced.energy
+
+    assert shown_inside(state) == state.energy
 
 
 def test_bad_input_is_refused():

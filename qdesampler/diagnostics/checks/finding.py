@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Iterable, Sequence
+from html import escape
 from typing import NamedTuple
 
 __all__ = ["Check", "Diagnosis", "Finding", "Judged", "listed", "not_judged", "verdict"]
@@ -129,6 +130,23 @@ class Diagnosis(list[Finding]):
                 for row in cells
             ]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """The same for notebooks."""
+        items = "".join(f"<li>{escape(finding.message)} {escape(finding.advice)}</li>" for finding in self)
+        rows = "".join(
+            "<tr>"
+            + "".join(
+                f'<td style="text-align: left">{escape(cell)}</td>'
+                for cell in (MARKS[check.passed], check.name, check.value, check.limit)
+            )
+            + "</tr>"
+            for check in self.checks
+        )
+        head = "<tr><th></th><th>Check</th><th>Result</th><th>Required</th></tr>"
+        table = f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>" if rows else ""
+        reasons = f"<ul>{items}</ul>" if items else ""
+        return f"<p><strong>{escape(self.verdict)}</strong></p>{reasons}{table}"
 
 
 MARKS = {True: "ok", False: "BAD", None: "-"}  # marks of passed, failed and other checks

@@ -70,14 +70,23 @@ class Canvas:
         self.draw.xlabel(x, target)
         self.draw.ylabel(y, target)
 
+    def equal_scales(self, panel: str) -> None:
+        """Give both axes of a panel one scale, so that circles look like circles; on matplotlib only."""
+        if self.backend == "matplotlib":
+            self[panel].set_aspect("equal", adjustable="box")
+
     def legend(self, labels: Sequence[str], **properties: Sequence[Any]) -> None:
-        """Add a legend of lines to the figure; each property has one value for each label."""
+        """Add a legend of lines to the figure; each property has one value for each label.
+
+        On matplotlib it stands below the panels, where no title can run under it.
+        """
         entries = [
             dict(zip(properties, values, strict=True)) for values in zip(*properties.values(), strict=True)
         ]
         collection = self.collection()
         legend: Any = import_module(f"arviz_plots.backend.{self.backend}.legend").legend
-        legend(collection, entries, list(labels))
+        below = {"loc": "outside lower center", "ncols": len(entries)} if self.backend == "matplotlib" else {}
+        legend(collection, entries, list(labels), **below)
 
     def collection(self) -> PlotCollection:
         """The figure in the form of arviz_plots: `viz["figure"]`, `viz["plot"]`, `savefig`, `show`."""

@@ -6,10 +6,12 @@ import numpy as np
 from arviz_plots.plot_collection import PlotCollection
 
 from qdesampler.diagnostics.plots.canvas import Canvas
+from qdesampler.diagnostics.statistics.labels import short_names
 
 __all__ = ["plot_zero_variance"]
 
 MOST_ROWS = 30  # rows; of more scalars those with the smallest gain are shown
+_ROOM = 28  # characters of a name
 
 
 def plot_zero_variance(table: Any, *, backend: str | None = None) -> PlotCollection:
@@ -40,7 +42,7 @@ def plot_zero_variance(table: Any, *, backend: str | None = None) -> PlotCollect
     draw.scatter(reduced, y, target, color=canvas.colors[0])
     ticks = _ticks(min(plain.min(), reduced.min()), max(plain.max(), reduced.max()))
     draw.xticks(np.log10(ticks), [f"{100 * tick:g}%" for tick in ticks], target)
-    draw.yticks(y, [str(label) for label in rows.index], target)
+    draw.yticks(y, short_names([str(label) for label in rows.index], _ROOM), target)
     title = f"Median gain {np.median(rows['zv_gain']):.3g}"
     canvas.label("gain", title, "standard error of the mean over sd", "")
     canvas.legend(["plain", "zero variance"], color=[canvas.colors[1], canvas.colors[0]])

@@ -3,6 +3,7 @@
 Like ArviZ's own plots, each function returns a `PlotCollection` of arviz_plots on any of its backends.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from qdesampler.backends.protocol import Samples
 from qdesampler.diagnostics.checks.annealer import read_temperature
 from qdesampler.diagnostics.datatree.kernel_answers import kernel_answer
 from qdesampler.diagnostics.plots.canvas import Canvas
+from qdesampler.diagnostics.statistics.labels import short_names
 from qdesampler.equation.hamiltonian import Hamiltonian
 from qdesampler.infer.model.kernel_reports import TrialReport
 from qdesampler.infer.model.scores import run_scores
@@ -32,6 +34,8 @@ _NODES_1D, _NODES_2D = 400, 90  # points on each axis of a plot in one and in tw
 _MOST_LINES = 8  # coordinates of an evolution that are drawn
 _TRIAL_DRAWS = 4000  # draws behind each density of a trial
 _MOST_TRIAL = 9  # coordinates of a trial that are drawn
+_TRIAL_ROOM = 28  # characters of a name above a coordinate of a trial
+_MOST_UNEQUAL = 4  # sides of a box in two dimensions up to which both axes have one scale
 
 
 def plot_evolution(
@@ -109,6 +113,7 @@ def plot_ground_state(
     hamiltonian: Hamiltonian,
     bounds: Any = None,
     *,
+    names: Sequence[str] | None = None,
     backend: str | None = None,
 ) -> PlotCollection:
     """A ground state with its potential and levels in one dimension, contours of both in two dimensions.
@@ -118,18 +123,22 @@ def plot_ground_state(
         hamiltonian: the Hamiltonian of the state.
         bounds: `(lower, upper)`, one for each axis or one for all; None takes the box that contains 1000
             draws of the state, widened by a third.
+        names: names of the coordinates, for the axes; None calls them "position", in two dimensions "first
+            coordinate" and "second coordinate".
         backend: backend of arviz_plots.
 
     Raises:
-        ValueError: more than two dimensions, or bounds that are not increasing.
+        ValueError: more than two dimensions, bounds that are not increasing, or another number of names than
+            coordinates.
     """
     if state.dim not in (1, 2):
         raise ValueError(f"A ground state of {state.dim} coordinates cannot be drawn; of 1 or 2 it can.")
     box = _box(state) if bounds is None else np.broadcast_to(np.asarray(bounds, float), (state.dim, 2))
     if not np.all(box[:, 0] < box[:, 1]) or not np.all(np.isfinite(box)):
         raise ValueError(f"bounds must be increasing pairs, got {bounds!r}.")
+    names = _coordinate_names(names, state.dim)
     if state.dim == 1:
-        return _in_one_dimension(state, hamiltonian, box[0], backend)
+        return _in_one_dimension(state, hamiltonian, box[0], names[0], backend)
     axes = [jnp.linspace(low, high, _NODES_2D) for low, high in box]
     points = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
     shape = (_NODES_2D, _NODES_2D)
@@ -146,9 +155,23 @@ def plot_ground_state(
     canvas.draw.contourf(x, y, density, canvas["density"], levels=np.linspace(0.02 * top, top, 12))
     canvas.draw.contour(x, y, np.clip(potential, levels[0], levels[-1]), canvas["potential"], levels=levels)
     title = f"Density, energy {float(state.energy):.4g}"
-    canvas.label("density", title, "first coordinate", "second coordinate")
-    canvas.label("potential", "Potential", "first coordinate", "second coordinate")
+    canvas.label("density", title, *names)
+    canvas.label("potential", "Potential", *names)
+    sides = box[:, 1] - box[:, 0]
+    if sides.max() <= _MOST_UNEQUAL * sides.min():
+        for panel in ("density", "potential"):
+            canvas.equal_scales(panel)
     return canvas.collection()
+
+
+def _coordinate_names(names: Sequence[str] | None, dim: int) -> tuple[str, ...]:
+    """The names of the axes of one or two coordinates."""
+    if names is None:
+        return ("position",) if dim == 1 else ("first coordinate", "second coordinate")
+    names = (names,) if isinstance(names, str) else tuple(names)
+    if len(names) != dim:
+        raise ValueError(f"names must have one name for each of the {dim} coordinates, got {list(names)}.")
+    return names
 
 
 def _box(state: GroundState) -> np.ndarray:
@@ -158,7 +181,7 @@ def _box(state: GroundState) -> np.ndarray:
 
 
 def _in_one_dimension(
-    state: GroundState, hamiltonian: Hamiltonian, box: np.ndarray, backend: str | None
+    state: GroundState, hamiltonian: Hamiltonian, box: np.ndarray, name: str, backend: str | None
 ) -> PlotCollection:
     x = np.linspace(box[0], box[1], _NODES_1D)
     points = jnp.asarray(x, jnp.result_type(float))[:, None]
@@ -180,10 +203,10 @@ def _in_one_dimension(
     draw.line(x, lifted, target, color=canvas.colors[0])
     draw.ylim((low - 0.1 * height, low + 1.5 * height), target)
     error = float(state.energy_error)
-    title = f"Ground state, energy {known[0]:.6g} \N{PLUS-MINUS SIGN} {error:.1g}"
+    title = f"Energy {known[0]:.6g} \N{PLUS-MINUS SIGN} {error:.1g}"
     if state.gap is not None:
         title += f", gap {float(state.gap):.4g}"
-    canvas.label("state", title, "position", "energy")
+    canvas.label("state", title, name, "energy")
     canvas.legend(["potential", "levels", "density"], color=[canvas.colors[i] for i in (1, 3, 0)])
     return canvas.collection()
 
@@ -221,7 +244,8 @@ def plot_trial(run: Any, state: GroundState | None = None, *, backend: str | Non
         raise ValueError("Every coordinate of this trial is re-centred: none is a coordinate of the draws.")
     chosen = np.flatnonzero(shown)[:_MOST_TRIAL]
     canvas = Canvas([found.labels[i] for i in chosen], columns=3, size=(3.6, 2.6), backend=backend)
-    for i in chosen:
+    titles = short_names([found.labels[i] for i in chosen], _TRIAL_ROOM)
+    for i, title in zip(chosen, titles, strict=True):
         label = found.labels[i]
         values = found.positions[..., i].ravel()
         low, high = np.quantile(values, [0.001, 0.999])
@@ -231,7 +255,7 @@ def plot_trial(run: Any, state: GroundState | None = None, *, backend: str | Non
             sample = sample[:: max(1, len(sample) // _TRIAL_DRAWS)]
             if np.ptp(sample) > 0:
                 canvas.draw.line(x, stats.gaussian_kde(sample)(x), canvas[label], color=color)
-        canvas.label(label, label, "", "")
+        canvas.label(label, title, "", "")
     canvas.legend(["draws", "trial"], color=canvas.colors[:2])
     return canvas.collection()
 

@@ -25,8 +25,10 @@ from qdesampler.diagnostics.datatree.dims import SAMPLE_DIMS
 from qdesampler.diagnostics.datatree.kernel_answers import kernel_answer
 from qdesampler.diagnostics.files import write_atomically
 from qdesampler.diagnostics.plots.gain import plot_zero_variance
+from qdesampler.diagnostics.plots.integers import draw_bars
 from qdesampler.diagnostics.plots.ladder import plot_ladder
 from qdesampler.diagnostics.plots.physics import plot_trial
+from qdesampler.diagnostics.statistics.labels import short_names
 from qdesampler.diagnostics.statistics.summary import blocks, scalars, statistics_of
 from qdesampler.infer.model.kernel_reports import TrialReport
 
@@ -48,6 +50,7 @@ MAX_RANKED = 2000  # draws in a rank plot, whose test takes time in proportion t
 MAX_LINES = 8  # chains drawn as lines
 _DRAWING_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError)  # of draws that cannot be drawn
 MAX_BARS = 100  # integers within this range are drawn as bars, others as a density
+_PAIR_FONT = 9  # points, so that names of 18 characters fit beside a panel of 1.5 inches
 
 
 class Plot(NamedTuple):
@@ -60,7 +63,7 @@ class Plot(NamedTuple):
 
 
 class _Kind(NamedTuple):
-    """One kind of plot: how to draw it, the least and most scalars, and the least chains."""
+    """One kind of plot: how to draw it, least and most scalars, least chains, characters of a name."""
 
     name: str
     title: str
@@ -69,6 +72,7 @@ class _Kind(NamedTuple):
     least: int = 1
     most: int = 1
     chains: int = 1
+    room: int = 28
 
 
 def draw_plots(run: Any) -> Iterator[Plot]:
@@ -110,10 +114,14 @@ def draw_plots(run: Any) -> Iterator[Plot]:
             or (kind.name == "energy" and not _has_energy(tree))
         ):
             continue
-        flat = _flat(tree, [entries[i] for i in shown])
+        names = short_names([entries[i][0] for i in shown], kind.room)
+        cut = kind.name != "energy" and any(
+            name != entries[i][0] for name, i in zip(names, shown, strict=True)
+        )
+        flat = _flat(tree, [(name, entries[i][1]) for name, i in zip(names, shown, strict=True)])
         png = _drawn(kind.name, lambda kind=kind, flat=flat: kind.draw(flat))
         if png is not None:
-            limits = _limits(kind, len(shown), fit.size, len(varied), dataset.sizes)
+            limits = _limits(kind, len(shown), fit.size, len(varied), dataset.sizes) + _CUT * cut
             yield Plot(kind.name, kind.title, f"{kind.caption}{limits}", png)
     for extra in _extras(found.run, table):
         png = _drawn(extra.name, lambda extra=extra: extra.draw(tree))
@@ -275,7 +283,13 @@ def _trace(tree: xr.DataTree) -> Any:
     tree = _thinned(tree.isel(chain=slice(MAX_LINES)), MAX_TRACED)
     varies = tree["posterior"].to_dataset().std("draw") > 0
     kind = "kde" if all(varies[name].all() for name in varies) else "ecdf"  # a constant chain has no density
-    return arviz_plots.plot_trace_dist(tree, compact=False, kind=kind, backend="matplotlib")
+    collection: Any = arviz_plots.plot_trace_dist(tree, compact=False, kind=kind, backend="matplotlib")
+    for name, values in tree["posterior"].data_vars.items():
+        # The name stands below the distribution; turned by 90 degrees it would run into other rows.
+        collection.get_viz("plot", name, column="trace").set_ylabel("")
+        if values.dtype.kind == "i":
+            draw_bars(collection.get_viz("plot", name, column="dist"), values)
+    return collection
 
 
 def _rank(tree: xr.DataTree) -> Any:
@@ -297,9 +311,19 @@ def _energy(tree: xr.DataTree) -> Any:
 
 def _pair(tree: xr.DataTree) -> Any:
     marked = "sample_stats" in tree.children and "diverging" in tree["sample_stats"]
-    return arviz_plots.plot_pair(
-        _thinned(tree, MAX_POINTS), backend="matplotlib", visuals={"divergence": marked}
-    )
+    tree = _thinned(tree, MAX_POINTS)
+    small = {"size": _PAIR_FONT}
+    visuals: dict[Any, Any] = {"divergence": marked, "xlabel": small, "ylabel": small}
+    matrix = arviz_plots.plot_pair(tree, backend="matplotlib", visuals=visuals)
+    for i, values in enumerate(tree["posterior"].data_vars.values()):
+        if values.dtype.kind == "i":
+            draw_bars(_diagonal(matrix, i), np.asarray(values).reshape(1, -1))
+    return matrix
+
+
+def _diagonal(matrix: Any, i: int) -> Any:
+    """The panel of a matrix of plots with the distribution of one scalar."""
+    return matrix.viz["plot"].isel(row_index=i, col_index=i).item()
 
 
 def _autocorrelation(tree: xr.DataTree) -> Any:
@@ -324,10 +348,17 @@ _KINDS = (
         chains=2,
     ),
     _Kind(
-        "forest", "Intervals", "Mean, central half and 89% interval of the pooled chains.", _forest, most=30
+        "forest",
+        "Intervals",
+        "Mean, central half and 89% interval of the pooled chains.",
+        _forest,
+        most=30,
+        room=40,
     ),
     _Kind("energy", "Energy", "The energy's own distribution and its changes should be alike.", _energy),
-    _Kind("pair", "Pairs", "Joint distributions; divergent draws are marked.", _pair, least=2, most=5),
+    _Kind(
+        "pair", "Pairs", "Joint distributions; divergent draws are marked.", _pair, least=2, most=5, room=18
+    ),
     _Kind("autocorrelation", "Autocorrelation", "It should fall to zero quickly.", _autocorrelation, most=12),
     _Kind(
         "ess",
@@ -337,6 +368,7 @@ _KINDS = (
         most=12,
     ),
 )
+_CUT = " Long names are shortened in the middle."
 _GAIN = (
     "Zero-variance gain",
     "Standard errors of the means, plain and with control variates; the gain is their squared ratio.",

@@ -8,10 +8,13 @@ from typing import Any
 from qdesampler.diagnostics.checks.draws import MAX_R_HAT, least_ess
 from qdesampler.diagnostics.checks.finding import Check, Finding, verdict
 from qdesampler.diagnostics.plots.posterior import Plot
+from qdesampler.diagnostics.statistics.labels import short_names
 from qdesampler.diagnostics.statistics.summary_table import (
+    MAX_NAME,
     column_names,
     formatted_rows,
     missing_note,
+    name_cell,
     shortened,
 )
 
@@ -42,13 +45,18 @@ _ZERO_VARIANCE = (
     "many times more draws the plain mean would need."
 )
 
+_HINT = (
+    "Where the table is wider than this window, scroll it sideways. "
+    "A name in red has a number in red in its row."
+)
+
 _STYLE = """
 :root { --ink: #1d2733; --soft: #5b6878; --line: #e1e6ec; --paper: #fff; --back: #f4f6f8;
   --good: #1b7f4d; --goodback: #e8f5ee; --bad: #b3261e; --badback: #fdeeec; }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--back); color: var(--ink);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-main { max-width: 1040px; margin: 0 auto; padding: 32px 20px 64px; }
+main { max-width: 1160px; margin: 0 auto; padding: 32px 20px 64px; }
 h1 { font-size: 28px; margin: 0 0 4px; overflow-wrap: anywhere; }
 h2 { font-size: 18px; margin: 0 0 12px; }
 .lead { color: var(--soft); margin: 0 0 20px; }
@@ -59,7 +67,7 @@ section { background: var(--paper); border: 1px solid var(--line); border-radius
 .verdict.bad { background: var(--badback); border-color: var(--bad); }
 .verdict strong { display: block; font-size: 17px; }
 .verdict ul { margin: 10px 0 0; padding-left: 20px; }
-.verdict li { margin: 6px 0; }
+.verdict li { margin: 6px 0; overflow-wrap: anywhere; }
 .advice { color: var(--soft); }
 .facts { display: grid; grid-template-columns: repeat(auto-fill, minmax(210px, 1fr)); gap: 12px 24px;
   margin: 0; }
@@ -67,14 +75,17 @@ section { background: var(--paper); border: 1px solid var(--line); border-radius
 .facts dd { margin: 0; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 .scroll { overflow: auto; max-height: 640px; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: 5px 10px; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th, td { text-align: right; padding: 5px 8px; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { position: sticky; top: 0; background: var(--paper); color: var(--soft); font-weight: 600;
   font-size: 13px; }
 td.bad { color: var(--bad); font-weight: 600; }
 th:first-child, td:first-child { text-align: left; }
 .wide th:first-child, .wide td:first-child { position: sticky; left: 0; background: var(--paper);
   border-right: 1px solid var(--line); }
-.checks td { text-align: left; white-space: normal; vertical-align: top; }
+.wide thead th:first-child { z-index: 1; }
+.hint { display: none; color: var(--ink); background: var(--back); border-radius: 6px; padding: 6px 10px;
+  font-size: 13px; margin: 0 0 8px; }
+.checks td { text-align: left; white-space: normal; vertical-align: top; overflow-wrap: anywhere; }
 .checks th { text-align: left; }
 .checks td:first-child { width: 1.6em; font-weight: 700; }
 .ok { color: var(--good); } .fail { color: var(--bad); } .none { color: var(--soft); }
@@ -84,13 +95,18 @@ figure { margin: 0; }
 figure img { max-width: 100%; height: auto; display: block; margin: 0 auto; }
 pre { margin: 0; overflow: auto; font-size: 13px; }
 footer { color: var(--soft); font-size: 13px; }
-@media (max-width: 640px) { main { padding: 16px 10px 40px; } section { padding: 14px 12px; }
+@media screen and (max-width: 1199px) { .hint { display: block; } }
+@media (max-width: 640px) { .wide th:first-child, .wide td:first-child { width: 36vw; min-width: 36vw;
+  white-space: normal; overflow-wrap: anywhere; }
+  main { padding: 16px 10px 40px; } section { padding: 14px 12px; }
   h1 { font-size: 23px; } th, td { padding: 5px 6px; } .facts { grid-template-columns: 1fr 1fr; }
   .checks .limit { display: none; } }
-@media print { body { background: #fff; } body { font-size: 12px; } main { max-width: none; padding: 0; }
-  section { border: 0; padding: 8px 0; } figure, tr, .facts div { break-inside: avoid; }
-  h2 { break-after: avoid; } .scroll { max-height: none; overflow: visible; } th { position: static; }
-  table { font-size: 10px; } .wide th, .wide td { padding: 2px 4px; }
+@media print { @page { margin: 14mm; } body { background: #fff; } body { font-size: 12px; }
+  main { max-width: none; padding: 0; } section { border: 0; padding: 8px 0; }
+  .whole, figure, tr, .facts div { break-inside: avoid; } h2 { break-after: avoid; }
+  figure img { max-height: 200mm; } .scroll { max-height: none; overflow: visible; }
+  th, .wide th:first-child, .wide td:first-child { position: static; }
+  pre { white-space: pre-wrap; } table { font-size: 10px; } .wide th, .wide td { padding: 2px 4px; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
 """
 
@@ -116,9 +132,10 @@ def page(heading: str, lead: str, body: Sequence[str], foot: str) -> str:
     )
 
 
-def section(title: str, *content: str) -> str:
-    """One card with a heading."""
-    return f"<section><h2>{escape(title)}</h2>{''.join(content)}</section>"
+def section(title: str, *content: str, kind: str = "") -> str:
+    """One card with a heading; one of kind "whole" stays on one page in print."""
+    marked = f' class="{escape(kind)}"' if kind else ""
+    return f"<section{marked}><h2>{escape(title)}</h2>{''.join(content)}</section>"
 
 
 def preformatted(text: str) -> str:
@@ -171,15 +188,18 @@ def summary_table(table: Any, chains: int) -> str:
     columns = column_names(rows)
     head = "".join(f"<th>{escape(column)}</th>" for column in ("", *columns.values()))
     lines = ""
+    names = short_names([str(label) for label in rows.index], MAX_NAME)
     for i, (label, *cells) in enumerate(formatted_rows(rows)):
-        marked = (column in marks and marks[column].iloc[i] for column in columns)
+        marked = [column in marks and bool(marks[column].iloc[i]) for column in columns]
         numbers = (
             f"<td{' class="bad"' if bad else ''}>{escape(cell)}</td>"
             for cell, bad in zip(cells, marked, strict=True)
         )
-        lines += f"<tr><td>{escape(label)}</td>{''.join(numbers)}</tr>"
+        first = name_cell("td", label, names[i], kind="bad" if any(marked) else "")
+        lines += f"<tr>{first}{''.join(numbers)}</tr>"
     explained = _ZERO_VARIANCE if "zv_mean" in columns else missing_note(table)
     return (
+        f'<p class="hint">{escape(_HINT)}</p>'
         f'<div class="scroll wide"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
         + paragraph(" ".join(text for text in (note, _EXPLAINED, explained) if text))
     )

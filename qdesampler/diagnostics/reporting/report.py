@@ -77,9 +77,9 @@ def report(
         body.append(section("Checks", checks_table(findings.checks)))
     if comparison:
         body.append(section("Against reference values", preformatted(comparison)))
-    body += [section(image.title, figure(image)) for image in analysis.plots]
+    body += [section(image.title, figure(image), kind="whole") for image in analysis.plots]
     version = str(tree.attrs.get("inference_library_version", ""))
-    body.append(section("How to cite", preformatted(_CITE % version)))
+    body.append(section("How to cite", preformatted(_CITE % version), kind="whole"))
     heading = title or str(tree.attrs.get("model") or "Posterior")
     write_atomically(target, page(heading, _lead(tree), body, _versions(tree)).encode())
     return target

@@ -7,14 +7,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from qdesampler.diagnostics.statistics.labels import short_names
+
 __all__ = [
     "COLUMNS",
+    "MAX_NAME",
     "ZERO_VARIANCE_COLUMNS",
     "SummaryTable",
     "column_names",
     "format_summary",
     "formatted_rows",
     "missing_note",
+    "name_cell",
     "rounded",
     "shortened",
 ]
@@ -31,6 +35,7 @@ COLUMNS = {
 }
 ZERO_VARIANCE_COLUMNS = {"zv_mean": "ZV mean", "zv_mcse": "ZV MCSE", "zv_gain": "ZV gain"}
 MAX_ROWS = 40  # rows of a printed table
+MAX_NAME = 30  # characters of a name in HTML, with which ten columns fit into a window of 1200 pixels
 NOTHING = "-"  # in the place of what does not exist, such as the R-hat of a constant
 _LARGEST_GAIN = 1e6  # gains above it are limited by rounding, and their digits mean nothing
 
@@ -52,9 +57,10 @@ class SummaryTable(pd.DataFrame):
             return super()._repr_html_()  # pyright: ignore[reportCallIssue]: pandas calls it without arguments
         rows, note = shortened(self, MAX_ROWS)
         head = "".join(f"<th>{escape(name)}</th>" for name in ("", *column_names(rows).values()))
+        names = short_names([str(label) for label in rows.index], MAX_NAME)
         body = "".join(
-            f"<tr><th>{escape(label)}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
-            for label, *cells in formatted_rows(rows)
+            f"<tr>{name_cell('th', label, short)}{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+            for short, (label, *cells) in zip(names, formatted_rows(rows), strict=True)
         )
         notes = "".join(f"<p>{escape(text)}</p>" for text in (note, missing_note(self)) if text)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
@@ -62,6 +68,13 @@ class SummaryTable(pd.DataFrame):
     def _is_whole(self) -> bool:
         """Whether the table has the columns of a summary and no others."""
         return list(self.columns) in ([*COLUMNS], [*COLUMNS, *ZERO_VARIANCE_COLUMNS])
+
+
+def name_cell(tag: str, name: str, short: str, *, kind: str = "") -> str:
+    """The first cell of a row in HTML; a pointer that rests on a short name shows the whole one."""
+    marked = f' class="{kind}"' if kind else ""
+    whole = f' title="{escape(name)}"' if short != name else ""
+    return f"<{tag}{marked}{whole}>{escape(short)}</{tag}>"
 
 
 def format_summary(table: Any, *, max_rows: int = MAX_ROWS) -> str:

@@ -1,6 +1,7 @@
 """Every finding on draws made to cause it, and none on good ones."""
 
 import re
+from html import escape
 
 import arviz as az
 import numpy as np
@@ -156,3 +157,22 @@ def test_the_shared_run_moves(tree):
     ):
         assert rows[name].value == value
         assert rows[name].passed
+
+
+def test_a_notebook_shows_the_verdict_the_findings_and_the_checks():
+    found = diagnose(made({"<x>": np.repeat(np.arange(4.0), 500).reshape(4, 500) + 0.1 * GOOD}))
+    page = found._repr_html_()
+    assert found.verdict in page
+    assert page.count("<li>") == len(found) > 0
+    assert page.count("<tr>") == len(found.checks) + 1
+    for finding in found:
+        assert escape(finding.message) in page
+    for check in found.checks:
+        assert f">{escape(check.name)}</td>" in page
+        assert f">{escape(check.value)}</td>" in page
+    assert "<x>" not in page
+    assert "&lt;x&gt;" in page
+    empty = Diagnosis()._repr_html_()
+    assert "Good: nothing speaks against these draws." in empty
+    assert "<ul>" not in empty
+    assert "<table>" not in empty

@@ -78,6 +78,33 @@ def test_contours_have_the_right_axes(bowl):
     assert [e["function"] for e in recorded(collection, "potential")].count("contour") == 1
 
 
+def test_axes_have_one_scale_and_the_names_of_the_coordinates(bowl, well):
+    hamiltonian, state = bowl
+    collection = plot_ground_state(state, hamiltonian, (-2.0, 2.0), names=("u", "v"), backend="matplotlib")
+    for panel in ("density", "potential"):
+        axes = recorded(collection, panel)
+        assert axes.get_aspect() == 1.0
+        assert (axes.get_xlabel(), axes.get_ylabel()) == ("u", "v")
+    long = plot_ground_state(state, hamiltonian, ((-20.0, 20.0), (-1.0, 1.0)), backend="matplotlib")
+    assert recorded(long, "density").get_aspect() == "auto"  # one scale would leave a thin strip
+    single = plot_ground_state(*well[::-1], names=("r",), backend="matplotlib")
+    assert recorded(single, "state").get_xlabel() == "r"
+    with pytest.raises(ValueError, match="one name for each of the 2 coordinates"):
+        plot_ground_state(state, hamiltonian, names=("u",), backend="none")
+    plt.close("all")
+
+
+def test_a_legend_lies_outside_of_titles(well):
+    collection = plot_ground_state(*well[::-1], backend="matplotlib")
+    figure = collection.viz["figure"].item()
+    figure.draw_without_rendering()
+    legend = figure.legends[0].get_window_extent()
+    axes = recorded(collection, "state")
+    assert not legend.overlaps(axes.title.get_window_extent())
+    assert legend.y1 <= axes.xaxis.label.get_window_extent().y0
+    plt.close("all")
+
+
 def test_evolution_of_energy_and_density(fall, bowl):
     collection = plot_evolution(fall, backend="none")
     (energy,) = lines(collection, "energy")

@@ -11,6 +11,7 @@ from arviz_base import from_dict, rcParams
 
 from qdesampler.diagnostics import PLOT_NAMES, Analysis, Plot, draw_plots, save_plots, write_plots
 from qdesampler.diagnostics.plots import posterior as plots
+from qdesampler.diagnostics.plots.integers import draw_bars
 
 PNG = b"\x89PNG\r\n\x1a\n"
 RNG = np.random.default_rng(0)
@@ -107,6 +108,61 @@ def test_odd_labels_and_integers(drawn_labels):
     assert tree["posterior"]["n[0] #2"].dtype == np.int64
     assert tree["posterior"]["big"].dtype == np.float64
     assert np.array_equal(tree["posterior"]["n[1]"], count[..., 1])
+
+
+LONG = "a_parameter_whose_name_does_not_fit_below_a_panel_of_a_plot"
+
+
+def test_long_names_are_shortened_and_the_caption_says_so(drawn_labels):
+    posterior = {LONG: RNG.normal(size=(2, 50, 2)), "x": RNG.normal(size=(2, 50))}
+    run = from_dict({"posterior": posterior, "sample_stats": {"energy": RNG.normal(size=(2, 50))}})
+    captions = {plot.name: plot.caption for plot in draw_plots(run)}
+    assert "shortened" not in captions.pop("energy")  # it shows no names
+    rooms = {kind.name: kind.room for kind in plots._KINDS}
+    assert set(captions) == set(rooms) - {"energy"}
+    for name, caption in captions.items():
+        labels = drawn_labels[name][0]
+        assert max(map(len, labels)) == rooms[name]
+        assert labels[0].endswith("[0]")
+        assert labels[2] == "x"
+        assert caption.endswith("Long names are shortened in the middle.")
+
+
+@pytest.fixture
+def integers():
+    """Integers, of few and of many values, beside a real number, with divergent draws."""
+    variables = {
+        "few": RNG.integers(0, 3, size=(2, 50)),
+        "many": RNG.integers(0, 60, size=(2, 50)),
+        "x": RNG.normal(size=(2, 50)),
+    }
+    data = {"posterior": variables, "sample_stats": {"diverging": RNG.random((2, 50)) > 0.5}}
+    tree = from_dict(data)
+    yield plots._flat(tree, [(name, tree["posterior"][name].to_numpy()) for name in variables])
+    plt.close("all")
+
+
+def test_integers_are_drawn_as_bars(integers):
+    collection = plots._trace(integers)
+    few, many, real = (collection.get_viz("plot", name, column="dist") for name in ("few", "many", "x"))
+    values = integers["posterior"]["few"].to_numpy()
+    heights = np.array([bar.get_height() for bar in few.patches]).reshape(2, 3)  # chain, integer
+    expected = [[np.mean(row == i) for i in range(3)] for row in values]
+    np.testing.assert_allclose(heights, expected)
+    centres = [bar.get_x() + bar.get_width() / 2 for bar in few.patches]
+    assert np.array_equal(np.round(centres), [0, 1, 2, 0, 1, 2])
+    assert [len(panel.lines) for panel in (few, many, real)] == [0, 0, 2]
+    assert [len(panel.patches) for panel in (few, many, real)] == [6, 2, 0]
+    assert collection.get_viz("plot", "few", column="trace").get_ylabel() == ""
+    diagonal = plots._diagonal(plots._pair(integers), 0)
+    np.testing.assert_allclose([bar.get_height() for bar in diagonal.patches], np.mean(expected, axis=0))
+
+
+def test_bars_need_a_line_for_each_chain(integers):
+    axes = plt.figure().subplots()
+    axes.plot([0, 1])
+    with pytest.raises(ValueError, match="has 1 lines, but the draws have 2 rows"):
+        draw_bars(axes, integers["posterior"]["few"])
 
 
 def test_a_run_of_qde_shows_its_gain_and_its_trial(mcmc, tree, drawn_labels, monkeypatch):

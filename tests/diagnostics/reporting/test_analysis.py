@@ -69,9 +69,9 @@ def test_a_tree_of_your_own_and_findings_from_elsewhere(mcmc, tree):
     assert not found.findings.good
 
 
-def test_plots_of_an_analysis_need_no_second_table(tree, counted):
+def test_plots_of_an_analysis_need_no_second_table(tree, counted, tmp_path):
     found = Analysis(tree)
     next(iter(draw_plots(found)))
     assert counted.count("_table") == 1
     with pytest.raises(ValueError, match="no group 'posterior'"):
-        save_plots(xr.DataTree(), "nowhere")
+        save_plots(xr.DataTree(), tmp_path)

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 from html.parser import HTMLParser
 
 import arviz as az
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from qdesampler.diagnostics import Analysis, Diagnosis, Plot, diagnose, report, summary
+from qdesampler.diagnostics.statistics.summary_table import MAX_NAME
 
 PNG = b"\x89PNG\r\n\x1a\nnot really"
 EVIL = "<script>alert('x')"
@@ -78,7 +80,7 @@ def test_it_says_everything(page, tree):
     assert f"{tree.attrs['warmup_evals']:,}" in parsed.text
     assert f"{tree.attrs['sampling_evals']:,}" in parsed.text
     for name in summary(tree).index:
-        assert f"<td>{name}</td>" in text
+        assert re.search(rf'<td( class="bad")?>{re.escape(name)}</td>', text)
     for library in ("qdesampler", "jax", "numpyro", "arviz"):
         version = tree.attrs["inference_library_version" if library == "qdesampler" else f"{library}_version"]
         assert f"{library} {version}" in parsed.text
@@ -115,6 +117,43 @@ def test_a_long_table_is_cut(page):
     parsed, _ = page(run)
     assert parsed.tags.count("tr") == 201 + 1 + len(diagnose(run).checks)
     assert "200 of 230 rows" in parsed.text
+
+
+def test_long_names_are_short_in_the_summary_and_whole_for_a_pointer(page):
+    long = "a_site_whose_name_would_take_three_quarters_of_the_width_of_the_table"
+    rng = np.random.default_rng(0)
+    parsed, _ = page(
+        az.from_dict({"posterior": {long: rng.normal(size=(4, 500, 2)), "x": rng.normal(size=(4, 500))}})
+    )
+    assert [value for name, value in parsed.attributes if name == "title"] == [f"{long}[0]", f"{long}[1]"]
+    cells = [text.strip() for text in parsed.text.splitlines()]
+    (first, second) = (
+        text for text in cells if text.startswith("a_site_") and "\N{HORIZONTAL ELLIPSIS}" in text
+    )
+    assert (first[-3:], second[-3:]) == ("[0]", "[1]")
+    assert max(len(first), len(second)) <= MAX_NAME
+    assert "x" in cells
+
+
+def test_a_row_with_a_bad_number_is_marked_where_it_begins(page):
+    rng = np.random.default_rng(0)
+    stuck = np.repeat(np.arange(4.0), 500).reshape(4, 500) + 0.1 * rng.normal(size=(4, 500))
+    parsed, text = page(az.from_dict({"posterior": {"sound": rng.normal(size=(4, 500)), "stuck": stuck}}))
+    assert '<td class="bad">stuck</td>' in text
+    assert "<td>sound</td>" in text
+    assert "scroll it sideways" in parsed.text  # the hint of narrow windows
+
+
+def test_print_keeps_plots_whole(page):
+    parsed, text = page()
+    assert '<section class="whole"><h2>Trace &amp; more</h2>' in text
+    (rules,) = re.findall(r"@media print \{.*", parsed.style, re.DOTALL)
+    (kept,) = re.findall(r"([^{}]*)\{ break-inside: avoid; \}", rules)
+    assert ".whole" in kept
+    assert "section" not in kept  # the tables may be longer than a page
+    # A4 and Letter have 251 mm between margins of 14 mm; heading and caption take less than 40 mm.
+    (height,) = re.findall(r"figure img \{ max-height: (\d+)mm", rules)
+    assert int(height) <= 251 - 40
 
 
 def test_written_at_once(tree, tmp_path, monkeypatch):

@@ -178,6 +178,10 @@ def test_a_notebook_shows_the_same_cells(tree):
     named = summary(az.from_dict({"posterior": {"a<b": np.ones((2, 50, 60))}}))
     assert "a&lt;b[0]" in named._repr_html_()
     assert "(40 of 60 rows are shown" in named._repr_html_()
+    long = "a_name_that_leaves_no_room_for_numbers"
+    page = summary(az.from_dict({"posterior": {long: np.ones((2, 50))}}))._repr_html_()
+    assert f'title="{long}"' in page
+    assert f">{long}<" not in page
 
 
 @pytest.mark.parametrize(
