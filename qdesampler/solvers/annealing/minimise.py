@@ -34,6 +34,7 @@ from qdesampler.numerics.lbfgs import next_point, start_descent, update_descent
 from qdesampler.numerics.metric import identity_metric
 from qdesampler.solvers.annealing.path import (
     ImaginaryTimePath,
+    Packet,
     check_schedule,
     evolve_packet,
     first_packet,
@@ -108,17 +109,7 @@ def anneal(
         ValueError: a Boltzmann Hamiltonian; a schedule that reaches 0; a number out of range; an objective
             that is not finite at any draw, or minus infinity at one; the call is traced.
     """
-    if not isinstance(hamiltonian, Hamiltonian) or not isinstance(schedule, Schedule):
-        raise TypeError(
-            "anneal takes a Hamiltonian and a Schedule, got "
-            f"{type(hamiltonian).__name__} and {type(schedule).__name__}."
-        )
-    if hamiltonian.kind != "objective":
-        raise ValueError(
-            "the ground state of a Boltzmann Hamiltonian is the same for every D: there is nothing to "
-            "anneal; use Hamiltonian.from_objective(-log_p) to find a mode."
-        )
-    check_schedule(hamiltonian, schedule)
+    _check_objective(hamiltonian, schedule)
     if is_traced(key):
         raise ValueError("anneal reports on the host: call it outside of jit, vmap and grad.")
     num_steps, dim = as_positive_int("num_steps", num_steps), hamiltonian.dim
@@ -127,18 +118,13 @@ def anneal(
         raise ValueError(f"num_draws must be even and at least 4, got {num_draws}.")
     if polish < 0:
         raise ValueError(f"polish must not be negative, got {polish}.")
-    dtype = jnp.result_type(float)
-    start = []
-    for name, value in (("centre", centre), ("width", width)):
-        value = jnp.asarray(value, dtype)
-        if value.shape not in ((), (dim,)) or not bool(jnp.all(jnp.isfinite(value))):
-            raise ValueError(f"{name} must be a finite number or of shape ({dim},), got shape {value.shape}.")
-        start.append(jnp.broadcast_to(value, (dim,)))
-    if not bool(jnp.all(start[1] > 0)):
+    mean = _of_coordinates("centre", centre, dim)
+    sd = _of_coordinates("width", width, dim)
+    if not bool(jnp.all(sd > 0)):
         raise ValueError(f"width must be positive, got {width}.")
     packet, seen = evolve_packet(
         hamiltonian,
-        first_packet(start[0], start[1] ** 2),
+        first_packet(mean, sd**2),
         schedule.table(num_steps + 1),
         key,
         num_draws,
@@ -157,17 +143,57 @@ def anneal(
     path = ImaginaryTimePath(state=GaussianWavefunction(packet.mean, metric), evaluations=spent, **seen)
     at_walls = packet.at_walls / spent
     if polish:
-        stops = jnp.linspace(0, num_steps, _STOPS + 2)[1:-1].astype(int)
-        points = jnp.concatenate([jnp.stack([packet.best, packet.mean]), path.mean[stops]])
-        least = _ROUNDINGS * jnp.finfo(dtype).eps * jnp.abs(value) + jnp.finfo(dtype).tiny
-        unit = jnp.maximum(_RESOLVED * (path.energy[0] - value), least)
-        ends, values, used = _polish(hamiltonian, points, polish, unit)
-        spent += int(used)
-        lowest = jnp.argmin(values)
-        lower = values[lowest] < value
-        position = jnp.where(lower, ends[lowest], position)
-        value = jnp.where(lower, values[lowest], value)
+        lower, end, used = _descend_from_path(hamiltonian, packet, path, polish)
+        spent += used
+        position = jnp.where(lower < value, end, position)
+        value = jnp.minimum(lower, value)
     return AnnealedMinimum(position, value, path, spent, packet.best_value - value, at_walls)
+
+
+def _check_objective(hamiltonian: Hamiltonian, schedule: Schedule) -> None:
+    """Refuse what is no objective, or no schedule for one.
+
+    Raises:
+        TypeError: an argument is not of these kinds.
+        ValueError: a Boltzmann Hamiltonian; a schedule that reaches 0.
+    """
+    if not isinstance(hamiltonian, Hamiltonian) or not isinstance(schedule, Schedule):
+        raise TypeError(
+            "anneal takes a Hamiltonian and a Schedule, got "
+            f"{type(hamiltonian).__name__} and {type(schedule).__name__}."
+        )
+    if hamiltonian.kind != "objective":
+        raise ValueError(
+            "the ground state of a Boltzmann Hamiltonian is the same for every D: there is nothing to "
+            "anneal; use Hamiltonian.from_objective(-log_p) to find a mode."
+        )
+    check_schedule(hamiltonian, schedule)
+
+
+def _of_coordinates(name: str, value: ArrayLike, dim: int) -> jax.Array:
+    """A number for each coordinate.
+
+    Raises:
+        ValueError: it has another shape, or is not finite.
+    """
+    value = jnp.asarray(value, jnp.result_type(float))
+    if value.shape not in ((), (dim,)) or not bool(jnp.all(jnp.isfinite(value))):
+        raise ValueError(f"{name} must be a finite number or of shape ({dim},), got shape {value.shape}.")
+    return jnp.broadcast_to(value, (dim,))
+
+
+def _descend_from_path(
+    hamiltonian: Hamiltonian, packet: Packet, path: ImaginaryTimePath, most: int
+) -> tuple[jax.Array, jax.Array, int]:
+    """The least value at the ends of descents, its place, and the evaluations."""
+    stops = jnp.linspace(0, len(path.mean) - 1, _STOPS + 2)[1:-1].astype(int)
+    points = jnp.concatenate([jnp.stack([packet.best, packet.mean]), path.mean[stops]])
+    value, rounding = packet.best_value, jnp.finfo(points.dtype)
+    least = _ROUNDINGS * rounding.eps * jnp.abs(value) + rounding.tiny
+    unit = jnp.maximum(_RESOLVED * (path.energy[0] - value), least)
+    ends, values, used = _polish(hamiltonian, points, most, unit)
+    lowest = jnp.argmin(values)
+    return values[lowest], ends[lowest], int(used)
 
 
 @jax.jit
