@@ -18,6 +18,7 @@ from qdesampler.backends import (
     QuantumDynamics,
     SimulatedAnnealing,
     SimulatedBifurcation,
+    SwendsenWang,
     log_partition_estimate,
 )
 from qdesampler.backends.exact_enumeration import all_states
@@ -31,6 +32,7 @@ BACKENDS = {
     "path integral": PathIntegralAnnealing(20, 4),
     "bifurcation": SimulatedBifurcation(50),
     "gibbs": GibbsSurrogate(3),
+    "clusters": SwendsenWang(3),
     "enumeration": ExactEnumeration(),
     "quench": QuantumDynamics(num_steps=8),
     "reverse anneal": QuantumDynamics("reverse_anneal", num_steps=8),
@@ -322,6 +324,8 @@ def test_bad_schedules_are_refused(schedule):
         (lambda k: SimulatedAnnealing().sample(ring(), key=k, beta=np.nan), ValueError, "beta"),
         (lambda k: SimulatedAnnealing().sample(ring(), key=k, num_reads=0), ValueError, "num_reads"),
         (lambda k: SimulatedAnnealing(0), ValueError, "num_sweeps"),
+        (lambda k: SwendsenWang(0), ValueError, "num_sweeps"),
+        (lambda k: SwendsenWang().sample(ring(), key=k, schedule=1), ValueError, "takes no schedule"),
         (lambda k: SimulatedAnnealing(update="glauber"), ValueError, "update"),  # pyright: ignore
         (lambda k: PathIntegralAnnealing(num_slices=3), ValueError, "even"),
         (lambda k: QuantumDynamics("anneal"), ValueError, "mode"),  # pyright: ignore
