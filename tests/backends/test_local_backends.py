@@ -239,7 +239,7 @@ def test_exact_draws_and_gibbs_sweeps_have_the_boltzmann_law(problem):
 
 
 @pytest.mark.parametrize("problem", [ring(3, 2), glass(4, 2)], ids=["colours", "dense"])
-def test_palindromic_sweeps_are_reversible_and_one_way_sweeps_are_not(problem):
+def test_palindromic_and_cluster_sweeps_are_reversible_and_one_way_sweeps_are_not(problem):
     """Flows between pairs of states from exact starts: symmetric up to noise."""
     n, reads = problem.num_variables, 200_000
     start = ExactEnumeration().sample(problem, key=jax.random.key(0), num_reads=reads, beta=1.0).states
@@ -256,6 +256,8 @@ def test_palindromic_sweeps_are_reversible_and_one_way_sweeps_are_not(problem):
         problem, key=jax.random.key(1), num_reads=reads, initial_states=start
     )
     assert asymmetry(palindrome.states) > 1e-3
+    clusters = SwendsenWang(2).sample(problem, key=jax.random.key(1), num_reads=reads, initial_states=start)
+    assert asymmetry(clusters.states) > 1e-3
     one_way = SimulatedAnnealing(1, update="heat_bath").sample(
         problem, key=jax.random.key(1), num_reads=reads, initial_states=start
     )
