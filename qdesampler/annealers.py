@@ -15,6 +15,7 @@ from qdesampler.backends import QuantumDynamics as QuantumDynamics
 from qdesampler.backends import Samples as Samples
 from qdesampler.backends import SimulatedAnnealing as SimulatedAnnealing
 from qdesampler.backends import SimulatedBifurcation as SimulatedBifurcation
+from qdesampler.backends import SwendsenWang as SwendsenWang
 from qdesampler.backends import ThrmlBackend as ThrmlBackend
 from qdesampler.backends import TransverseGroundState as TransverseGroundState
 from qdesampler.backends import TreeDecomposition as TreeDecomposition

@@ -8,7 +8,6 @@ from .dimod_sampler import as_dimod as as_dimod
 from .exact_enumeration import ExactEnumeration as ExactEnumeration
 from .gibbs_surrogate import GibbsSurrogate as GibbsSurrogate
 from .path_integral import PathIntegralAnnealing as PathIntegralAnnealing
-from .pool import build_pool as build_pool
 from .precision import PrecisionWarning as PrecisionWarning
 from .problem import IsingProblem as IsingProblem
 from .problem import ProblemTooLargeError as ProblemTooLargeError
@@ -18,9 +17,11 @@ from .protocol import AnnealingBackend as AnnealingBackend
 from .protocol import BackendError as BackendError
 from .protocol import Capabilities as Capabilities
 from .protocol import Samples as Samples
+from .protocol import build_pool as build_pool
 from .quantum_dynamics import QuantumDynamics as QuantumDynamics
 from .quantum_dynamics import TransverseGroundState as TransverseGroundState
 from .simulated_annealing import SimulatedAnnealing as SimulatedAnnealing
 from .simulated_annealing import log_partition_estimate as log_partition_estimate
+from .swendsen_wang import SwendsenWang as SwendsenWang
 from .thrml_adapter import ThrmlBackend as ThrmlBackend
 from .tree_decomposition import TreeDecomposition as TreeDecomposition

@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 
 from qdesampler.backends.checks import check_call, refuse
 from qdesampler.backends.precision import in_enough_precision
-from qdesampler.backends.problem import IsingProblem, check_states
+from qdesampler.backends.problem import IsingProblem, check_states, spins_to_bits
 
 __all__ = [
     "AnnealingBackend",
@@ -27,6 +27,7 @@ __all__ = [
     "LocalBackend",
     "SampleCall",
     "Samples",
+    "build_pool",
 ]
 
 Law = Literal["unknown", "symmetric", "reversible", "weighted", "density"]
@@ -248,3 +249,27 @@ class LocalBackend(CheckedBackend):
         others = (call.key, call.schedule, call.initial_states)
         found = in_enough_precision(type(self).__name__, draw, call.problem, call.beta, others)
         return found._replace(states=jnp.asarray(found.states, jnp.int8))
+
+
+def build_pool(
+    backend: AnnealingBackend,
+    problem: IsingProblem,
+    *,
+    key: jax.Array,
+    size: int,
+    beta: ArrayLike = 1.0,
+    schedule: Any = None,
+) -> jax.Array:
+    """Return `size` reads as bits, int8, shape `(size, n)`, for the mask and coset moves.
+
+    Those moves are exact whatever the law of the reads, provided that the pool does not depend on the chain's
+    current state: build it before the run, or between phases of warm-up.
+
+    Raises:
+        TypeError: not a backend. What the backend itself raises passes through.
+    """
+    if not isinstance(backend, AnnealingBackend):
+        raise TypeError(f"build_pool takes an annealing backend, got {type(backend).__name__}.")
+    return spins_to_bits(
+        backend.sample(problem, key=key, num_reads=size, beta=beta, schedule=schedule).states
+    )

@@ -23,7 +23,7 @@ from qdesampler.backends.dimod_adapter import (
 )
 from qdesampler.backends.dimod_sampler import as_dimod
 from qdesampler.backends.exact_enumeration import all_states
-from qdesampler.backends.pool import build_pool
+from qdesampler.backends.protocol import build_pool
 from qdesampler.backends.tree_decomposition import TreeDecomposition, ocean_sampler
 
 KEY = jax.random.key(0)

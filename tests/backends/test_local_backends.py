@@ -18,6 +18,7 @@ from qdesampler.backends import (
     QuantumDynamics,
     SimulatedAnnealing,
     SimulatedBifurcation,
+    SwendsenWang,
     log_partition_estimate,
 )
 from qdesampler.backends.exact_enumeration import all_states
@@ -31,6 +32,7 @@ BACKENDS = {
     "path integral": PathIntegralAnnealing(20, 4),
     "bifurcation": SimulatedBifurcation(50),
     "gibbs": GibbsSurrogate(3),
+    "clusters": SwendsenWang(3),
     "enumeration": ExactEnumeration(),
     "quench": QuantumDynamics(num_steps=8),
     "reverse anneal": QuantumDynamics("reverse_anneal", num_steps=8),
@@ -237,7 +239,7 @@ def test_exact_draws_and_gibbs_sweeps_have_the_boltzmann_law(problem):
 
 
 @pytest.mark.parametrize("problem", [ring(3, 2), glass(4, 2)], ids=["colours", "dense"])
-def test_palindromic_sweeps_are_reversible_and_one_way_sweeps_are_not(problem):
+def test_palindromic_and_cluster_sweeps_are_reversible_and_one_way_sweeps_are_not(problem):
     """Flows between pairs of states from exact starts: symmetric up to noise."""
     n, reads = problem.num_variables, 200_000
     start = ExactEnumeration().sample(problem, key=jax.random.key(0), num_reads=reads, beta=1.0).states
@@ -254,6 +256,8 @@ def test_palindromic_sweeps_are_reversible_and_one_way_sweeps_are_not(problem):
         problem, key=jax.random.key(1), num_reads=reads, initial_states=start
     )
     assert asymmetry(palindrome.states) > 1e-3
+    clusters = SwendsenWang(2).sample(problem, key=jax.random.key(1), num_reads=reads, initial_states=start)
+    assert asymmetry(clusters.states) > 1e-3
     one_way = SimulatedAnnealing(1, update="heat_bath").sample(
         problem, key=jax.random.key(1), num_reads=reads, initial_states=start
     )
@@ -322,6 +326,8 @@ def test_bad_schedules_are_refused(schedule):
         (lambda k: SimulatedAnnealing().sample(ring(), key=k, beta=np.nan), ValueError, "beta"),
         (lambda k: SimulatedAnnealing().sample(ring(), key=k, num_reads=0), ValueError, "num_reads"),
         (lambda k: SimulatedAnnealing(0), ValueError, "num_sweeps"),
+        (lambda k: SwendsenWang(0), ValueError, "num_sweeps"),
+        (lambda k: SwendsenWang().sample(ring(), key=k, schedule=1), ValueError, "takes no schedule"),
         (lambda k: SimulatedAnnealing(update="glauber"), ValueError, "update"),  # pyright: ignore
         (lambda k: PathIntegralAnnealing(num_slices=3), ValueError, "even"),
         (lambda k: QuantumDynamics("anneal"), ValueError, "mode"),  # pyright: ignore

@@ -7,7 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qdesampler.backends import GibbsSurrogate, IsingProblem, QuantumDynamics, SimulatedAnnealing
+from qdesampler.backends import (
+    GibbsSurrogate,
+    IsingProblem,
+    QuantumDynamics,
+    SimulatedAnnealing,
+    SwendsenWang,
+)
 from qdesampler.kernels.discrete.annealer_moves import (
     annealed_importance_move,
     independence_move,
@@ -66,6 +72,7 @@ def moves(problem):
         "langevin": lambda k, s, f: imaginary_time_move(k, s, f, tau=0.5),
         "independence": lambda k, s, f: independence_move(k, s, f, mixture),
         "surrogate": lambda k, s, f: surrogate_move(k, s, f, GibbsSurrogate(1), problem),
+        "clusters": lambda k, s, f: surrogate_move(k, s, f, SwendsenWang(1), problem),
         "quantum": lambda k, s, f: symmetric_move(k, s, f, QuantumDynamics(num_steps=4), problem),
         "imaginary time": lambda k, s, f: independence_move(
             k, s, f, QuantumDynamics("imaginary_time"), problem
@@ -76,7 +83,7 @@ def moves(problem):
 
 SPENT = {
     "mask": 1, "coset": 3, "free": 1, "informed": 7, "langevin": 7, "independence": 1, "surrogate": 1,
-    "quantum": 1, "imaginary time": 1, "annealed": 2,
+    "clusters": 1, "quantum": 1, "imaginary time": 1, "annealed": 2,
 }  # fmt: skip
 
 
