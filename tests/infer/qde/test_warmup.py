@@ -119,8 +119,17 @@ def test_a_gaussian_is_solved_and_known_exactly(prepared):
     assert not found.at_floor
 
 
-def test_a_banana_is_middling_and_local_moves_get_their_share(prepared):
+def test_a_banana_has_a_second_trial(prepared):
     found = prepared("banana")
+    assert OUTCOMES[found.outcome] == "middling"
+    assert found.law is not None
+    assert found.acceptance > 0.9
+    assert found.num_evals < 2000
+
+
+def test_a_banana_without_one_is_middling_and_local_moves_get_their_share(monkeypatch):
+    monkeypatch.setattr(warmup, "second_trial", lambda *_: None)
+    found = run(*TARGETS["banana"])
     assert OUTCOMES[found.outcome] == "middling"
     assert 0.1 < found.acceptance < CLEAR
     assert share_of(found) <= 0.5
@@ -174,6 +183,7 @@ def test_a_trial_that_chains_contradict_is_given_up(monkeypatch, prepared):
     """Trajectories that come to places where a chain of global moves would be held for ever."""
     believed = prepared("banana")
     monkeypatch.setattr(global_moves, "time_at", lambda *_: 1e5)
+    monkeypatch.setattr(warmup, "second_trial", lambda *_: None)
     found = run(*TARGETS["banana"])
     assert OUTCOMES[found.outcome] == "hopeless"
     assert found.num_evals > 2 * believed.num_evals
