@@ -184,7 +184,7 @@ ROWS = {
     "an unknown move": (
         lambda: AnnealerGibbs(coin, move="jump"),
         ValueError,
-        "no move 'jump'; there are mask",
+        "no move 'jump'; there are scan",
     ),
     "an unknown surrogate": (
         lambda: AnnealerGibbs(coin, surrogate="x"),
