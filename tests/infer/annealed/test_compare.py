@@ -8,6 +8,7 @@ import numpyro.distributions as dist
 import pytest
 from numpyro.infer import MCMC
 
+from qdesampler import driver
 from qdesampler.infer.annealed.compare import compare_evidence
 from qdesampler.infer.annealed.evidence import log_evidence
 from qdesampler.infer.annealed.kernel import AnnealedQDE
@@ -97,3 +98,33 @@ def test_bayes_factors_have_their_errors():
         compare_evidence({})
     with pytest.raises(ValueError, match="not finite"):
         compare_evidence({"a": (np.nan, 0.1)})
+
+
+def test_new_data_of_the_same_shape_compile_the_evaluation_only(caplog):
+    """With `jit_model_args` the ladder's program takes the data as arguments; the search is made anew."""
+    mcmc = driver.MCMC(
+        AnnealedQDE(plain),
+        num_warmup=100,
+        num_samples=500,
+        num_chains=2,
+        chain_method="vectorized",
+        progress_bar=False,
+        jit_model_args=True,
+    )
+    compiled = []
+    for data in (Y, Y + 1.5):
+        caplog.clear()
+        with jax.log_compiles():
+            mcmc.run(KEY, y=data)
+        compiled.append(
+            [r.getMessage() for r in caplog.records if "XLA compilation of jit" in r.getMessage()]
+        )
+        cov = np.eye(4) + 1.0
+        rest = np.asarray(data)
+        exactly = -0.5 * (rest @ np.linalg.solve(cov, rest) + np.linalg.slogdet(2 * np.pi * cov)[1])
+        value, error = log_evidence(mcmc)
+        assert abs(value - exactly) < 4 * error + 1e-3
+    first, second = (sum("_traced_advance" in line for line in lines) for lines in compiled)
+    assert first == 1
+    assert second == 0
+    assert any("jit(evaluate)" in line for line in compiled[1])
