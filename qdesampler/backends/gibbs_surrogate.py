@@ -14,7 +14,6 @@ from functools import partial
 
 import jax
 
-from qdesampler.backends.problem import uniform_states
 from qdesampler.backends.protocol import Capabilities, LocalBackend, SampleCall, Samples
 from qdesampler.backends.simulated_annealing import heat_bath
 from qdesampler.backends.sweeps import SweepPlan, from_blocks, plan_sweeps, sweep_spins, to_blocks
@@ -45,10 +44,7 @@ class GibbsSurrogate(LocalBackend):
         return Capabilities(law="reversible", jittable=True, initial_states=True)
 
     def _draw(self, call: SampleCall) -> Samples:
-        key_start, key_run = jax.random.split(call.key)
-        start = call.initial_states
-        if start is None:
-            start = uniform_states(key_start, call.num_reads, call.problem.num_variables)
+        start, key_run = call.first_states()
         states = _palindrome(plan_sweeps(call.problem), call.beta, key_run, start, self.num_sweeps)
         return Samples(states, call.problem.energies(states))
 

@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 
 from qdesampler.backends.checks import check_call, refuse
 from qdesampler.backends.precision import in_enough_precision
-from qdesampler.backends.problem import IsingProblem, check_states, spins_to_bits
+from qdesampler.backends.problem import IsingProblem, check_states, spins_to_bits, uniform_states
 
 __all__ = [
     "AnnealingBackend",
@@ -143,6 +143,13 @@ class SampleCall(NamedTuple):
     beta: jax.Array | np.ndarray
     schedule: Any
     initial_states: jax.Array | None
+
+    def first_states(self) -> tuple[jax.Array, jax.Array]:
+        """The initial states, or uniform random ones if none were given, and a key for what follows."""
+        key_start, key_run = jax.random.split(self.key)
+        if self.initial_states is not None:
+            return self.initial_states, key_run
+        return uniform_states(key_start, self.num_reads, self.problem.num_variables), key_run
 
 
 class CheckedBackend:

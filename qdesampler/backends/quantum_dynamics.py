@@ -24,7 +24,7 @@ from jax.typing import ArrayLike
 from qdesampler.backends.checks import annealing_table, check_call, refuse
 from qdesampler.backends.exact_enumeration import all_states
 from qdesampler.backends.precision import in_enough_precision
-from qdesampler.backends.problem import IsingProblem, uniform_states
+from qdesampler.backends.problem import IsingProblem
 from qdesampler.backends.protocol import BackendError, Capabilities, LocalBackend, SampleCall, Samples
 from qdesampler.backends.state_vector import evolve_real_time, relax_imaginary_time
 from qdesampler.equation.schedule import Schedule
@@ -118,10 +118,7 @@ class QuantumDynamics(LocalBackend):
             log_prob = jnp.asarray(self.ground_state(call.problem, beta=call.beta).log_prob)
             states, chosen = _draw(log_prob, call.key, call.num_reads)
             return Samples(states, call.problem.energies(states), None, chosen)
-        key_start, key_run = jax.random.split(call.key)
-        start = call.initial_states
-        if start is None:
-            start = uniform_states(key_start, call.num_reads, call.problem.num_variables)
+        start, key_run = call.first_states()
         states = _measure(call.problem, self._table(call.schedule), key_run, start, self)
         return Samples(states, call.problem.energies(states))
 

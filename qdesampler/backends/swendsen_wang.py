@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qdesampler.backends.problem import IsingProblem, uniform_states
+from qdesampler.backends.problem import IsingProblem
 from qdesampler.backends.protocol import Capabilities, LocalBackend, SampleCall, Samples
 from qdesampler.validation import as_positive_int, is_traced
 
@@ -63,10 +63,7 @@ class SwendsenWang(LocalBackend):
         return Capabilities(law="reversible", jittable=True, initial_states=True)
 
     def _draw(self, call: SampleCall) -> Samples:
-        key_start, key_run = jax.random.split(call.key)
-        start = call.initial_states
-        if start is None:
-            start = uniform_states(key_start, call.num_reads, call.problem.num_variables)
+        start, key_run = call.first_states()
         states = _run(plan_bonds(call.problem), call.beta, key_run, start, self.num_sweeps)
         return Samples(states, call.problem.energies(states))
 

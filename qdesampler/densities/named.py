@@ -1,5 +1,6 @@
 """Densities that bring the names of their parameters with them, as models of other languages do."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import numpy as np
 __all__ = ["NamedDensity", "Names"]
 
 
-class NamedDensity:
+class NamedDensity(ABC):
     """A log density on unconstrained space, and the way from there to named values.
 
     `sample` takes one in the place of a function. A subclass sets the attributes and has both methods.
@@ -29,13 +30,13 @@ class NamedDensity:
     dims: Mapping[str, tuple[str, ...]] = {}
     coords: Mapping[str, Sequence[Any]] = {}
 
+    @abstractmethod
     def __call__(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Log densities, Jacobians of the supports included, and scores at points `(n, dim)`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def constrain(self, points: np.ndarray) -> dict[str, np.ndarray]:
         """Named values at points of shape `(n, dim)`, each `(n, ...)`."""
-        raise NotImplementedError
 
 
 class Names(NamedTuple):

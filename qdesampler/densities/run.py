@@ -19,10 +19,10 @@ from qdesampler.infer.qde.state import QDEAdaptState, QDEState
 from qdesampler.infer.qde.transitions import frozen
 from qdesampler.kernels.mcmc.host_mixture import Iterations
 
-__all__ = ["Bill", "DensityRun", "HostQDE"]
+__all__ = ["RunCosts", "DensityRun", "HostQDE"]
 
 
-class Bill(NamedTuple):
+class RunCosts(NamedTuple):
     """What a run has cost.
 
     Attributes:
@@ -52,7 +52,7 @@ class HostQDE:
         self._facts = dict(facts)
 
     def facts(self, last_state: QDEState) -> dict[str, str | int | float]:
-        """The result of the solve (`qdesampler.infer.qde.facts.solve_facts`), and the bill."""
+        """The result of the solve (`qdesampler.infer.qde.facts.solve_facts`), and the evaluations."""
         return {**solve_facts(last_state), **self._facts}
 
     def trial_report(self, last_state: QDEState) -> TrialReport | None:
@@ -73,7 +73,7 @@ class DensityRun:
 
     Attributes:
         ended_by: "num_samples", "until", "max_evals" or "interrupt".
-        bill: the evaluations, and what went wrong with them.
+        costs: the evaluations, and what went wrong with them.
         num_samples: kept draws of each chain.
         num_chains: number of chains.
         num_warmup: iterations that were discarded.
@@ -87,17 +87,17 @@ class DensityRun:
     _args = ()
     _kwargs: Mapping[str, Any] = {}
 
-    def __init__(self, names: Names, kept: Iterations, prepared: Prepared, bill: Bill, ended_by: str):
+    def __init__(self, names: Names, kept: Iterations, prepared: Prepared, costs: RunCosts, ended_by: str):
         """Collect draws.
 
         Args:
             names: of the density and its parameters.
             kept: the kept iterations, in unconstrained space.
             prepared: the warm-up.
-            bill: the evaluations.
+            costs: the evaluations.
             ended_by: why the run ended.
         """
-        self.ended_by, self.bill = ended_by, bill
+        self.ended_by, self.costs = ended_by, costs
         self.num_samples, self.num_chains, dim = kept.positions.shape
         self.num_warmup = prepared.burn_in
         self.dims, self.coords = dict(names.dims), dict(names.coords)
@@ -110,23 +110,23 @@ class DensityRun:
         self.sampler = HostQDE(
             {
                 "model": names.name,
-                "warmup_evals": bill.of_warmup,
-                "sampling_evals": bill.evaluations - bill.of_warmup,
+                "warmup_evals": costs.of_warmup,
+                "sampling_evals": costs.evaluations - costs.of_warmup,
                 "sampling_evals_exact": 1,
                 "ended_by": ended_by,
-                "failed_evals": bill.failures,
-                "undefined_evals": bill.undefined,
-                "lost_chunks": sum(bill.lost.values()),
+                "failed_evals": costs.failures,
+                "undefined_evals": costs.undefined,
+                "lost_chunks": sum(costs.lost.values()),
             }
         )
-        self.last_state = _state(kept, prepared, bill)
+        self.last_state = _state(kept, prepared, costs)
 
     def __repr__(self) -> str:
         """The size of the run and what it has cost."""
         outcome = self.sampler.facts(self.last_state)["solve_outcome"]
         return (
-            f"DensityRun({self.num_chains} chains of {self.num_samples} draws, {self.bill.evaluations} "
-            f"evaluations, {self.bill.of_warmup} of them for the warm-up; solve: {outcome}; ended by "
+            f"DensityRun({self.num_chains} chains of {self.num_samples} draws, {self.costs.evaluations} "
+            f"evaluations, {self.costs.of_warmup} of them for the warm-up; solve: {outcome}; ended by "
             f"{self.ended_by})"
         )
 
@@ -160,7 +160,7 @@ def _grouped(values: np.ndarray, group_by_chain: bool) -> np.ndarray:
     return values if group_by_chain else values.reshape(-1, *values.shape[2:])
 
 
-def _state(kept: Iterations, prepared: Prepared, bill: Bill) -> QDEState:
+def _state(kept: Iterations, prepared: Prepared, costs: RunCosts) -> QDEState:
     """The last state of all chains, of NumPy arrays."""
     chains = kept.log_densities.shape[1]
     every = np.ones(chains)
@@ -178,7 +178,7 @@ def _state(kept: Iterations, prepared: Prepared, bill: Bill) -> QDEState:
         "potential_energy": -kept.log_densities[-1],
         "energy": kept.energies[-1],
         "num_evals": np.zeros(chains, int),
-        "warmup_evals": np.array([bill.of_warmup] + [0] * (chains - 1)),
+        "warmup_evals": np.array([costs.of_warmup] + [0] * (chains - 1)),
         "pending_evals": np.zeros(chains, int),
         "accept_prob": kept.accept_probs[-1],
         "mean_accept_prob": np.mean(kept.accept_probs, 0),

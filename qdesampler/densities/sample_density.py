@@ -18,7 +18,7 @@ from qdesampler.densities.evaluator import DIFFERENCE, SpaceEvaluator
 from qdesampler.densities.named import NamedDensity, Names
 from qdesampler.densities.parameters import Space, space_of, space_of_bounds
 from qdesampler.densities.progress import Bar, EvaluationProgress, Meter
-from qdesampler.densities.run import Bill, DensityRun
+from qdesampler.densities.run import DensityRun, RunCosts
 from qdesampler.densities.workers import Workers
 from qdesampler.driver.stopping import Until
 from qdesampler.infer.qde.row_coordinates import RowCoordinates
@@ -165,9 +165,9 @@ def _run(evaluator: SpaceEvaluator, starts: np.ndarray, plan: Plan, meter: Meter
             "max_evals; with the same checkpoint= nothing is evaluated again."
         ) from error
     lost = {} if calls.workers is None else dict(calls.workers.lost)
-    bill = Bill(calls.num_evals, before, calls.made, calls.failures, calls.undefined, lost)
+    costs = RunCosts(calls.num_evals, before, calls.made, calls.failures, calls.undefined, lost)
     _warn(calls)
-    return DensityRun(names, kept, prepared, bill, ended_by)
+    return DensityRun(names, kept, prepared, costs, ended_by)
 
 
 def _starts(coordinates: RowCoordinates, given: np.ndarray | None, *, insist: bool) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Stan models as densities, from PyStan or BridgeStan: their log density, gradient and constrained values."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -57,11 +58,13 @@ class _StanDensity(NamedDensity):
         if not self.dim:
             raise ValueError("The Stan model has no parameters.")
 
+    @abstractmethod
     def _one(self, point: np.ndarray) -> tuple[float, Any]:
-        raise NotImplementedError
+        """Log density and score at a point of shape `(dim,)`; `-inf` where the model rejects it."""
 
+    @abstractmethod
     def _constrained(self, point: np.ndarray) -> Any:
-        raise NotImplementedError
+        """All constrained values at a point, in the order of their names."""
 
     def __call__(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         values, scores = np.full(len(points), -np.inf), np.full(points.shape, np.nan)

@@ -178,7 +178,7 @@ def test_exceptions_count_as_no_density_where_that_is_said(assert_expectation):
         run = sampled(half, failures="reject", num_samples=1500)
     draws = run.get_samples(group_by_chain=True)["x"]
     assert np.all(draws[..., 0] > 0)
-    assert run.bill.failures > 0
+    assert run.costs.failures > 0
     assert_expectation(draws[..., 0], WIDTHS[0] * np.sqrt(2 / np.pi), standard_errors=5)
 
 
@@ -191,7 +191,7 @@ def test_undefined_points_are_counted(bad):
     with pytest.warns(EvaluationWarning, match=r"NaN or \+inf at \d+ points"):
         run = sampled(evaluate, num_samples=100)
     assert np.all(run.get_samples()["x"][:, 0] <= 0.6)
-    assert run.bill.undefined > 0
+    assert run.costs.undefined > 0
 
 
 def test_the_points_and_the_results_may_be_changed_later():

@@ -47,11 +47,11 @@ def test_a_finished_run_is_there_for_one_evaluation(tmp_path):
     # One point is asked for twice, to see whether its density is the same again.
     assert len(first.points) - 1 == len(set(first.points))
     again = sampled(second, tmp_path / "run.points")
-    assert len(second.points) == again.bill.made == 1
+    assert len(second.points) == again.costs.made == 1
     assert np.array_equal(run.get_samples()["x"], again.get_samples()["x"])
-    assert again.bill.evaluations == run.bill.evaluations
+    assert again.costs.evaluations == run.costs.evaluations
     longer = sampled(Counted(), tmp_path / "run.points", num_samples=220)
-    assert longer.bill.made < 200
+    assert longer.costs.made < 200
     assert np.array_equal(longer.get_samples(True)["x"][:, :200], run.get_samples(True)["x"])
 
 
@@ -73,9 +73,9 @@ def test_a_killed_run_loses_nothing_and_ends_with_the_same_draws(tmp_path):
     run = sampled(counted, path)
     whole = sampled(gaussian, tmp_path / "other.points")
     assert np.array_equal(run.get_samples()["x"], whole.get_samples()["x"])
-    assert len(set(counted.points)) + counts[1] <= whole.bill.evaluations + 2
+    assert len(set(counted.points)) + counts[1] <= whole.costs.evaluations + 2
     assert counts[1] > 390
-    assert run.bill.made == len(counted.points)
+    assert run.costs.made == len(counted.points)
 
 
 def test_a_record_that_was_cut_short_is_dropped(tmp_path):
@@ -134,8 +134,8 @@ def test_a_budget_counts_what_the_checkpoint_knows(tmp_path):
     short = sampled(gaussian, tmp_path / "points", max_evals=400)
     assert short.ended_by == "max_evals"
     longer = sampled(gaussian, tmp_path / "points", max_evals=500)
-    assert longer.bill.evaluations <= 500
-    assert longer.bill.made <= 500 - short.bill.evaluations + 2
+    assert longer.costs.evaluations <= 500
+    assert longer.costs.made <= 500 - short.costs.evaluations + 2
     assert longer.num_samples > short.num_samples
     same = longer.get_samples(True)["x"][:, : short.num_samples]
     assert np.array_equal(same, short.get_samples(True)["x"])

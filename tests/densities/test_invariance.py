@@ -106,6 +106,6 @@ def test_iterations_have_their_own_random_numbers(monkeypatch):
     other = qdesampler.sample(
         funnel, parameters={"a": "real", "s": "positive"}, num_samples=60, progress=False
     )
-    assert first.bill.evaluations == other.bill.evaluations
+    assert first.costs.evaluations == other.costs.evaluations
     for name, value in first.get_samples().items():
         np.testing.assert_array_equal(value, other.get_samples()[name])

@@ -1,4 +1,4 @@
-"""`sample`: its draws, its bill, and that everything which reads a run reads this one."""
+"""`sample`: its draws, its evaluations, and that everything which reads a run reads this one."""
 
 import warnings
 
@@ -58,17 +58,17 @@ def test_log_densities_alone_are_enough(assert_expectation):
     counted = Counted(lambda points: normal(points)[0])
     alone = qdesampler.sample(counted, parameters=TABLE, num_samples=500, progress=False)
     check_moments(alone, assert_expectation)
-    assert alone.bill.evaluations == alone.bill.made == counted.points
+    assert alone.costs.evaluations == alone.costs.made == counted.points
     # A point with its score costs five; four draws of ten or so are local moves, of about three such points.
-    assert alone.bill.evaluations - alone.bill.of_warmup < 500 * 4 * 8
+    assert alone.costs.evaluations - alone.costs.of_warmup < 500 * 4 * 8
     with pytest.raises(ValueError, match="returns no scores"):
         qdesampler.zero_variance(alone)
 
 
-def test_every_evaluation_is_on_the_bill():
+def test_every_evaluation_is_counted():
     counted = Counted(normal)
     run = qdesampler.sample(counted, parameters=TABLE, num_samples=50, progress=False)
-    assert run.bill.evaluations == run.bill.made == counted.points
+    assert run.costs.evaluations == run.costs.made == counted.points
     attributes = qdesampler.to_datatree(run).attrs
     assert attributes["warmup_evals"] + attributes["sampling_evals"] == counted.points
     assert counted.calls < counted.points / 5
@@ -129,8 +129,8 @@ def test_a_budget_is_kept():
     counted = Counted(gaussian)
     run = qdesampler.sample(counted, dim=3, max_evals=700, progress=False)
     assert run.ended_by == "max_evals"
-    assert counted.points == run.bill.evaluations <= 700
-    assert run.bill.evaluations > 690
+    assert counted.points == run.costs.evaluations <= 700
+    assert run.costs.evaluations > 690
     assert 10 < run.num_samples < 1000
     with pytest.raises(BudgetError, match="before the first draw.*Raise max_evals"):
         qdesampler.sample(Counted(gaussian), dim=3, max_evals=60, progress=False)
@@ -153,12 +153,12 @@ def test_progress_is_told_in_evaluations(monkeypatch):
     monkeypatch.setattr("qdesampler.densities.progress._PAUSE", 0.0)
     told = []
     run = qdesampler.sample(gaussian, dim=3, num_samples=300, progress=told.append)
-    assert told[-1].evaluations == run.bill.evaluations
+    assert told[-1].evaluations == run.costs.evaluations
     counts = [progress.evaluations for progress in told]
     assert counts == sorted(counts)
     assert any("acceptance" in progress.phase for progress in told)
     burn_in = next(progress for progress in told if progress.phase == "burn-in")
-    left = run.bill.evaluations - burn_in.evaluations
+    left = run.costs.evaluations - burn_in.evaluations
     assert burn_in.evaluations_left == pytest.approx(left, rel=0.1)
     assert told[-1].evaluations_left == 0
     assert all((p.seconds_left is None) == (p.evaluations_left is None) for p in told if p.evaluations)
@@ -167,7 +167,7 @@ def test_progress_is_told_in_evaluations(monkeypatch):
 def test_the_bar_counts_evaluations(capsys):
     run = qdesampler.sample(gaussian, dim=3, num_samples=30)
     text = capsys.readouterr().err
-    assert f"draw 30 of 30: 100%|{'\N{FULL BLOCK}' * 10}| {run.bill.evaluations}/" in text
+    assert f"draw 30 of 30: 100%|{'\N{FULL BLOCK}' * 10}| {run.costs.evaluations}/" in text
 
 
 def test_scales_that_differ_by_far():

@@ -37,7 +37,7 @@ def test_threads(expected):
     with ThreadPoolExecutor(2) as pool:
         run = sampled(executor=pool)
     assert np.array_equal(run.get_samples()["x"], expected)
-    assert run.bill.lost == {}
+    assert run.costs.lost == {}
 
 
 def test_processes_of_chunks(expected):
@@ -50,8 +50,8 @@ def test_processes_of_chunks(expected):
 def test_a_pool_is_made_anew_when_a_worker_dies(after, expected, tmp_path):
     run = sampled(Once(tmp_path, "die", after), executor=POOL)
     assert np.array_equal(run.get_samples()["x"], expected)
-    assert run.bill.lost["executors"] == 1
-    assert run.bill.lost["BrokenProcessPool"] >= 1
+    assert run.costs.lost["executors"] == 1
+    assert run.costs.lost["BrokenProcessPool"] >= 1
     assert qdesampler.to_datatree(run).attrs["lost_chunks"] >= 1
 
 
@@ -62,7 +62,7 @@ def test_this_process_goes_on_alone_when_it_cannot_make_a_pool(expected, tmp_pat
     ):
         run = sampled(Once(tmp_path, "die", 60), executor=pool)
     assert np.array_equal(run.get_samples()["x"], expected)
-    assert run.bill.lost["fallback"] == 1
+    assert run.costs.lost["fallback"] == 1
 
 
 @pytest.mark.slow  # it waits for the time to be over, which a busy machine needs to start processes
@@ -70,7 +70,7 @@ def test_a_worker_that_hangs_is_not_waited_for(expected, tmp_path):
     began = time.monotonic()
     run = sampled(Once(tmp_path, "hang", 60), executor=POOL, timeout=15.0)
     assert np.array_equal(run.get_samples()["x"], expected)
-    assert run.bill.lost["timeout"] >= 1
+    assert run.costs.lost["timeout"] >= 1
     assert time.monotonic() - began < 200
 
 
@@ -127,7 +127,7 @@ class Unreliable(Executor):
 def test_chunks_that_are_lost_are_asked_for_again(expected):
     run = sampled(executor=Unreliable(), retries=3)
     assert np.array_equal(run.get_samples()["x"], expected)
-    assert run.bill.lost["ConnectionError"] > 10
+    assert run.costs.lost["ConnectionError"] > 10
 
 
 def test_an_executor_that_is_shut_down():

@@ -107,9 +107,9 @@ def measure_qde(target: Groundwater, ess: float, workers: int) -> Row:
         progress=False,
     )
     name = f"QDE, {workers} worker{'s' * (workers != 1)}" if workers else "QDE"
-    before = run.bill.of_warmup
+    before = run.costs.of_warmup
     draws = run.get_samples(group_by_chain=True)["x"]
-    row = _row(name, draws, before, run.bill.evaluations - before, perf_counter() - began)
+    row = _row(name, draws, before, run.costs.evaluations - before, perf_counter() - began)
     return row._replace(batches=recorded.batches)
 
 

@@ -13,7 +13,7 @@ from qdesampler.diagnostics.statistics.summary import all_labels, blocks
 
 __all__ = ["funnel_check", "kernel_checks"]
 
-MANY_DIVERGENCES = 1e-3  # of the draws; fewer are told, but do not forbid to use the draws
+MANY_DIVERGENCES = 1e-3  # of the draws; fewer are a remark: the draws may be used
 MIN_BFMI = 0.3  # below it momenta change the energy too slowly (Betancourt, arXiv:1604.00695)
 MIN_ACCEPTANCE = 0.05  # acceptance below which a chain hardly moves
 WASTEFUL = 0.5  # effective draws for each kept draw above which thinning has dropped useful draws

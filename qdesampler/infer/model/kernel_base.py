@@ -1,6 +1,6 @@
 """The part of NumPyro's contract that kernels of continuous sites share: names, a target, and its hooks.
 
-Diagnostics know no kernel. They ask the kernel of a run for what only it can tell, by four optional methods
+Diagnostics know no kernel. They ask the kernel of a run for what only it knows, by four optional methods
 that take the last state of the run: `facts`, `trial_report`, `ladder_summary` and `evidence_report`. The
 types of the answers are in `qdesampler.infer.model.kernel_reports`. `TargetKernel` answers all of them with
 nothing; a kernel overrides those that it can answer. Kernels that do not derive from `TargetKernel` may have

@@ -54,7 +54,7 @@ def trial_by_curvature(evaluate: Evaluate, end: Descent, settings: SolveSettings
     """The Gaussian about an end by differences of its scores along every axis, and the evaluations: `2 dim`.
 
     A descent that started close to its mode has seen few directions; a mode is not compared with others by a
-    Gaussian that is wide where nobody looked. The first differences tell how long the second must be.
+    Gaussian that is wide where nobody looked. The first differences give the length of the second.
     """
     dim = end.position.size
     lengths = np.cbrt(np.finfo(settings.precision).eps) * (1 + np.abs(end.position))

@@ -1,4 +1,4 @@
-"""AnnealerGibbs on models whose latent sites are all discrete: exact answers, an honest bill, refusals."""
+"""AnnealerGibbs on models whose latent sites are all discrete: exact answers, honest counts, refusals."""
 
 import pickle
 
@@ -132,7 +132,7 @@ def host():
     return Counted(20)
 
 
-def test_a_host_is_called_once_and_the_bill_is_whole(run, host):
+def test_a_host_is_called_once_and_every_evaluation_is_counted(run, host):
     kernel = AnnealerGibbs(bits, backend=host, pool_size=50, num_steps=2, taylor_order=0)
     fields = ("num_calls", "warmup_evals")
     mcmc = run(kernel, warmup=0, samples=20, chains=3, extra_fields=fields)
