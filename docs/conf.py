@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import qdesampler
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
+sys.path.insert(0, str(DOCS))
+
+from cells import as_markdown, as_notebook  # noqa: E402
 
 project = "qdesampler"
 author = "The qdesampler authors"
@@ -38,19 +42,6 @@ autodoc_preserve_defaults = True
 napoleon_use_ivar = True
 
 SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields|Example|Examples|Note|Notes):$")
-CELL = re.compile(r"^# %%(.*)$", re.MULTILINE)
-
-
-def as_markdown(script: str) -> str:
-    """A script in percent format as a page: cells of text as they are, cells of code fenced."""
-    parts = CELL.split(script)[1:]  # what stands before the first cell is for the machine
-    page = []
-    for head, body in zip(parts[::2], parts[1::2], strict=True):
-        if "[markdown]" in head:
-            page.append(re.sub(r"^# ?", "", body.strip(), flags=re.MULTILINE))
-        elif body.strip():
-            page.append(f"```python\n{body.strip()}\n```")
-    return "\n\n".join(page) + "\n"
 
 
 def write(path: Path, text: str) -> None:
@@ -64,10 +55,10 @@ def gather(app) -> None:
     """Make pages of what lives elsewhere: tutorials, measurements, the architecture, the public names."""
     del app
     for path in sorted((ROOT / "examples" / "tutorials").glob("*.py")):
-        text = as_markdown(path.read_text(encoding="utf-8"))
-        write(
-            DOCS / "tutorials" / f"{path.stem}.md", f"{text}\nThe script: `examples/tutorials/{path.name}`.\n"
-        )
+        script, name = path.read_text(encoding="utf-8"), path.stem
+        write(DOCS / "tutorials" / f"{name}.ipynb", as_notebook(script))
+        files = f"Script: `examples/tutorials/{path.name}`. Notebook: {{download}}`{name}.ipynb`."
+        write(DOCS / "tutorials" / f"{name}.md", f"{as_markdown(script)}\n{files}\n")
     for path in [ROOT / "ARCHITECTURE.md", *sorted((ROOT / "qdesampler/bench/results").glob("*.md"))]:
         text = path.read_text(encoding="utf-8").replace("](docs/", "](../")
         write(

@@ -348,7 +348,7 @@ class MCMC(RunResults):
             ended_by = loop.go()
         finally:
             if bar:
-                bar.close()
+                bar.close(ended_by)
             self._keep(run, fields.names, together=ended_by != "error" and not loop.at_once)
             at = run.position
             self._report = RunReport(
