@@ -15,6 +15,7 @@ ROOT = DOCS.parent
 sys.path.insert(0, str(DOCS))
 
 from cells import as_markdown, as_notebook  # noqa: E402
+from gallery import with_pictures  # noqa: E402
 
 project = "qdesampler"
 author = "The qdesampler authors"
@@ -28,6 +29,7 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
 html_theme = "alabaster"
+html_static_path = ["_static"]  # the theme reads custom.css
 html_theme_options = {
     "description": "Posterior sampling for NumPyro by imaginary time",
     "page_width": "1100px",
@@ -91,9 +93,11 @@ def public_names() -> str:
     return "\n".join(rows) + "\n"
 
 
-def redirect(app, name: str, source: list[str]) -> None:
-    """Links of the pages here that lead to a file of the repository lead to its page."""
+def prepare_page(app, name: str, source: list[str]) -> None:
+    """Links that lead to a file of the repository lead to its page; the gallery gets its pictures."""
     del app
+    if name == "gallery":
+        source[0] = with_pictures(source[0])
     if "/" not in name:
         source[0] = re.sub(r"\]\(\.\./(?:[\w/]+/)?(\w+\.md)\)", r"](measured/\1)", source[0])
 
@@ -140,6 +144,6 @@ def setup(app):
     if MATHML:
         app.add_html_math_renderer("mathml", (show_formula, None), (show_formula, None))
     app.connect("builder-inited", gather)
-    app.connect("source-read", redirect)
+    app.connect("source-read", prepare_page)
     app.connect("autodoc-process-docstring", keep_formulas, priority=400)  # before napoleon
     app.connect("autodoc-skip-member", skip_aliases)

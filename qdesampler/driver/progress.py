@@ -96,7 +96,7 @@ class ProgressBar:
 def set_total(bar: tqdm, total: float | None) -> None:
     """Change the length of a bar, on a terminal and in a notebook.
 
-    The bar of a notebook keeps its length in a widget, which only `reset` changes. Because `reset` begins anew,
+    The bar of a notebook keeps its length in a widget, which only `reset` changes. `reset` begins anew, so
     the count and the time are put back.
     """
     if total == bar.total:

@@ -86,7 +86,9 @@ TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="
 
 
 @pytest.mark.parametrize(
-    "page", [path for path in PAGES if "```python" in path.read_text()], ids=lambda p: p.stem
+    "page",
+    [path for path in PAGES if "```python" in path.read_text() and path.stem != "gallery"],
+    ids=lambda p: p.stem,
 )
 def test_the_code_runs_in_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -160,6 +162,29 @@ def test_the_figure_and_the_table_of_the_readme_are_the_measured_page_s(tmp_path
     # the kept picture is the one that is drawn; letters may be set otherwise by another Matplotlib
     differing = np.abs(made[..., :3] - kept[..., :3]).max(axis=-1) > 0.1
     assert differing.mean() < 0.02 < np.mean(kept[..., :3].min(axis=-1) < 0.9)
+
+
+@pytest.mark.slow
+def test_the_code_of_the_gallery_draws_its_pictures(tmp_path):
+    pictures = runpy.run_path(str(DOCS / "gallery.py"))["draw"](tmp_path)
+    assert len(pictures) == (DOCS / "gallery.md").read_text(encoding="utf-8").count('.png"')
+    for picture in pictures:
+        seen = imread(picture)[..., :3]
+        assert min(seen.shape[:2]) > 300
+        assert len(np.unique(seen.reshape(-1, 3), axis=0)) > 50, picture
+
+
+def test_a_picture_stands_below_the_code_that_draws_it(tmp_path, monkeypatch):
+    script = runpy.run_path(str(DOCS / "gallery.py"))
+    shown = script["with_pictures"]
+    monkeypatch.setitem(shown.__globals__, "PICTURES", tmp_path / "gallery")
+    page = 'Text.\n\n```python\ndraw("one.png")\n```\n\n```python\ndraw("two.png")\n```\n'
+    assert shown(page) == page  # nothing has been drawn
+    (tmp_path / "gallery").mkdir()
+    (tmp_path / "gallery" / "two.png").touch()
+    found = shown(page)
+    assert "one.png)" not in found
+    assert found.index('draw("two.png")') < found.index("![two](gallery/two.png)")
 
 
 def test_the_citation_names_this_version():
