@@ -86,6 +86,10 @@ class MCMC(RunResults):
             returns True ends the run. With checkpoints, draws reported at a multiple of `every` iterations
             are on the disk.
 
+    Attributes:
+        rng_key: the key that the last `run` was given, also after `resume`; None before a run, and after the
+            resumption of one whose checkpoint does not have it.
+
     Raises:
         ValueError: a number out of its range, or arguments that exclude one another.
         TypeError: an argument of a wrong type.
@@ -157,6 +161,7 @@ class MCMC(RunResults):
             postprocess=postprocess_fn,
             trace_args=jit_model_args,
         )
+        self.rng_key: Any = None
         self._own_chains = num_chains // self._groups.processes.count
         self._last_groups: list | None = None
         self._collected: tuple[str, ...] = ()
@@ -192,7 +197,9 @@ class MCMC(RunResults):
         groups = self._groups
         keys, starts = groups.keys(rng_key), groups.starts(init_params)
         program = self._program(fields)
+        self.rng_key = rng_key
         header = {"run": self._lines(fields), "fields": list(fields), "key": key_text(keys)}
+        header["given key"] = key_text(rng_key)
         if self._warmup_state is None:
             with begun(self._files, header):
                 states = self._begin(program, keys, starts)
@@ -229,6 +236,7 @@ class MCMC(RunResults):
             raise CheckpointError(f"{checkpoint} is of another run: " + "; ".join(differ) + ".")
         program, groups = self._program(fields), self._groups
         keys, starts = keys_of_text(header["key"]), groups.starts(init_params)
+        self.rng_key = keys_of_text(header["given key"]) if "given key" in header else None
         if "position" not in header:  # the process died before the first iteration
             self._files = files
             self._finish(program, self._begin(program, keys, starts), fields, header, Position(), ())
