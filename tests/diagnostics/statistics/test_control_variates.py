@@ -195,7 +195,7 @@ def test_pieces_are_the_whole(monkeypatch):
         (
             True,
             -1.0,
-            r"needs 12 effective draws, 4 for each of 3 coordinates, and x\[1\] has \d+\. Draw more",
+            r"needs 12 effective draws, 4 for each of 3 coordinates, and x\[1\] has \d+\.",
         ),
         (False, 0.0, "fitted and make no error smaller: the density is far from Gaussian"),
         (False, -1.0, ""),
