@@ -166,7 +166,9 @@ class MCMC(RunResults):
         self._last_groups: list | None = None
         self._collected: tuple[str, ...] = ()
 
-    def run(self, rng_key, *args, extra_fields=(), init_params=None, **kwargs):
+    def run(
+        self, rng_key: Any, *args: Any, extra_fields: Any = (), init_params: Any = None, **kwargs: Any
+    ) -> None:
         """Warm up and draw.
 
         Args:
@@ -208,7 +210,7 @@ class MCMC(RunResults):
             states = self._continued(program, keys, starts)
         self._finish(program, states, fields, header, Position(), ())
 
-    def resume(self, checkpoint: str | Path, *args, init_params=None, **kwargs):
+    def resume(self, checkpoint: str | Path, *args: Any, init_params: Any = None, **kwargs: Any) -> None:
         """Continue a run from its checkpoints; the draws are bit for bit those of a run without a break.
 
         Build the object as for the first call; `num_samples` may be larger, and `until`, `callbacks` and
