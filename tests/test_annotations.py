@@ -1,4 +1,4 @@
-"""Every parameter and every result of the public functions and methods is annotated, as `py.typed` promises."""
+"""Parameters and results of public functions and methods are annotated, as `py.typed` promises."""
 
 import importlib
 import inspect
