@@ -17,6 +17,7 @@ from qdesampler.cli.common import (
     OK,
     InputError,
     Progress,
+    add_number,
     at_least,
     failure,
     one_line,
@@ -74,14 +75,10 @@ def add_sample(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     sample.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results")
     sample.add_argument("--data", metavar="FILE", type=Path, help="JSON data in place of the model's own")
     sample.add_argument("--kernel", choices=sorted(KERNELS), default="qde", help="default: %(default)s")
-    sample.add_argument("--chains", metavar="N", type=at_least(1), default=4, help="default: %(default)s")
-    sample.add_argument(
-        "--draws", metavar="N", type=at_least(1), default=1000, help="for each chain; default: %(default)s"
-    )
-    sample.add_argument(
-        "--warmup", metavar="N", type=at_least(0), default=1000, help="iterations; default: %(default)s"
-    )
-    sample.add_argument("--seed", metavar="N", type=seed, default=0, help="default: %(default)s")
+    add_number(sample, "--chains", at_least(1), 4)
+    add_number(sample, "--draws", at_least(1), 1000, about="for each chain; ")
+    add_number(sample, "--warmup", at_least(0), 1000, about="iterations; ")
+    add_number(sample, "--seed", seed, 0)
     sample.add_argument(
         "--checkpoint-every",
         metavar="N",
