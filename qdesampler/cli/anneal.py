@@ -28,8 +28,8 @@ from qdesampler.cli.common import (
     positive,
     print_warnings,
     seed,
-    write_picture,
 )
+from qdesampler.cli.picture import write_picture
 from qdesampler.diagnostics import plot_reads, write_atomically
 
 __all__ = ["add_anneal"]

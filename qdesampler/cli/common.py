@@ -8,7 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from qdesampler.diagnostics import draw_png, write_atomically
 from qdesampler.infer import ModelCase
 from qdesampler.infer.model.failures import explain_failure
 
@@ -30,7 +29,6 @@ __all__ = [
     "positive",
     "print_warnings",
     "seed",
-    "write_picture",
 ]
 
 # Exit codes; 130 is the shell's for an interrupt, 143 for a SIGTERM (`MCMC` raises it).
@@ -110,13 +108,6 @@ def check_output(option: str, path: Path | None, end: str) -> None:
     """
     if path is not None and (path.suffix != end or not path.parent.is_dir()):
         raise InputError(f"{option}: {path} must end in {end} and lie in an existing folder.")
-
-
-def write_picture(path: Path | None, draw: Callable[[], Any]) -> None:
-    """Draw a picture into a file and say so; nothing without a file."""
-    if path is not None:
-        write_atomically(path, draw_png(draw))
-        print(f"Written to {path}")
 
 
 def print_warnings(caught: Sequence[warnings.WarningMessage]) -> None:

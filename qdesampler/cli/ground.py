@@ -22,9 +22,9 @@ from qdesampler.cli.common import (
     one_line,
     positive,
     print_warnings,
-    write_picture,
 )
 from qdesampler.cli.expression import FUNCTIONS, parse_expression
+from qdesampler.cli.picture import write_picture
 from qdesampler.diagnostics import plot_ground_state
 from qdesampler.equation import Hamiltonian
 from qdesampler.solvers import GroundState, SpectralGrid, ground_state
