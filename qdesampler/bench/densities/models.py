@@ -74,6 +74,24 @@ def _pymc_density(case: ModelCase) -> NamedDensity:
     return from_pymc(model_of(PYMC[case.name], case.data))
 
 
+class _ValuesAlone(NamedDensity):
+    """A density without its scores."""
+
+    def __init__(self, whole: NamedDensity):
+        self.name, self.dim, self.labels, self.start = whole.name, whole.dim, whole.labels, whole.start
+        self._whole = whole
+
+    def __call__(self, points):
+        return self._whole(points)[0]
+
+    def constrain(self, points):
+        return self._whole.constrain(points)
+
+
+def _qde_values(case: ModelCase) -> Cell:
+    return _qde(case, _ValuesAlone(_pymc_density(case)))
+
+
 def _stan(case: ModelCase) -> Any:
     return build_stan(STAN[case.name], stan_data(case.data))
 
@@ -105,9 +123,13 @@ def _nutpie(case: ModelCase) -> Cell:
 METHODS: dict[str, tuple[str, Callable[[ModelCase], Cell]]] = {
     "qde-stan": ("QDE, form in Stan", lambda case: _qde(case, from_stan(_stan(case)))),
     "qde-pymc": ("QDE, form in PyMC", lambda case: _qde(case, _pymc_density(case))),
+    "qde-values": ("QDE, log densities of the form in PyMC alone", _qde_values),
     "stan": ("Stan's NUTS", _stan_nuts),
     "nutpie": ("nutpie, form in PyMC", _nutpie),
 }
+
+
+_USUAL = ["qde-stan", "qde-pymc", "stan", "nutpie"]
 
 
 def _methods(text: str) -> list[str]:
@@ -121,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print a table in Markdown."""
     parser = argparse.ArgumentParser(prog="python -m qdesampler.bench.densities.models", description=__doc__)
     parser.add_argument("models", nargs="+", type=Path, help="folders of models with forms in Stan and PyMC")
-    parser.add_argument("--methods", type=_methods, default=list(METHODS), help=", ".join(METHODS))
+    parser.add_argument("--methods", type=_methods, default=_USUAL, help=", ".join(METHODS))
     given = parser.parse_args(arguments)
     unknown = [folder.name for folder in given.models if folder.name not in STAN]
     if unknown:
