@@ -93,11 +93,8 @@ HOMES = {
     "pandas": {"diagnostics/statistics"},
 }
 # What a declared dependency brings along under another name.
-BROUGHT = {
-    "arviz": {"arviz_base", "arviz_stats", "arviz_plots", "xarray", "matplotlib", "pandas"},
-    "pymc": {"pytensor"},
-    "stan": {"httpstan"},
-}
+BROUGHT = {"pymc": {"pytensor"}, "stan": {"httpstan"}}
+BROUGHT["arviz"] = {"arviz_base", "arviz_stats", "arviz_plots", "xarray", "matplotlib", "pandas"}
 
 
 class Import(ast.NodeVisitor):
@@ -185,11 +182,8 @@ def violations(root: Path, required: set[str], optional: set[str]) -> list[str]:
     files = {module_name(path, root): path for path in sorted((root / PACKAGE).rglob("*.py"))}
     modules = set(files)
     stubs = {module_name(path, root): path for path in sorted((root / PACKAGE).rglob("*.pyi"))}
-    allowed = required | optional | set(sys.stdlib_module_names)
-    for name in required:
-        allowed |= BROUGHT.get(name, set())
-    optional = optional.union(*(BROUGHT.get(name, set()) for name in optional))
-    allowed |= optional
+    optional = optional.union(*(BROUGHT.get(name, ()) for name in optional))
+    allowed = optional.union(required, *(BROUGHT.get(name, ()) for name in required), sys.stdlib_module_names)
     graph: dict[str, set[str]] = defaultdict(set)
     users: dict[str, set[str]] = defaultdict(set)
     problems = []
