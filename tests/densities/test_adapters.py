@@ -29,9 +29,11 @@ def pymc_model(name, **options):
 
 
 def test_pymc_keeps_names_dims_and_labels():
+    pytensor = pytest.importorskip("pytensor")
     schools = list("ABCDEFGH")
-    model, _ = pymc_model("eight_schools", coords={"school": schools, "other": [1, 2]})
-    density = from_pymc(model)
+    with pytensor.config.change_flags(mode="FAST_COMPILE"):  # compiling would take most of the time
+        model, _ = pymc_model("eight_schools", coords={"school": schools, "other": [1, 2]})
+        density = from_pymc(model)
     assert density.dim == 10
     assert density.labels[:3] == ("mu", "tau_log__", "theta_offset[0]")
     run = qdesampler.sample(density, num_samples=40, progress=False)
