@@ -43,7 +43,7 @@ def spread(cells: int, diffusion, growth, settled):
         dt0=1e-4,
         y0=settled * jnp.exp(-((x / 0.1) ** 2)),
         args=(diffusion, growth),
-        saveat=diffrax.SaveAt(ts=TIMES),
+        saveat=diffrax.SaveAt(ts=jnp.asarray(TIMES)),
         stepsize_controller=diffrax.PIDController(rtol=1e-4, atol=1e-6),
         max_steps=4096,
         throw=False,  # a solve that ends early is infinite: no density, and the point is rejected

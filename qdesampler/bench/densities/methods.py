@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from time import perf_counter, process_time
 from typing import Any, NamedTuple
 
@@ -141,11 +142,11 @@ def _nutpie(evaluate: Callable, dim: int, warmup: int, draws: int, *, low_rank: 
 
 # Name: what it is called in the table, and `(function, dim, iterations of warm-up, draws) -> run`.
 PEERS: dict[str, tuple[str, Callable[[Callable, int, int, int], NutsRun]]] = {
-    "nuts": ("NumPyro's NUTS", lambda *given: nuts(*given, CHAINS, dense=False)),
-    "nuts-dense": ("NumPyro's NUTS, dense metric", lambda *given: nuts(*given, CHAINS, dense=True)),
-    "pymc": ("PyMC's NUTS", lambda *given: pymc_nuts(*given, CHAINS)),
-    "nutpie": ("nutpie", lambda *given: _nutpie(*given, low_rank=False)),
-    "nutpie-low-rank": ("nutpie, low rank", lambda *given: _nutpie(*given, low_rank=True)),
+    "nuts": ("NumPyro's NUTS", partial(nuts, chains=CHAINS, dense=False)),
+    "nuts-dense": ("NumPyro's NUTS, dense metric", partial(nuts, chains=CHAINS, dense=True)),
+    "pymc": ("PyMC's NUTS", partial(pymc_nuts, chains=CHAINS)),
+    "nutpie": ("nutpie", partial(_nutpie, low_rank=False)),
+    "nutpie-low-rank": ("nutpie, low rank", partial(_nutpie, low_rank=True)),
 }
 
 

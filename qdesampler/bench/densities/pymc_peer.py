@@ -63,10 +63,10 @@ def black_box_model(evaluate: Callable, dim: int) -> Any:
             output_storage[0][0] = np.asarray(values[0], float)
             output_storage[1][0] = np.asarray(scores[0], float)
 
-        def pullback(self, inputs, outputs, cotangents):
+        def pullback(self, inputs, outputs: Any, cotangents: Any):
             return [cotangents[0] * outputs[1]]
 
-    box = BlackBox()
+    box: Any = BlackBox()
     with pm.Model() as model:
         x = pm.Flat("x", shape=dim)
         pm.Potential("density", box(x)[0])
