@@ -7,6 +7,7 @@ from .dimod_adapter import to_bqm as to_bqm
 from .dimod_sampler import as_dimod as as_dimod
 from .exact_enumeration import ExactEnumeration as ExactEnumeration
 from .gibbs_surrogate import GibbsSurrogate as GibbsSurrogate
+from .imaginary_time import ImaginaryTime as ImaginaryTime
 from .path_integral import PathIntegralAnnealing as PathIntegralAnnealing
 from .precision import PrecisionWarning as PrecisionWarning
 from .problem import IsingProblem as IsingProblem
