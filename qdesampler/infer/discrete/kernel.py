@@ -1,6 +1,7 @@
 """AnnealerGibbs: the NumPyro kernel for discrete latent sites that stays exact with any annealer."""
 
 import copy
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
@@ -69,7 +70,8 @@ class AnnealerGibbs(MCMCKernel):
     Args:
         model: NumPyro model.
         backend: an annealer; None for one that suits the move, in general `SimulatedAnnealing()`.
-        move: see the table; None: "scan", or "coset" where a backend or a pool is given to take reads from.
+        move: see the table; None: "scan", or "coset" where a backend or a pool is given to take reads from,
+            and in a block of `Gibbs`.
         surrogate: "auto", "finite_differences", "taylor", "least_squares", "pseudo_likelihood", or an
             `IsingProblem` on the bits of a position (`qdesampler.backends.encoding.StateEncoding`).
         pool: reads to use instead of the backend's: positions `(R, n)`, entries `0, ..., q - 1` in the order
@@ -114,6 +116,7 @@ class AnnealerGibbs(MCMCKernel):
     ):
         if not callable(model):
             raise ValueError(f"model must be a NumPyro model, got {type(model).__name__}.")
+        self._move_is_default = move is None
         if move is None:
             move = "scan" if backend is None and pool is None else "coset"
         self._settings = MoveSettings(
@@ -303,6 +306,8 @@ class AnnealerGibbs(MCMCKernel):
         kernel = copy.copy(self)
         kernel._model = wrapper(self._model)
         kernel._traced = kernel._edges = None
+        if self._move_is_default:  # what "scan" learns holds for the first values of the other sites only
+            kernel._settings = dataclasses.replace(self._settings, move="coset")
         return kernel
 
     def renew(
