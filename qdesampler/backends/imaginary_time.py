@@ -69,7 +69,9 @@ class ImaginaryTime(LocalBackend):
 
 @partial(jax.jit, static_argnums=5)
 def _paths(problem, beta, keys, starts, tau, max_flips):
-    return jax.vmap(lambda key, s: imaginary_time_flips(key, s, problem, tau, beta, max_flips)[0])(keys, starts)
+    return jax.vmap(lambda key, s: imaginary_time_flips(key, s, problem, tau, beta, max_flips)[0])(
+        keys, starts
+    )
 
 
 def imaginary_time_flips(

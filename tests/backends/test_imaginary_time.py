@@ -1,4 +1,4 @@
-"""Imaginary time by flips in continuous time: the matrix exponential that it must be, and twins that are not."""
+"""Imaginary time by flips in continuous time: the matrix exponential it must be, and twins that are not."""
 
 import jax
 import jax.numpy as jnp

@@ -47,7 +47,7 @@ class AnnealerGibbs(MCMCKernel):
 
     | move | proposal | the backend's law |
     | --- | --- | --- |
-    | "scan" | by a fitted surrogate; of uncertain sites, pairs that exchange, labels that change places | any |
+    | "scan" | by a fitted surrogate; uncertain sites, pairs that exchange, labels that change places | any |
     | "coset" | Gibbs over all combinations of `num_masks` differences of reads | any |
     | "mask" | one difference of two reads, or one site | any |
     | "permutation" | Gibbs over exchanges of sites; keeps counts | any |

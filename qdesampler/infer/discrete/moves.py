@@ -28,8 +28,8 @@ from qdesampler.kernels.discrete.annealer_moves import (
     symmetric_move,
 )
 from qdesampler.kernels.discrete.categorical import imaginary_time_states_move
-from qdesampler.kernels.discrete.informed import imaginary_time_move
 from qdesampler.kernels.discrete.guided import Guide
+from qdesampler.kernels.discrete.informed import imaginary_time_move
 from qdesampler.kernels.discrete.masks import (
     check_local_share,
     check_orbit,

@@ -32,6 +32,8 @@ _QUADRATIC = 100.0  # units of rounding: third differences below count as zero
 _TRIALS = 16  # third differences that are tried, 8 evaluations each
 _CHAINS = 8  # chains that explore, at least; at most twice as many
 _READS = 64  # annealed reads evaluated in each round of fitting
+_SWEEPS = 30  # sweeps that chains explore; a fit to differences needs about as many
+_FEW_SWEEPS = 12  # where only the weights of the scan are learned
 MOST_PAIRS = 4096  # evaluations that finite differences may take under surrogate="auto"
 MOST_COEFFICIENTS = 2100  # coefficients of least squares under surrogate="auto": 64 bits
 MOST_GUIDED = 512  # bits of a surrogate fitted to log odds
@@ -93,7 +95,7 @@ def learn_scan(
     encoding: StateEncoding,
     key: jax.Array,
 ) -> tuple[AnnealerAdaptState, EvaluationCounts]:
-    """Return the weights of the scan and the surrogate that guides it, from what sweeps of Gibbs sampling see.
+    """Return the weights of the scan and the surrogate that guides it, from sweeps of Gibbs sampling.
 
     Where the log density is quadratic the surrogate is the posterior, and its reads replace the sweeps. Above
     512 bits no surrogate is fitted: its coefficients would outnumber what was seen.
@@ -108,7 +110,10 @@ def learn_scan(
         return AnnealerAdaptState(None, problem, weigh(reads, encoding.num_states), None), counts
     guided = encoding.num_bits <= MOST_GUIDED
     # where chains have been shows what is uncertain better than reads of a surrogate fitted to that
-    seen = visit(log_density, exploring(starts), encoding, key=key_visit, differences=guided)
+    sweeps = _SWEEPS if guided else _FEW_SWEEPS
+    seen = visit(
+        log_density, exploring(starts), encoding, key=key_visit, num_sweeps=sweeps, differences=guided
+    )
     weights, spent = weigh(seen.positions, encoding.num_states), found.num_evals + seen.num_evals
     if seen.differences is None:
         return AnnealerAdaptState(None, None, weights, None), EvaluationCounts(spent)
@@ -138,7 +143,9 @@ def guide_of(
     return problem, tau, EXACT_TRIALS + ends.shape[0] + tau_evals(ends.shape[0])
 
 
-def is_exact(log_density: LogDensity, problem: IsingProblem, encoding: StateEncoding, *, key: jax.Array) -> bool:
+def is_exact(
+    log_density: LogDensity, problem: IsingProblem, encoding: StateEncoding, *, key: jax.Array
+) -> bool:
     """Whether `f + E` is constant over random positions, up to rounding; `EXACT_TRIALS` evaluations."""
     rows = jax.random.randint(key, (EXACT_TRIALS, encoding.num_sites), 0, jnp.asarray(encoding.num_states))
     values = np.asarray(jax.jit(jax.vmap(log_density))(rows))
@@ -150,9 +157,10 @@ def is_exact(log_density: LogDensity, problem: IsingProblem, encoding: StateEnco
 def exact_quadratic(
     log_density: LogDensity, anchor: jax.Array, encoding: StateEncoding, *, key: jax.Array
 ) -> "Exact":
-    """Find the posterior as an Ising problem where the log density is quadratic: by differences or derivatives.
+    """Find the posterior as an Ising problem where the log density is quadratic.
 
-    Derivatives need code that takes real numbers and is itself quadratic in them, which is then checked.
+    By differences, or by derivatives; these need code that takes real numbers and is quadratic in them too,
+    which is then checked.
     While JAX is tracing nothing can be tested, and none is found.
     """
     bits, pairs = encoding.num_bits, encoding.pairs[0].size

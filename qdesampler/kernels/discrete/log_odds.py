@@ -42,7 +42,7 @@ class Differences(NamedTuple):
     Attributes:
         positions: before each change, shape `(N, R, n)`.
         new: the other state of the bit's site, shape `(N, R)`.
-        values: `f` after the change minus `f` before, shape `(N, R)`; infinite or NaN where `f` is not finite.
+        values: `f` after the change minus `f` before, shape `(N, R)`; infinite or NaN where `f` is.
     """
 
     positions: jax.Array
