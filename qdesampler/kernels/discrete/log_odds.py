@@ -14,7 +14,7 @@ References:
     Hyvarinen, "Some extensions of score matching", Comput. Statist. Data Anal. 51 (2007) 2499.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -94,5 +94,6 @@ def log_odds_surrogate(differences: Differences, encoding: StateEncoding) -> Sur
         return linear + _EVEN * parameters[0], pair + _RIDGE * parameters[1]
 
     target = collect(weights * values)
-    (linear, pair), _ = jax.scipy.sparse.linalg.cg(normal, target, maxiter=_ITERATIONS)
+    solve: Any = jax.scipy.sparse.linalg.cg
+    (linear, pair), _ = solve(normal, target, maxiter=_ITERATIONS)
     return Surrogate(quadratic_problem(encoding, 0.0, linear - pair @ mean, pair), 0)
