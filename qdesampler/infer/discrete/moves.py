@@ -61,7 +61,7 @@ POOL_MOVES = (
     "fitted",
 )  # need a pool of reads, of any law, before the run
 BIT_MOVES = ("surrogate", "symmetric", "independence", "annealed", "fitted")  # act on bits, not on states
-_DRAWS_OF_SWEEP = 10  # of "scan"; on change points a tenth of a sweep leaves a correlation of about a half
+_DRAWS_OF_SWEEP = 10  # of "scan", in a sweep of evaluations; not tuned
 LAW_OF_MOVE = {
     "scan": "mask",
     "mask": "mask",

@@ -32,8 +32,8 @@ _QUADRATIC = 100.0  # units of rounding: third differences below count as zero
 _TRIALS = 16  # third differences that are tried, 8 evaluations each
 _CHAINS = 8  # chains that explore, at least; at most twice as many
 _READS = 64  # annealed reads evaluated in each round of fitting
-_SWEEPS = 30  # sweeps that chains explore; a fit to differences needs about as many
-_FEW_SWEEPS = 12  # where only the weights of the scan are learned
+_SWEEPS = 30  # sweeps that chains explore, as on the row of change points; not tuned
+_FEW_SWEEPS = 12  # where only the weights of the scan are learned; not tuned
 MOST_PAIRS = 4096  # evaluations that finite differences may take under surrogate="auto"
 MOST_COEFFICIENTS = 2100  # coefficients of least squares under surrogate="auto": 64 bits
 MOST_GUIDED = 512  # bits of a surrogate fitted to log odds

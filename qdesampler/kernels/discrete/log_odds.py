@@ -29,7 +29,7 @@ _CERTAIN = 12.0  # log odds beyond which a difference is cut: such a change is n
 _LEAST_WEIGHT = 0.02  # of a difference, against 0.25 of an even one
 _RIDGE = 1.0  # of Q; positions in which a pair never varies then say nothing about it
 _EVEN = 1e-3  # ridge of b, so that what was never seen is even
-_ITERATIONS = 100  # of conjugate gradients; on change points the acceptance no longer rises after 50
+_ITERATIONS = 100  # of conjugate gradients; not tuned
 MOST_ENTRIES = 20_000_000  # of bits held for a fit: 80 MB in single precision
 
 
