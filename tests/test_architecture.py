@@ -30,7 +30,8 @@ ROOMS: dict[str, str] = {
     "solvers/flow": "validation equation numerics solvers/. solvers/gaussian",
     "solvers/dmc": "validation equation solvers/.",
     "solvers/annealing": "validation equation numerics solvers/. solvers/gaussian solvers/grid",
-    "backends": "validation numerics equation",
+    "backends/.": "validation numerics equation",
+    "backends/adapters": "validation backends/.",
     "kernels/mcmc": "numerics",
     "kernels/references": "numerics",
     "kernels/adaptation": "numerics kernels/mcmc",
@@ -282,10 +283,7 @@ GOOD = {
 
 BROKEN = {
     "room order": ({"equation/heat.py": "from qdesampler.infer.qde.kernel import QDE\n"}, "equation may not"),
-    "relative": (
-        {"equation/heat.py": "from ..infer import qde\n"},
-        "equation may not import qdesampler.infer",
-    ),
+    "relative": ({"equation/heat.py": "from ..infer import qde\n"}, "may not import qdesampler.infer"),
     "siblings": (
         {"solvers/__init__.py": "import qdesampler.backends\n", "backends/__init__.py": ""},
         "solvers may not import qdesampler.backends",
