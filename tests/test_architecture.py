@@ -84,7 +84,7 @@ NAMESPACES = ("plots", "annealers", "evidence")
 
 # Third parties that belong to some rooms only.
 HOMES = {
-    "numpyro": {"infer", "driver", "densities", "bench"},
+    "numpyro": {"infer", "driver", "densities", "bench", "diagnostics"},
     "arviz_base": {"diagnostics"},
     "xarray": {"diagnostics", "bench"},
     "arviz_stats": {"diagnostics", "bench"},

@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import sys
 
 import pytest
 
@@ -38,10 +37,3 @@ def test_the_option_prints_the_script(capsys):
         main(["--print-completion"])
     assert ended.value.code == 0
     assert capsys.readouterr().out == completion_script(parser())
-
-
-def test_the_command_leaves_numpyro_whole():
-    """ArviZ loads NumPyro lazily: imported first, it takes `numpyro.distributions.distribution` away."""
-    code = "import qdesampler.cli.main, numpyro.distributions; numpyro.distributions.distribution.Unit"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

@@ -174,3 +174,25 @@ def test_a_name_that_has_moved_still_works_and_names_its_new_place(name):
 def test_an_unknown_name_is_refused_with_those_that_exist():
     with pytest.raises(AttributeError, match="no attribute 'NUTS'; it has AnnealedQDE, "):
         _ = qdesampler.NUTS
+
+
+# ----------------------------------------------------------------------- what an import must not disturb
+
+FACTOR = """
+import numpyro
+from numpyro.handlers import seed
+seed(lambda: numpyro.factor("f", 0.0), 0)()
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "works"),
+    [
+        ("from qdesampler import summary, QDE", True),
+        ("import qdesampler.diagnostics; qdesampler.diagnostics.draw_png", True),
+        ("import arviz_base, numpyro.distributions", False),  # why diagnostics import NumPyro first
+    ],
+)
+def test_numpyro_is_whole_whichever_part_is_imported_first(first, works):
+    done = subprocess.run([sys.executable, "-c", first + FACTOR], capture_output=True, text=True)
+    assert (done.returncode == 0) == works, done.stderr
