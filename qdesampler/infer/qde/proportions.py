@@ -13,10 +13,11 @@ from qdesampler.solvers.gaussian.refine import CLEAR, GOOD
 __all__ = ["LocalMoves", "Mixed", "burn_in", "moves_of_a_draw", "proportions"]
 
 _SHORTEST_HOLD = 4.0  # candidates for which a chain may be held, however cheap local moves are
-# Effective draws that are predicted of the moves of one iteration, for a good trial that is not clear and for
-# a poor one. The prediction is that of typical places: beside a poor trial the least of x and x² had a fourth
-# of it in eight of NumPyro's examples, from sparse-interactions to gp-heteroscedastic.
-_RATE_OF_A_DRAW, _RATE_IF_POOR = 0.6, 1.2
+# Effective draws that are predicted of the moves of one iteration, beside a trial that is not clear and one
+# whose acceptance is less than `_POOR`. The prediction is that of typical places: beside a poor trial the least
+# of x and x² had a fourth of it in eight of NumPyro's examples, from sparse-interactions to gp-heteroscedastic;
+# beside one of .65 it had all of it (annotation-multinomial).
+_RATE_OF_A_DRAW, _RATE_IF_POOR, _POOR = 0.6, 1.2, 0.5
 _LEAST_MOVES = 2  # of such an iteration
 _MOST_EVALUATIONS = 50  # of more moves than these; NUTS takes 15 to 260 for a draw of these examples
 _JUMP_COST = 1.5  # evaluations per effective draw over evaluations per trajectory, if it was not measured
@@ -134,7 +135,7 @@ def moves_of_a_draw(mixed: Mixed, probability: float, candidates: int) -> int:
     if mixed.acceptance >= CLEAR:
         return 1
     evaluations = probability * candidates + (1 - probability) * mixed.steps
-    aim = _RATE_OF_A_DRAW if mixed.acceptance >= GOOD else _RATE_IF_POOR
+    aim = _RATE_OF_A_DRAW if mixed.acceptance >= _POOR else _RATE_IF_POOR
     wanted = aim / max(_rate(mixed, probability, candidates), 1e-3)
     return max(_LEAST_MOVES, int(min(np.ceil(wanted), _MOST_EVALUATIONS / evaluations)))
 

@@ -55,7 +55,7 @@ def test_a_chain_that_is_held_still_has_local_moves(score_cost):
 def test_draws_have_fewer_moves_where_these_are_dear():
     slow = LocalMoves(step_size=0.5, length=2.0, cost=40.0)
     plain, dear = (mixed(cost, acceptance=0.5)._replace(log_weights=None, local=slow) for cost in (1.0, 11.0))
-    assert [moves_of_a_draw(found, *proportions(found)) for found in (plain, dear)] == [12, 2]
+    assert [moves_of_a_draw(found, *proportions(found)) for found in (plain, dear)] == [6, 2]
 
 
 def _beside(acceptance: float, *, steps: float, cost: float) -> Mixed:
