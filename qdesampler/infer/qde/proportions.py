@@ -14,9 +14,9 @@ __all__ = ["LocalMoves", "Mixed", "burn_in", "moves_of_a_draw", "proportions"]
 
 _SHORTEST_HOLD = 4.0  # candidates for which a chain may be held, however cheap local moves are
 # Effective draws that are predicted of the moves of one iteration, beside a trial that is not clear and one
-# whose acceptance is less than `_POOR`. The prediction is that of typical places: beside a poor trial the least
-# of x and x² had a fourth of it in eight of NumPyro's examples, from sparse-interactions to gp-heteroscedastic;
-# beside one of .65 it had all of it (annotation-multinomial).
+# whose acceptance is less than `_POOR`. The prediction is that of typical places: beside a poor trial the
+# least of x and x² had a fourth of it in eight of NumPyro's examples, from sparse-interactions to
+# gp-heteroscedastic; beside one of .65 it had all of it (annotation-multinomial).
 _RATE_OF_A_DRAW, _RATE_IF_POOR, _POOR = 0.6, 1.2, 0.5
 _LEAST_MOVES = 2  # of such an iteration
 _MOST_EVALUATIONS = 50  # of more moves than these; NUTS takes 15 to 260 for a draw of these examples
