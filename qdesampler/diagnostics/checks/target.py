@@ -183,8 +183,8 @@ def _virial(scores: RunScores, moving: np.ndarray, names: tuple[str, ...], *, wr
             "Correct the gradient first."
             if wrong_gradient
             else f"Draw four times as many: {more}. If it stays, check custom gradients, look for funnels "
-            "and edges in the plots of `qdesampler.plots.save_plots(mcmc, 'plots')`, and for other modes with "
-            "`AnnealedQDE(model)`.",
+            "and edges in the plots of `qdesampler.plots.save_plots(mcmc, 'plots')`, and for other modes "
+            "with `AnnealedQDE(model)`.",
         ),
     )
 
