@@ -1,8 +1,8 @@
-"""The two loops at work: an objective of a million minima, minimised by following its ground state.
+"""Annealing: an objective with a million minima is minimised by following its ground state.
 
-The inner loop evolves a wave packet in imaginary time at fixed D, the outer one lowers D. While D is large
-the packet feels the average of the objective, a bowl; as D falls it settles in the lowest well. A descent
-from the same start ends in the nearest of the 5^10 minima around.
+The inner loop evolves a wave packet in imaginary time at fixed D. The outer loop lowers D. While D is large,
+the packet averages the objective over its width, and this average has one minimum. As D falls, the packet
+settles in the lowest well. A descent from the same start ends in the nearest of 5^10 minima.
 
     python examples/annealing.py
 """

@@ -1,9 +1,10 @@
-"""Which predictors belong in a regression: discrete latents, an annealer, and exact answers.
+"""Which predictors belong in a regression: discrete latents, sampled exactly with the help of an annealer.
 
 Coefficients and variance of a spike-and-slab regression are integrated out, so that only the indicators of
-inclusion are left. Predictors come in pairs of near copies, between which single changes hardly move. The
-kernel learns a quadratic surrogate of the log density, anneals it, and uses differences of the reads as
-collective moves, exact whatever the annealer does. With ten predictors all 1024 models can be enumerated.
+inclusion are left. Predictors come in pairs of near copies. A move that changes one indicator hardly ever
+exchanges such a pair. The kernel fits a quadratic surrogate to the log density, anneals it, and uses
+differences of the reads as collective moves, which are exact whatever the reads are. With ten predictors all
+1024 models can be enumerated, and the example compares with them.
 
     python examples/discrete_latents.py
 """

@@ -1,4 +1,4 @@
-"""Eight schools with QDE in the place of NUTS: sample, convert for ArviZ, summarise, judge.
+"""Eight schools with QDE in the place of NUTS: sample, convert for ArviZ, summarise, diagnose.
 
 python examples/eight_schools.py
 """

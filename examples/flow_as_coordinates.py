@@ -1,9 +1,9 @@
-"""A curved ridge, three ways: NUTS, QDE, and QDE in the coordinates of a trained flow.
+"""A curved ridge, sampled by NUTS, by QDE, and by QDE in the coordinates of a trained flow.
 
-A flow trial is trained on the energy, which is the Fisher divergence to the posterior. As a NumPyro guide
-it lends its base coordinates to the kernel (NeuTra): there the ridge is nearly round, global moves are
-accepted, and every draw stays exact. Evaluations of training, warm-up and draws are all counted. Needs the
-extra `flow`.
+A flow trial is trained by minimising the energy, which is the Fisher divergence to the posterior. As a
+NumPyro guide it gives the kernel its base coordinates (NeuTra). In these the ridge is nearly round, global
+moves are accepted, and every draw stays exact. The evaluations of training, warm-up and draws are all
+counted. The example needs the extra `flow`.
 
     python examples/flow_as_coordinates.py
 """

@@ -1,7 +1,8 @@
 """The ground state of a double well: energy, gap, drift, exact draws, and the same state sampled by QDE.
 
-The objective itself is the potential, so the state's density psi^2 is not exp(-zeta): it also sits on the
-barrier, the more so the larger the diffusion D. A smaller D gathers it in the wells and closes the gap.
+The objective itself is the potential, so the density psi^2 of the state is not exp(-zeta). It has mass on the
+barrier too, and more of it for a larger diffusion D. A smaller D concentrates it in the wells and makes the
+gap smaller.
 
     python examples/ground_state.py
 """

@@ -1,9 +1,9 @@
 """A simulator with an adjoint in a NumPyro model: conductivities of a wall from thermometers in it.
 
-The wall has five layers. Its left side is heated from time 0 on, its right side is kept cold; implicit Euler
-steps in SciPy follow the temperature, and an adjoint run backwards in time gives the gradient of the misfit
-by all conductivities together. NumPyro and QDE see both through `jax.pure_callback`, with `custom_vjp` as the
-rule for the gradient: one call of the simulator gives the value and the gradient.
+The wall has five layers. Its left side is heated from time 0 on, and its right side is kept cold. Implicit
+Euler steps in SciPy compute the temperature. An adjoint that runs backwards in time gives the gradient of the
+misfit with respect to all conductivities at once. NumPyro and QDE call both through `jax.pure_callback`, with
+`custom_vjp` as the rule for the gradient: one call of the simulator gives the value and the gradient.
 
 python examples/heat_by_callback.py
 """

@@ -1,8 +1,8 @@
 """The hydrogen atom by diffusion Monte Carlo: energy with its error, and draws from the squared ground state.
 
-Thousands of walkers carry out exp(-H tau), guided by a trial state that is wrong on purpose: exp(-0.9 r)
-instead of exp(-r). Its own energy is -0.495. The walkers find -1/2, and their descendants the density psi0^2,
-whose mean radius is 3/2; the trial's is 5/3.
+Thousands of walkers simulate exp(-H tau). They are guided by a trial state that is wrong on purpose:
+exp(-0.9 r) instead of exp(-r), with the energy -0.495. The walkers find the energy -1/2. Their descendants
+have the density psi0^2, whose mean radius is 3/2; that of the trial state is 5/3.
 
     python examples/hydrogen_by_walkers.py
 """

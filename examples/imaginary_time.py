@@ -1,8 +1,9 @@
-"""Imaginary time step by step: any start falls to the ground state, the energy first fast, then at the gap.
+"""Imaginary time step by step: a start in the wrong place decays to the ground state.
 
-The objective is the quartic oscillator's, H = -d^2/dx^2 + x^4, with the known ground energy 1.0603620905.
-The start is a Gaussian in the wrong place. The distance to the ground state decays as exp(-gap tau), so that
-its slope, printed in the last column, tends to the gap.
+The Hamiltonian is that of the quartic oscillator, H = -d^2/dx^2 + x^4, with the known ground energy
+1.0603620905. The start is a Gaussian in the wrong place. At first the energy falls fast. The distance to the
+ground state decays as exp(-gap tau) in the end, so that its rate, printed in the last column, tends to the
+gap.
 
     python examples/imaginary_time.py
 """

@@ -1,15 +1,15 @@
-"""A diffusion model: noising is the free quantum dynamic equation, sampling its reverse along grad log psi.
+"""A diffusion model: noising is the free quantum dynamic equation; sampling reverses it along grad log psi.
 
-Shows the paper's diffusion model (Wang and Maimaitiniyazi, arXiv:2407.19890). Forward: with zeta = 0 the
+This is the paper's diffusion model (Wang and Maimaitiniyazi, arXiv:2407.19890). Forward: with zeta = 0 the
 equation is dp/dtau = D lap p, whose kernel N(x0, 2 D tau) adds noise. Backward in tau: a drift
-2 D grad log p, along grad log psi, and fresh noise. First with the exact score of a mixture of eight
-Gaussians, then with a small score learned by denoising, on carat and price of 5000 diamonds
-(models/diamonds). The distance to held-out draws (sliced Wasserstein) stands beside that between two real
-halves: a ratio of 1 is as good as more data.
+2 D grad log p, along grad log psi, and fresh noise. The example uses first the exact score of a mixture of
+eight Gaussians, and then a small score network that is learned by denoising, on carat and price of 5000
+diamonds (models/diamonds). It prints the distance to held-out draws (sliced Wasserstein) and that between two
+halves of the data: at a ratio of 1 the samples are as good as more data.
 
 Where our statement differs: what evolves freely is the density p = psi^2, not psi. The score is that of p
-at each noise level, grad log p = 2 grad log psi, and the reverse run needs all of them: the ground state
-alone, the score of clean data, does not undo the noise.
+at each noise level, grad log p = 2 grad log psi, and the reverse run needs the scores of all noise levels.
+The ground state alone, which gives the score of clean data, does not undo the noise.
 
     python examples/paper_diffusion_model.py [--out FOLDER] [--quick]
 """

@@ -1,16 +1,16 @@
-"""The basic iterative process: Taylor orders 0, 1, 2 of an objective, and the two loops that minimise it.
+"""The basic iterative process: Taylor orders 0, 1, 2 of an objective, and two loops that minimise it.
 
-Shows the paper's iterative process (Wang and Maimaitiniyazi, arXiv:2407.19890). The objective in
+This is the paper's iterative process (Wang and Maimaitiniyazi, arXiv:2407.19890). The objective in
 dpsi/dtau = D lap psi - zeta psi is expanded about the present point. Order 0 leaves the heat kernel
-N(x, 2 D tau): a random search. Order 1 adds the drift -D tau^2 grad zeta: gradient descent with noise. Order
-2 is the harmonic oscillator: about a minimum of curvature a the kernel settles at the harmonic state, of
-variance sqrt(2 D / a). The inner loop runs steps at fixed D, the outer one lowers D: for walkers of orders 0
-and 1, then by `anneal` for the whole wave packet.
+N(x, 2 D tau), which is a random search. Order 1 adds the drift -D tau^2 grad zeta: this is gradient descent
+with noise. Order 2 is the harmonic oscillator: about a minimum of curvature a the kernel tends to the
+harmonic state, of variance sqrt(2 D / a). The inner loop runs steps at fixed D, and the outer loop lowers D.
+The example does this for walkers of orders 0 and 1, and by `anneal` for the whole wave packet.
 
-Where our statement differs: no local expansion sees another valley. Walkers reach the lowest one by noise and
-numbers, the packet because it averages zeta over its width. At order 1, noise 2 D tau against descent D tau^2
-makes 1 / tau the temperature, D only the rate. And psi^2, the law of a ground state, has half the variance of
-the kernel's law psi.
+Where our statement differs: no local expansion contains another valley. Walkers reach the lowest valley by
+noise and by their number, and the packet because it averages zeta over its width. At order 1, with noise
+2 D tau and descent D tau^2, the temperature is 1 / tau, and D is only the rate. And psi^2, the density of a
+ground state, has half the variance of psi, the density of the kernel.
 
     python examples/paper_iteration.py [--out FOLDER] [--quick]
 """

@@ -1,15 +1,16 @@
 """Quantum against thermal annealing: a tilted double well behind a tall thin barrier, then a low broad one.
 
-Shows the paper's outer loop (Wang and Maimaitiniyazi, arXiv:2407.19890), quantum annealing: the diffusion
+This is the paper's outer loop (Wang and Maimaitiniyazi, arXiv:2407.19890), quantum annealing: the diffusion
 coefficient D of dpsi/dtau = D lap psi - zeta psi is lowered while the packet follows. Thermal annealing
 lowers the temperature T of dp/dt = T lap p + div(p grad zeta). Both equations are solved on a grid, without
-noise, from the same start in the wrong well, with the same schedule D = T and the same length of time; what
-counts is the mass that ends in the lower well. Over the top a packet needs exp(-height / T), through the
-barrier exp(-width sqrt(height / D)), so that a tall thin barrier stops the one and not the other.
+noise, from the same start in the wrong well, with the same schedule D = T and the same length of time. The
+example compares the mass that ends in the lower well. The rate over the barrier is about
+exp(-height / T), and the rate through it exp(-width sqrt(height / D)). Therefore a tall thin barrier stops
+thermal annealing and not quantum annealing.
 
 Where our statement differs: this is no law about hardware or cost. The evolution is in imaginary time, which
-weighs the wells against each other and lets the lower one grow by exp(dE tau) once anything has come through.
-Over a low broad barrier thermal annealing arrives too, if slowly. And the squared end state is not
+lets the mass of the lower well grow by exp(dE tau) relative to the other, once anything has come through.
+Over a low broad barrier thermal annealing arrives too, but slowly. And the squared end state is not
 exp(-zeta / D): it is wider than the thermal one at the same D = T.
 
     python examples/paper_quantum_annealing.py [--out FOLDER] [--quick]

@@ -1,13 +1,13 @@
-"""Sigmoid is the occupation of two levels; logistic regression is that for every datum at once.
+"""Sigmoid is the occupation of two levels; logistic regression has one such pair of levels for every datum.
 
-Shows the paper's derivation of Sigmoid (Wang and Maimaitiniyazi, arXiv:2407.19890) as Softmax of two
-levels: the lower of two levels a gap E apart holds 1 / (1 + exp(-E / T)). First drawn by the package's
-imaginary-time step on one site of two states, against the closed form. Then the many-body version: 3020
-two-level systems whose gaps x_i . w share the parameters w, a logistic regression; QDE draws w from the
-posterior.
+This is the paper's derivation of Sigmoid (Wang and Maimaitiniyazi, arXiv:2407.19890) as Softmax of two
+levels: the lower of two levels a gap E apart has the occupation 1 / (1 + exp(-E / T)). The example first
+draws it by the package's imaginary-time step on one site of two states, and compares with the closed form.
+Then it treats 3020 two-level systems whose gaps x_i . w share the parameters w. This is a logistic
+regression, and QDE draws w from its posterior.
 
-Where our statement differs: a single occupation says nothing about learning. What learns is the posterior of
-w, the ground state of the Boltzmann Hamiltonian whose U is the sum of the systems' -log Sigmoid.
+Where our statement differs: a single occupation does not learn. Learning is described by the posterior of w,
+the ground state of the Boltzmann Hamiltonian whose U is the sum of -log Sigmoid over the systems.
 
     python examples/paper_sigmoid.py [--out FOLDER] [--quick]
 """

@@ -1,16 +1,17 @@
 """Softmax is the Boltzmann occupation of energies: the ground state on discrete states, and draws from it.
 
-Shows the paper's derivation of Softmax (Wang and Maimaitiniyazi, arXiv:2407.19890): the occupations
-exp(-E_i / T) / Z of levels E_i. Three ways to the same numbers: the closed form; the square of the lowest
-eigenvector of the imaginary-time matrix on five states, energy 0; and draws by the package's imaginary-time
-step on discrete states, made exact by Metropolis, one draw a chain so that draws are independent. The largest
-difference of 25 frequencies is set against that of multinomial draws: in 6% of runs one of them is more than
-three standard errors off.
+This is the paper's derivation of Softmax (Wang and Maimaitiniyazi, arXiv:2407.19890): the occupations
+exp(-E_i / T) / Z of levels E_i. The example computes them in three ways: by the closed form; as the square of
+the lowest eigenvector of the imaginary-time matrix on five states, whose energy is 0; and by draws of the
+package's imaginary-time step on discrete states, made exact by Metropolis. Each chain gives one draw, so
+that draws are independent. The largest difference of 25 frequencies is compared with that of multinomial
+draws: in 6% of runs one of them is more than three standard errors off.
 
 Where our statement differs: the ground state of V = E alone is not Softmax, it is the lowest level only.
 Softmax is the ground state of the Boltzmann matrix, whose diagonal balances the jumps. And D is the
-temperature in one sense: a walker with the drift -grad E and noise of strength D rests in exp(-E / D)
-(Einstein's relation, D = T). With U = E / T given, D is only the clock: any D has the same ground state.
+temperature in one sense only: a walker with the drift -grad E and noise of strength D has the equilibrium
+density exp(-E / D) (Einstein's relation, D = T). If U = E / T is given, D only sets the unit of time, and the
+ground state is the same for any D.
 
     python examples/paper_softmax.py [--out FOLDER] [--quick]
 """

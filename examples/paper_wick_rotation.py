@@ -1,15 +1,15 @@
 """Wick's rotation: one state oscillates in real time and decays in imaginary time, at the same energies.
 
-Shows the paper's quantum dynamic equation in both times (Wang and Maimaitiniyazi, arXiv:2407.19890):
+This is the paper's quantum dynamic equation in both times (Wang and Maimaitiniyazi, arXiv:2407.19890):
 
     i dpsi/dt = (-D lap + zeta) psi,      dpsi/dtau = (D lap - zeta) psi,      tau = i t.
 
-A packet in an anharmonic well is followed both ways. The Fourier transform of <psi(0)|psi(t)> has its lines
-at the levels E_n that the packet holds; the slopes of the norm and of the distance to the ground state under
-exp(-H tau) give E_0 and the gap; an eigensolver gives the levels once more.
+A packet in an anharmonic well is propagated in both ways. The Fourier transform of <psi(0)|psi(t)> has its
+lines at those levels E_n that the packet contains. Under exp(-H tau) the slopes of the norm and of the
+distance to the ground state give E_0 and the gap. An eigensolver gives the levels for comparison.
 
 Where our statement differs: both runs are propagated, each on its own. The rotation is an identity between
-two operators of the same spectrum, not a way to read one run off the other: in real time nothing converges.
+two operators of the same spectrum. One run cannot be read off the other: in real time nothing converges.
 
     python examples/paper_wick_rotation.py [--out FOLDER] [--quick]
 """

@@ -1,9 +1,9 @@
 """An ordinary differential equation by diffrax in a NumPyro model: a species that spreads along a river.
 
 The density `u(x, t)` grows and diffuses, `du/dt = D d2u/dx2 + r u (1 - u)` (Fisher and Kolmogorov), from a
-first settlement at the left end. Cells along the river make it a system of ordinary equations, which diffrax
-solves with steps of its own choice; gradients go through the solver. Counts at some places and times tell of
-`D`, `r` and the size of the first settlement. An evaluation is dear, and QDE asks for few.
+first settlement at the left end. A grid of cells along the river makes this a system of ordinary
+differential equations. diffrax solves it with adaptive steps, and gradients go through the solver. The data
+are counts at some places and times. They determine `D`, `r` and the size of the first settlement.
 
 python examples/spread_by_diffrax.py          (pip install diffrax)
 """

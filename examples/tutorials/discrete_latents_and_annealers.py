@@ -6,9 +6,9 @@ python examples/tutorials/discrete_latents_and_annealers.py [--quick]
 # %% [markdown]
 # # Discrete latents with an annealer, then on D-Wave
 #
-# Annealers find low energies; what law their reads have nobody knows. `AnnealerGibbs` takes differences
-# of reads as collective moves, which is exact whatever the law is. First with the annealer that the
-# package brings along, then the same through D-Wave's own stack.
+# Annealers find low energies, but the distribution of their reads is unknown. `AnnealerGibbs` uses
+# differences of reads as collective moves. These are exact whatever that distribution is. This page does it
+# first with an annealer of the package, and then with D-Wave's software.
 
 # %%
 import itertools
@@ -71,7 +71,7 @@ def sample(backend):
 
 
 # %% [markdown]
-# Here is the line to change.
+# For another annealer change this line.
 
 # %%
 backend = SimulatedAnnealing(num_sweeps=100)
@@ -86,10 +86,10 @@ print("SimulatedAnnealing ", sample(backend).round(3))
 #     from dwave.system import DWaveSampler, EmbeddingComposite
 #     backend = DimodBackend(EmbeddingComposite(DWaveSampler()), answer_mode="raw")
 #
-# Every call is one job: the pool is filled before the chain starts, never within. **What runs below is
-# Ocean's mock of a machine**, offline, with thermal reads from simulated annealing in place of a quantum
-# processor's. No run on a real machine has been made for this page. Credentials are Ocean's business:
-# nothing here reads them.
+# Every call is one job on the machine, so the pool is filled before the chain starts and not during it.
+# **The code below runs Ocean's mock of a machine**, without a network; its reads are those of simulated
+# annealing. No run on a real machine has been made for this page. Ocean manages the credentials; nothing
+# here reads them.
 
 # %%
 with warnings.catch_warnings():
@@ -112,6 +112,6 @@ with DimodBackend(embedder, answer_mode="raw") as backend:
         print(f"one job of {record['reads']} reads, chains broken {record['chain_break_fraction']:.1%}")
 
 # %% [markdown]
-# The law of the machine's reads is not the posterior's, and chains break: the draws are right all the
-# same. What a poor annealer costs is acceptance. Before a long run ask `diagnose_backend` what the reads
-# of yours look like.
+# The reads of the machine are not draws from the posterior, and chains of qubits break. The draws are exact
+# nevertheless; a poor annealer only lowers the acceptance. Before a long run call `diagnose_backend`, which
+# reports what is wrong with the reads.

@@ -6,8 +6,9 @@ python examples/tutorials/evidence_and_model_choice.py [--quick]
 # %% [markdown]
 # # Evidence and model choice
 #
-# Is the trend a line or a parabola? The evidence of a model, the probability of the data under it,
-# answers with no held-out data. `AnnealedQDE` gives it beside the draws, with an error.
+# Is the trend a line or a parabola? The evidence of a model is the probability of the data under it. It
+# answers this question without held-out data. `AnnealedQDE` gives the evidence with an error, in addition
+# to the draws.
 
 # %%
 import sys
@@ -26,7 +27,8 @@ QUICK = "--quick" in sys.argv
 WARMUP, DRAWS = (100, 200) if QUICK else (300, 1000)
 
 # %% [markdown]
-# Polynomials with normal priors and known noise: the evidence has a closed form to be held to.
+# The models are polynomials with normal priors and known noise. Their evidence has a closed form, which
+# serves as a check.
 
 # %%
 NOISE, PRIOR = 0.5, 2.0
@@ -48,8 +50,7 @@ def exact(powers):
 
 
 # %% [markdown]
-# One run a model, of the same data. The priors belong to the evidence: a wider one lowers it, as it
-# should.
+# Each model has one run on the same data. The evidence depends on the priors: a wider prior lowers it.
 
 # %%
 runs = {}
@@ -71,7 +72,7 @@ for degree, name in ((1, "line"), (2, "parabola"), (3, "cubic"))[: 2 if QUICK el
     runs[name] = mcmc
 
 # %% [markdown]
-# `compare_evidence` makes Bayes factors of them, and probabilities under equal prior odds.
+# `compare_evidence` computes Bayes factors, and probabilities of the models under equal prior odds.
 
 # %%
 for row in compare_evidence(runs):
@@ -81,5 +82,6 @@ for row in compare_evidence(runs):
     )
 
 # %% [markdown]
-# A difference below about one nat is no decision. For a `potential_fn` instead of a model the evidence is
-# that of the potential as given: constants left out of it are left out of the evidence.
+# A difference below about one nat does not decide between models. For a `potential_fn` in the place of a
+# model the evidence is the integral of `exp(-potential_fn)`: constants that the potential leaves out are
+# missing from the evidence.

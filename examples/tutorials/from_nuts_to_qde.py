@@ -6,8 +6,8 @@ python examples/tutorials/from_nuts_to_qde.py [--quick]
 # %% [markdown]
 # # From NUTS to QDE in one word
 #
-# You have a NumPyro model and sample it with NUTS. `QDE` takes NUTS's place and NUTS's arguments: one
-# word changes. This page runs both on the same model and counts what each spends, warm-up included.
+# You have a NumPyro model and sample it with NUTS. `QDE` takes the place and the arguments of NUTS: one
+# word changes. This page runs both on the same model and counts the evaluations of each, warm-up included.
 
 # %%
 import sys
@@ -25,7 +25,8 @@ QUICK = "--quick" in sys.argv
 WARMUP, DRAWS = (150, 250) if QUICK else (500, 1000)
 
 # %% [markdown]
-# A regression with two predictors that are nearly the same, which makes its posterior long and narrow.
+# The model is a regression with two predictors that are nearly the same. This makes the posterior long and
+# narrow.
 
 # %%
 rng = np.random.default_rng(0)
@@ -41,9 +42,8 @@ def model(x, y):
 
 
 # %% [markdown]
-# NUTS as you know it. It keeps no count of its evaluations over the warm-up, so we collect the warm-up
-# and add up `num_steps`; QDE's draws carry `num_evals`. An evaluation is one of the log density with its
-# gradient.
+# First NUTS. It does not count its evaluations during the warm-up, so we collect the warm-up and add up
+# `num_steps`. Draws of QDE have `num_evals`. One evaluation is one log density with its gradient.
 
 
 # %%
@@ -67,14 +67,14 @@ def run(kernel, field):
 nuts, nuts_cost = run(NUTS(model), "num_steps")
 
 # %% [markdown]
-# One word. QDE adapts once for all chains, before the first iteration; the evaluations that this takes are
-# counted in the first draw of the warm-up.
+# Now QDE. It adapts once for all chains, before the first iteration. The evaluations of this are counted in
+# the first draw of the warm-up.
 
 # %%
 qde, qde_cost = run(QDE(model), "num_evals")
 
 # %% [markdown]
-# The same posterior, and what it cost.
+# Both find the same posterior. These are their evaluations:
 
 # %%
 for name, mcmc, cost in (("NUTS", nuts, nuts_cost), ("QDE", qde, qde_cost)):
@@ -82,7 +82,7 @@ for name, mcmc, cost in (("NUTS", nuts, nuts_cost), ("QDE", qde, qde_cost)):
     print(f"{name:4s} slopes {slopes.mean(0).round(2)}, sd {slopes.std(0).round(2)}: {cost}")
 
 # %% [markdown]
-# What comes after is ArviZ's. `diagnose` says what speaks against the draws, with advice; here nothing
+# After that, work with ArviZ. `diagnose` says what speaks against the draws, with advice; here nothing
 # should.
 
 # %%
@@ -91,5 +91,5 @@ print(summary(tree))
 print(diagnose(tree).verdict)
 
 # %% [markdown]
-# Where QDE's trial state does not fit (`accept_prob` stays low) it is a local sampler like others. The
-# page *How to choose* has the measurements, the unfavourable ones too.
+# Where QDE's trial state does not fit, QDE is a local sampler like others. The page *How to choose* has
+# measurements, the unfavourable ones included.

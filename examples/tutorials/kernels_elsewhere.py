@@ -6,8 +6,9 @@ python examples/tutorials/kernels_elsewhere.py [--quick]
 # %% [markdown]
 # # The kernels from BlackJAX and from a PyMC model
 #
-# Below NumPyro there are plain functions, `init(position, key) -> state` and `step(key, state) -> (state,
-# info)`, over any pytree, for any log density that JAX can differentiate. That is BlackJAX's shape.
+# The kernels are also plain functions, `init(position, key) -> state` and
+# `step(key, state) -> (state, info)`. They take positions that are pytrees, and any log density that JAX
+# can differentiate. This is the form of BlackJAX's algorithms.
 
 # %%
 import sys
@@ -35,7 +36,7 @@ kernel = trajectory(log_density, step_size=0.5, length=2.0)
 start = {"x": jnp.array(0.0), "y": jnp.array(0.0)}
 
 # %% [markdown]
-# In a loop of your own:
+# First, they run in a loop of your own:
 
 
 # %%
@@ -58,8 +59,8 @@ describe("lax.scan", draws)
 print(f"accepted {float(accepted.mean()):.2f}, {int(evaluations.sum())} evaluations")
 
 # %% [markdown]
-# In BlackJAX's loop, where one of its own algorithms would stand. This cell runs where BlackJAX is
-# installed.
+# Second, they run in BlackJAX's loop, in the place of one of its algorithms. This cell runs where BlackJAX
+# is installed.
 
 # %%
 if find_spec("blackjax"):
@@ -77,9 +78,9 @@ if find_spec("blackjax"):
 # %% [markdown]
 # ## A PyMC model
 #
-# PyMC compiles a model's log density for JAX (`pymc.sampling.jax.get_jaxified_logp`); its arguments are
-# the values of the free variables, unconstrained. The same few lines take the log density of any library:
-# what `QDE` wants is a potential over a pytree, and a start.
+# PyMC compiles the log density of a model for JAX (`pymc.sampling.jax.get_jaxified_logp`). Its arguments
+# are the unconstrained values of the free variables. The log density of any other library is used in the
+# same way: `QDE` needs a potential over a pytree, and a start.
 
 
 # %%

@@ -6,8 +6,8 @@ python examples/tutorials/long_runs.py [--quick]
 # %% [markdown]
 # # Long runs with checkpoints
 #
-# `qdesampler.MCMC` stands where `numpyro.infer.MCMC` stood, for any kernel. It compiles once, keeps the
-# draws on the host, and can write what it has to a folder. Here NUTS samples eight schools.
+# `qdesampler.MCMC` takes the place of `numpyro.infer.MCMC`, for any kernel. It compiles once, keeps the
+# draws on the host, and can write checkpoints to a folder. Here NUTS samples eight schools.
 
 # %%
 import sys
@@ -37,8 +37,9 @@ def schools(effects, errors):
 
 
 # %% [markdown]
-# A run that is ended in the middle. Here a callback ends it; a crash, a power cut or the end of a job's time
-# would do. Every 100 iterations, in the warm-up too, the folder gets the new draws and the state.
+# This run ends in the middle. Here a callback ends it; it could be a crash, a power cut or the end of a
+# job's time. Every 100 iterations, in the warm-up too, the new draws and the state are written to the
+# folder.
 
 # %%
 folder = Path(tempfile.mkdtemp()) / "schools.ckpt"
@@ -54,7 +55,8 @@ stopped.run(jax.random.key(0), EFFECTS, ERRORS)
 print(f"ended by {stopped.report.ended_by} before all {DRAWS} draws: {stopped.report.draws < DRAWS}")
 
 # %% [markdown]
-# Resumed in another object, or another process, it draws bit for bit what it would have drawn.
+# The run is resumed in another object; it could be another process. Its draws are bit for bit those of a
+# run without an interruption.
 
 # %%
 resumed = MCMC(NUTS(schools), **settings)
@@ -65,8 +67,8 @@ same = np.array_equal(resumed.get_samples()["mean"], whole.get_samples()["mean"]
 print(f"{resumed.report.draws} draws, the same as without a break: {same}")
 
 # %% [markdown]
-# A run that ends when every parameter is good enough. The draws are looked at a few times, at numbers of
-# draws that are fixed beforehand; `num_samples` is the most.
+# This run ends when every parameter has enough effective draws. The check is made a few times, at numbers
+# of draws that are fixed beforehand. `num_samples` is the largest number of draws.
 
 # %%
 enough = MCMC(
@@ -85,8 +87,9 @@ print(
 )
 
 # %% [markdown]
-# New data of the same shape compile nothing with `jit_model_args=True`; `chain_batch=512` runs many chains in
-# batches; `devices=4` spreads them; `store="draws.zarr"` streams the draws to a zarr store, so that memory
-# holds a chunk or two of them and `xarray.open_datatree(..., engine="zarr", consolidated=False)` reads what
-# ArviZ takes; `to_netcdf("draws.nc", engine="h5netcdf")` of it is a netCDF file. Ctrl-C ends a run and keeps
+# More arguments serve long runs. With `jit_model_args=True` new data of the same shape need no compilation.
+# `chain_batch=512` runs many chains in batches, and `devices=4` distributes chains over devices.
+# `store="draws.zarr"` writes the draws to a zarr store, so that memory holds one or two chunks only;
+# `xarray.open_datatree(..., engine="zarr", consolidated=False)` reads it as a tree for ArviZ, and
+# `to_netcdf("draws.nc", engine="h5netcdf")` of this tree writes a netCDF file. Ctrl-C ends a run and keeps
 # its draws.

@@ -6,11 +6,11 @@ python examples/tutorials/many_chains.py [--quick]
 # %% [markdown]
 # # Many chains on a GPU
 #
-# All vectorized chains of QDE do the same thing at the same time: a global move costs each chain as many
-# evaluations as every other, and no chain waits for the longest trajectory of a batch. On a GPU a
-# thousand chains then take little longer than ten, and a few draws of each are enough. Nothing in the
-# code names the device: JAX takes the GPU where its GPU build is installed (`pip install 'jax[cuda13]'`),
-# else the CPU. This page has been run on CPUs only.
+# Vectorized chains of QDE do the same operations at the same time: a global move takes equally many
+# evaluations in each chain, and no chain waits for a longer trajectory of another one. On a GPU many chains
+# can therefore run side by side, and a few draws of each are enough. The code does not name the device: JAX
+# takes the GPU if its GPU build is installed (`pip install 'jax[cuda13]'`), and else the CPU. This page has
+# been run on CPUs only.
 
 # %%
 import sys
@@ -27,7 +27,7 @@ CHAINS, DRAWS = (64, 20) if QUICK else (1024, 50)
 print(f"{jax.device_count()} device(s): {jax.devices()[0]}")
 
 # %% [markdown]
-# A normal law in 20 dimensions, standard deviations from 0.1 to 10.
+# The target is a normal distribution in 20 dimensions, with standard deviations from 0.1 to 10.
 
 # %%
 SCALES = np.geomspace(0.1, 10, 20).astype(np.float32)
@@ -64,10 +64,10 @@ run(4)
 run(CHAINS)
 
 # %% [markdown]
-# One warm-up serves all chains: it is made before the first iteration, and its evaluations are divided among
-# the chains. After it each chain only leaves its start, so that each of many pays less.
+# One warm-up serves all chains. It is made before the first iteration, and its evaluations are divided
+# among the chains. The more chains there are, the fewer evaluations of the warm-up each one counts.
 
 # %% [markdown]
-# Several devices: `numpyro.set_host_device_count(n)` before JAX starts makes CPUs of `n` cores into
-# devices, and `chain_method="parallel"` gives one chain to each. `Walkers` spreads its population over the
-# devices of a `mesh` by itself, with the same numbers on any of them.
+# To use several devices on a CPU, call `numpyro.set_host_device_count(n)` before JAX starts;
+# `chain_method="parallel"` then runs one chain on each device. `Walkers` distributes its population over
+# the devices of a `mesh`, and its results do not depend on their number.

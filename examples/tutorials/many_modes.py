@@ -6,8 +6,8 @@ python examples/tutorials/many_modes.py [--quick]
 # %% [markdown]
 # # When the posterior has many modes
 #
-# A sampler that has found one mode says nothing of the others. Here is how to notice, and what to take
-# then.
+# A sampler that has found one mode does not show the others. This page shows how to notice that there are
+# more, and which kernel to take then.
 
 # %%
 import sys
@@ -26,8 +26,8 @@ WARMUP, DRAWS = (100, 300) if QUICK else (300, 1500)
 OUT = Path("figures")
 
 # %% [markdown]
-# Two wells of unequal mass with a barrier of 9 nats between them. By quadrature, 15.57% of the mass lies
-# at `x[0] < 0`, and the logarithm of the integral is 10.2935.
+# The target has two wells of unequal mass with a barrier of 9 nats between them. By quadrature, 15.57% of
+# the mass lies at `x[0] < 0`, and the logarithm of the integral is 10.2935.
 
 # %%
 LEFT, LOG_Z = 0.155692903, 10.293479707
@@ -50,11 +50,11 @@ def sampler(kernel):
 
 
 # %% [markdown]
-# QDE moves within the mode that its warm-up settled in. Start its chains apart: its descents begin at the
-# first four starts, and those that end in other modes are what `diagnose` reports. In the second run all
-# chains start in one well and no descent leaves it; `diagnose` finds the other well all the same, for it is
-# nearly the mirror image of the first, and the density gives its mass. A mode that is no mirror image, and
-# that no descent finds, is reported by nobody.
+# QDE moves within the mode that its warm-up chose. In the first run the chains start far apart. The
+# descents begin at the first four starts, and `diagnose` reports those that end in other modes. In the
+# second run all chains start in one well, and no descent leaves it. `diagnose` finds the other well
+# nevertheless, because it is nearly the mirror image of the first, and the density gives its mass. It does
+# not report a mode that is no mirror image and that no descent finds.
 
 # %%
 APART = jnp.array([[3.0, 0.0], [-3.0, 1.0], [2.0, -1.0], [-2.0, 0.0]])
@@ -73,8 +73,8 @@ for name, starts in (("apart", APART), ("together", TOGETHER)):
         print(f"- {finding}")
 
 # %% [markdown]
-# `AnnealedQDE` runs a ladder of replicas inside each chain, from a wide reference to the posterior. Replicas
-# travel down it, forget where they were, and come back in any mode.
+# `AnnealedQDE` runs a ladder of replicas inside each chain, from a wide reference to the posterior. A
+# replica that travels to the reference and back may return in any mode.
 
 # %%
 annealed = sampler(AnnealedQDE(potential_fn=potential))
@@ -83,8 +83,9 @@ value, error = log_evidence(annealed)
 print(f"AnnealedQDE: {left(annealed)}; log Z {value:.3f} +- {error:.3f}, exact {LOG_Z:.3f}")
 
 # %% [markdown]
-# Does the ladder join? Neighbours should swap at about the same rate, and replicas should make round
-# trips. `ladder_findings` says what speaks against it: an empty list is good.
+# Does the ladder join the reference and the posterior? All neighbours should swap at about the same rate,
+# and replicas should make round trips. `ladder_findings` lists what speaks against it; an empty list is
+# good.
 
 # %%
 seen = ladder_summary(annealed)
@@ -95,5 +96,6 @@ OUT.mkdir(exist_ok=True)
 plot_ladder(annealed).savefig(OUT / "many_modes.png", dpi=100)
 
 # %% [markdown]
-# When it fails: where a narrow mode of large mass has no share of the upper rungs (a spike in a slab),
-# and on a funnel of ten dimensions, not always with an alarm. The measured page `evidence` has both.
+# Tempering fails where a narrow mode of large mass has hardly any mass on the rungs before the last (a
+# spike in a slab). There AnnealedQDE depends on descents that find the mode. The measured page `evidence`
+# has this case.

@@ -6,8 +6,8 @@ python examples/tutorials/own_hamiltonian.py [--quick]
 # %% [markdown]
 # # Ground states of your own Hamiltonian
 #
-# Write the potential for one point, shape `(dim,)`; the package finds the lowest state of $H = -D\nabla^2
-# + V$ and gives its energy with an error, its density, its drift, and exact draws.
+# Write the potential for one point, shape `(dim,)`. The package finds the lowest state of
+# $H = -D\nabla^2 + V$, and gives its energy with an error, its density, its drift, and exact draws.
 
 # %%
 import sys
@@ -24,7 +24,8 @@ QUICK = "--quick" in sys.argv
 OUT = Path("figures")
 
 # %% [markdown]
-# A tilted double well. `diffusion` is $\hbar^2/2m$: with 1/2 the units are those of the textbooks.
+# The example is a tilted double well. `diffusion` is $\hbar^2/2m$; the usual units of textbooks have the
+# value 1/2.
 
 
 # %%
@@ -35,8 +36,8 @@ def potential(x):
 hamiltonian = Hamiltonian.from_objective(potential, dim=1, diffusion=0.5)
 
 # %% [markdown]
-# **On a grid**, up to three dimensions. The error is measured: from the grid refined, the walls and the
-# rounding.
+# **On a grid**, in up to three dimensions. The error is estimated from a refined grid, from the mass at the
+# walls and from rounding.
 
 # %%
 gs = ground_state(hamiltonian, SpectralGrid(bounds=(-5.0, 5.0), points=128, states=4))
@@ -46,16 +47,16 @@ OUT.mkdir(exist_ok=True)
 plot_ground_state(gs, hamiltonian).savefig(OUT / "own_hamiltonian.png")
 
 # %% [markdown]
-# **By a Gaussian trial state**, in any dimension. Its energy is an upper bound, and here a poor one: the
-# state is spread over two wells. `energy_error` says how far it may be off.
+# **By a Gaussian trial state**, in any dimension. Its energy is an upper bound. Here the bound is poor,
+# because the state extends over two wells. `energy_error` says how far it may be off.
 
 # %%
 trial = ground_state(hamiltonian, GaussianTrial(), key=jax.random.key(0))
 print(f"Gaussian: energy {trial.energy:.4f}, within {trial.energy_error:.2f} of some level")
 
 # %% [markdown]
-# **By walkers**, in any dimension: diffusion Monte Carlo, guided by a trial state, with an error bar.
-# Take several time steps: the energy is then extrapolated to none.
+# **By walkers**, in any dimension: this is diffusion Monte Carlo, guided by a trial state, with an error
+# bar. If you give several time steps, the energy is extrapolated to the time step 0.
 
 
 # %%
@@ -76,9 +77,9 @@ found = ground_state(hamiltonian, walkers, key=jax.random.key(1))
 print(f"walkers: energy {found.energy:.4f} +- {found.energy_error:.4f}")
 
 # %% [markdown]
-# Every one of these is a `GroundState`: its density, the drift that leaves it invariant, exact draws. It
-# is also a target for `QDE(ground_state=gs)` and, by `GroundStateDistribution`, a prior in a NumPyro
-# model.
+# Each result is a `GroundState`. It has a density, the drift that leaves this density invariant, and exact
+# draws. It can be a target for `QDE(ground_state=gs)`, and, by `GroundStateDistribution`, a prior in a
+# NumPyro model.
 
 # %%
 draws = gs.sample(jax.random.key(2), (4000,))

@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m qdesampler.bench.driver.large_runs", description=__doc__)
     parser.add_argument("--sizes", type=_size, nargs="+", default=[_size(size) for size in SIZES])
     options = parser.parse_args(arguments)
-    print("# Summaries and reports of large runs\n")
+    print("# Summaries and reports of large runs\n\n## Result\n")
     names = " ".join("x".join(map(str, size)) for size in options.sizes)
     print(f"    python -m qdesampler.bench.driver.large_runs --sizes {names}\n")
     print_header()

@@ -173,7 +173,8 @@ def _constant(dataset: xr.Dataset) -> Judged:
             "constant",
             f"{names} {'has' if len(constant) == 1 else 'have'} one value in all draws of all "
             "chains: the sampler never moved there.",
-            "Check that the log density depends on the site, and start elsewhere.",
+            "Check that the log density depends on the site. If it does, start elsewhere: give the kernel "
+            "`init_strategy=numpyro.infer.init_to_sample()`.",
         ),
     )
 

@@ -55,8 +55,9 @@ def _no_ground_state(tree: xr.DataTree) -> Judged:
             "no_ground_state",
             "The solve found no normalisable ground state: the log density rises, or stays constant, without "
             "end.",
-            "Look for a flat prior that the data do not bound, a scale that can shrink to zero, or a wrong "
-            "sign; give proper priors.",
+            "Look for a wrong sign, a flat prior that the data do not bound, or a scale that can shrink to "
+            "zero. Give proper priors: `dist.Normal(0, 10)` in place of a flat one, and `dist.Gamma(2, 1)` "
+            "for a scale, which excludes zero.",
         ),
     )
 
@@ -105,7 +106,8 @@ def _edges(tree: xr.DataTree) -> Judged:
             "draws are exact, but trajectories that meet an edge are rejected and count as divergences, and "
             "the virial identity and zero-variance means do not hold.",
             "Use plain means. If the effective sample size is too small, put the limits into the supports of "
-            "the sites (bounds may depend on other sites), or sum out what makes the density jump.",
+            "the sites, such as `dist.TruncatedNormal(0, 1, low=lower)`, where `lower` may be another site, "
+            "or sum out what makes the density jump.",
             grave=False,
         ),
     )

@@ -75,7 +75,8 @@ def _first_order(summary: LadderSummary) -> Finding | None:
         f"The path has a jump (a first-order transition): the pair of rungs at beta = {where:.3g} swaps "
         f"with rate {worst:.2g}, and the largest variance of its work is {float(heat.max()):.3g}. Phases "
         "on either side hardly mix, and a narrow one may be missing.",
-        "Start at suspected modes, give a closer reference, raise num_rungs, or check with nested sampling.",
+        f"Use `AnnealedQDE(model, num_rungs={2 * summary.betas.shape[1]}, num_particles=1024)`. If it stays, "
+        "start at suspected modes (`init_params`), give a closer reference, or check with nested sampling.",
     )
 
 

@@ -173,14 +173,18 @@ def _virial(scores: RunScores, moving: np.ndarray, names: tuple[str, ...], *, wr
     if found.passed:
         return Judged(check)
     why = "as is expected from the wrong gradient" if wrong_gradient else "or its gradient is wrong"
+    more = f"`num_samples={4 * scores.positions.shape[1]}`"  # halves the errors
     return Judged(
         check,
         Finding(
             "virial",
             f"The virial identity E[x_i d_j log p] = -delta_ij fails: {text}, more than {found.limit:.1f} "
             f"standard errors. The draws are not draws of this density, {why}.",
-            "Look for regions that the chains do not enter (funnels, edges, other modes) and for custom "
-            "gradients; draw for longer.",
+            "Correct the gradient first."
+            if wrong_gradient
+            else f"Draw four times as many: {more}. If it stays, check custom gradients, look for funnels "
+            "and edges in the plots of `qdesampler.plots.save_plots(mcmc, 'plots')`, and for other modes "
+            "with `AnnealedQDE(model)`.",
         ),
     )
 
