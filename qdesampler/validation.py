@@ -39,6 +39,20 @@ def as_positive_int(name: str, value: Any) -> int:
     return number
 
 
+def check_whole(name: str, value: Any, least: int, remedy: str = "") -> None:
+    """Check that `value` is a whole number of at least `least`, such as 16 or 16.0.
+
+    Raises:
+        ValueError: what was given and what is expected, followed by `remedy`.
+    """
+    try:
+        number = math.nan if isinstance(value, bool | np.bool_ | str) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not number.is_integer() or number < least:  # neither NaN nor infinity is an integer
+        raise ValueError(f"{name} is {value!r}; expected an integer of at least {least}.{remedy}")
+
+
 def as_positive_scalar(name: str, value: ArrayLike, *, allow_zero: bool = False) -> float | jax.Array:
     """Return `value` as a Python float, or unchanged while it is traced.
 

@@ -16,8 +16,8 @@ class Finding(NamedTuple):
     Attributes:
         code: "no_ground_state", "few_draws", "non_finite", "stuck", "constant", "modes", "step_size",
             "edges", "divergences", "r_hat", "ess", "heavy_tail", "bfmi", "acceptance", "gradient",
-            "undefined", "virial", "thinning", "funnel", "backend_temperature", "reference", or a code of
-            `ladder_findings`.
+            "undefined", "virial", "thinning", "funnel", "backend_temperature", "pool", "reference", or a code
+            of `ladder_findings`.
         message: what was found and what it means.
         advice: what to do.
         grave: whether the draws should not be used; False for a remark.

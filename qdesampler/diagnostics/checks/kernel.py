@@ -17,6 +17,7 @@ MANY_DIVERGENCES = 1e-3  # of the draws; fewer are a remark: the draws may be us
 MIN_BFMI = 0.3  # below it momenta change the energy too slowly (Betancourt, arXiv:1604.00695)
 MIN_ACCEPTANCE = 0.05  # acceptance below which a chain hardly moves
 WASTEFUL = 0.5  # effective draws for each kept draw above which thinning has dropped useful draws
+MIN_DIVERSITY = 0.5  # probability that two reads of a pool differ; below it most collective moves are idle
 FUNNEL = 0.3  # rank correlation of one coordinate with the distance of another from its median
 _MOST_COORDINATES = 200  # coordinates that are tested for a funnel, those with the smallest ESS
 _MOST_DRAWS = 4000  # draws that are used for it
@@ -34,6 +35,7 @@ def kernel_checks(tree: xr.DataTree, table: Any) -> list[Judged]:
         _acceptance(tree),
         _global_moves(tree),
         _thinning(tree, table),
+        _pool(tree),
     ]
 
 
@@ -236,6 +238,34 @@ def _thinning(tree: xr.DataTree, table: Any) -> Judged:
             "Keep all draws, `thinning=1`, unless memory forbids it; otherwise thin by less than the "
             "autocorrelation time.",
             grave=bool(short),
+        ),
+    )
+
+
+def _pool(tree: xr.DataTree) -> Judged:
+    """Whether differences of an annealer's reads move a chain at all."""
+    if "pool_diversity" not in tree.attrs:
+        return Judged()
+    diversity, different = float(tree.attrs["pool_diversity"]), int(tree.attrs["pool_different"])
+    reads, backend = int(tree.attrs["pool_reads"]), str(tree.attrs["backend"])
+    check = Check(
+        "Pool of reads",
+        f"{different} of {reads} different, two differ with probability {diversity:.2f}",
+        f"at least {MIN_DIVERSITY}",
+        diversity >= MIN_DIVERSITY,
+    )
+    if check.passed:
+        return Judged(check)
+    return Judged(
+        check,
+        Finding(
+            "pool",
+            f"The pool ({backend}) has {different} different reads among {reads}, and two of them are equal "
+            f"with probability {1 - diversity:.0%}: such differences move nothing, and the chain is left to "
+            "its local moves. The draws are exact all the same.",
+            "Anneal less deeply or at a higher temperature (`beta` below 1), take more reads, or use "
+            '`AnnealerGibbs(model, move="scan")`, which needs no diverse reads.',
+            grave=False,
         ),
     )
 

@@ -30,6 +30,7 @@ from qdesampler.kernels.tempering.ladder import ladder_step
 from qdesampler.kernels.tempering.swaps import Replicas
 from qdesampler.numerics.evaluator import Evaluator
 from qdesampler.numerics.types import ValueAndScore
+from qdesampler.validation import check_whole
 
 __all__ = ["AnnealedQDE"]
 
@@ -116,11 +117,13 @@ class AnnealedQDE(LadderKernel):
             reference_kind = renamed_argument("leg", "reference_kind", "prior" if leg == "broad" else leg)
         if num_walkers is not None:
             num_particles = renamed_argument("num_walkers", "num_particles", num_walkers)
-        _check_whole("num_rungs", num_rungs, 2, " A ladder needs a reference and a target.")
-        _check_whole("max_rungs", max_rungs, 3)
-        _check_whole("num_particles", num_particles, 16)
-        _check_whole("max_steps", max_steps, 1)
-        _check_whole("search_seed", search_seed, 0)
+        if num_rungs is not None:
+            check_whole("num_rungs", num_rungs, 2, " A ladder needs a reference and a target.")
+        if num_particles is not None:
+            check_whole("num_particles", num_particles, 16)
+        check_whole("max_rungs", max_rungs, 3)
+        check_whole("max_steps", max_steps, 1)
+        check_whole("search_seed", search_seed, 0)
         if not 0 < target_accept_prob < 1:
             raise ValueError(f"target_accept_prob is {target_accept_prob}; expected between 0 and 1.")
         if reference_kind not in _REFERENCE_KINDS:
@@ -294,16 +297,6 @@ class AnnealedQDE(LadderKernel):
             return prior_gaussian(DEFAULT_SCALE if self._reference is None else self._reference, dim)
         key = jax.random.key(self._search_seed)
         return prior_moments(key, self.model, model_args, model_kwargs, prototype)
-
-
-def _check_whole(name: str, value: int | None, least: int, remedy: str = "") -> None:
-    """Refuse what is neither None nor an integer of at least `least`.
-
-    Raises:
-        ValueError: what was given and what is expected.
-    """
-    if value is not None and (isinstance(value, bool) or int(value) != value or value < least):
-        raise ValueError(f"{name} is {value}; expected an integer of at least {least}.{remedy}")
 
 
 def _check_known(model_args: Sequence, model_kwargs: dict) -> None:

@@ -24,7 +24,7 @@ from qdesampler.kernels.smc.persistent_sampling import Annealed, ParticleSetting
 from qdesampler.numerics.evaluator import Evaluator
 from qdesampler.numerics.importance_weights import resample
 from qdesampler.numerics.log_sums import log_sum
-from qdesampler.validation import check_key
+from qdesampler.validation import check_key, check_whole
 
 __all__ = ["AnnealedParticles", "anneal_particles", "anneal_walkers"]
 
@@ -111,7 +111,10 @@ def anneal_particles(
     """
     if num_walkers is not None:
         num_particles = renamed_argument("num_walkers", "num_particles", num_walkers)
-    _check_sizes(num_particles, num_populations, moves, max_steps)
+    check_whole("num_particles", num_particles, 16)
+    check_whole("num_populations", num_populations, 2)
+    check_whole("moves", moves, 1)
+    check_whole("max_steps", max_steps, 1)
     check_key("key", key)
     path = path_named(path)
     arguments, keywords = tuple(model_args), dict(model_kwargs or {})
@@ -160,13 +163,6 @@ def _weighted(annealed: Annealed, constrain: Callable, dtype: Any, num_evals: in
         effective_sample_sizes=1 / np.sum(np.exp(2 * weights), axis=1),
         num_evals=num_evals,
     )
-
-
-def _check_sizes(num_particles, num_populations, moves, max_steps) -> None:
-    limits = (("num_particles", num_particles, 16), ("num_populations", num_populations, 2))
-    for name, value, least in (*limits, ("moves", moves, 1), ("max_steps", max_steps, 1)):
-        if isinstance(value, bool) or int(value) != value or value < least:
-            raise ValueError(f"{name} is {value}; expected an integer of at least {least}.")
 
 
 def anneal_walkers(*args: Any, num_walkers: int = 512, **kwargs: Any) -> AnnealedParticles:

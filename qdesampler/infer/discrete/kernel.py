@@ -1,7 +1,6 @@
 """AnnealerGibbs: the NumPyro kernel for discrete latent sites that stays exact with any annealer."""
 
 import copy
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
@@ -16,6 +15,7 @@ from numpyro.infer.mcmc import MCMCKernel
 
 from qdesampler.backends import AnnealingBackend, IsingProblem
 from qdesampler.backends.encoding import StateEncoding
+from qdesampler.infer.discrete.facts import backend_facts
 from qdesampler.infer.discrete.moves import (
     MoveSettings,
     check_encoding,
@@ -70,8 +70,7 @@ class AnnealerGibbs(MCMCKernel):
     Args:
         model: NumPyro model.
         backend: an annealer; None for one that suits the move, in general `SimulatedAnnealing()`.
-        move: see the table; None: "scan", or "coset" where a backend or a pool is given to take reads from,
-            and in a block of `Gibbs`.
+        move: see the table.
         surrogate: "auto", "finite_differences", "taylor", "least_squares", "pseudo_likelihood", or an
             `IsingProblem` on the bits of a position (`qdesampler.backends.encoding.StateEncoding`).
         pool: reads to use instead of the backend's: positions `(R, n)`, entries `0, ..., q - 1` in the order
@@ -101,7 +100,7 @@ class AnnealerGibbs(MCMCKernel):
         model: Callable,
         *,
         backend: AnnealingBackend | None = None,
-        move: str | None = None,
+        move: str = "coset",
         surrogate: str | IsingProblem = "auto",
         pool: ArrayLike | Mapping[str, ArrayLike] | None = None,
         pool_size: int = 256,
@@ -116,9 +115,6 @@ class AnnealerGibbs(MCMCKernel):
     ):
         if not callable(model):
             raise ValueError(f"model must be a NumPyro model, got {type(model).__name__}.")
-        self._move_is_default = move is None
-        if move is None:
-            move = "scan" if backend is None and pool is None else "coset"
         self._settings = MoveSettings(
             move,
             default_backend(move) if backend is None else backend,
@@ -280,6 +276,12 @@ class AnnealerGibbs(MCMCKernel):
 
         return replay
 
+    def facts(self, last_state: AnnealerState) -> dict[str, str | int | float]:
+        """Facts about a run for diagnostics: the annealer and the diversity of its pool."""
+        if self._settings.move == "local":
+            return {}
+        return backend_facts(self._settings.backend if self._pool is None else None, last_state)
+
     # ---- hooks for composite kernels -----------------------------------------------------------------------
 
     def refresh(self, state: AnnealerState, model_args: Sequence, model_kwargs: dict | None) -> AnnealerState:
@@ -306,8 +308,6 @@ class AnnealerGibbs(MCMCKernel):
         kernel = copy.copy(self)
         kernel._model = wrapper(self._model)
         kernel._traced = kernel._edges = None
-        if self._move_is_default:  # what "scan" learns holds for the first values of the other sites only
-            kernel._settings = dataclasses.replace(self._settings, move="coset")
         return kernel
 
     def renew(

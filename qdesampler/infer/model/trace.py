@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro import distributions as dist  # not by its dotted name: Python 3.12.1 would run it twice
+import numpyro.distributions as dist
 from numpyro.handlers import seed, substitute, trace, uncondition
 from numpyro.infer import Predictive, init_to_sample
 from numpyro.infer import log_likelihood as numpyro_log_likelihood

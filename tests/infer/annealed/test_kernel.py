@@ -163,6 +163,9 @@ def test_r_hat_shows_chains_that_no_ladder_joins(run):
         ({"reference_kind": "third"}, "expected one of"),
         ({"target_accept_prob": 1.5}, "between 0 and 1"),
         ({"num_particles": 3}, "at least 16"),
+        ({"num_particles": 16.5}, "at least 16"),
+        ({"max_steps": True}, "at least 1"),
+        ({"num_rungs": "four"}, "num_rungs is 'four'"),
     ],
 )
 def test_bad_settings_are_refused(options, message):

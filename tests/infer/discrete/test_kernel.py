@@ -291,13 +291,14 @@ def chain_law():
     return p[:, 1] / p.sum(1)
 
 
+@pytest.mark.slow
 def test_a_quadratic_posterior_is_found_and_every_draw_is_nearly_independent(run, assert_expectation):
-    kernel = AnnealerGibbs(chain_of_spins)
+    kernel = AnnealerGibbs(chain_of_spins, move="scan")
     mcmc = run(kernel, warmup=0, samples=400)
     assert mcmc.last_state.adapt_state.tau is None
     assert mcmc.last_state.adapt_state.problem.J.shape == (99,)
     assert int(np.asarray(mcmc.last_state.num_evals)[0]) == 1
     assert_expectation(mcmc.get_samples(group_by_chain=True)["x"], chain_law())
-    looked_up = AnnealerGibbs(indexed).init(jax.random.key(0), 0).adapt_state
+    looked_up = AnnealerGibbs(indexed, move="scan").init(jax.random.key(0), 0).adapt_state
     assert looked_up.tau > 0
     assert looked_up.problem.J.shape == (100, 100)

@@ -43,7 +43,7 @@ def surrogate(seed=1):
 def deviation(guide):
     """Chains from the law, after four moves: the largest deviation of frequencies in standard errors."""
     log_density, pi = target()
-    weights = fit_scan(jnp.asarray(POSITIONS), SIZES)
+    weights = jax.jit(fit_scan, static_argnums=1)(jnp.asarray(POSITIONS), SIZES)
     start = POSITIONS[np.random.default_rng(0).choice(len(POSITIONS), size=CHAINS, p=pi)]
 
     def chain(key, x):
@@ -58,7 +58,7 @@ def deviation(guide):
     return np.max(np.abs(counts - CHAINS * pi) / np.sqrt(CHAINS * pi + 1))
 
 
-@pytest.mark.parametrize("tau", [0.5, None])
+@pytest.mark.parametrize("tau", [0.5, pytest.param(None, marks=pytest.mark.slow)])
 def test_moves_by_a_wrong_surrogate_are_exact(tau, monkeypatch):
     guide = Guide(surrogate(), None if tau is None else jnp.asarray(tau))
     assert deviation(guide) < 4.5
@@ -71,6 +71,7 @@ def test_moves_by_a_wrong_surrogate_are_exact(tau, monkeypatch):
     assert deviation(guide) > 8  # the twin takes the proposals as symmetric
 
 
+@pytest.mark.slow
 def test_log_odds_give_a_quadratic_back():
     """A quadratic on 12 sites of two and three states: `f2` equal to `f`, up to the ridge and a constant."""
     encoding = StateEncoding((2, 3) * 6)
@@ -101,6 +102,7 @@ def test_log_odds_give_a_quadratic_back():
     assert tau_evals(8) == 768
 
 
+@pytest.mark.slow
 def test_a_surrogate_that_is_wrong_gets_little_time():
     """The surrogate asks for the wrong state of 200 sites: far proposals are all refused."""
     n = 200
