@@ -22,7 +22,13 @@ from qdesampler.numerics.numpy_metric import identity
 from qdesampler.solvers.gaussian.certificate import Candidates, certify
 from qdesampler.solvers.gaussian.refine import draw_and_weigh, look_at_tails, measure
 from qdesampler.solvers.quadratic.sample import Sample
-from qdesampler.solvers.quadratic.solve import FIRST_ROUNDS, round_size, solve_quadratic, weighted_sample
+from qdesampler.solvers.quadratic.solve import (
+    FIRST_ROUNDS,
+    Quadratic,
+    round_size,
+    solve_quadratic,
+    weighted_sample,
+)
 
 __all__ = ["second_trial"]
 
@@ -32,13 +38,13 @@ _PROMISING = 0.8  # acceptance of the first fit, below which no model came to a 
 # is usable as well. At .81 a chain of baseball_bradley_terry left its candidates for a hundred draws, in one
 # run of three (62 effective draws of 4,000); a Gaussian of .68 beside local moves had 2,000.
 _LEAST = 0.93
-_POOR, _LEAST_BESIDE_POOR = (
-    0.3,
-    0.4,
-)  # acceptance of a Gaussian that is hardly usable, and from which it is used then
+# The same beside a Gaussian that is hardly usable, by its acceptance: in the map local moves are cheap, too.
+_POOR, _LEAST_BESIDE_POOR = 0.5, 0.4
 _STAYING = 40  # iterations in which chains have to stay among the candidates
 _HELD = 2.0  # seen over predicted autocorrelation time from which they have left
 _JUDGED = 512  # points that show what a perfect map would have
+_PILOTS, _BETTER = 3, 1.1  # at most; and by which factor of the acceptance each has to bring more
+_ENOUGH = 0.6  # acceptance from which another pilot costs more than it saves
 _PILOT = 60  # iterations of each chain that looks for the mass where the Gaussian has missed it
 
 
@@ -65,28 +71,14 @@ def second_trial(
         return None
     count = round_size(dim)
     drawn = draw_and_weigh(coordinates.evaluate, gaussian, rng, FIRST_ROUNDS * count, precision)
-    least = _LEAST if accepted >= _POOR else _LEAST_BESIDE_POOR
-    mixed = _used(coordinates, weighted_sample(drawn), least, settings, rng)
-    if mixed is None and accepted < _POOR:
-        mixed = _used(coordinates, _pilot(coordinates, starts, settings, rng), least, settings, rng)
-    return mixed
-
-
-def _used(
-    coordinates: RowCoordinates,
-    sample: Sample,
-    least: float,
-    settings: WarmupSettings,
-    rng: np.random.Generator,
-) -> Mixed | None:
-    """A second trial fitted to these points, beside local moves; None if it is not to be believed."""
-    dim, precision = coordinates.dim, coordinates.evaluator.dtype
-    count = round_size(dim)
-    second = solve_quadratic(coordinates.evaluate, sample, rng, count, precision, _PROMISING)
+    second = _fitted(coordinates, weighted_sample(drawn), rng)
+    is_poor = accepted < _POOR
+    if is_poor and (second is None or second.certificate.acceptance < _LEAST_BESIDE_POOR):
+        second = _after_pilots(coordinates, starts, settings, rng)
     if second is None:
         return None
-    perfect = _perfect(second.base, rng)
-    least = least * perfect
+    clear = _LEAST * _perfect(second.base, rng)
+    least = _LEAST_BESIDE_POOR if is_poor else clear
     if second.certificate.acceptance < least:
         return None
     coordinates.law = second.law
@@ -94,9 +86,8 @@ def _used(
         coordinates.evaluate, measure(coordinates.evaluate, second.base, rng, count, precision), precision
     )
     acceptance = found.certificate.acceptance
-    if acceptance >= least and not found.heavy_tails:
-        clear = acceptance >= _LEAST * perfect
-        mixed = beside_local_moves(coordinates, found, settings, rng, clear=clear)
+    if acceptance >= least and (is_poor or not found.heavy_tails):
+        mixed = beside_local_moves(coordinates, found, settings, rng, clear=acceptance >= clear)
         if mixed is not None:
             made = _walked(coordinates, mixed, settings)
             late = slice(_STAYING // 2, None)
@@ -105,6 +96,44 @@ def _used(
                 return mixed
     coordinates.law = None
     return None
+
+
+def _fitted(coordinates: RowCoordinates, sample: Sample, rng: np.random.Generator) -> Quadratic | None:
+    """A second trial fitted to these points; None if they show neither bends nor funnels."""
+    count, precision = round_size(coordinates.dim), coordinates.evaluator.dtype
+    return solve_quadratic(coordinates.evaluate, sample, rng, count, precision, _PROMISING)
+
+
+def _after_pilots(
+    coordinates: RowCoordinates, starts: np.ndarray, settings: WarmupSettings, rng: np.random.Generator
+) -> Quadratic | None:
+    """A second trial fitted to points of a few chains that go from the starts to where the mass is.
+
+    A descent may have ended in the neck of a funnel. The points need not be draws of the target, but those of
+    trajectories in the coordinates of a first map are nearer to it, so that a second one is better.
+    """
+    points = coordinates.evaluator.rounded(coordinates.from_sites(starts[:FEWEST_STARTS]))
+    chains = Chains(points, *coordinates.evaluate(points))
+    local = settings.local._replace(length=settings.local.length or START_LENGTH)
+    best = None
+    for _ in range(_PILOTS):
+        coordinates.law = None if best is None else best.law
+        blank = identity(coordinates.dim, local.directions)
+        found = adapt_locally(coordinates, coordinates.inside(chains), blank, _PILOT, local, rng)
+        chains = coordinates.outside(found.chains)
+        points, _, scores = coordinates.outside(Chains(found.draws, found.draws[:, 0], found.scores))
+        coordinates.law = None
+        sound = np.all(np.isfinite(points), 1) & np.all(np.isfinite(scores), 1)
+        number = int(np.sum(sound))
+        second = _fitted(coordinates, Sample(points[sound], scores[sound], np.ones(number), number), rng)
+        if second is None:
+            break
+        if best is not None and second.certificate.acceptance < _BETTER * best.certificate.acceptance:
+            break
+        best = second
+        if best.certificate.acceptance >= _ENOUGH:
+            break
+    return best
 
 
 def _perfect(base: HostTrial, rng: np.random.Generator) -> float:
