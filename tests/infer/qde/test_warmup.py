@@ -137,8 +137,16 @@ def test_a_banana_without_one_is_middling_and_local_moves_get_their_share(monkey
     assert found.step_size != pytest.approx(0.8 * gaussian_step_size(2))  # it has been tuned
 
 
-def test_a_funnel_is_hopeless_and_its_local_moves_are_adapted(prepared):
+def test_a_funnel_has_a_second_trial(prepared):
     found = prepared("funnel")
+    assert found.law is not None
+    assert len(found.law.width_slopes) > 0
+    assert found.acceptance > 0.6
+
+
+def test_a_funnel_without_one_is_hopeless_and_its_local_moves_are_adapted(monkeypatch):
+    monkeypatch.setattr(warmup, "second_trial", lambda *_: None)
+    found = run(*TARGETS["funnel"])
     assert OUTCOMES[found.outcome] == "hopeless"
     assert found.num_evals > 2000
     assert found.length / found.step_size > 2
