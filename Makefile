@@ -35,7 +35,8 @@ format: $(READY) ## rewrite the files as `make lint` wants them
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: $(READY) ## the documentation as pages, warnings being errors
+docs: $(READY) ## the documentation as pages and notebooks, with the pictures of the gallery; warnings are errors
+	$(BIN)/python docs/gallery.py
 	$(BIN)/sphinx-build -q -a -W --keep-going -b html docs build/docs
 	@echo "The documentation is $(CURDIR)/build/docs/index.html"
 
@@ -45,7 +46,7 @@ bench: $(READY) ## a short benchmark of QDE against its peers, which are install
 	$(BIN)/python -m qdesampler.bench --kernels all
 
 clean: ## remove the environment, caches and runs
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis dist build figures runs docs/measured docs/tutorials docs/api/names.md
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis dist build figures runs docs/measured docs/tutorials docs/gallery docs/api/names.md
 
 $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || for candidate in $(PYTHON) python3.12 python3.13 python3.14 python3; do \

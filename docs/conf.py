@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,6 +12,10 @@ import qdesampler
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
+sys.path.insert(0, str(DOCS))
+
+from cells import as_markdown, as_notebook  # noqa: E402
+from gallery import with_pictures  # noqa: E402
 
 project = "qdesampler"
 author = "The qdesampler authors"
@@ -24,6 +29,7 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
 html_theme = "alabaster"
+html_static_path = ["_static"]  # the theme reads custom.css
 html_theme_options = {
     "description": "Posterior sampling for NumPyro by imaginary time",
     "page_width": "1100px",
@@ -38,19 +44,6 @@ autodoc_preserve_defaults = True
 napoleon_use_ivar = True
 
 SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields|Example|Examples|Note|Notes):$")
-CELL = re.compile(r"^# %%(.*)$", re.MULTILINE)
-
-
-def as_markdown(script: str) -> str:
-    """A script in percent format as a page: cells of text as they are, cells of code fenced."""
-    parts = CELL.split(script)[1:]  # what stands before the first cell is for the machine
-    page = []
-    for head, body in zip(parts[::2], parts[1::2], strict=True):
-        if "[markdown]" in head:
-            page.append(re.sub(r"^# ?", "", body.strip(), flags=re.MULTILINE))
-        elif body.strip():
-            page.append(f"```python\n{body.strip()}\n```")
-    return "\n\n".join(page) + "\n"
 
 
 def write(path: Path, text: str) -> None:
@@ -64,10 +57,10 @@ def gather(app) -> None:
     """Make pages of what lives elsewhere: tutorials, measurements, the architecture, the public names."""
     del app
     for path in sorted((ROOT / "examples" / "tutorials").glob("*.py")):
-        text = as_markdown(path.read_text(encoding="utf-8"))
-        write(
-            DOCS / "tutorials" / f"{path.stem}.md", f"{text}\nThe script: `examples/tutorials/{path.name}`.\n"
-        )
+        script, name = path.read_text(encoding="utf-8"), path.stem
+        write(DOCS / "tutorials" / f"{name}.ipynb", as_notebook(script))
+        files = f"Script: `examples/tutorials/{path.name}`. Notebook: {{download}}`{name}.ipynb`."
+        write(DOCS / "tutorials" / f"{name}.md", f"{as_markdown(script)}\n{files}\n")
     for path in [ROOT / "ARCHITECTURE.md", *sorted((ROOT / "qdesampler/bench/results").glob("*.md"))]:
         text = path.read_text(encoding="utf-8").replace("](docs/", "](../")
         write(
@@ -100,9 +93,11 @@ def public_names() -> str:
     return "\n".join(rows) + "\n"
 
 
-def redirect(app, name: str, source: list[str]) -> None:
-    """Links of the pages here that lead to a file of the repository lead to its page."""
+def prepare_page(app, name: str, source: list[str]) -> None:
+    """Links that lead to a file of the repository lead to its page; the gallery gets its pictures."""
     del app
+    if name == "gallery":
+        source[0] = with_pictures(source[0])
     if "/" not in name:
         source[0] = re.sub(r"\]\(\.\./(?:[\w/]+/)?(\w+\.md)\)", r"](measured/\1)", source[0])
 
@@ -149,6 +144,6 @@ def setup(app):
     if MATHML:
         app.add_html_math_renderer("mathml", (show_formula, None), (show_formula, None))
     app.connect("builder-inited", gather)
-    app.connect("source-read", redirect)
+    app.connect("source-read", prepare_page)
     app.connect("autodoc-process-docstring", keep_formulas, priority=400)  # before napoleon
     app.connect("autodoc-skip-member", skip_aliases)

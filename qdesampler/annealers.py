@@ -7,6 +7,7 @@ from qdesampler.backends import Capabilities as Capabilities
 from qdesampler.backends import DimodBackend as DimodBackend
 from qdesampler.backends import ExactEnumeration as ExactEnumeration
 from qdesampler.backends import GibbsSurrogate as GibbsSurrogate
+from qdesampler.backends import ImaginaryTime as ImaginaryTime
 from qdesampler.backends import IsingProblem as IsingProblem
 from qdesampler.backends import PathIntegralAnnealing as PathIntegralAnnealing
 from qdesampler.backends import PrecisionWarning as PrecisionWarning

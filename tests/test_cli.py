@@ -135,11 +135,13 @@ def test_a_stopped_run_is_resumed(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(analysis, "draw_plots", lambda run: [])
     options = ("--chains", 2, "--draws", 400, "--warmup", 60, "--quiet", "--allow-bad")
     kept = ("--checkpoint-every", 50)
-    assert sample(folder, "--out", tmp_path / "out", *options, *kept, "--until-ess", 20) == 0
+    assert sample(folder, "--out", tmp_path / "out", *options, *kept, "--until-ess", 20, "--seed", 5) == 0
     draws = az.from_netcdf(tmp_path / "out" / "posterior.nc")["posterior"]["mean"].values
     assert 100 <= draws.shape[1] < 400
     assert sample(folder, "--out", tmp_path / "out", *options, "--resume", "--store") == 0
-    whole = az.from_netcdf(tmp_path / "out" / "posterior.nc")["posterior"]["mean"].values
+    tree = az.from_netcdf(tmp_path / "out" / "posterior.nc")
+    assert tree.attrs["seed"] == 5  # the run's, not the default of this command
+    whole = tree["posterior"]["mean"].values
     assert whole.shape == (2, 400)
     assert np.array_equal(whole[:, : draws.shape[1]], draws)
     stored = xr.open_datatree(tmp_path / "out.zarr", engine="zarr", consolidated=False)

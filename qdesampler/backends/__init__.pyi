@@ -1,12 +1,15 @@
+from .adapters.dimod_adapter import BackendRetryWarning as BackendRetryWarning
+from .adapters.dimod_adapter import DimodBackend as DimodBackend
+from .adapters.dimod_adapter import from_bqm as from_bqm
+from .adapters.dimod_adapter import read_bqm as read_bqm
+from .adapters.dimod_adapter import to_bqm as to_bqm
+from .adapters.dimod_sampler import as_dimod as as_dimod
+from .adapters.thrml_adapter import ThrmlBackend as ThrmlBackend
+from .adapters.tree_decomposition import TreeDecomposition as TreeDecomposition
 from .bifurcation import SimulatedBifurcation as SimulatedBifurcation
-from .dimod_adapter import BackendRetryWarning as BackendRetryWarning
-from .dimod_adapter import DimodBackend as DimodBackend
-from .dimod_adapter import from_bqm as from_bqm
-from .dimod_adapter import read_bqm as read_bqm
-from .dimod_adapter import to_bqm as to_bqm
-from .dimod_sampler import as_dimod as as_dimod
 from .exact_enumeration import ExactEnumeration as ExactEnumeration
 from .gibbs_surrogate import GibbsSurrogate as GibbsSurrogate
+from .imaginary_time import ImaginaryTime as ImaginaryTime
 from .path_integral import PathIntegralAnnealing as PathIntegralAnnealing
 from .precision import PrecisionWarning as PrecisionWarning
 from .problem import IsingProblem as IsingProblem
@@ -23,5 +26,3 @@ from .quantum_dynamics import TransverseGroundState as TransverseGroundState
 from .simulated_annealing import SimulatedAnnealing as SimulatedAnnealing
 from .simulated_annealing import log_partition_estimate as log_partition_estimate
 from .swendsen_wang import SwendsenWang as SwendsenWang
-from .thrml_adapter import ThrmlBackend as ThrmlBackend
-from .tree_decomposition import TreeDecomposition as TreeDecomposition

@@ -44,7 +44,7 @@ class SimulatedBifurcation(LocalBackend):
     step_size: float = 0.5
     form: Literal["discrete", "ballistic"] = "discrete"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         as_positive_int("num_steps", self.num_steps)
         as_positive_scalar("step_size", self.step_size)
         if self.form not in ("discrete", "ballistic"):

@@ -28,7 +28,7 @@ class StateEncoding:
 
     num_states: tuple[int, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.num_states or any(not isinstance(q, (int, np.integer)) or q < 2 for q in self.num_states):
             raise ValueError(
                 f"num_states must give at least 2 states for each site, and one site, got {self.num_states}."

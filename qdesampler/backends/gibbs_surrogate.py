@@ -35,7 +35,7 @@ class GibbsSurrogate(LocalBackend):
 
     num_sweeps: int = 10
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         as_positive_int("num_sweeps", self.num_sweeps)
 
     @property

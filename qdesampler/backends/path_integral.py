@@ -50,7 +50,7 @@ class PathIntegralAnnealing(LocalBackend):
     energy_scale: Schedule = Schedule.constant(1.0)
     transverse_field: Schedule = Schedule.linear(3.0, 0.0)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         as_positive_int("num_sweeps", self.num_sweeps)
         if as_positive_int("num_slices", self.num_slices) % 2:
             raise ValueError(

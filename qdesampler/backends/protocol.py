@@ -88,7 +88,7 @@ class Capabilities:
     max_variables: int | None = None
     topology: Any = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.law not in get_args(Law):
             raise ValueError(f"law must be one of {', '.join(get_args(Law))}, got {self.law!r}.")
 

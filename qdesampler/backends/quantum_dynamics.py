@@ -85,7 +85,7 @@ class QuantumDynamics(LocalBackend):
     duration: tuple[float, float] = (2.0, 20.0)
     transverse_field: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):
             raise ValueError(f"mode must be one of {', '.join(get_args(Mode))}, got {self.mode!r}.")
         as_positive_int("num_steps", self.num_steps)

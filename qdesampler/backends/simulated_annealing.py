@@ -57,7 +57,7 @@ class SimulatedAnnealing(LocalBackend):
     energy_scale: Schedule | None = None
     update: Update = "metropolis"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         as_positive_int("num_sweeps", self.num_sweeps)
         if self.update not in ("metropolis", "heat_bath"):
             raise ValueError(f"update must be 'metropolis' or 'heat_bath', got {self.update!r}.")

@@ -54,7 +54,7 @@ class SwendsenWang(LocalBackend):
 
     num_sweeps: int = 20
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         as_positive_int("num_sweeps", self.num_sweeps)
 
     @property

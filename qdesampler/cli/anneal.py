@@ -17,8 +17,20 @@ from qdesampler.backends import (
     log_partition_estimate,
     read_bqm,
 )
-from qdesampler.cli.common import OK, InputError, Progress, at_least, one_line, positive, seed
-from qdesampler.diagnostics import draw_png, plot_reads, write_atomically
+from qdesampler.cli.common import (
+    OK,
+    InputError,
+    Progress,
+    add_number,
+    at_least,
+    check_output,
+    one_line,
+    positive,
+    print_warnings,
+    seed,
+)
+from qdesampler.cli.picture import write_picture
+from qdesampler.diagnostics import plot_reads, write_atomically
 
 __all__ = ["add_anneal"]
 
@@ -46,20 +58,18 @@ def add_anneal(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     )
     command.set_defaults(action=_anneal)
     command.add_argument("file", metavar="FILE", type=Path, help="a model of dimod: .json or .coo")
-    command.add_argument("--reads", metavar="N", type=at_least(2), default=1000, help="default: %(default)s")
-    command.add_argument("--sweeps", metavar="N", type=at_least(1), default=300, help="default: %(default)s")
-    command.add_argument("--beta", metavar="B", type=positive, default=1.0, help="default: %(default)s")
-    command.add_argument("--seed", metavar="N", type=seed, default=0, help="default: %(default)s")
+    add_number(command, "--reads", at_least(2), 1000)
+    add_number(command, "--sweeps", at_least(1), 300)
+    add_number(command, "--beta", positive, 1.0, metavar="B")
+    add_number(command, "--seed", seed, 0)
     command.add_argument("--out", metavar="FILE", type=Path, help="write a picture of the energies (.png)")
     command.add_argument("--json", metavar="FILE", type=Path, help="write all reads and weights (.json)")
     return command
 
 
 def _anneal(arguments: argparse.Namespace) -> int:
-    for name, end in (("out", ".png"), ("json", ".json")):
-        path: Path | None = getattr(arguments, name)
-        if path is not None and (path.suffix != end or not path.parent.is_dir()):
-            raise InputError(f"--{name}: {path} must end in {end} and lie in an existing folder.")
+    check_output("--out", arguments.out, ".png")
+    check_output("--json", arguments.json, ".json")
     try:
         bqm = read_bqm(arguments.file)
         problem, labels = from_bqm(bqm)
@@ -71,8 +81,7 @@ def _anneal(arguments: argparse.Namespace) -> int:
         samples = SimulatedAnnealing(arguments.sweeps).sample(
             problem, key=jax.random.key(arguments.seed), num_reads=arguments.reads, beta=arguments.beta
         )
-    for warning in caught:
-        print(f"warning: {one_line(Warning(warning.message))}")
+    print_warnings(caught)
     print(f"{problem.num_variables} variables, {bqm.num_interactions} couplings, {bqm.vartype.name.lower()}")
     print(f"lowest energy {float(np.min(samples.energies)):.10g}")
     value, error = log_partition_estimate(samples)
@@ -84,10 +93,9 @@ def _anneal(arguments: argparse.Namespace) -> int:
     if arguments.json is not None:
         write_atomically(arguments.json, _as_json(samples, labels, bqm.vartype.name).encode())
         print(f"Written to {arguments.json}")
-    if arguments.out is not None:
-        image = draw_png(lambda: plot_reads(problem, samples, beta=arguments.beta, backend="matplotlib"))
-        write_atomically(arguments.out, image)
-        print(f"Written to {arguments.out}")
+    write_picture(
+        arguments.out, lambda: plot_reads(problem, samples, beta=arguments.beta, backend="matplotlib")
+    )
     return OK
 
 

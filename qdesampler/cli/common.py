@@ -2,9 +2,11 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from qdesampler.infer import ModelCase
 from qdesampler.infer.model.failures import explain_failure
@@ -18,11 +20,14 @@ __all__ = [
     "OK",
     "InputError",
     "Progress",
+    "add_number",
     "at_least",
+    "check_output",
     "comma_separated",
     "failure",
     "one_line",
     "positive",
+    "print_warnings",
     "seed",
 ]
 
@@ -78,6 +83,37 @@ def failure(case: ModelCase, error: Exception) -> str:
     words = f"{type(error).__name__}: {one_line(error)}"
     found = explain_failure(case.model, (), case.data)
     return f"{words}{'' if words.endswith('.') else '.'} {found}" if found else words
+
+
+def add_number(
+    command: argparse.ArgumentParser,
+    name: str,
+    kind: Callable[[str], Any],
+    default: float,
+    *,
+    metavar: str = "N",
+    about: str = "",
+) -> None:
+    """Add an option that takes a number; its help ends with the default."""
+    command.add_argument(
+        name, metavar=metavar, type=kind, default=default, help=f"{about}default: %(default)s"
+    )
+
+
+def check_output(option: str, path: Path | None, end: str) -> None:
+    """Refuse a file that an option names and that cannot be written, before anything is computed.
+
+    Raises:
+        InputError: the name has another ending, or the folder does not exist.
+    """
+    if path is not None and (path.suffix != end or not path.parent.is_dir()):
+        raise InputError(f"{option}: {path} must end in {end} and lie in an existing folder.")
+
+
+def print_warnings(caught: Sequence[warnings.WarningMessage]) -> None:
+    """Print warnings, a line each."""
+    for warning in caught:
+        print(f"warning: {one_line(Warning(warning.message))}")
 
 
 def at_least(least: int) -> Callable[[str], int]:

@@ -13,6 +13,7 @@ from qdesampler.cli.common import (
     OK,
     InputError,
     Progress,
+    add_number,
     at_least,
     comma_separated,
     seed,
@@ -56,9 +57,9 @@ def add_compare(commands: argparse._SubParsersAction) -> argparse.ArgumentParser
         help=f"of {', '.join(KERNELS)}; default: qde,nuts",
     )
     command.add_argument("--data", metavar="FILE", type=Path, help="JSON data in place of the model's own")
-    command.add_argument("--chains", metavar="N", type=at_least(1), default=4, help="default: %(default)s")
-    command.add_argument("--draws", metavar="N", type=at_least(8), default=1000, help="default: %(default)s")
-    command.add_argument("--warmup", metavar="N", type=at_least(1), default=1000, help="default: %(default)s")
+    add_number(command, "--chains", at_least(1), 4)
+    add_number(command, "--draws", at_least(8), 1000)
+    add_number(command, "--warmup", at_least(1), 1000)
     command.add_argument("--seeds", metavar="A,B", type=comma_separated, default=["0"], help="default: 0")
     command.add_argument("--out", metavar="DIR", type=Path, help="folder for comparison.md, .csv and .png")
     command.add_argument("--allow-bad", action="store_true", help="exit with 0 even if a kernel fails")

@@ -12,9 +12,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qdesampler.cli.common import OK, InputError, Progress, at_least, one_line, positive
+from qdesampler.cli.common import (
+    OK,
+    InputError,
+    Progress,
+    add_number,
+    at_least,
+    check_output,
+    one_line,
+    positive,
+    print_warnings,
+)
 from qdesampler.cli.expression import FUNCTIONS, parse_expression
-from qdesampler.diagnostics import draw_png, plot_ground_state, write_atomically
+from qdesampler.cli.picture import write_picture
+from qdesampler.diagnostics import plot_ground_state
 from qdesampler.equation import Hamiltonian
 from qdesampler.solvers import GroundState, SpectralGrid, ground_state
 from qdesampler.solvers.grid.spectral import GridWarning
@@ -52,8 +63,8 @@ def add_ground_state(commands: argparse._SubParsersAction) -> argparse.ArgumentP
     )
     command.set_defaults(action=_ground_state)
     command.add_argument("expression", metavar="POTENTIAL", help='such as "x**4"; quote it')
-    command.add_argument("--diffusion", metavar="D", type=positive, default=1.0, help="default: %(default)s")
-    command.add_argument("--levels", metavar="N", type=at_least(2), default=3, help="default: %(default)s")
+    add_number(command, "--diffusion", positive, 1.0, metavar="D")
+    add_number(command, "--levels", at_least(2), 3)
     command.add_argument(
         "--bounds", metavar=("LOW", "HIGH"), nargs=2, type=float, help="of every axis; found if left out"
     )
@@ -81,8 +92,7 @@ def with_potential(words: Sequence[str]) -> list[str]:
 def _ground_state(arguments: argparse.Namespace) -> int:
     expression = parse_expression(arguments.expression)
     out: Path | None = arguments.out
-    if out is not None and (out.suffix != ".png" or not out.parent.is_dir()):
-        raise InputError(f"--out: {out} must end in .png and lie in an existing folder.")
+    check_output("--out", out, ".png")
     if out is not None and expression.dim > 2:
         raise InputError("--out: a plot has one or two coordinates; leave it out in three dimensions.")
     if arguments.boundary == "hard" and arguments.bounds is None:
@@ -101,11 +111,9 @@ def _ground_state(arguments: argparse.Namespace) -> int:
             progress("drawing")
             box = bounds if arguments.boundary == "hard" else None
             names = expression.names
-            image = draw_png(
-                lambda: plot_ground_state(state, hamiltonian, box, names=names, backend="matplotlib")
+            write_picture(
+                out, lambda: plot_ground_state(state, hamiltonian, box, names=names, backend="matplotlib")
             )
-            write_atomically(out, image)
-            print(f"Written to {out}")
     return OK
 
 
@@ -155,8 +163,7 @@ def _solved(
                 state = solve(low, high)
         except (ValueError, TypeError) as error:
             raise InputError(one_line(error)) from error
-        for warning in caught:
-            print(f"warning: {one_line(Warning(warning.message))}")
+        print_warnings(caught)
         return state, (low, high)
     reason, best = "", None
     for half in _HALF_WIDTHS:

@@ -6,6 +6,7 @@ from typing import NoReturn
 from qdesampler.cli.anneal import add_anneal
 from qdesampler.cli.common import BAD_INPUT, EXIT_CODES
 from qdesampler.cli.compare import add_compare
+from qdesampler.cli.completion import PrintCompletion
 from qdesampler.cli.ground import add_ground_state
 from qdesampler.cli.models import add_models
 from qdesampler.cli.sample import add_sample
@@ -40,6 +41,11 @@ def parser() -> argparse.ArgumentParser:
         description="Posterior sampling for NumPyro by imaginary time.",
         epilog=_START + EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument(
+        "--print-completion",
+        action=PrintCompletion,
+        help="print a script that completes commands in Bash and zsh",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in _COMMANDS:

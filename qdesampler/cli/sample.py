@@ -17,6 +17,7 @@ from qdesampler.cli.common import (
     OK,
     InputError,
     Progress,
+    add_number,
     at_least,
     failure,
     one_line,
@@ -74,14 +75,10 @@ def add_sample(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     sample.add_argument("--out", metavar="DIR", type=Path, required=True, help="folder for the results")
     sample.add_argument("--data", metavar="FILE", type=Path, help="JSON data in place of the model's own")
     sample.add_argument("--kernel", choices=sorted(KERNELS), default="qde", help="default: %(default)s")
-    sample.add_argument("--chains", metavar="N", type=at_least(1), default=4, help="default: %(default)s")
-    sample.add_argument(
-        "--draws", metavar="N", type=at_least(1), default=1000, help="for each chain; default: %(default)s"
-    )
-    sample.add_argument(
-        "--warmup", metavar="N", type=at_least(0), default=1000, help="iterations; default: %(default)s"
-    )
-    sample.add_argument("--seed", metavar="N", type=seed, default=0, help="default: %(default)s")
+    add_number(sample, "--chains", at_least(1), 4)
+    add_number(sample, "--draws", at_least(1), 1000, about="for each chain; ")
+    add_number(sample, "--warmup", at_least(0), 1000, about="iterations; ")
+    add_number(sample, "--seed", seed, 0)
     sample.add_argument(
         "--checkpoint-every",
         metavar="N",
@@ -135,12 +132,7 @@ def sample_command(arguments: argparse.Namespace) -> int:
         start = time.perf_counter()
         mcmc = _run(case, make, extra_fields, arguments, resumed=resumed)
         seconds = time.perf_counter() - start
-        attrs = {
-            "model": case.name,
-            "kernel": name,
-            "seed": arguments.seed,
-            "wall_seconds": round(seconds, 3),
-        }
+        attrs = {"model": case.name, "kernel": name, "wall_seconds": round(seconds, 3), **_seed(mcmc)}
         attrs["precision"] = "float64" if jax.config.read("jax_enable_x64") else "float32"
         progress = Progress(quiet=arguments.quiet)
         with progress:
@@ -214,6 +206,11 @@ def _run(
         raise InputError(f"{case.name}: {one_line(error)}") from error
     except Exception as error:  # whatever the user's model raises
         raise InputError(f"{case.name} cannot be sampled: {failure(case, error)}") from error
+
+
+def _seed(mcmc: MCMC) -> dict[str, int]:
+    """The seed of the run, which is not that of the command if the run is continued; unknown to old files."""
+    return {} if mcmc.rng_key is None else {"seed": int(jax.random.key_data(mcmc.rng_key)[-1])}
 
 
 def _compare(case: ModelCase, mcmc: Any) -> tuple[str, list[Finding]]:

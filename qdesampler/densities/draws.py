@@ -95,10 +95,8 @@ def _mixture(prepared: Prepared) -> HostMixture:
 def _cost(mixture: HostMixture, evaluator: SpaceEvaluator) -> float:
     """Evaluations of one iteration of one chain, in expectation."""
     steps = max(mixture.length / mixture.step_size, 1.0) * mixture.integrator.stages
-    dear = 1 if evaluator.calls.has_scores else 1 + evaluator.dim
-    return mixture.moves * (
-        mixture.probability * mixture.candidates + (1 - mixture.probability) * steps * dear
-    )
+    local = (1 - mixture.probability) * steps * evaluator.score_cost
+    return mixture.moves * (mixture.probability * mixture.candidates + local)
 
 
 class HostChains:

@@ -31,6 +31,11 @@ class SpaceEvaluator:
         """Points that were evaluated; those of differences count too."""
         return self.calls.num_evals
 
+    @property
+    def score_cost(self) -> float:
+        """Evaluations of a log density with its score, where one of a log density alone counts 1."""
+        return 1.0 if self.calls.has_scores is not False else 1.0 + self.dim
+
     def rounded(self, points: np.ndarray) -> np.ndarray:
         """The points: the target sees them as they are."""
         return points

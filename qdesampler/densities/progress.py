@@ -6,6 +6,8 @@ from time import monotonic
 
 from tqdm.auto import tqdm
 
+from qdesampler.driver.progress import set_total
+
 __all__ = ["Bar", "EvaluationProgress", "Meter"]
 
 _PAUSE = 0.2  # seconds between two reports
@@ -68,14 +70,14 @@ class Meter:
 class Bar:
     """A callback that draws one bar of evaluations."""
 
-    def __init__(self):
-        self._bar = tqdm(unit=" evaluations")
+    def __init__(self, make: Callable = tqdm):
+        self._bar = make(unit=" evaluations")
 
     def __call__(self, progress: EvaluationProgress) -> None:
         """Update the bar."""
         left = progress.evaluations_left
         self._bar.set_description_str(progress.phase, refresh=False)
-        self._bar.total = None if left is None else progress.evaluations + left
+        set_total(self._bar, None if left is None else progress.evaluations + left)
         self._bar.n = progress.evaluations
         self._bar.refresh()
 

@@ -11,8 +11,7 @@ from qdesampler.densities.named import NamedDensity
 
 __all__ = ["from_stan"]
 
-_OTHER_LENGTH = "does not match the number of unconstrained"  # in PyStan's message
-_REJECTED = "Error calling"  # in PyStan's message where the model itself rejects a point
+_OTHER_LENGTH = "does not match the number of unconstrained"  # in httpstan's message
 
 
 def from_stan(
@@ -97,42 +96,68 @@ class _BridgeStan(_StanDensity):
 
 
 class _PyStan(_StanDensity):
-    """A `stan.model.Model`."""
+    """A `stan.model.Model`. Its compiled module is loaded when it is first called, in each process."""
 
     def __init__(self, model: Any, dims: Mapping, coords: Mapping):
         self.name = model.model_name
-        self.dim = _unconstrained_size(model)
+        self._data = dict(model.data)
+        self._loaded: Any = None
+        self.dim = self._size(len(model.constrained_param_names))
         self.labels = tuple(f"z[{i}]" for i in range(self.dim))
-        count = len(model.constrain_pars([0.1] * self.dim, True, False))
+        count = len(self._module.write_array(self._data, [0.1] * self.dim, True, False))
         super().__init__(model, model.constrained_param_names[:count], dims, coords)
 
+    @property
+    def _module(self) -> Any:
+        if self._loaded is None:
+            self._loaded = _compiled(self.name)
+        return self._loaded
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a worker is sent: modules cannot be pickled."""
+        return self.__dict__ | {"_loaded": None}
+
+    def _size(self, most: int) -> int:
+        """The only number of coordinates that the module accepts: at most that of the constrained values."""
+        for size in range(most, 0, -1):
+            try:
+                self._module.log_prob(self._data, [0.1] * size, True)
+            except (ArithmeticError, IndexError, RuntimeError, ValueError) as error:
+                if _OTHER_LENGTH in str(error):
+                    continue
+            return size
+        return 0
+
     def _one(self, point):
+        module, row = self._module, [float(x) for x in point]
         try:
-            row = [float(x) for x in point]
-            return self._model.log_prob(row), self._model.grad_log_prob(row)
-        except ValueError:  # its server cannot send an infinite or undefined number
+            return module.log_prob(self._data, row, True), module.log_prob_grad(self._data, row, True)
+        except (
+            ArithmeticError,
+            IndexError,
+            RuntimeError,
+            ValueError,
+        ):  # exceptions of C++: the model rejects it
             return -np.inf, np.nan
-        except RuntimeError as error:
-            if _REJECTED in str(error):
-                return -np.inf, np.nan
-            raise EvaluationError(f"PyStan's server failed: {error}") from error
 
     def _constrained(self, point):
-        return self._model.constrain_pars([float(x) for x in point], True, False)
+        return self._module.write_array(self._data, [float(x) for x in point], True, False)
 
 
-def _unconstrained_size(model: Any) -> int:
-    """The only number of coordinates that PyStan accepts: at most that of the constrained values."""
-    for size in range(len(model.constrained_param_names), 0, -1):
-        try:
-            model.log_prob([0.1] * size)
-        except RuntimeError as error:
-            if _OTHER_LENGTH in str(error):
-                continue
-        except ValueError:  # no finite value there
-            pass
-        return size
-    return 0
+def _compiled(name: str) -> Any:
+    """The module that `stan.build` has compiled.
+
+    Raises:
+        EvaluationError: it is not on this machine.
+    """
+    import httpstan.models
+
+    try:
+        return httpstan.models.import_services_extension_module(name)
+    except KeyError as error:
+        raise EvaluationError(
+            f"The compiled {name} is not in the cache of PyStan on this machine: call stan.build here."
+        ) from error
 
 
 def _label(name: str) -> str:

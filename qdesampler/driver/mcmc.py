@@ -86,6 +86,10 @@ class MCMC(RunResults):
             returns True ends the run. With checkpoints, draws reported at a multiple of `every` iterations
             are on the disk.
 
+    Attributes:
+        rng_key: the key that the last `run` was given, also after `resume`; None before a run, and after the
+            resumption of one whose checkpoint does not have it.
+
     Raises:
         ValueError: a number out of its range, or arguments that exclude one another.
         TypeError: an argument of a wrong type.
@@ -157,11 +161,14 @@ class MCMC(RunResults):
             postprocess=postprocess_fn,
             trace_args=jit_model_args,
         )
+        self.rng_key: Any = None
         self._own_chains = num_chains // self._groups.processes.count
         self._last_groups: list | None = None
         self._collected: tuple[str, ...] = ()
 
-    def run(self, rng_key, *args, extra_fields=(), init_params=None, **kwargs):
+    def run(
+        self, rng_key: Any, *args: Any, extra_fields: Any = (), init_params: Any = None, **kwargs: Any
+    ) -> None:
         """Warm up and draw.
 
         Args:
@@ -192,7 +199,9 @@ class MCMC(RunResults):
         groups = self._groups
         keys, starts = groups.keys(rng_key), groups.starts(init_params)
         program = self._program(fields)
+        self.rng_key = rng_key
         header = {"run": self._lines(fields), "fields": list(fields), "key": key_text(keys)}
+        header["given key"] = key_text(rng_key)
         if self._warmup_state is None:
             with begun(self._files, header):
                 states = self._begin(program, keys, starts)
@@ -201,7 +210,7 @@ class MCMC(RunResults):
             states = self._continued(program, keys, starts)
         self._finish(program, states, fields, header, Position(), ())
 
-    def resume(self, checkpoint: str | Path, *args, init_params=None, **kwargs):
+    def resume(self, checkpoint: str | Path, *args: Any, init_params: Any = None, **kwargs: Any) -> None:
         """Continue a run from its checkpoints; the draws are bit for bit those of a run without a break.
 
         Build the object as for the first call; `num_samples` may be larger, and `until`, `callbacks` and
@@ -229,6 +238,7 @@ class MCMC(RunResults):
             raise CheckpointError(f"{checkpoint} is of another run: " + "; ".join(differ) + ".")
         program, groups = self._program(fields), self._groups
         keys, starts = keys_of_text(header["key"]), groups.starts(init_params)
+        self.rng_key = keys_of_text(header["given key"]) if "given key" in header else None
         if "position" not in header:  # the process died before the first iteration
             self._files = files
             self._finish(program, self._begin(program, keys, starts), fields, header, Position(), ())
@@ -348,7 +358,7 @@ class MCMC(RunResults):
             ended_by = loop.go()
         finally:
             if bar:
-                bar.close()
+                bar.close(ended_by)
             self._keep(run, fields.names, together=ended_by != "error" and not loop.at_once)
             at = run.position
             self._report = RunReport(

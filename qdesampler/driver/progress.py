@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 from qdesampler.driver.stopping import ConvergenceCheck
 
-__all__ = ["Progress", "ProgressBar", "RunReport", "shown_warmup"]
+__all__ = ["Progress", "ProgressBar", "RunReport", "set_total", "shown_warmup"]
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,27 @@ class ProgressBar:
         self._bar.set_postfix_str(", ".join(words), refresh=False)
         self._bar.update(progress.iteration - self._bar.n)
 
-    def close(self) -> None:
-        """Leave the last line on the screen."""
+    def close(self, ended_by: str) -> None:
+        """Leave the last line on the screen; a bar whose run was to end early is full and not red."""
+        if ended_by in ("until", "callback"):
+            set_total(self._bar, self._bar.n)
         self._bar.close()
+
+
+def set_total(bar: tqdm, total: float | None) -> None:
+    """Change the length of a bar, on a terminal and in a notebook.
+
+    The bar of a notebook keeps its length in a widget, which only `reset` changes. `reset` begins anew, so
+    the count and the time are put back.
+    """
+    if total == bar.total:
+        return
+    if hasattr(bar, "container"):
+        done, began = bar.n, bar.start_t
+        bar.reset(total)
+        bar.n, bar.start_t = done, began
+        bar.refresh()
+    bar.total = total
 
 
 @contextmanager

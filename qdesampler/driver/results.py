@@ -1,7 +1,7 @@
 """Draws, collected fields and the report of a finished run."""
 
 import copy
-from typing import Self
+from typing import Any, Self
 
 import jax
 from numpyro.infer import MCMC as NumPyroMCMC
@@ -35,13 +35,13 @@ class RunResults(NumPyroMCMC):
         twin._last_state = jax.tree.map(whole_leaf, self._last_state)
         return twin
 
-    def get_samples(self, group_by_chain=False):
+    def get_samples(self, group_by_chain: bool = False) -> Any:
         """Draws of this process: arrays (draw, ...), or (chain, draw, ...) with `group_by_chain`."""
         if self._states is None:
             raise RuntimeError("There are no draws yet: call `run` first.")
         return super().get_samples(group_by_chain)
 
-    def get_extra_fields(self, group_by_chain=False):
+    def get_extra_fields(self, group_by_chain: bool = False) -> dict[str, Any]:
         """The fields collected besides the draws, from name to arrays with the axes of `get_samples`."""
         if self._states is None:
             raise RuntimeError("There are no draws yet: call `run` first.")

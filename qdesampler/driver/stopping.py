@@ -41,7 +41,7 @@ class Until:
     max_time: float | None = None
     max_evals: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         if all(value is None for value in given.values()):
             raise ValueError(f"`until` is empty; expected at least one of {', '.join(given)}.")

@@ -102,7 +102,7 @@ class Morse(ExactSystem):
     width: float = 1.0
     diffusion: float = 0.5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("depth", "width", "diffusion"):
             object.__setattr__(self, name, float(as_positive_scalar(name, getattr(self, name))))
         if self.num_bound_states == 0:
@@ -168,7 +168,7 @@ class Box(ExactSystem):
     upper: float = 1.0
     diffusion: float | jax.Array = 0.5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not (math.isfinite(self.lower) and math.isfinite(self.upper) and self.lower < self.upper):
             raise ValueError(f"walls must be finite with lower < upper, got {self.lower} and {self.upper}.")
         object.__setattr__(self, "diffusion", as_positive_scalar("diffusion", self.diffusion))
@@ -226,7 +226,7 @@ class Hydrogen(ExactSystem):
     charge: float | jax.Array = 1.0
     diffusion: float | jax.Array = 0.5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("charge", "diffusion"):
             object.__setattr__(self, name, as_positive_scalar(name, getattr(self, name)))
 

@@ -38,7 +38,7 @@ class HarmonicOscillator(ExactSystem):
     stiffness: ArrayLike
     diffusion: float | jax.Array = 0.5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "stiffness", _as_positive_definite("stiffness", self.stiffness))
         object.__setattr__(self, "diffusion", as_positive_scalar("diffusion", self.diffusion))
 
@@ -130,7 +130,7 @@ class OrnsteinUhlenbeck(ExactSystem):
     covariance: ArrayLike
     diffusion: float | jax.Array = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "covariance", _as_positive_definite("covariance", self.covariance))
         object.__setattr__(self, "diffusion", as_positive_scalar("diffusion", self.diffusion))
 

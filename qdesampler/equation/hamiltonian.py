@@ -64,7 +64,7 @@ class Hamiltonian:
     diffusion: float | jax.Array
     kind: Kind
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kind not in ("boltzmann", "objective"):
             raise ValueError(f"kind must be 'boltzmann' or 'objective', got {self.kind!r}.")
         object.__setattr__(self, "dim", as_positive_int("dim", self.dim))

@@ -43,7 +43,7 @@ class Schedule:
     values: tuple[float, ...]
     interpolation: Interpolation = "linear"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         fractions, values = _as_floats("fractions", self.fractions), _as_floats("values", self.values)
         object.__setattr__(self, "fractions", fractions)
         object.__setattr__(self, "values", values)

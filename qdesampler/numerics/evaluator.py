@@ -32,8 +32,11 @@ class Evaluator:
         dim: number of coordinates.
         dtype: type in which the target is evaluated.
         num_evals: points evaluated so far; padding is not counted.
+        score_cost: evaluations of a log density with its score: both are always computed together.
         context: further arguments of the target, arrays of fixed shapes, which may be replaced at any time.
     """
+
+    score_cost = 1.0
 
     def __init__(
         self,

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import qdesampler
+from qdesampler.bench.densities.forms import PYMC, STAN, stan_data
 from qdesampler.densities import from_pymc, from_stan
 from qdesampler.infer import compare_with_reference, load_model
-from tests.densities.forms import PYMC, STAN
 
 MODELS = Path(__file__).parents[2] / "models"
 
@@ -29,9 +29,11 @@ def pymc_model(name, **options):
 
 
 def test_pymc_keeps_names_dims_and_labels():
+    pytensor = pytest.importorskip("pytensor")
     schools = list("ABCDEFGH")
-    model, _ = pymc_model("eight_schools", coords={"school": schools, "other": [1, 2]})
-    density = from_pymc(model)
+    with pytensor.config.change_flags(mode="FAST_COMPILE"):  # compiling would take most of the time
+        model, _ = pymc_model("eight_schools", coords={"school": schools, "other": [1, 2]})
+        density = from_pymc(model)
     assert density.dim == 10
     assert density.labels[:3] == ("mu", "tau_log__", "theta_offset[0]")
     run = qdesampler.sample(density, num_samples=40, progress=False)
@@ -65,21 +67,13 @@ def test_models_of_pymc_that_cannot_be_sampled():
         from_pymc(3)
 
 
-def stan_data(name, case):
-    data = {key: np.asarray(value).tolist() for key, value in case.data.items()}
-    matrix = next((np.asarray(case.data[key]) for key in ("X", "lags") if key in case.data), None)
-    data["n"] = len(next(iter(data.values())))
-    return data if matrix is None else data | {"k": matrix.shape[1]}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STAN)
 def test_pystan_agrees_with_numpyro(name):
     stan = pytest.importorskip("stan")
     case = load_model(MODELS / name)
-    model = stan.build(STAN[name], data=stan_data(name, case))
-    # A call of PyStan's server takes 6 ms, and a point two.
-    check_reference(qdesampler.sample(from_stan(model), num_samples=300, progress=False), case)
+    model = stan.build(STAN[name], data=stan_data(case.data))
+    check_reference(qdesampler.sample(from_stan(model), progress=False), case)
 
 
 class BridgeModel:

@@ -14,16 +14,24 @@ from qdesampler.densities.cache import EvaluationCache
 from qdesampler.driver.checkpoint import CheckpointError
 from tests.densities.functions import gaussian
 
+# Imports take the most of a process: one that has made them forks another for every line that it reads.
 LONG = """
-import sys, time
+import os, sys, time
 import qdesampler
 from tests.densities.functions import gaussian
+qdesampler.sample
 
 def evaluate(points):
     time.sleep(0.003 * len(points))
     return gaussian(points)
 
-run = qdesampler.sample(evaluate, dim=3, num_samples=200, checkpoint=sys.argv[1], progress=False)
+for _ in sys.stdin:
+    process = os.fork()
+    if process == 0:
+        qdesampler.sample(evaluate, dim=3, num_samples=200, checkpoint=sys.argv[1], progress=False)
+        os._exit(0)
+    print(process, flush=True)
+    print(os.waitpid(process, 0)[1], flush=True)
 """
 
 
@@ -59,16 +67,19 @@ def test_a_killed_run_loses_nothing_and_ends_with_the_same_draws(tmp_path):
     """It is killed in the warm-up, and again while it draws."""
     path, counts = tmp_path / "run.points", []
     record = 8 + 8 * 7
-    for records in (60, 400):
-        process = subprocess.Popen([sys.executable, "-c", LONG, str(path)], stdout=subprocess.PIPE)
-        deadline = time.monotonic() + 120
-        while not (path.exists() and path.stat().st_size > records * record):
-            assert process.poll() is None, "it was done too soon"
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        counts.append((path.stat().st_size - 100) // record)
+    with subprocess.Popen(
+        [sys.executable, "-c", LONG, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        for records in (60, 400):
+            parent.stdin.write("go\n")
+            parent.stdin.flush()
+            process, deadline = int(parent.stdout.readline()), time.monotonic() + 120
+            while not (path.exists() and path.stat().st_size > records * record):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            os.kill(process, signal.SIGKILL)
+            assert int(parent.stdout.readline()) == signal.SIGKILL, "it was done too soon"
+            counts.append((path.stat().st_size - 100) // record)
     counted = Counted()
     run = sampled(counted, path)
     whole = sampled(gaussian, tmp_path / "other.points")

@@ -90,8 +90,10 @@ def test_all_that_reads_runs_reads_this_one(run, tmp_path):
     assert means.attrs["evaluations"] == 0
     assert abs(float(means["mu"].sel(estimate="mean")) - np.mean(DATA)) < 0.01
     assert "solve" in repr(run)
-    path = qdesampler.report(run, tmp_path / "report.html")
-    assert "sigma" in path.read_text()
+    only = {"only": "real"}
+    small = qdesampler.sample(lambda x: (-0.5 * x[:, 0] ** 2, -x), parameters=only, progress=False)
+    path = qdesampler.report(small, tmp_path / "report.html")  # a page for each parameter takes a second
+    assert "only" in path.read_text()
 
 
 def test_lp_and_scores_are_those_of_unconstrained_space(run):

@@ -157,6 +157,7 @@ def cluster():
         yield client
 
 
+@pytest.mark.slow  # four processes import Dask
 def test_dask_survives_the_loss_of_a_worker(cluster, expected):
     workers = set(cluster.run(os.getpid).values())
     assert len(workers) == 2

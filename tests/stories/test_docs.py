@@ -16,13 +16,14 @@ import pytest
 from matplotlib.image import imread
 
 import qdesampler
+from qdesampler.cli.main import main
 from qdesampler.cli.parser import parser
 from qdesampler.infer import load_model
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
-LOCAL_TOOLS = ("git", "cd", "pip")  # not ours to check
+LOCAL_TOOLS = ("git", "cd", "pip", ".")  # not ours to check
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -40,6 +41,8 @@ def wrong_commands(text: str, targets: set[str]) -> list[str]:
                 continue
             if words[0] == "make":
                 known = set(words[1:]) <= targets
+            elif words[:3] == ["python", "-m", "venv"]:
+                known = True
             elif words[:2] == ["python", "-m"]:
                 known = (ROOT / words[2].replace(".", "/")).is_dir() or (
                     ROOT / f"{words[2].replace('.', '/')}.py"
@@ -85,8 +88,15 @@ def modules_not_runnable(text: str) -> list[str]:
 TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
 
 
+DRAWN = {"gallery"}  # a test of its own runs it
+LONG = {"first_ten_minutes"}
+WITH_CODE = [path for path in PAGES if "```python" in path.read_text() and path.stem not in DRAWN]
+
+
 @pytest.mark.parametrize(
-    "page", [path for path in PAGES if "```python" in path.read_text()], ids=lambda p: p.stem
+    "page",
+    [pytest.param(path, marks=[pytest.mark.slow] * (path.stem in LONG)) for path in WITH_CODE],
+    ids=lambda p: p.stem,
 )
 def test_the_code_runs_in_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -143,6 +153,35 @@ def test_the_model_to_copy_is_a_model_with_a_true_reference(tmp_path):
         assert known[name] == pytest.approx(value, abs=1.5e-3), name
 
 
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """The folder of the page for newcomers, made as it says; the text of the page."""
+    text = (DOCS / "first_ten_minutes.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "model.py").write_text(blocks(text, "python")[0])
+    (folder / "data.json").write_text(*blocks(text, "json"))
+    return text
+
+
+def test_the_model_of_the_first_ten_minutes_has_its_data(mine):
+    case = load_model("mine")
+    assert set(case.data) == set(inspect.signature(case.model).parameters)
+
+
+@pytest.mark.slow
+def test_the_first_ten_minutes_end_with_a_report(mine, capsys):
+    (line,) = re.findall("^qdesampler (sample .*)$", mine, re.MULTILINE)
+    assert main(shlex.split(line)) == 0
+    verdict = "Good: nothing speaks against these draws."
+    assert verdict in " ".join(mine.split())
+    assert verdict in capsys.readouterr().out
+    made = {path.name for path in Path("runs/mine").iterdir()}
+    assert made == {"report.html", "summary.csv", "posterior.nc", "plots"}
+    assert [name for name in made if f"`{name}" not in mine] == []
+
+
 def test_the_figure_and_the_table_of_the_readme_are_the_measured_page_s(tmp_path):
     script = runpy.run_path(str(DOCS / "evaluations.py"))
     counts = script["evaluations"]()
@@ -160,6 +199,29 @@ def test_the_figure_and_the_table_of_the_readme_are_the_measured_page_s(tmp_path
     # the kept picture is the one that is drawn; letters may be set otherwise by another Matplotlib
     differing = np.abs(made[..., :3] - kept[..., :3]).max(axis=-1) > 0.1
     assert differing.mean() < 0.02 < np.mean(kept[..., :3].min(axis=-1) < 0.9)
+
+
+@pytest.mark.slow
+def test_the_code_of_the_gallery_draws_its_pictures(tmp_path):
+    pictures = runpy.run_path(str(DOCS / "gallery.py"))["draw"](tmp_path)
+    assert len(pictures) == (DOCS / "gallery.md").read_text(encoding="utf-8").count('.png"')
+    for picture in pictures:
+        seen = imread(picture)[..., :3]
+        assert min(seen.shape[:2]) > 300
+        assert len(np.unique(seen.reshape(-1, 3), axis=0)) > 50, picture
+
+
+def test_a_picture_stands_below_the_code_that_draws_it(tmp_path, monkeypatch):
+    script = runpy.run_path(str(DOCS / "gallery.py"))
+    shown = script["with_pictures"]
+    monkeypatch.setitem(shown.__globals__, "PICTURES", tmp_path / "gallery")
+    page = 'Text.\n\n```python\ndraw("one.png")\n```\n\n```python\ndraw("two.png")\n```\n'
+    assert shown(page) == page  # nothing has been drawn
+    (tmp_path / "gallery").mkdir()
+    (tmp_path / "gallery" / "two.png").touch()
+    found = shown(page)
+    assert "one.png)" not in found
+    assert found.index('draw("two.png")') < found.index("![two](gallery/two.png)")
 
 
 def test_the_citation_names_this_version():

@@ -12,7 +12,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 @pytest.fixture
 def run(run_script):
     """Run an example; return what it printed."""
-    return lambda name: run_script(EXAMPLES / name)
+    return lambda name, *arguments: run_script(EXAMPLES / name, *arguments)
 
 
 def numbers(pattern: str, text: str) -> list[float]:
@@ -88,6 +88,37 @@ def test_flow_as_coordinates(run):
     nuts, _, flow = rates
     assert flow > 50 * nuts
     assert flow > 100
+
+
+def far_from_the_truth(text):
+    """Largest distance of a posterior mean from the truth, in posterior standard deviations."""
+    (row,) = re.findall(r"^from the truth, in standard deviations: \[(.*)\]$", text, re.MULTILINE)
+    return np.max(np.abs(np.array(row.split(), float)))
+
+
+@pytest.mark.slow
+def test_heat_by_callback(run):
+    text = run("heat_by_callback.py", "--quick")
+    assert far_from_the_truth(text) < 3.5
+    ((warmup, draws),) = re.findall(
+        r"^(\d+) evaluations in the warm-up, (\d+) for the draws$", text, re.MULTILINE
+    )
+    assert int(warmup) < 1000
+    assert int(draws) < 4 * 100 * 5
+    assert 0.015 < numbers(r"^noise +(\S+)", text)[0] < 0.025  # it was 0.02
+
+
+@pytest.mark.slow
+def test_spread_by_diffrax(run):
+    pytest.importorskip("diffrax")
+    text = run("spread_by_diffrax.py", "--quick")
+    assert far_from_the_truth(text) < 3.5
+    ((warmup, draws),) = re.findall(
+        r"^(\d+) evaluations in the warm-up, (\d+) for the draws$", text, re.MULTILINE
+    )
+    assert int(warmup) < 1000
+    assert int(draws) < 4 * 100 * 5
+    assert numbers(r"^diffusion +\S+ +(\S+)", text)[0] < 0.006  # the prior has 0.04
 
 
 def test_every_example_is_tested_here():

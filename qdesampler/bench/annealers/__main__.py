@@ -30,8 +30,8 @@ from qdesampler.backends import (
     log_partition_estimate,
     to_bqm,
 )
+from qdesampler.backends.adapters.tree_decomposition import ocean_sampler
 from qdesampler.backends.exact_enumeration import all_bits, all_states
-from qdesampler.backends.tree_decomposition import ocean_sampler
 from qdesampler.equation.schedule import Schedule
 from qdesampler.kernels.discrete.masks import coset_outcomes, mask_outcomes
 from qdesampler.kernels.discrete.outcomes import DiscreteState, Outcomes

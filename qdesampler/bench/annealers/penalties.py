@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from qdesampler.backends import IsingProblem, SimulatedAnnealing, to_bqm
-from qdesampler.backends.tree_decomposition import ocean_sampler
+from qdesampler.backends.adapters.tree_decomposition import ocean_sampler
 from qdesampler.bench.harness.record import Settings
 from qdesampler.bench.harness.table import header
 from qdesampler.bench.targets.penalties import PROBLEMS, PenaltyProblem, penalty_problem

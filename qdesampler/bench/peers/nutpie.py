@@ -19,7 +19,7 @@ from qdesampler.bench.harness.record import Settings
 from qdesampler.bench.harness.unconstrained import START_RADIUS, unconstrained_target
 from qdesampler.infer import ModelCase
 
-__all__ = ["CountedGradient", "nutpie_runner", "sample_with_nutpie"]
+__all__ = ["CountedGradient", "nutpie_runner", "sample_function", "sample_with_nutpie"]
 
 TRIES = 100  # as many starts as NumPyro tries
 
@@ -89,39 +89,10 @@ def sample_with_nutpie(
         ImportError: nutpie is not installed.
         RuntimeError: nutpie gave up, or found no start of finite density.
     """
-    nutpie = _nutpie()
+    _nutpie()
     target = unconstrained_target(case, seed, settings.chains)
     gradient = CountedGradient(target.log_density, target.starts[0])
-
-    def start(chain_seed: int) -> np.ndarray:
-        rng = np.random.default_rng([seed, chain_seed])
-        for _ in range(TRIES):
-            x = rng.uniform(-START_RADIUS, START_RADIUS, target.dim)
-            value, slope = gradient(x)
-            if np.isfinite(value) and np.isfinite(slope).all():
-                return x
-        raise RuntimeError(f"no start of finite density in {TRIES} tries")
-
-    model = nutpie.compiled_pyfunc.from_pyfunc(
-        target.dim,
-        lambda: gradient,
-        lambda *_: lambda x: {"x": np.asarray(x, np.float64)},
-        [np.dtype(np.float64)],
-        [(target.dim,)],
-        ["x"],
-        make_initial_point_fn=start,
-    )
-    trace: Any = nutpie.sample(
-        model,
-        draws=settings.draws,
-        tune=tune,
-        chains=settings.chains,
-        cores=min(settings.chains, os.cpu_count() or 1),
-        seed=seed,
-        adaptation="low_rank" if low_rank else "diag",
-        progress_bar=False,
-        save_warmup=True,
-    )
+    trace = sample_function(gradient, target.dim, seed, settings, low_rank=low_rank, tune=tune)
     stats = trace["sample_stats"]
     draw_evals = np.asarray(stats["n_steps"], np.int64)
     outcome = Outcome(
@@ -133,3 +104,61 @@ def sample_with_nutpie(
         divergences=int(np.sum(np.asarray(stats["diverging"]))),
     )
     return outcome, int(np.sum(np.asarray(trace["warmup_sample_stats"]["n_steps"], np.int64)))
+
+
+def sample_function(
+    gradient: Callable[[np.ndarray], tuple[float, np.ndarray]],
+    dim: int,
+    seed: int,
+    settings: Settings,
+    *,
+    low_rank: bool,
+    tune: int,
+    cores: int | None = None,
+) -> Any:
+    """Run nutpie on a Python function; returns its tree, with the variable `x` and the warm-up.
+
+    Args:
+        gradient: log density and its gradient at a point of shape `(dim,)`.
+        dim: number of coordinates.
+        seed: of the run.
+        settings: `chains` and `draws` of it are used.
+        low_rank: the low-rank metric instead of the diagonal one.
+        tune: tuning iterations.
+        cores: threads; None: one a chain as far as there are processors.
+
+    Raises:
+        ImportError: nutpie is not installed.
+        RuntimeError: nutpie gave up, or found no start of finite density.
+    """
+    nutpie = _nutpie()
+
+    def start(chain_seed: int) -> np.ndarray:
+        rng = np.random.default_rng([seed, chain_seed])
+        for _ in range(TRIES):
+            x = rng.uniform(-START_RADIUS, START_RADIUS, dim)
+            value, slope = gradient(x)
+            if np.isfinite(value) and np.isfinite(slope).all():
+                return x
+        raise RuntimeError(f"no start of finite density in {TRIES} tries")
+
+    model = nutpie.compiled_pyfunc.from_pyfunc(
+        dim,
+        lambda: gradient,
+        lambda *_: lambda x: {"x": np.asarray(x, np.float64)},
+        [np.dtype(np.float64)],
+        [(dim,)],
+        ["x"],
+        make_initial_point_fn=start,
+    )
+    return nutpie.sample(
+        model,
+        draws=settings.draws,
+        tune=tune,
+        chains=settings.chains,
+        cores=min(settings.chains, os.cpu_count() or 1) if cores is None else cores,
+        seed=seed,
+        adaptation="low_rank" if low_rank else "diag",
+        progress_bar=False,
+        save_warmup=True,
+    )

@@ -55,7 +55,7 @@ def diagnose(run: Any, *, target: bool = True) -> Diagnosis:
         finding = Finding(
             "few_draws",
             f"{draws} draws in a chain say nothing about convergence: at least {MIN_DRAWS} are needed.",
-            "Draw more: a few hundred for each chain at least.",
+            "Draw more: `num_samples=500` at least.",
         )
         return Diagnosis([finding], [Check("Draws of a chain", str(draws), f"at least {MIN_DRAWS}", False)])
     table = found.plain_table
@@ -84,7 +84,8 @@ def _ladder(run: Any, tree: xr.DataTree) -> list[Judged]:
                 "no_round_trips",
                 f"Replicas made {trips} round trips in {chains} chains: masses of modes and the evidence "
                 "depend on where particles started.",
-                "Draw for longer, raise num_rungs or max_steps, or give a reference closer to the posterior.",
+                "Draw for longer (twice the `num_samples`), use `AnnealedQDE(model, num_particles=1024)`, or "
+                "give a reference closer to the posterior.",
             )
         ]
     codes = {finding.code for finding in findings}

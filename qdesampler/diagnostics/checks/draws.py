@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from qdesampler.diagnostics.checks.finding import Check, Finding, Judged, listed
+from qdesampler.diagnostics.checks.finding import DOUBLE, Check, Finding, Judged, listed
 from qdesampler.diagnostics.statistics.array_statistics import MIN_DRAWS as LEAST_DRAWS
 from qdesampler.diagnostics.statistics.array_statistics import nested_r_hat, pareto_k, r_hat
 from qdesampler.diagnostics.statistics.summary import all_labels, blocks
@@ -134,7 +134,7 @@ def _finite(facts: DrawFacts, size: int) -> Judged:
             f"{listed(shown)} {'is' if bad.size == 1 else 'are'} NaN or infinite: their means and errors do "
             "not exist.",
             "Look for log or sqrt of a non-positive number, division by zero or overflow in the model; "
-            "try double precision.",
+            f"try {DOUBLE}.",
         ),
     )
 
@@ -150,7 +150,8 @@ def _stuck(facts: DrawFacts) -> Judged:
             "stuck",
             f"{'Chain' if len(facts.still) == 1 else 'Chains'} {names} never moved: "
             "every proposal was rejected.",
-            "Start elsewhere (init_strategy, or another seed), warm up for longer, or rescale the model.",
+            "Start elsewhere (`mcmc.run(jax.random.key(1), ...)`, or an `init_strategy`), warm up for longer "
+            "(`num_warmup=2000`), or rescale the model.",
         ),
     )
 
@@ -195,8 +196,8 @@ def _modes(usable: Any, facts: DrawFacts, chains: int) -> Judged:
             "modes",
             f"Each chain by itself is stationary, but the chains disagree (R-hat {which}): they are in "
             "different modes, and the fraction of the draws in each mode is arbitrary.",
-            "Use AnnealedQDE, which joins modes and weights them, or look for parameters that can be "
-            "exchanged (labels of a mixture, signs of factors) and order them.",
+            "Use `AnnealedQDE(model)`, which joins modes and weights them, or look for parameters that can "
+            "be exchanged (labels of a mixture, signs of factors) and order them.",
         ),
     )
 

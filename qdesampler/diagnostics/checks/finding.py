@@ -5,7 +5,9 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import NamedTuple
 
-__all__ = ["Check", "Diagnosis", "Finding", "Judged", "listed", "not_judged", "verdict"]
+__all__ = ["DOUBLE", "Check", "Diagnosis", "Finding", "Judged", "listed", "not_judged", "verdict"]
+
+DOUBLE = '`jax.config.update("jax_enable_x64", True)` before anything else'  # the advice of double precision
 
 
 class Finding(NamedTuple):

@@ -8,7 +8,7 @@ import xarray as xr
 from scipy import stats
 
 from qdesampler.diagnostics.checks.draws import least_ess
-from qdesampler.diagnostics.checks.finding import Check, Finding, Judged, listed
+from qdesampler.diagnostics.checks.finding import DOUBLE, Check, Finding, Judged, listed
 from qdesampler.diagnostics.statistics.summary import all_labels, blocks
 
 __all__ = ["funnel_check", "kernel_checks"]
@@ -74,7 +74,7 @@ def _descents(tree: xr.DataTree) -> Judged:
             "modes",
             f"{outliers} descents ended far outside the trial from which global moves are made: "
             "the posterior may have other modes, which these draws do not contain.",
-            "Start at the suspected modes (init_params, init_strategy) and compare, or use AnnealedQDE.",
+            "Use `AnnealedQDE(model)`, or start at the suspected modes (`init_params`) and compare.",
         ),
     )
 
@@ -89,7 +89,7 @@ def _step_size(tree: xr.DataTree) -> Judged:
             "No step size reached the acceptance that the warm-up aimed at, or only a tiny one: local moves "
             "hardly move.",
             "The density may end at an edge or jump, or its gradient may be wrong: check the model for hard "
-            "limits that its supports do not know, and for rounding (jax_enable_x64).",
+            f"limits that its supports do not know, and for rounding: {DOUBLE}.",
         ),
     )
 
@@ -170,7 +170,8 @@ def _bfmi(tree: xr.DataTree) -> Judged:
             "bfmi",
             f"The energy changes slowly from draw to draw (BFMI {worst:.2f}, chains {chains}): the tails, or "
             "the neck of a funnel, are explored at random-walk speed.",
-            "Change the parametrisation (non-centred hierarchies), give scales lighter tails, draw more.",
+            "Change the parametrisation (hierarchies: `numpyro.infer.reparam.LocScaleReparam(0)`), "
+            "give scales lighter tails, draw more.",
         ),
     )
 
@@ -194,7 +195,7 @@ def _acceptance(tree: xr.DataTree) -> Judged:
         Finding(
             "acceptance",
             f"Chain {int(by_chain.argmin())} accepted {worst:.1%} of its proposals: it hardly moved.",
-            "Warm up for longer so that the step size can adapt, or start elsewhere.",
+            "Warm up for longer, `num_warmup=2000`, so that the step size can adapt, or start elsewhere.",
         ),
     )
 
@@ -230,7 +231,7 @@ def _thinning(tree: xr.DataTree, table: Any) -> Judged:
             "thinning",
             f"Thinning kept one draw in {thinning}, and the kept draws are nearly independent "
             f"({share:.0%} effective): it dropped draws that would lower every error.",
-            "Keep all draws (thinning=1) unless memory forbids it; otherwise thin by less than the "
+            "Keep all draws, `thinning=1`, unless memory forbids it; otherwise thin by less than the "
             "autocorrelation time.",
             grave=bool(short),
         ),

@@ -54,7 +54,8 @@ def _round_trips(summary: LadderSummary) -> Finding | None:
         "no_round_trips",
         f"Replicas made {summary.round_trips.tolist()} round trips in {summary.iterations} iterations of "
         "each chain: masses of modes and the evidence depend on where particles started.",
-        "Draw for longer, raise num_rungs or max_steps, or give a reference closer to the posterior.",
+        "Draw for longer (twice the `num_samples`), use `AnnealedQDE(model, num_particles=1024)`, or give a "
+        "reference closer to the posterior.",
     )
 
 
@@ -91,7 +92,8 @@ def _missed_mode(summary: LadderSummary) -> Finding | None:
         "missed_mode",
         f"Descents found a mass of {mass:.2g} (by Laplace's approximation) in modes of which particles "
         f"showed less than a quarter: the thermal path does not lead there. {place}",
-        "Believe the evidence only if chains and seeds agree; there may be more such modes.",
+        "Believe the evidence only if `AnnealedQDE(model, num_particles=1024, search_seed=1)` and other "
+        "seeds agree; there may be more such modes.",
     )
 
 
@@ -103,7 +105,7 @@ def _few_particles(summary: LadderSummary) -> Finding | None:
         "few_particles",
         f"{share:.0%} of the draws of one population of particles lie where the others have hardly any mass. "
         "If populations lose modes of one another, all of them may have lost some.",
-        "Raise num_particles, and compare runs of several search_seeds.",
+        "Compare `AnnealedQDE(model, num_particles=1024, search_seed=1)` with other seeds.",
     )
 
 
@@ -119,7 +121,8 @@ def _particles(report: EvidenceReport) -> Finding | None:
         f"The ladder's log evidence {report.value:.3f} and the particles' {report.by_particles:.3f} differ "
         f"by {abs(gap):.2g}, more than their errors ({error:.2g}): one of them sees a mode that the other "
         f"does not. {lower}, or few particles lost a mode on the way.",
-        "Raise num_particles and compare seeds; with a fitted reference try reference_kind='prior'.",
+        "Compare `AnnealedQDE(model, num_particles=1024, search_seed=1)` with other seeds; with a fitted "
+        "reference try `reference_kind='prior'`.",
     )
 
 
@@ -132,7 +135,7 @@ def _chains(report: EvidenceReport) -> Finding | None:
     return Finding(
         "chains_disagree",
         f"The chains' log evidences are {np.round(values, 2).tolist()}: they do not see the same posterior.",
-        "Warm up and draw for longer, raise num_particles.",
+        "Warm up and draw for longer; use `AnnealedQDE(model, num_particles=1024)`.",
     )
 
 
@@ -144,5 +147,5 @@ def _sandwich(report: EvidenceReport) -> Finding | None:
         "sandwich",
         f"Stepping stones upwards give {report.lower:.3f} and downwards {report.upper:.3f}: {width:.2g} "
         f"apart, more than the error {report.standard_error:.2g} allows.",
-        "Draw for longer or raise num_rungs.",
+        "Draw for longer: twice the `num_samples` halves the variance.",
     )

@@ -103,8 +103,9 @@ def symmetry_check(mcmc: Any, table: Any) -> Judged:
             f"{worst.words} leads to places that the draws do not visit: by the density {worst.expected:.0%} "
             f"of the mass is where {worst.where}, but {worst.found:.0%} of the draws. Chains that all stay "
             "on one side agree with each other nevertheless.",
-            "Use AnnealedQDE, or order parameters that can be exchanged (labels of a mixture, signs of "
-            "factors). If nothing else is wrong, means of quantities that the map does not change are right.",
+            "Use `AnnealedQDE(model)`, or order parameters that can be exchanged (labels of a mixture, signs "
+            "of factors). If nothing else is wrong, means of quantities that the map does not change "
+            "are right.",
         ),
     )
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from qdesampler.diagnostics.checks.finding import Check, Finding, Judged, listed, not_judged
+from qdesampler.diagnostics.checks.finding import DOUBLE, Check, Finding, Judged, listed, not_judged
 from qdesampler.infer.model.scores import NoScoresError, RunScores, potential_values, run_scores
 
 __all__ = ["Virial", "target_checks", "virial"]
@@ -199,7 +199,7 @@ def _undefined_gradients(scores: RunScores) -> Judged | None:
             f"The gradient of the log density is NaN or infinite at {share:.2%} of the draws{where}: the "
             "model does not determine what the sampler did there.",
             "Look for log, sqrt or a division at the edge of their domain, also in branches of jnp.where "
-            "that are not taken; try double precision.",
+            f"that are not taken; try {DOUBLE}.",
         ),
     )
 
@@ -255,7 +255,7 @@ def _gradient(mcmc: Any, scores: RunScores) -> Judged:
         f"The gradient is not the slope of the log density: at {share:.0%} of {int(usable.sum())} draws it "
         "differs from finite differences.",
         "Look for a wrong custom_jvp or custom_vjp, stop_gradient, rounding (argmax, floor, integers) or a "
-        "discontinuity in the model; try double precision.",
+        f"discontinuity in the model; try {DOUBLE}.",
     )
     return Judged(check, finding)
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from qdesampler.diagnostics.statistics.ladder import evidence_report, ladder_summary
 
@@ -31,13 +32,15 @@ def plot_ladder(run: Any) -> Figure:
     rates, flow, heat, evidence = figure.subplots(2, 2).ravel()
     rungs = np.arange(summary.betas.shape[1])
     for chain in range(summary.betas.shape[0]):
-        rates.plot(rungs[:-1] + 0.5, summary.swap_rates[chain], marker=".", label=f"chain {chain}")
+        rates.plot(rungs[1:], summary.swap_rates[chain], marker=".", label=f"chain {chain}")
         flow.plot(rungs, summary.flow[chain], marker=".")
         positive = np.maximum(summary.specific_heat[chain], 1e-12)
         heat.loglog(np.maximum(summary.betas[chain, 1:], 1e-12), positive, marker=".")
+    for axis in (rates.xaxis, flow.xaxis, evidence.yaxis):  # rungs and chains are counted
+        axis.set_major_locator(MaxNLocator(integer=True))
     flow.plot(rungs, 1 - rungs / rungs[-1], color="grey", linestyle=":", label="ideal")
     flow.legend()
-    rates.set(xlabel="pair of rungs", ylabel="swap rate", ylim=(0, 1))
+    rates.set(xlabel="rung, with the one before", ylabel="swap rate", ylim=(0, 1))
     rates.set_title(f"barrier {summary.barrier.mean():.2f}, {int(summary.round_trips.sum())} round trips")
     rates.legend()
     flow.set(xlabel="rung", ylabel="fraction from the reference", ylim=(-0.02, 1.02))

@@ -8,12 +8,21 @@ import numpy as np
 
 from qdesampler.diagnostics.statistics.array_statistics import in_threads, mcse_mean
 
-__all__ = ["Points", "affordable_orders", "estimate", "features", "mcse", "whitened_points"]
+__all__ = [
+    "DRAWS_A_FEATURE",
+    "MOST_FEATURES",
+    "Points",
+    "affordable_orders",
+    "estimate",
+    "features",
+    "mcse",
+    "whitened_points",
+]
 
-_DRAWS_A_FEATURE = 4  # effective draws for each coefficient
+DRAWS_A_FEATURE = 4  # effective draws for each coefficient
 _ROWS_A_FEATURE = 40  # most draws for each coefficient in a fit; more draws hardly improve it
 _RIDGE = 1e-8  # ridge, in units of the mean square of the features
-_MOST_FEATURES = 4000  # features of an order
+MOST_FEATURES = 4000  # features of an order
 _NUMBERS = 4_000_000  # numbers of features in memory at a time
 _LARGE = 100_000_000  # features of all draws from which single precision is enough
 _COLUMNS = 64_000_000  # numbers of functions in memory at a time
@@ -61,7 +70,7 @@ def whitened_points(
 
 def affordable_orders(dim: int, order: int, effective: float) -> list[float]:
     """Orders whose coefficients this many effective draws can determine; 1.5 is the diagonal of order 2."""
-    most = min(effective / _DRAWS_A_FEATURE, _MOST_FEATURES)
+    most = min(effective / DRAWS_A_FEATURE, MOST_FEATURES)
     wanted = {0: [], 1: [1.0], 2: [1.0, 1.5, 2.0] if dim > 1 else [1.0, 2.0]}[order]
     return [k for k in wanted if _count(k, dim) <= most]
 

@@ -65,7 +65,8 @@ def zero_variance(mcmc: Any, fn: Callable[[dict[str, Any]], Any] | None = None, 
         with the dimension `estimate`: "mean", "mcse" (its standard error, from the autocorrelated residuals),
         "plain_mean", "plain_mcse", and "gain", `(plain_mcse / mcse)^2`. Variables `<name>_order` hold the
         chosen order: 0, 1, 1.5 (the diagonal part of order 2) or 2. Attributes: `evaluations` of the log
-        density that were made, `effective_draws`, `disagreeing` scalars.
+        density that were made, the name of the `slowest` coordinate and its `effective_draws`, `disagreeing`
+        scalars, the number of `coordinates`, and the `highest_order` that was tried.
 
     Warns:
         ZeroVarianceWarning: a zero-variance mean differs from the plain mean by more than the errors allow:
@@ -100,7 +101,7 @@ def estimates_of(values: xr.Dataset, mcmc: Any, order: int = 2) -> xr.Dataset:
         functions.append(np.asarray(variable).reshape(chains * draws, -1))
         if not np.all(np.isfinite(functions[-1])):
             raise ValueError(f"{name} is not finite at every draw; its mean cannot be estimated.")
-    effective = _least_ess(run.positions)
+    slowest, effective = _slowest(run.positions)
     orders = affordable_orders(dim, order, effective)
     points = whitened_points(
         run.positions.reshape(-1, dim), run.scores.reshape(-1, dim), fold, whiten=bool(orders)
@@ -131,6 +132,7 @@ def estimates_of(values: xr.Dataset, mcmc: Any, order: int = 2) -> xr.Dataset:
             stacklevel=3,
         )
     facts = {"evaluations": run.evaluations, "effective_draws": effective, "disagreeing": disagreeing}
+    facts |= {"coordinates": dim, "slowest": run.labels[slowest], "highest_order": max(orders, default=0.0)}
     return xr.Dataset(out, attrs=facts)
 
 
@@ -146,11 +148,12 @@ def _values(mcmc: Any, fn: Callable | None) -> xr.Dataset:
     return dict_to_dataset({name: np.asarray(value) for name, value in named.items()})
 
 
-def _least_ess(positions: np.ndarray) -> float:
-    """The smallest effective sample size of the mean of a coordinate."""
+def _slowest(positions: np.ndarray) -> tuple[int, float]:
+    """The coordinate whose mean has the smallest effective sample size, and that size."""
     chains, draws, dim = positions.shape
     if draws < 4:
-        return 0.0
+        return 0, 0.0
     step = max(1, _BLOCK // (chains * draws))
     parts = [np.moveaxis(positions[:, :, i : i + step], 2, 0) for i in range(0, dim, step)]
-    return float(min(ess_mean(np.ascontiguousarray(part)).min() for part in parts))
+    sizes = np.concatenate([ess_mean(np.ascontiguousarray(part)) for part in parts])
+    return int(sizes.argmin()), float(sizes.min())

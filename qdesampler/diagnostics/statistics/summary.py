@@ -12,6 +12,7 @@ import xarray as xr
 from qdesampler.diagnostics.datatree.convert import complex_parts, to_datatree
 from qdesampler.diagnostics.datatree.dims import SAMPLE_DIMS
 from qdesampler.diagnostics.statistics.array_statistics import in_threads, table_columns
+from qdesampler.diagnostics.statistics.control_fit import DRAWS_A_FEATURE, MOST_FEATURES
 from qdesampler.diagnostics.statistics.control_variates import LEAST_DRAWS, estimates_of
 from qdesampler.diagnostics.statistics.summary_table import COLUMNS, ZERO_VARIANCE_COLUMNS, SummaryTable
 from qdesampler.infer.model.scores import NoScoresError
@@ -224,10 +225,26 @@ def _completed(
 
 
 def _no_gain(estimates: xr.Dataset) -> str:
-    """Why no error became smaller: a fit of control variates needs effective draws of every coordinate."""
+    """Why no error became smaller: no fit could be made, or the fits are of no use.
+
+    One slow coordinate is enough to prevent the fits of all scalars, because each fit has a coefficient for
+    every coordinate.
+    """
+    facts = estimates.attrs
+    if facts["highest_order"] > 0:
+        return (
+            "control variates were fitted and make no error smaller: the density is far from Gaussian, or it "
+            "has long tails. The plain means are right."
+        )
+    needed = DRAWS_A_FEATURE * facts["coordinates"]
+    if not facts["effective_draws"] >= needed:  # NaN too
+        return (
+            f"their fit needs {needed} effective draws, {DRAWS_A_FEATURE} for each of {facts['coordinates']} "
+            f"coordinates, and {facts['slowest']} has {facts['effective_draws']:.0f}. Draw more."
+        )
     return (
-        "control variates make no error smaller. Their fit needs four effective draws a coordinate, and "
-        f"the slowest coordinate has {estimates.attrs['effective_draws']:.0f} effective draws."
+        f"their fit has room for {MOST_FEATURES} coordinates, and there are {facts['coordinates']}. "
+        "The plain means are right."
     )
 
 

@@ -126,7 +126,9 @@ def list_models(folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ModelLoadError(f"cannot list the models in {folder}: it is not an existing folder.")
+        raise ModelLoadError(
+            f"no models in {folder}: it is not an existing folder. Name another: qdesampler models DIR."
+        )
     return sorted(entry for entry in folder.iterdir() if entry.name[0] not in "_." and _is_model(entry))
 
 
@@ -284,7 +286,8 @@ def _check_fields(model: Callable[..., Any], arguments: Mapping[str, Any], sourc
     given = f"{origin} has {', '.join(arguments) or 'no fields'}"
     missing = [p.name for p in named if p.default is p.empty and p.name not in arguments]
     if missing:
-        raise ModelLoadError(f"model in {source} needs {', '.join(missing)}, missing from the data; {given}.")
+        there = f"{given}." if arguments else "Write them into data.json beside it, or name a file of data."
+        raise ModelLoadError(f"model in {source} needs {', '.join(missing)}, missing from the data. {there}")
     unknown = [key for key in arguments if key not in {p.name for p in named}]
     if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters):
         raise ModelLoadError(

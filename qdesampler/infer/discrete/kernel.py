@@ -1,6 +1,7 @@
 """AnnealerGibbs: the NumPyro kernel for discrete latent sites that stays exact with any annealer."""
 
 import copy
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
@@ -46,7 +47,7 @@ class AnnealerGibbs(MCMCKernel):
 
     | move | proposal | the backend's law |
     | --- | --- | --- |
-    | "scan" | sites that reads show to be uncertain, pairs that exchange, labels that change places | any |
+    | "scan" | by a fitted surrogate; uncertain sites, pairs that exchange, labels that change places | any |
     | "coset" | Gibbs over all combinations of `num_masks` differences of reads | any |
     | "mask" | one difference of two reads, or one site | any |
     | "permutation" | Gibbs over exchanges of sites; keeps counts | any |
@@ -69,13 +70,15 @@ class AnnealerGibbs(MCMCKernel):
     Args:
         model: NumPyro model.
         backend: an annealer; None for one that suits the move, in general `SimulatedAnnealing()`.
-        move: see the table.
+        move: see the table; None: "scan", or "coset" where a backend or a pool is given to take reads from,
+            and in a block of `Gibbs`.
         surrogate: "auto", "finite_differences", "taylor", "least_squares", "pseudo_likelihood", or an
             `IsingProblem` on the bits of a position (`qdesampler.backends.encoding.StateEncoding`).
         pool: reads to use instead of the backend's: positions `(R, n)`, entries `0, ..., q - 1` in the order
             of the sorted site names; or a dictionary of values, `(R, *site shape)` each.
         pool_size: reads to take for a pool.
-        num_steps: collective moves of a draw; None: a draw costs about as much as a sweep of Gibbs sampling.
+        num_steps: collective moves of a draw; None: a draw costs about as much as a sweep of Gibbs sampling,
+            for "scan" a tenth of that, or a single evaluation where the log density is quadratic.
         num_masks: `K` of "coset" (`q^K - 1` evaluations) and "permutation" (`2^K - 1`).
         taylor_order: of the local step: 0 free flips (1 evaluation), 1 informed by all neighbours (`2 n +
             1`), 2 by the surrogate (1). None: 2 where a surrogate is made anyway; else 0, for "local" 1.
@@ -98,7 +101,7 @@ class AnnealerGibbs(MCMCKernel):
         model: Callable,
         *,
         backend: AnnealingBackend | None = None,
-        move: str = "coset",
+        move: str | None = None,
         surrogate: str | IsingProblem = "auto",
         pool: ArrayLike | Mapping[str, ArrayLike] | None = None,
         pool_size: int = 256,
@@ -113,6 +116,9 @@ class AnnealerGibbs(MCMCKernel):
     ):
         if not callable(model):
             raise ValueError(f"model must be a NumPyro model, got {type(model).__name__}.")
+        self._move_is_default = move is None
+        if move is None:
+            move = "scan" if backend is None and pool is None else "coset"
         self._settings = MoveSettings(
             move,
             default_backend(move) if backend is None else backend,
@@ -133,6 +139,7 @@ class AnnealerGibbs(MCMCKernel):
         self._pool_size = as_positive_int("pool_size", pool_size)
         self._model = model
         self._traced: TracedSites | None = None  # set by `init`
+        self._edges: np.ndarray | None = None  # of the surrogate, if it has few couplings; set by `init`
 
     # ---- NumPyro's contract --------------------------------------------------------------------------------
 
@@ -223,8 +230,8 @@ class AnnealerGibbs(MCMCKernel):
         sites, settings, encoding = self._ready.sites, self._settings, self._encoding
         log_density = self._log_density(model_args, model_kwargs)
         adapt = state.adapt_state
-        if adapt.problem is not None and isinstance(self._surrogate, IsingProblem):
-            adapt = adapt._replace(problem=adapt.problem._replace(edges=self._surrogate.edges))
+        if adapt.problem is not None and adapt.problem.J.ndim == 1:
+            adapt = adapt._replace(problem=adapt.problem._replace(edges=self._edges))
 
         def move(rng_key, z, energy):
             rng_key, key_move = jax.random.split(rng_key)
@@ -298,7 +305,9 @@ class AnnealerGibbs(MCMCKernel):
         """A copy of this kernel bound to `wrapper(model)`, to be initialised anew."""
         kernel = copy.copy(self)
         kernel._model = wrapper(self._model)
-        kernel._traced = None
+        kernel._traced = kernel._edges = None
+        if self._move_is_default:  # what "scan" learns holds for the first values of the other sites only
+            kernel._settings = dataclasses.replace(self._settings, move="coset")
         return kernel
 
     def renew(
@@ -345,12 +354,20 @@ class AnnealerGibbs(MCMCKernel):
         pool = self._pool
         if isinstance(pool, Mapping):
             pool = self._ready.sites.positions(pool)
-        return learn(
+        adapt, counts = learn(
             self._settings, self._surrogate, pool, self._pool_size, log_density, starts, self._encoding, key
         )
+        if adapt.problem is None or adapt.problem.edges is None:
+            return adapt, counts
+        # The edges shape compiled programs, so they stay with the kernel; other edges later become a matrix.
+        edges = np.asarray(adapt.problem.edges)
+        self._edges = edges if self._edges is None else self._edges
+        same = np.array_equal(self._edges, edges)
+        problem = adapt.problem if same else adapt.problem.dense()
+        return adapt._replace(problem=problem._replace(edges=None)), counts
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_traced": None}
+        return {**self.__dict__, "_traced": None, "_edges": None}
 
 
 def _arguments(model_args: Sequence, model_kwargs: dict | None) -> tuple[tuple, dict]:

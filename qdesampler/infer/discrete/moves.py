@@ -28,6 +28,7 @@ from qdesampler.kernels.discrete.annealer_moves import (
     symmetric_move,
 )
 from qdesampler.kernels.discrete.categorical import imaginary_time_states_move
+from qdesampler.kernels.discrete.guided import Guide
 from qdesampler.kernels.discrete.informed import imaginary_time_move
 from qdesampler.kernels.discrete.masks import (
     check_local_share,
@@ -60,6 +61,7 @@ POOL_MOVES = (
     "fitted",
 )  # need a pool of reads, of any law, before the run
 BIT_MOVES = ("surrogate", "symmetric", "independence", "annealed", "fitted")  # act on bits, not on states
+_DRAWS_OF_SWEEP = 10  # of "scan", in a sweep of evaluations; not tuned
 LAW_OF_MOVE = {
     "scan": "mask",
     "mask": "mask",
@@ -126,10 +128,15 @@ class MoveSettings:
             "local": self.local_evals(encoding),
         }.get(self.move, 1)
 
-    def steps(self, encoding: StateEncoding) -> int:
-        """Collective moves of a draw: by default it costs about as much as a sweep of Gibbs sampling."""
+    def steps(self, encoding: StateEncoding, exact: bool = False) -> int:
+        """Collective moves of a draw: by default it costs about as much as a sweep of Gibbs sampling.
+
+        "scan" forgets a position in much less than a sweep, with an exact surrogate in one proposal.
+        """
         if self.num_steps is not None:
             return self.num_steps
+        if self.move == "scan":
+            return 1 if exact else max(1, encoding.num_bits // _DRAWS_OF_SWEEP)
         local = self.local_evals(encoding) if self.taylor_order != 1 and self.move != "local" else 0
         return max(1, round((encoding.num_bits - local) / self.step_evals(encoding)))
 
@@ -217,7 +224,8 @@ def draw_moves(
 ) -> tuple[DiscreteState, DrawInfo]:
     """Make the collective moves of one draw and one local move; one chain."""
     key_moves, key_local = jax.random.split(key)
-    steps = settings.steps(encoding)
+    exact = settings.move == "scan" and adapt.problem is not None and adapt.tau is None
+    steps = settings.steps(encoding, exact)
     on_bits = settings.move in BIT_MOVES
     here, evaluate = _as_bits(state, log_density, encoding) if on_bits else (state, log_density)
     prepared, extra = _prepare(key_moves, here, settings, adapt, steps)
@@ -275,7 +283,8 @@ def _collective(key, state, log_density, settings, encoding, adapt, memory, own)
         here = jnp.all(new.position == outcomes.positions[0])
         return new, jnp.where(here, memory, log_q), info
     if settings.move == "scan":
-        new, info = scan_move(key, state, log_density, adapt.density, encoding.num_states)
+        guide = None if problem is None else Guide(problem, adapt.tau)
+        new, info = scan_move(key, state, log_density, adapt.density, encoding, guide)
     elif settings.move == "mask":
         local = settings.local_share
         new, info = mask_move(key, state, log_density, adapt.pool, local_share=local, num_states=states)

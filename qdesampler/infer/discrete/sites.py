@@ -57,12 +57,14 @@ class DiscreteSites(NamedTuple):
         return jax.vmap(self.position)({name: jnp.asarray(z[name]) for name in self.names})
 
     def values(self, position: jax.Array) -> dict[str, jax.Array]:
-        """The values of a position."""
-        flat = jnp.asarray(self.first).at[self.free].add(position.astype(jnp.int32))
+        """The values of a position; of real numbers, which derivatives need, real ones."""
+        real = jnp.issubdtype(position.dtype, jnp.floating)
+        kind = position.dtype if real else jnp.int32
+        flat = jnp.asarray(self.first, kind).at[self.free].add(position.astype(kind))
         ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes])
         parts = jnp.split(flat, ends[:-1].tolist())
         return {
-            name: part.reshape(shape).astype(dtype)
+            name: part.reshape(shape) if real else part.reshape(shape).astype(dtype)
             for name, part, shape, dtype in zip(self.names, parts, self.shapes, self.dtypes, strict=True)
         }
 

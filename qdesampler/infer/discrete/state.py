@@ -20,11 +20,13 @@ class AnnealerAdaptState(NamedTuple):
         pool: reads as positions, shape `(R, n)`; None for moves without a pool.
         problem: the surrogate on the bits of positions, without its edges; None if no move needs it.
         density: what is fitted to the pool: a density for the move "fitted", weights for "scan"; else None.
+        tau: imaginary time of the proposals of "scan"; None without them, or where the surrogate is exact.
     """
 
     pool: jax.Array | None
     problem: IsingProblem | None
     density: BernoulliMixture | ScanWeights | None
+    tau: jax.Array | None = None
 
 
 class EvaluationCounts(NamedTuple):

@@ -1,12 +1,12 @@
 """What `AnnealerGibbs` fits before it moves: a surrogate of the log density, and a pool of reads of it."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from qdesampler.backends import BackendError, IsingProblem, spins_to_bits
+from qdesampler.backends import BackendError, IsingProblem, bits_to_spins, spins_to_bits
 from qdesampler.backends.encoding import StateEncoding
 from qdesampler.backends.problem import check_problem
 from qdesampler.backends.surrogate import (
@@ -18,9 +18,11 @@ from qdesampler.backends.surrogate import (
 from qdesampler.infer.discrete.moves import MoveSettings
 from qdesampler.infer.discrete.state import AnnealerAdaptState, EvaluationCounts
 from qdesampler.kernels.discrete.bernoulli_mixture import fit_bernoulli_mixture
+from qdesampler.kernels.discrete.guided import choose_tau, tau_evals
+from qdesampler.kernels.discrete.log_odds import log_odds_surrogate
 from qdesampler.kernels.discrete.outcomes import LogDensity
 from qdesampler.kernels.discrete.scan import fit_scan
-from qdesampler.kernels.discrete.surrogate import learn_surrogate, sweep_surrogate, visited_positions
+from qdesampler.kernels.discrete.surrogate import learn_surrogate, sweep_surrogate, visit
 from qdesampler.validation import is_traced
 
 __all__ = ["SURROGATES", "learn"]
@@ -30,8 +32,13 @@ _QUADRATIC = 100.0  # units of rounding: third differences below count as zero
 _TRIALS = 16  # third differences that are tried, 8 evaluations each
 _CHAINS = 8  # chains that explore, at least; at most twice as many
 _READS = 64  # annealed reads evaluated in each round of fitting
+_SWEEPS = 30  # sweeps that chains explore, as on the row of change points; not tuned
+_FEW_SWEEPS = 12  # where only the weights of the scan are learned; not tuned
 MOST_PAIRS = 4096  # evaluations that finite differences may take under surrogate="auto"
 MOST_COEFFICIENTS = 2100  # coefficients of least squares under surrogate="auto": 64 bits
+MOST_GUIDED = 512  # bits of a surrogate fitted to log odds
+MOST_DERIVATIVES = 8192  # bits of a Hessian that is tried: 256 MB in single precision
+EXACT_TRIALS = 16  # random positions at which a surrogate is compared with the log density
 
 
 def learn(
@@ -57,11 +64,9 @@ def learn(
         key: JAX key.
     """
     key_fit, key_pool, key_density = jax.random.split(key, 3)
-    counts, problem, reads, density = EvaluationCounts(), None, None, None
-    if settings.move == "scan" and pool is None and isinstance(surrogate, str):
-        # where chains have been shows what is uncertain better than reads of a surrogate fitted to that
-        pool, spent = visited_positions(log_density, exploring(starts), encoding, key=key_fit)
-        counts = EvaluationCounts(spent)
+    counts, problem, reads, density, tau = EvaluationCounts(), None, None, None, None
+    if settings.move == "scan" and pool is None and surrogate == "auto":
+        return learn_scan(settings, pool_size, log_density, starts, encoding, key)
     if settings.needs_problem or (settings.needs_pool and pool is None):
         found = fit_surrogate(surrogate, log_density, starts, encoding, key_fit)
         problem, counts = found.problem, counts + EvaluationCounts(found.num_evals)
@@ -74,8 +79,117 @@ def learn(
         reads, density = None, fit_bernoulli_mixture(encoding.encode(reads), key=key_density)
     elif settings.move == "scan" and reads is not None:
         reads, density = None, jax.jit(fit_scan, static_argnums=1)(reads, encoding.num_states)
-    kept = problem._replace(edges=None) if problem is not None and settings.needs_problem else None
-    return AnnealerAdaptState(reads, kept, density), counts
+    if settings.move == "scan" and problem is not None:
+        problem, tau, spent = guide_of(problem, log_density, exploring(starts), None, encoding, key_density)
+        counts = counts + EvaluationCounts(spent)
+    elif not settings.needs_problem:
+        problem = None
+    return AnnealerAdaptState(reads, problem, density, tau), counts
+
+
+def learn_scan(
+    settings: MoveSettings,
+    pool_size: int,
+    log_density: LogDensity,
+    starts: jax.Array,
+    encoding: StateEncoding,
+    key: jax.Array,
+) -> tuple[AnnealerAdaptState, EvaluationCounts]:
+    """Return the weights of the scan and the surrogate that guides it, from sweeps of Gibbs sampling.
+
+    Where the log density is quadratic the surrogate is the posterior, and its reads replace the sweeps. Above
+    512 bits no surrogate is fitted: its coefficients would outnumber what was seen.
+    """
+    key_test, key_visit, key_tau = jax.random.split(key, 3)
+    weigh = jax.jit(fit_scan, static_argnums=1)
+    found = exact_quadratic(log_density, starts[0], encoding, key=key_test)
+    if found.problem is not None:
+        problem = found.problem.without_offset()
+        reads = fill_pool(settings, problem, encoding, key=key_visit, size=pool_size)
+        counts = EvaluationCounts(found.num_evals, pool_size, 1)
+        return AnnealerAdaptState(None, problem, weigh(reads, encoding.num_states), None), counts
+    guided = encoding.num_bits <= MOST_GUIDED
+    # where chains have been shows what is uncertain better than reads of a surrogate fitted to that
+    sweeps = _SWEEPS if guided else _FEW_SWEEPS
+    seen = visit(
+        log_density, exploring(starts), encoding, key=key_visit, num_sweeps=sweeps, differences=guided
+    )
+    weights, spent = weigh(seen.positions, encoding.num_states), found.num_evals + seen.num_evals
+    if seen.differences is None:
+        return AnnealerAdaptState(None, None, weights, None), EvaluationCounts(spent)
+    fit = jax.jit(lambda differences: log_odds_surrogate(differences, encoding).problem)
+    problem = fit(seen.differences).without_offset()
+    tau = choose_tau(log_density, seen.ends, seen.values, problem, encoding, key=key_tau)
+    spent = spent + tau_evals(seen.ends.shape[0])
+    return AnnealerAdaptState(None, problem, weights, tau), EvaluationCounts(spent)
+
+
+def guide_of(
+    problem: IsingProblem,
+    log_density: LogDensity,
+    ends: jax.Array,
+    values: jax.Array | None,
+    encoding: StateEncoding,
+    key: jax.Array,
+) -> tuple[IsingProblem, jax.Array | None, int]:
+    """Return a given surrogate as a guide of proposals: the problem, its `tau`, and the evaluations."""
+    problem, (key_test, key_tau) = problem.without_offset(), jax.random.split(key)
+    if not is_traced(ends) and is_exact(log_density, problem, encoding, key=key_test):
+        return problem, None, EXACT_TRIALS
+    if values is None:
+        values = jax.vmap(log_density)(ends)
+    problem = problem.dense()
+    tau = choose_tau(log_density, ends, values, problem, encoding, key=key_tau)
+    return problem, tau, EXACT_TRIALS + ends.shape[0] + tau_evals(ends.shape[0])
+
+
+def is_exact(
+    log_density: LogDensity, problem: IsingProblem, encoding: StateEncoding, *, key: jax.Array
+) -> bool:
+    """Whether `f + E` is constant over random positions, up to rounding; `EXACT_TRIALS` evaluations."""
+    rows = jax.random.randint(key, (EXACT_TRIALS, encoding.num_sites), 0, jnp.asarray(encoding.num_states))
+    values = np.asarray(jax.jit(jax.vmap(log_density))(rows))
+    sums = values + np.asarray(problem.energies(bits_to_spins(encoding.encode(rows))))
+    scale = np.finfo(values.dtype).eps * (1 + np.max(np.abs(values)))
+    return bool(np.ptp(sums) <= _QUADRATIC * scale)  # False for NaN and infinities
+
+
+def exact_quadratic(
+    log_density: LogDensity, anchor: jax.Array, encoding: StateEncoding, *, key: jax.Array
+) -> "Exact":
+    """Find the posterior as an Ising problem where the log density is quadratic.
+
+    By differences, or by derivatives; these need code that takes real numbers and is quadratic in them too,
+    which is then checked.
+    While JAX is tracing nothing can be tested, and none is found.
+    """
+    bits, pairs = encoding.num_bits, encoding.pairs[0].size
+    few = 1 + bits + pairs <= MOST_PAIRS
+    if is_traced(anchor) or not (few or (encoding.is_binary and bits <= MOST_DERIVATIVES)):
+        return Exact(None, 0)
+    key_test, key_check = jax.random.split(key)
+    test = jax.jit(lambda x, key: third_difference(log_density, x, encoding, key=key, trials=_TRIALS))
+    rough = test(anchor, key_test)
+    spent = 8 * _TRIALS
+    if is_traced(rough) or not rough <= _QUADRATIC:
+        return Exact(None, spent)
+    if few:
+        found = finite_difference_surrogate(log_density, anchor, encoding)
+    else:
+        try:
+            found = taylor_surrogate(log_density, anchor, encoding)
+        except TypeError:  # the model's code takes integers only, as an index does
+            return Exact(None, spent + 1)
+    spent = spent + found.num_evals + EXACT_TRIALS
+    exact = is_exact(log_density, found.problem, encoding, key=key_check)
+    return Exact(found.problem.sparse() if exact else None, spent)
+
+
+class Exact(NamedTuple):
+    """The posterior as an Ising problem, None if it is not one; and the evaluations that it took to tell."""
+
+    problem: IsingProblem | None
+    num_evals: int
 
 
 def exploring(starts: jax.Array) -> jax.Array:

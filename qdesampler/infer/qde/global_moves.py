@@ -43,13 +43,16 @@ def beside_local_moves(
     """
     seen, acceptance = found.observed_time, found.certificate.acceptance
     starts = _resampled(found, rng)
+    cost = coordinates.evaluator.score_cost
     step = _CAUTION * gaussian_step_size(coordinates.dim)
     if (clear and not found.heavy_tails) or not settings.local.adapt_step_size:
         local = LocalMoves(
             step if settings.local.adapt_step_size else settings.local.step_size,
             settings.local.length or START_LENGTH,
         )
-        return Mixed(found.trial, found.candidates.log_weights, seen, acceptance, local, starts)
+        return Mixed(
+            found.trial, found.candidates.log_weights, seen, acceptance, local, starts, score_cost=cost
+        )
     chains = Chains(*(part[:FEWEST_STARTS] for part in starts))
     iterations = min(_TUNING, settings.num_warmup)
     tuned = tune_step_size(
@@ -61,7 +64,7 @@ def beside_local_moves(
         return None
     local = LocalMoves(tuned.step_size, tuned.length, tuned.cost, tuned.at_floor, tuned.edges)
     weights, tails = found.candidates.log_weights, found.heavy_tails
-    return Mixed(found.trial, weights, max(seen, held), acceptance, local, starts, tails)
+    return Mixed(found.trial, weights, max(seen, held), acceptance, local, starts, tails, cost)
 
 
 def is_missed(found: Refined) -> bool:

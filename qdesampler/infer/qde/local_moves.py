@@ -46,15 +46,18 @@ def adapted_moves(
     iterations = min(settings.num_warmup, _LOCAL_ITERATIONS)
     found = adapt_locally(coordinates, chains, metric, iterations, local, rng)
     moves = LocalMoves(found.step_size, found.length, found.cost, found.at_floor, found.edges)
-    end = found.chains
+    end, cost = found.chains, coordinates.evaluator.score_cost
     if not settings.may_solve or len(found.draws) < 2 * coordinates.dim:
-        return Mixed(host_trial(np.mean(found.draws, 0), found.metric), None, np.inf, 0.0, moves, end)
+        blank = host_trial(np.mean(found.draws, 0), found.metric)
+        return Mixed(blank, None, np.inf, 0.0, moves, end, score_cost=cost)
     measured = _trial_of_draws(coordinates, found, settings, rng)
     latest = found.draws[-_LATEST:]
     seen = time_at(measured, latest, coordinates.evaluate(latest)[0])
     acceptance = measured.certificate.acceptance
     # The metric of the trial is that of the local moves: it must be the one that they were adapted to.
-    return Mixed(measured.trial, measured.candidates.log_weights, seen, acceptance, moves, end)
+    return Mixed(
+        measured.trial, measured.candidates.log_weights, seen, acceptance, moves, end, score_cost=cost
+    )
 
 
 def _trial_of_draws(

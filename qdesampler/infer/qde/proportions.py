@@ -13,9 +13,12 @@ from qdesampler.solvers.gaussian.refine import CLEAR, GOOD
 __all__ = ["LocalMoves", "Mixed", "burn_in", "moves_of_a_draw", "proportions"]
 
 _SHORTEST_HOLD = 4.0  # candidates for which a chain may be held, however cheap local moves are
-_RATE_OF_A_DRAW = 0.6  # effective draws of an iteration that its moves aim at where the trial is not clear
-_LEAST_MOVES = 2  # of such an iteration, because the rate that was measured is that of typical places
-_MOST_EVALUATIONS = 20  # of more moves than these: a third one gave item response, of 8 each, no more draws
+# Effective draws that are predicted of the moves of one iteration, for a good trial that is not clear and for
+# a poor one. The prediction is that of typical places: beside a poor trial the least of x and x² had a fourth
+# of it in eight of NumPyro's examples, from sparse-interactions to gp-heteroscedastic.
+_RATE_OF_A_DRAW, _RATE_IF_POOR = 0.6, 1.2
+_LEAST_MOVES = 2  # of such an iteration
+_MOST_EVALUATIONS = 50  # of more moves than these; NUTS takes 15 to 260 for a draw of these examples
 _JUMP_COST = 1.5  # evaluations per effective draw over evaluations per trajectory, if it was not measured
 # Bounds of the fraction of evaluations for global moves. With .95 a chain of hmm_drive was held for 81 draws.
 _LEAST_FRACTION, _MOST_FRACTION = 0.05, 0.85
@@ -24,6 +27,9 @@ _LEAST_FRACTION, _MOST_FRACTION = 0.05, 0.85
 _MOST_BELOW, _NEARLY_ALL = 0.4, 0.87
 _MOST_IN_TAILS = 0.6  # the same where tails are heavy: at .85 a chain of a log scale was held for 43 draws
 _MOST_UNCLEAR = 0.25  # the same for a trial that is not clear: others must find the tails it has not seen
+# Probability of a local move however dear it is: a chain that is held waits 40 draws for one. The evaluations
+# of log densities alone would otherwise leave one in 200 (33 evaluations beside 1; results/densities.md).
+_LEAST_LOCAL = 0.025
 
 
 class LocalMoves(NamedTuple):
@@ -47,6 +53,7 @@ class Mixed(NamedTuple):
         local: the local moves.
         starts: where chains may start, in the coordinates of the moves.
         heavy_tails: whether the trial of the solve was good but for the tails of the density.
+        score_cost: evaluations of a step of a trajectory, where one of a candidate counts 1.
     """
 
     trial: HostTrial
@@ -56,12 +63,18 @@ class Mixed(NamedTuple):
     local: LocalMoves
     starts: Chains
     heavy_tails: bool = False
+    score_cost: float = 1.0
+
+    @property
+    def steps(self) -> float:
+        """Evaluations of a trajectory."""
+        return self.score_cost * max(self.local.length / self.local.step_size, 1.0)
 
     @property
     def local_cost(self) -> float:
         """Evaluations per effective draw of local moves."""
-        steps = max(self.local.length / self.local.step_size, 1.0)
-        return self.local.cost if np.isfinite(self.local.cost) else _JUMP_COST * steps
+        cost = self.score_cost * self.local.cost
+        return cost if np.isfinite(cost) else _JUMP_COST * self.steps
 
     @property
     def time(self) -> float:
@@ -81,7 +94,7 @@ def proportions(mixed: Mixed) -> tuple[float, int]:
     cannot travel locally travels by global ones. A trial that is not clear gets no more of the moves than
     the fraction of its candidates that is accepted.
     """
-    time, steps = mixed.time, max(mixed.local.length / mixed.local.step_size, 1.0)
+    time, steps = mixed.time, mixed.steps
     if not np.isfinite(time):
         return 0.0, 1
     candidates = int(np.clip(round(time / 2), 1, MOST_CANDIDATES))
@@ -93,28 +106,36 @@ def proportions(mixed: Mixed) -> tuple[float, int]:
     is_unclear = mixed.acceptance < (GOOD if mixed.heavy_tails else CLEAR)
     if is_unclear:
         fraction = min(fraction, _MOST_UNCLEAR)
-    moves = fraction / candidates
-    probability = moves / (moves + (1 - fraction) / steps)
+    probability = _probability(fraction, candidates, steps)
+    if mixed.score_cost > 1:
+        as_often = _probability(fraction, candidates, steps / mixed.score_cost)
+        probability = min(probability, max(as_often, 1 - _LEAST_LOCAL))
     if is_unclear:
         probability = min(probability, mixed.acceptance)
     return probability, candidates
 
 
+def _probability(fraction: float, candidates: int, steps: float) -> float:
+    """Of a global move, where so large a fraction of the evaluations is for global moves."""
+    moves = fraction / candidates
+    return moves / (moves + (1 - fraction) / steps)
+
+
 def _rate(mixed: Mixed, probability: float, candidates: int) -> float:
     """Effective draws of one move."""
-    steps = max(mixed.local.length / mixed.local.step_size, 1.0)
     by_candidates = candidates / mixed.time if np.isfinite(mixed.time) else 0.0
-    return probability * min(by_candidates, 1.0) + (1 - probability) * min(steps / mixed.local_cost, 1.0)
+    return probability * min(by_candidates, 1.0) + (1 - probability) * min(
+        mixed.steps / mixed.local_cost, 1.0
+    )
 
 
 def moves_of_a_draw(mixed: Mixed, probability: float, candidates: int) -> int:
-    """Moves of one iteration: several beside a trial that is not clear, so that draws are less correlated."""
-    untuned = not np.isfinite(mixed.local.cost)
-    if mixed.acceptance >= (GOOD if untuned or mixed.heavy_tails else CLEAR):
+    """Moves of one iteration: several where candidates are refused, so that draws are less correlated."""
+    if mixed.acceptance >= CLEAR:
         return 1
-    steps = max(mixed.local.length / mixed.local.step_size, 1.0)
-    evaluations = probability * candidates + (1 - probability) * steps
-    wanted = _RATE_OF_A_DRAW / max(_rate(mixed, probability, candidates), 1e-3)
+    evaluations = probability * candidates + (1 - probability) * mixed.steps
+    aim = _RATE_OF_A_DRAW if mixed.acceptance >= GOOD else _RATE_IF_POOR
+    wanted = aim / max(_rate(mixed, probability, candidates), 1e-3)
     return max(_LEAST_MOVES, int(min(np.ceil(wanted), _MOST_EVALUATIONS / evaluations)))
 
 

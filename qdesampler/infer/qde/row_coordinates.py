@@ -34,6 +34,11 @@ class RowEvaluator(Protocol):
     dtype: np.dtype
 
     @property
+    def score_cost(self) -> float:
+        """Evaluations of a log density with its score, where one of a log density alone counts 1."""
+        ...
+
+    @property
     def num_evals(self) -> int:
         """Points evaluated so far."""
         ...

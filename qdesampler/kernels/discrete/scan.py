@@ -14,6 +14,8 @@ its own, as one predictor replaces a near copy. Only sites that are off are draw
 
     q(x, x') = R_ij / (|off(x)| (q_j - 1)),        accepted with min(1, pi(x') q(x', x) / (pi(x) q(x, x'))).
 
+A surrogate, where one was fitted, proposes half of the moves (`qdesampler.kernels.discrete.guided`).
+
 All of it is exact whatever the reads are. They decide only how well it works.
 
 `relabel_outcomes` exchanges two states everywhere, an involution: in a mixture with exchangeable components
@@ -30,6 +32,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from qdesampler.backends.encoding import StateEncoding
+from qdesampler.kernels.discrete.guided import Guide, guided_proposal
 from qdesampler.kernels.discrete.masks import NumStates, mask_outcomes
 from qdesampler.kernels.discrete.outcomes import (
     DiscreteInfo,
@@ -52,7 +56,8 @@ __all__ = [
 
 _PARTNERS = 8  # of a site: pairs that exchange are few (near copies, neighbours), and memory grows with it
 _UNIFORM = 0.1  # share of sites drawn uniformly, so that no site that the reads call certain is left out
-_EXCHANGES = 0.4  # share of exchanges; the rest are shifts of one site or of a pair
+_GUIDED = 0.5  # share of moves by a surrogate, where there is one: the others reach what it does not know
+_EXCHANGES = 0.4  # share of exchanges in the rest; the others are shifts of one site or of a pair
 _PAIRS = 0.3  # share of pairs among shifts
 _ROWS = 1024  # sites whose covariances are held at once: 16 MB for 4096 sites
 
@@ -159,18 +164,21 @@ def scan_move(
     state: DiscreteState,
     log_density: LogDensity,
     weights: ScanWeights,
-    num_states: tuple[int, ...],
+    encoding: StateEncoding,
+    guide: Guide | None = None,
 ) -> tuple[DiscreteState, DiscreteInfo]:
-    """Move one site or a pair, or exchange two, with Metropolis; one evaluation.
+    """Shift one site or a pair, exchange two, or let a surrogate move many, with Metropolis; one evaluation.
 
     Args:
         key: JAX key.
         state: where the chain is.
         log_density: `f` of one position.
         weights: from `fit_scan`.
-        num_states: `q_i` of each site.
+        encoding: the sites.
+        guide: the surrogate, which makes half of the proposals; None for none.
     """
-    key_kind, key_mask, key_case, key_choose = jax.random.split(key, 4)
+    key_kind, key_mask, key_case, key_guide, key_choose = jax.random.split(key, 5)
+    num_states = encoding.num_states
     mask = scan_mask(key_mask, weights, num_states)
     sizes: NumStates = num_states[0] if len(set(num_states)) == 1 else num_states
     pair, new = _exchange_case(key_case, state, weights, num_states)
@@ -179,12 +187,25 @@ def scan_move(
     exchanged = (
         state.position.at[i].set(weights.usual[i].astype(shifted.dtype)).at[j].set(new.astype(shifted.dtype))
     )
-    kind = jax.random.bernoulli(key_kind, _EXCHANGES)
-    # both kinds need the density of their proposal only, so that one evaluation serves whichever was drawn
-    value = log_density(jnp.where(kind, exchanged, shifted))
-    by_shift = mask_outcomes(state, lambda _: value, mask, sizes)
-    by_exchange = exchange_outcomes(state, lambda _: value, weights, num_states, pair, new)
-    return choose(key_choose, jax.tree.map(lambda a, b: jnp.where(kind, a, b), by_exchange, by_shift), 1)
+    unit = jax.random.uniform(key_kind)
+    guided, share = unit < _GUIDED, _EXCHANGES if guide is None else _GUIDED + (1 - _GUIDED) * _EXCHANGES
+    proposal = jnp.where(unit < share, exchanged, shifted)
+    if guide is not None:
+        # a path that is not used takes no time
+        own = guide if guide.tau is None else guide._replace(tau=jnp.where(guided, guide.tau, 0.0))
+        far, correction = guided_proposal(key_guide, state.position, own, encoding)
+        proposal = jnp.where(guided, far, proposal)
+    # every kind needs the density of its proposal only, so one evaluation serves whichever was drawn
+    value = log_density(proposal)
+    outcomes = jax.tree.map(
+        lambda a, b: jnp.where(unit < share, a, b),
+        exchange_outcomes(state, lambda _: value, weights, num_states, pair, new),
+        mask_outcomes(state, lambda _: value, mask, sizes),
+    )
+    if guide is not None:
+        by_guide = metropolis_outcomes(state, far, value, correction)
+        outcomes = jax.tree.map(lambda a, b: jnp.where(guided, a, b), by_guide, outcomes)
+    return choose(key_choose, outcomes, 1)
 
 
 def relabel_outcomes(state: DiscreteState, log_density: LogDensity, first, second) -> Outcomes:

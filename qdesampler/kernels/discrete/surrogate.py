@@ -21,9 +21,10 @@ from qdesampler.backends.problem import spins_to_bits
 from qdesampler.backends.simulated_annealing import SimulatedAnnealing
 from qdesampler.backends.surrogate import Surrogate
 from qdesampler.backends.surrogate_fit import least_squares_surrogate, pseudo_likelihood_surrogate
+from qdesampler.kernels.discrete.log_odds import Differences
 from qdesampler.kernels.discrete.outcomes import LogDensity, finite_or_low
 
-__all__ = ["Explored", "climb", "learn_surrogate", "sweep_surrogate", "visited_positions"]
+__all__ = ["Explored", "Visited", "climb", "learn_surrogate", "sweep_surrogate", "visit"]
 
 _SWEEPS = 50  # sweeps of each annealed read that is checked; the reads need not be exact
 
@@ -166,36 +167,60 @@ def sweep_surrogate(
         key: JAX key.
         num_sweeps: sweeps of each chain.
     """
-    visited, spent = visited_positions(log_density, starts, encoding, key=key, num_sweeps=num_sweeps)
+    seen = visit(log_density, starts, encoding, key=key, num_sweeps=num_sweeps, differences=False)
     fit = jax.jit(lambda rows: pseudo_likelihood_surrogate(rows, encoding).problem)
-    return Surrogate(fit(visited), spent)
+    return Surrogate(fit(seen.positions), seen.num_evals)
 
 
-def visited_positions(
+class Visited(NamedTuple):
+    """What sweeps of Gibbs sampling saw after the first third of them.
+
+    Attributes:
+        positions: the chains after every sweep, shape `(R, n)`.
+        differences: of the log density at every update; None if they were not asked for.
+        ends: where the chains are, shape `(C, n)`.
+        values: `f` there, shape `(C,)`.
+        num_evals: evaluations made.
+    """
+
+    positions: jax.Array
+    differences: Differences | None
+    ends: jax.Array
+    values: jax.Array
+    num_evals: int
+
+
+def visit(
     log_density: LogDensity,
     starts: jax.Array,
     encoding: StateEncoding,
     *,
     key: jax.Array,
     num_sweeps: int = 30,
-) -> tuple[jax.Array, int]:
-    """Return positions of chains of Gibbs sampling after a third of `num_sweeps` sweeps, and the evaluations.
+    differences: bool = True,
+) -> Visited:
+    """Let chains make `num_sweeps` sweeps of Gibbs sampling, `C (1 + num_sweeps N)` evaluations.
 
     Args:
         log_density: `f` of one position.
         starts: one for each chain, shape `(C, n)`.
         encoding: the sites.
         key: JAX key.
-        num_sweeps: sweeps of each chain, `C (1 + num_sweeps N)` evaluations in all.
+        num_sweeps: sweeps of each chain.
+        differences: keep the differences of `f`, `N` positions for each sweep and chain.
     """
-    walk = jax.jit(lambda starts, key: _sweeps(log_density, starts, encoding, key, num_sweeps))
-    visited = walk(starts, key)[:, num_sweeps // 3 :]
+    skipped = num_sweeps // 3
+    walk = jax.jit(lambda starts, key: _sweeps(log_density, starts, encoding, key, num_sweeps, differences))
+    (ends, values), (visited, seen) = walk(starts, key)
+    if seen is not None:
+        parts = (jnp.moveaxis(part[:, skipped:], 2, 0) for part in seen)
+        seen = Differences(*(part.reshape(encoding.num_bits, -1, *part.shape[3:]) for part in parts))
     spent = starts.shape[0] * (1 + num_sweeps * encoding.num_bits)
-    return visited.reshape(-1, encoding.num_sites), spent
+    return Visited(visited[:, skipped:].reshape(-1, encoding.num_sites), seen, ends, values, spent)
 
 
-def _sweeps(log_density, starts, encoding, key, num_sweeps):
-    """The chains after every sweep, shape `(C, num_sweeps, n)`; heat-bath updates in random order."""
+def _sweeps(log_density, starts, encoding, key, num_sweeps, differences):
+    """Heat-bath sweeps in random order: the ends, all positions `(C, num_sweeps, n)`, and the differences."""
     site, sizes = jnp.asarray(encoding.site), jnp.asarray(encoding.num_states)
     state = jnp.asarray(encoding.state, jnp.int32)
 
@@ -203,20 +228,23 @@ def _sweeps(log_density, starts, encoding, key, num_sweeps):
         x, value = carry
         bit, unit = now
         i = site[bit]
-        proposal = x.at[i].set(jnp.mod(x[i] + state[bit], sizes[i]).astype(x.dtype))
+        other = jnp.mod(x[i] + state[bit], sizes[i])
+        proposal = x.at[i].set(other.astype(x.dtype))
         new = finite_or_low(log_density(proposal))
         taken = (unit * (1 + jnp.exp(value - new)) < 1) & (new > -jnp.inf)
-        return (jnp.where(taken, proposal, x), jnp.where(taken, new, value)), None
+        seen = Differences(x.astype(jnp.int16), other, new - value) if differences else None
+        return (jnp.where(taken, proposal, x), jnp.where(taken, new, value)), seen
 
     def one_sweep(carry, key):
         key_order, key_units = jax.random.split(key)
         order = jax.random.permutation(key_order, encoding.num_bits)
         units = jax.random.uniform(key_units, (encoding.num_bits,))
-        carry, _ = jax.lax.scan(change, carry, (order, units))
-        return carry, carry[0]
+        carry, seen = jax.lax.scan(change, carry, (order, units))
+        seen = jax.tree.map(lambda part: part[jnp.argsort(order)], seen)
+        return carry, (carry[0], seen)
 
     def walk(key, start):
         first = (start, finite_or_low(log_density(start)))
-        return jax.lax.scan(one_sweep, first, jax.random.split(key, num_sweeps))[1]
+        return jax.lax.scan(one_sweep, first, jax.random.split(key, num_sweeps))
 
     return jax.vmap(walk)(jax.random.split(key, starts.shape[0]), starts)

@@ -35,7 +35,7 @@ __all__ = ["Correction", "WalkersWavefunction", "build_wavefunction"]
 
 _BOUND = 9.0  # square of the bound on a coordinate `s`, in units of its standard deviation
 _DEGREES = (1, 2, 3, 4, 6, 8)  # degrees of the polynomial that are tried
-_MOST_FEATURES = 220  # monomials of a fit, at most
+MOST_FEATURES = 220  # monomials of a fit, at most
 _RIDGE = 1e-3  # penalty of a squared coefficient, per point and unit of the feature's variance
 _MOST_DRAWS = 32768  # points kept for draws
 _NORM_DRAWS = 16384  # draws of the importance-sampling estimate of the norm
@@ -205,7 +205,7 @@ def _fit(
     best, degree = 0.0, 0
     error = _held_out_error(np.zeros(np.sum(~fitted)), counts[~fitted])
     for candidate in _DEGREES:
-        if math.comb(width + candidate, candidate) > min(_MOST_FEATURES, np.sum(fitted) // 20 + 1):
+        if math.comb(width + candidate, candidate) > min(MOST_FEATURES, np.sum(fitted) // 20 + 1):
             break
         design = _design(s, _powers(width, candidate))
         log_rate = design[~fitted] @ _poisson(design[fitted], counts[fitted])[1:]

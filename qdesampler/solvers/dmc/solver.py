@@ -126,7 +126,7 @@ class Walkers:
     devices: Sequence[Any] | None = None
     progress: Callable[[int, int, float], None] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.trial, GroundState) and not callable(self.trial):
             raise TypeError(
                 f"trial must be a function log_psi_T(x) of one point or a GroundState, got {self.trial!r}."

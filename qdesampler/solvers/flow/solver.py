@@ -81,7 +81,7 @@ class FlowTrial:
     rate: float = 3e-3
     acceptance: float = 0.9
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("layers", "width", "evaluations", "rounds", "steps", "batch"):
             as_positive_int(name, getattr(self, name))
         as_positive_scalar("rate", self.rate)

@@ -93,7 +93,7 @@ class GaussianTrial:
     candidates: int | None = None
     tolerance: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kind not in ("dense", "diagonal", "low-rank"):
             raise ValueError(f"kind must be 'dense', 'diagonal' or 'low-rank', got {self.kind!r}.")
         if self.rank is not None:

@@ -82,7 +82,7 @@ class SpectralGrid:
     tolerance: float = 1e-10
     max_iterations: int = 500
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         bounds = _as_bounds(self.bounds)
         points = _as_points(self.points)
         states = _as_int("states", self.states, 1)

@@ -73,7 +73,7 @@ class QuadraticTrial:
     gaussian: GaussianTrial = GaussianTrial()
     candidates: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.gaussian, GaussianTrial):
             raise TypeError(f"gaussian must be a GaussianTrial, got {self.gaussian!r}.")
         if self.candidates is not None and as_positive_int("candidates", self.candidates) < 32:

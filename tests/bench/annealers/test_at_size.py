@@ -3,16 +3,20 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from numpyro.infer.util import log_density
 
 from qdesampler.backends.exact_enumeration import all_bits
 from qdesampler.bench.annealers.at_size import main, marginal_error
-from qdesampler.bench.targets.discrete_large import LargeProblem, change_points
+from qdesampler.bench.targets.discrete_large import LargeProblem, change_points, network_structure
 
 
-def test_marginals_of_change_points_are_those_of_the_model():
-    problem = change_points(0, n=12, jumps=2)
-    bits = all_bits(11)
+@pytest.mark.parametrize(
+    ("make", "sizes"), [(change_points, {"n": 12, "jumps": 2}), (network_structure, {"nodes": 4})]
+)
+def test_exact_marginals_are_those_of_the_model(make, sizes):
+    problem = make(0, **sizes)
+    bits = all_bits(problem.truth.size)
     values = jax.vmap(lambda z: log_density(problem.model, (), {}, {"z": z})[0])(jnp.asarray(bits))
     np.testing.assert_allclose(jax.nn.softmax(values) @ bits, problem.truth, atol=1e-5)
 

@@ -5,8 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from qdesampler.bench.densities.__main__ import gain_of_workers, main, measure_qde
+from qdesampler.bench.densities.__main__ import main
 from qdesampler.bench.densities.groundwater import Groundwater
+from qdesampler.bench.densities.methods import gain_of_workers, measure_peer, measure_qde
 from qdesampler.bench.densities.nuts_peer import nuts
 
 
@@ -43,6 +44,36 @@ def test_both_methods_draw_from_one_posterior_and_all_calls_are_counted():
     errors = np.hypot(row.errors, flat.std(0) / np.sqrt(50))
     assert np.all(np.abs(row.means - flat.mean(0)) < 5 * errors)
     assert row.until(400) > row.of_warmup + row.of_draws
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["pymc", "nutpie"])
+def test_peers_draw_from_the_same_posterior_and_all_their_calls_are_counted(name):
+    pytest.importorskip(name)
+    target = Groundwater(6, 3, 0.05, 0.6)
+    row, calls = measure_qde(target, 200, 0), [0]
+
+    class Counted:
+        dim = 3
+
+        def __call__(self, points):
+            calls[0] += len(points)
+            return target(points)
+
+    peer = measure_peer(name, Counted(), 150, 100)
+    assert calls[0] == peer.of_warmup + peer.of_draws
+    assert 400 < peer.of_draws < peer.of_warmup  # more than one evaluation a draw, four chains of 100
+    assert peer.ess > 100
+    assert np.all(np.abs(row.means - peer.means) < 4 * np.hypot(row.errors, peer.errors))
+
+
+@pytest.mark.slow  # it starts a process, which imports everything anew
+def test_the_cpu_time_of_workers_is_known():
+    row = measure_qde(Groundwater(6, 3, 0.05, 0.6), 50, 1)
+    alone = measure_qde(Groundwater(6, 3, 0.05, 0.6), 50, 0)
+    assert row.method == "QDE, 1 worker"
+    np.testing.assert_allclose(row.means, alone.means, rtol=1e-6)
+    assert row.cpu > alone.cpu + 0.5  # the start of the worker alone takes more
 
 
 def test_the_command_prints_a_row_for_each_method(capsys):

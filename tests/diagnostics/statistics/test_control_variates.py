@@ -1,18 +1,24 @@
 """Zero-variance means: right, far less noisy, honest about it, and loud where the identity fails."""
 
+import re
+
+import arviz_base as az
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+import xarray as xr
 from numpyro.infer import NUTS
 
 from qdesampler import MCMC
 from qdesampler.diagnostics.statistics import control_fit as module
+from qdesampler.diagnostics.statistics import control_variates
 from qdesampler.diagnostics.statistics.control_variates import ESTIMATES, ZeroVarianceWarning, zero_variance
+from qdesampler.diagnostics.statistics.summary import RunStatistics
 from qdesampler.infer import QDE
-from qdesampler.infer.model.scores import run_scores
+from qdesampler.infer.model.scores import RunScores, run_scores
 
 SUCCESSES, TRIALS = 7, 20
 
@@ -181,3 +187,33 @@ def test_pieces_are_the_whole(monkeypatch):
     monkeypatch.setattr(module, "_ROWS_A_FEATURE", 400)
     unthinned, _ = module.estimate(functions, points, [2.0], (4, 1000))
     np.testing.assert_allclose(unthinned[3, 4], whole[3, 4], rtol=0.1)  # the gain of exp(x / 2)
+
+
+@pytest.mark.parametrize(
+    ("slow", "score", "reason"),
+    [
+        (
+            True,
+            -1.0,
+            r"needs 12 effective draws, 4 for each of 3 coordinates, and x\[1\] has \d+\.",
+        ),
+        (False, 0.0, "fitted and make no error smaller: the density is far from Gaussian"),
+        (False, -1.0, ""),
+    ],
+)
+def test_a_summary_says_why_no_error_is_smaller(slow, score, reason, monkeypatch):
+    """One slow coordinate forbids the fits of all; scores that say nothing make fits of no use."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4, 100, 3))
+    if slow:
+        x[..., 1] = np.cumsum(x[..., 1], axis=1)
+    scores = score * x if score else rng.normal(size=x.shape)
+    labels = tuple(f"x[{i}]" for i in range(3))
+    monkeypatch.setattr(control_variates, "run_scores", lambda mcmc: RunScores(x, scores, 0, labels))
+    tree = xr.DataTree.from_dict({"posterior": az.dict_to_dataset({"x": x})})
+    table = RunStatistics(object(), tree=tree).table
+    if reason:
+        assert re.search(reason, table.attrs["no_zero_variance"])
+        assert "zv_gain" not in table
+    else:
+        assert (table["zv_gain"] > 100).all()

@@ -215,7 +215,7 @@ class TestBadInput:
             load_model(folder, data={"scale": 1})
 
     def test_no_data_at_all(self, tmp_path):
-        with pytest.raises(ModelLoadError, match=r"needs scale, y.*no data has no fields"):
+        with pytest.raises(ModelLoadError, match=r"needs scale, y.*Write them into data.json"):
             load_model(make_folder(tmp_path / "m", data=None))
 
     def test_unknown_fields(self, tmp_path):

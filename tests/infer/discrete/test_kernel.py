@@ -264,3 +264,40 @@ def test_a_warm_up_goes_on_after_pickling_and_new_data_count(run):
     np.testing.assert_array_equal(draws(mcmc), first)
     mcmc.run(warm.rng_key, 30.0)  # the shift makes the first bit a one
     assert np.all(draws(mcmc)[:, 2:, 0] == 1)
+
+
+def chain_of_spins():
+    """Quadratic in 100 spins, too many for finite differences: derivatives find the posterior."""
+    x = numpyro.sample("x", dist.Bernoulli(0.4).expand([100]).to_event(1))
+    numpyro.factor("neighbours", 1.5 * jnp.sum((2.0 * x[1:] - 1) * (2.0 * x[:-1] - 1)))
+
+
+def indexed():
+    """The same spins, but looked up by index: there are no derivatives."""
+    x = numpyro.sample("x", dist.Bernoulli(0.4).expand([100]).to_event(1))
+    s = jnp.array([-1.0, 1.0])[x]
+    numpyro.factor("neighbours", 1.5 * jnp.sum(s[1:] * s[:-1]))
+
+
+def chain_law():
+    """P(x_i = 1) of the chain of spins by transfer matrices."""
+    field = np.array([0.6, 0.4])
+    T = np.exp(1.5 * np.array([[1, -1], [-1, 1]]))
+    left, right = [field], [np.ones(2)]
+    for _ in range(99):
+        left.append(field * (T @ left[-1]) / (T @ left[-1]).sum())
+        right.append(T @ (field * right[-1]) / (field * right[-1]).sum())
+    p = np.array(left) * np.array(right[::-1])
+    return p[:, 1] / p.sum(1)
+
+
+def test_a_quadratic_posterior_is_found_and_every_draw_is_nearly_independent(run, assert_expectation):
+    kernel = AnnealerGibbs(chain_of_spins)
+    mcmc = run(kernel, warmup=0, samples=400)
+    assert mcmc.last_state.adapt_state.tau is None
+    assert mcmc.last_state.adapt_state.problem.J.shape == (99,)
+    assert int(np.asarray(mcmc.last_state.num_evals)[0]) == 1
+    assert_expectation(mcmc.get_samples(group_by_chain=True)["x"], chain_law())
+    looked_up = AnnealerGibbs(indexed).init(jax.random.key(0), 0).adapt_state
+    assert looked_up.tau > 0
+    assert looked_up.problem.J.shape == (100, 100)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from qdesampler.backends.encoding import StateEncoding
 from qdesampler.kernels.discrete.masks import mask_outcomes
 from qdesampler.kernels.discrete.outcomes import DiscreteState, metropolis_outcomes
 from qdesampler.kernels.discrete.scan import (
@@ -125,7 +126,7 @@ def test_chains_of_the_whole_move_have_the_law(x64):
 
     def chain(key, x):
         state = DiscreteState(x, log_density(x))
-        step = lambda state, key: (scan_move(key, state, log_density, weights, SIZES)[0], None)  # noqa: E731
+        step = lambda state, key: (scan_move(key, state, log_density, weights, StateEncoding(SIZES))[0], None)  # noqa: E731
         return jax.lax.scan(step, state, jax.random.split(key, 10))[0].position
 
     ends = jax.jit(jax.vmap(chain))(jax.random.split(jax.random.key(2), len(start)), jnp.asarray(start))

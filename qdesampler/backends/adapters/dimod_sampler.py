@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from qdesampler.backends.dimod_adapter import from_bqm, load_dimod
+from qdesampler.backends.adapters.dimod_adapter import from_bqm, load_dimod
 from qdesampler.backends.protocol import AnnealingBackend
 
 __all__ = ["as_dimod"]

@@ -1,6 +1,19 @@
 """Eight posteriors of `models/` as PyMC and Stan write them; arguments are those of the NumPyro models."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
+
+__all__ = ["PYMC", "STAN", "stan_data"]
+
+
+def stan_data(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The data of a NumPyro model as its Stan form has them: lists, and their sizes `n` and `k`."""
+    lists = {key: np.asarray(value).tolist() for key, value in data.items()}
+    matrix = next((np.asarray(data[key]) for key in ("X", "lags") if key in data), None)
+    sizes = {"n": len(next(iter(lists.values())))}
+    return lists | sizes if matrix is None else lists | sizes | {"k": matrix.shape[1]}
 
 
 def _schools(pm, sigma, y):

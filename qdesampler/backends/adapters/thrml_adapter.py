@@ -48,7 +48,7 @@ class ThrmlBackend(LocalBackend):
 
     num_sweeps: int = 10
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         as_positive_int("num_sweeps", self.num_sweeps)
         _thrml()
 

@@ -15,16 +15,16 @@ from qdesampler.backends import (
     SimulatedAnnealing,
     SimulatedBifurcation,
 )
-from qdesampler.backends.dimod_adapter import (
+from qdesampler.backends.adapters.dimod_adapter import (
     BackendRetryWarning,
     DimodBackend,
     from_bqm,
     to_bqm,
 )
-from qdesampler.backends.dimod_sampler import as_dimod
+from qdesampler.backends.adapters.dimod_sampler import as_dimod
+from qdesampler.backends.adapters.tree_decomposition import TreeDecomposition, ocean_sampler
 from qdesampler.backends.exact_enumeration import all_states
 from qdesampler.backends.protocol import build_pool
-from qdesampler.backends.tree_decomposition import TreeDecomposition, ocean_sampler
 
 KEY = jax.random.key(0)
 

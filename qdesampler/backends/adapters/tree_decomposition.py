@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from qdesampler.backends.adapters.dimod_adapter import seed_from_key, to_bqm
 from qdesampler.backends.checks import check_call, refuse_traced
-from qdesampler.backends.dimod_adapter import seed_from_key, to_bqm
 from qdesampler.backends.problem import IsingProblem
 from qdesampler.backends.protocol import BackendError, Capabilities, CheckedBackend, SampleCall, Samples
 
