@@ -13,6 +13,7 @@ chains that run one after another, and runs on equal data, may share its result.
 """
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import numpy as np
 
@@ -212,7 +213,8 @@ def _global(
         return mixed
     report(f"second trial, {coordinates.evaluator.num_evals} evaluations")
     accepted = 0.0 if mixed is None else mixed.acceptance
-    return second_trial(coordinates, trial, accepted, starts, settings, rng) or mixed
+    # A copy of the generator: an attempt that comes to nothing changes nothing but the count.
+    return second_trial(coordinates, trial, accepted, starts, settings, deepcopy(rng)) or mixed
 
 
 def _count_outliers(coordinates: RowCoordinates, descents: list[Descent], mixed: Mixed) -> int:

@@ -1,5 +1,7 @@
 """The warm-up on the host: its outcomes on small targets, proportions, starts, counts, and nothing random."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -153,6 +155,24 @@ def test_a_funnel_without_one_is_hopeless_and_its_local_moves_are_adapted(monkey
     # the trial is fitted to draws: it does not stand at the neck
     assert np.all(np.isfinite(found.trial.centre))
     assert np.max(found.trial.metric.scale) > 0.3
+
+
+def test_a_refused_second_trial_changes_nothing_but_the_count(monkeypatch):
+    without, with_numbers = (
+        refused_after(monkeypatch, partial(draw_and_refuse, number=number)) for number in (0, 7)
+    )
+    for one, two in zip(jax.tree.leaves(without), jax.tree.leaves(with_numbers), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def draw_and_refuse(rng, number):
+    rng.normal(size=number)
+
+
+def refused_after(monkeypatch, draw):
+    """The warm-up of a funnel whose second trial draws numbers and is refused."""
+    monkeypatch.setattr(warmup, "second_trial", lambda *args: draw(args[-1]))
+    return run(*TARGETS["funnel"])
 
 
 @pytest.mark.filterwarnings("error")
