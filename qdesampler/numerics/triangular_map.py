@@ -25,6 +25,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 __all__ = [
+    "BOUND",
     "TriangularMap",
     "bounded",
     "from_map",
@@ -36,7 +37,7 @@ __all__ = [
     "value_and_score_in_map",
 ]
 
-_BOUND = 6.0  # standard deviations at which `t` levels off
+BOUND = 6.0  # standard deviations at which `t` levels off
 
 
 class TriangularMap(NamedTuple):
@@ -108,7 +109,7 @@ def _with_one(w):
 def bounded(w) -> Any:
     """`t(w)`, elementwise: odd, of slope 1 at 0."""
     xp = np if isinstance(w, np.ndarray) else jnp
-    return _BOUND * xp.tanh(w / _BOUND)
+    return BOUND * xp.tanh(w / BOUND)
 
 
 def shifts_and_log_widths(law: TriangularMap, w) -> tuple[Any, Any]:
@@ -170,7 +171,7 @@ def _adjoint(law: TriangularMap, w, v_widths, adjoint):
         through * full[..., first], second, dim + 1
     )
     rows, of = law.width_terms.T
-    slope = 1 - (bounded(w)[..., of] / _BOUND) ** 2
+    slope = 1 - (bounded(w)[..., of] / BOUND) ** 2
     through = (adjoint * v_widths + 1)[..., rows] * law.width_slopes * slope
     return out[..., :dim] + _sum_at(through, of, dim)
 

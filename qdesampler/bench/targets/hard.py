@@ -11,10 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+from numpyro.distributions import constraints
 
 from qdesampler.bench.targets.closed_form import (
     banana,
@@ -28,11 +30,14 @@ from qdesampler.infer import ModelCase, load_model
 __all__ = [
     "HARD_TARGETS",
     "JUDGED_SITES",
+    "bare_funnel",
     "brownian_motion",
     "cauchy",
     "data_digest",
     "funnel",
+    "garch",
     "generator",
+    "gp_counts",
     "item_response",
     "rosenbrock",
     "sparse_german_credit",
@@ -42,7 +47,11 @@ __all__ = [
 GERMAN_CREDIT = Path(__file__).parents[3] / "models" / "german_credit"
 
 # Sites to judge draws by where the latent sites have no useful moments.
-JUDGED_SITES: dict[str, tuple[str, ...]] = {"cauchy-100": ("u",), "funnel-20": ("theta", "standard")}
+JUDGED_SITES: dict[str, tuple[str, ...]] = {
+    "cauchy-100": ("u",),
+    "funnel-20": ("theta", "standard"),
+    "bare-funnel-20": ("theta", "standard"),
+}
 
 
 def rosenbrock(pairs: int = 18, noise: float = 0.1) -> ModelCase:
@@ -81,6 +90,21 @@ def funnel(dim: int = 20, scale: float = 3.0) -> ModelCase:
 
     reference = {f"standard[{i + 1}]": gaussian_moments(1.0) for i in range(dim - 1)}
     return closed_form(f"funnel-{dim}", model, {"theta": gaussian_moments(scale), **reference})
+
+
+def bare_funnel(dim: int = 20, scale: float = 3.0) -> ModelCase:
+    """The density of `funnel` as one vector with a potential: no site shows which coordinate is a scale."""
+
+    def model():
+        z = jnp.asarray(numpyro.sample("z", dist.ImproperUniform(constraints.real_vector, (), (dim,))))
+        theta, x = z[0], z[1:]
+        log_density = -0.5 * (theta / scale) ** 2 - 0.5 * jnp.sum(x**2) * jnp.exp(-theta)
+        numpyro.factor("log_density", log_density - 0.5 * (dim - 1) * theta)
+        numpyro.deterministic("theta", theta)
+        numpyro.deterministic("standard", x * jnp.exp(-0.5 * theta))
+
+    reference = {f"standard[{i + 1}]": gaussian_moments(1.0) for i in range(dim - 1)}
+    return closed_form(f"bare-funnel-{dim}", model, {"theta": gaussian_moments(scale), **reference})
 
 
 def cauchy(dim: int = 100) -> ModelCase:
@@ -211,6 +235,65 @@ def stochastic_volatility(days: int = 2427) -> ModelCase:
     return _case(f"stochastic-volatility-{days + 2}", model, {"returns": returns})
 
 
+def garch(days: int = 200) -> ModelCase:
+    """Returns whose variance follows the last return and the last variance, GARCH(1,1). 4 dimensions.
+
+        mu ~ N(0, 1),   alpha_0 ~ HalfNormal(1),   alpha_1 ~ U(0, 1),   beta_1 ~ U(0, 1 - alpha_1)
+        r_t ~ N(mu, sigma_t),   sigma_1 = 1,
+        sigma_t^2 = alpha_0 + alpha_1 (r_t-1 - mu)^2 + beta_1 sigma_t-1^2
+
+    In the form of posteriordb's `garch-garch11`; returns are made here, with (0.5, 0.4, 0.3, 0.5).
+    """
+
+    def model(returns):
+        mu = numpyro.sample("mu", dist.Normal(0, 1))
+        alpha_0 = numpyro.sample("alpha_0", dist.HalfNormal(1.0))
+        alpha_1 = jnp.asarray(numpyro.sample("alpha_1", dist.Uniform(0, 1)))
+        beta_1 = numpyro.sample("beta_1", dist.Uniform(0, 1 - alpha_1))
+
+        def step(variance, last):
+            variance = alpha_0 + alpha_1 * (last - mu) ** 2 + beta_1 * variance
+            return variance, variance
+
+        _, later = jax.lax.scan(step, jnp.ones(()), returns[:-1])
+        deviations = jnp.sqrt(jnp.append(1.0, later))
+        with numpyro.plate("day", len(returns)):
+            numpyro.sample("r", dist.Normal(mu, deviations), obs=returns)
+
+    rng = generator(11)
+    returns, variance = np.empty(days), 1.0
+    for t in range(days):
+        returns[t] = 0.5 + np.sqrt(variance) * rng.standard_normal()
+        variance = 0.4 + 0.3 * (returns[t] - 0.5) ** 2 + 0.5 * variance
+    return _case("garch-4", model, {"returns": returns})
+
+
+def gp_counts(points: int = 11) -> ModelCase:
+    """Counts whose log rate is a Gaussian process with unknown length and scale. 13 dimensions.
+
+        rho ~ Gamma(25, 4),   alpha ~ HalfNormal(2),   f = L noise,   L L' = alpha^2 exp(-d^2 / (2 rho^2))
+        k_i ~ Poisson(exp(f_i)),   i = 1..11
+
+    In the form of posteriordb's `gp_pois_regr`; the counts are made here, with lengths and scales of 5.5 and
+    2 and a log rate of 2 added.
+    """
+    x = np.linspace(-10, 10, points)
+
+    def model(x, counts):
+        rho = numpyro.sample("rho", dist.Gamma(25.0, 4.0))
+        alpha = numpyro.sample("alpha", dist.HalfNormal(2.0))
+        noise = jnp.asarray(numpyro.sample("noise", dist.Normal(0, 1).expand([len(x)]).to_event(1)))
+        near = jnp.exp(-0.5 * ((x[:, None] - x[None]) / rho) ** 2)
+        f = jnp.linalg.cholesky(alpha**2 * near + 1e-5 * jnp.eye(len(x))) @ noise
+        with numpyro.plate("point", len(x)):
+            numpyro.sample("k", dist.Poisson(jnp.exp(f)), obs=counts)
+
+    near = np.exp(-0.5 * ((x[:, None] - x[None]) / 5.5) ** 2)
+    rng = generator(3)
+    f = np.linalg.cholesky(4 * near + 1e-8 * np.eye(points)) @ rng.standard_normal(points) + 2
+    return _case("gp-counts-13", model, {"x": x, "counts": rng.poisson(np.exp(np.clip(f, -5, 4.5)))})
+
+
 HARD_TARGETS: dict[str, Callable[[], ModelCase]] = {
     "banana": banana,
     "rotated-gaussian-100-1e3": lambda: rotated_gaussian(condition=1e3, name="rotated-gaussian-100-1e3"),
@@ -220,6 +303,9 @@ HARD_TARGETS: dict[str, Callable[[], ModelCase]] = {
     "item-response-501": item_response,
     "stochastic-volatility-2429": stochastic_volatility,
     "funnel-20": funnel,
+    "bare-funnel-20": bare_funnel,
+    "garch-4": garch,
+    "gp-counts-13": gp_counts,
     "cauchy-100": cauchy,
 }
 

@@ -13,6 +13,7 @@ chains that run one after another, and runs on equal data, may share its result.
 """
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import numpy as np
 
@@ -74,7 +75,7 @@ def prepare(
         descents = run_descents(coordinates, starts)
         solve = _solve(coordinates, descents, settings, rng, report)
         outcome = OUTCOMES.index(str(solve.outcome))
-        mixed = _global(coordinates, solve, settings, rng, report)
+        mixed = _global(coordinates, solve, starts, settings, rng, report)
         if mixed is None:
             gone = solve.outcome is Outcome.UNBOUNDED
             outcome = OUTCOMES.index(str(Outcome.UNBOUNDED if gone else Outcome.HOPELESS))
@@ -192,6 +193,7 @@ def _solve(
 def _global(
     coordinates: RowCoordinates,
     solve: GaussianSolve,
+    starts: np.ndarray,
     settings: WarmupSettings,
     rng: np.random.Generator,
     report: Callable[[str], None],
@@ -210,7 +212,9 @@ def _global(
     if solve.outcome is Outcome.UNBOUNDED or is_good or settings.local.force_blocks:
         return mixed
     report(f"second trial, {coordinates.evaluator.num_evals} evaluations")
-    return second_trial(coordinates, trial, settings, rng) or mixed
+    accepted = 0.0 if mixed is None else mixed.acceptance
+    # A copy of the generator: an attempt that comes to nothing changes nothing but the count.
+    return second_trial(coordinates, trial, accepted, starts, settings, deepcopy(rng)) or mixed
 
 
 def _count_outliers(coordinates: RowCoordinates, descents: list[Descent], mixed: Mixed) -> int:

@@ -18,7 +18,7 @@ mean. The first needs no map to begin with. Both are done in turn: first by mome
 Which terms a coordinate has is decided by tests: those that are correlated with what is left, beyond chance.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import solve_triangular
@@ -30,8 +30,9 @@ from qdesampler.numerics.triangular_map import (
     shifts_and_log_widths,
     to_map,
 )
+from qdesampler.solvers.quadratic.sample import Sample, map_depth
 
-__all__ = ["Sample", "coordinate_order", "fit_steps", "misfit", "more_steps", "plain_map"]
+__all__ = ["coordinate_order", "fit_steps", "misfit", "more_steps", "plain_map"]
 
 BY_MOMENTS, BY_SCORES = 3, 6  # steps of a fit
 _SIGNIFICANT = 4.0  # standard errors of a correlation that is no chance
@@ -44,27 +45,6 @@ _LEAST_SQUARE, _LARGEST_SQUARE = 0.1, 9.0  # bounds of its square
 _DIVERGED = 0.5  # of the misfit above the least so far, from which steps lead away
 _EXACT = 1e-4  # misfit below which a map is exact
 _SMALL = 1e-3  # added to distances before their logarithm, standardised units
-
-
-class Sample(NamedTuple):
-    """Points to fit to.
-
-    Attributes:
-        points: shape `(n, dim)`.
-        scores: of the target there.
-        weights: non-negative, shape `(n,)`.
-        effective: how many independent points they are worth.
-    """
-
-    points: np.ndarray
-    scores: np.ndarray
-    weights: np.ndarray
-    effective: float
-
-    @property
-    def share(self) -> np.ndarray:
-        """The weights as fractions."""
-        return self.weights / np.sum(self.weights)
 
 
 class _Features(NamedTuple):
@@ -236,7 +216,7 @@ def _shift_step(sample: Sample, law: TriangularMap, features: _Features, *, by_s
     law = law._replace(
         shifts=shifts, shift_terms=np.array(terms, int).reshape(-1, 3), shift_slopes=np.array(slopes)
     )
-    return law._replace(depth=_depth(law))
+    return law._replace(depth=map_depth(law))
 
 
 def _width_step(sample: Sample, law: TriangularMap, features: _Features, *, by_scores: bool):
@@ -257,7 +237,7 @@ def _width_step(sample: Sample, law: TriangularMap, features: _Features, *, by_s
     law = law._replace(
         log_widths=log_widths, width_terms=np.array(terms, int).reshape(-1, 2), width_slopes=np.array(slopes)
     )
-    return law._replace(depth=_depth(law))
+    return law._replace(depth=map_depth(law))
 
 
 def _seen(columns: np.ndarray, factors: np.ndarray, rest: np.ndarray, share: np.ndarray) -> np.ndarray:
@@ -317,15 +297,3 @@ def _newton(
         kept = [int(i) for i in np.flatnonzero(strong)]
         new = np.linalg.solve(gram[np.ix_(kept, kept)], pull[kept])
     return kept, new
-
-
-def _depth(law: TriangularMap) -> int:
-    """Passes after which all coordinates are known."""
-    dim = law.centre.size
-    level = np.zeros(dim + 1, int)
-    before: list[list[Any]] = [[] for _ in range(dim)]
-    for k, *others in (*law.shift_terms, *law.width_terms):
-        before[k] += [i for i in others if i < dim]
-    for k in range(dim):
-        level[k] = 1 + max((level[i] for i in before[k]), default=0)
-    return int(np.max(level))

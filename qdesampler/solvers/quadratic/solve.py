@@ -6,6 +6,7 @@ trials that drew them (Cornuet, Marin, Mira and Robert 2012), and tempered, beca
 exact weights. They certify the trial that drew them, and the certificate decides when to stop.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -18,15 +19,16 @@ from qdesampler.solvers.gaussian.certificate import Candidates, Certificate, cer
 from qdesampler.solvers.gaussian.descents import Evaluate
 from qdesampler.solvers.gaussian.host_step import Gaussian, gaussian_step
 from qdesampler.solvers.gaussian.refine import refinement_size
+from qdesampler.solvers.quadratic.elimination import eliminate
 from qdesampler.solvers.quadratic.fit import (
     BY_MOMENTS,
     BY_SCORES,
-    Sample,
     fit_steps,
     misfit,
     more_steps,
     plain_map,
 )
+from qdesampler.solvers.quadratic.sample import Sample
 
 __all__ = [
     "DEFENSIVE",
@@ -107,31 +109,44 @@ def _base_of(law: TriangularMap, sample: Sample) -> HostTrial:
     return fit_skew(base, to_map(law, sample.points)[0], sample.weights)
 
 
-def _covariances(sample: Sample) -> list[np.ndarray]:
-    """Of a diagonal factor, and of a dense one from points and scores."""
+def _covariance(sample: Sample) -> np.ndarray | None:
+    """From points and scores; None where the points are too few or the dimensions too many."""
     dim, share = sample.points.shape[1], sample.share
-    variance = share @ (sample.points - share @ sample.points) ** 2
-    found = [np.diag(variance)]
-    if 2 <= dim <= min(_DENSE_UP_TO, sample.effective):
-        blank = Gaussian(share @ sample.points, identity(dim, dim)._replace(scale=np.sqrt(variance)))
-        try:
-            metric = gaussian_step(blank, sample.points, sample.scores, sample.weights).metric
-        except np.linalg.LinAlgError:
-            return found
-        factor = to_position_rows(metric, np.eye(dim))
-        found.append(factor.T @ factor)
-    return found
+    if not 2 <= dim <= min(_DENSE_UP_TO, sample.effective):
+        return None
+    scale = np.sqrt(share @ (sample.points - share @ sample.points) ** 2)
+    blank = Gaussian(share @ sample.points, identity(dim, dim)._replace(scale=scale))
+    metric = gaussian_step(blank, sample.points, sample.scores, sample.weights).metric
+    factor = to_position_rows(metric, np.eye(dim))
+    return factor.T @ factor
 
 
 def _fits(sample: Sample) -> list[list[TriangularMap]]:
-    """All fits of a sample: for each covariance the maps after every step; none where it is singular."""
+    """All fits of a sample, each the maps after every step; none where it is singular.
+
+    By elimination, after a Gaussian of independent coordinates; and by steps from the Gaussian of all
+    covariances, which are known without a term for each.
+    """
+
+    def eliminated() -> list[TriangularMap]:
+        share = sample.share
+        variance = share @ (sample.points - share @ sample.points) ** 2
+        return [plain_map(sample, np.diag(variance)), eliminate(sample)]
+
+    def stepped(by_moments: int) -> list[TriangularMap]:
+        covariance = _covariance(sample)
+        return (
+            []
+            if covariance is None
+            else fit_steps(sample, plain_map(sample, covariance), by_moments=by_moments)
+        )
+
     fits = []
-    for covariance in _covariances(sample):
-        for by_moments in (BY_MOMENTS, 0):
-            try:
-                fits.append(fit_steps(sample, plain_map(sample, covariance), by_moments=by_moments))
-            except np.linalg.LinAlgError:
-                fits.append([])
+    for fit in (eliminated, partial(stepped, BY_MOMENTS), partial(stepped, 0)):
+        try:
+            fits.append(fit())
+        except np.linalg.LinAlgError:
+            fits.append([])
     return fits
 
 
@@ -159,7 +174,8 @@ def choose_map(sample: Sample) -> TriangularMap | None:
     if steps == 0 or not laws or not mean[kind, steps] > np.max(mean[:, 0]) + _GAIN:
         return None
     law = laws[min(int(steps), len(laws) - 1)]
-    return law if len(law.shift_slopes) or len(law.width_slopes) else None
+    bends = law.shift_terms[:, 2] != law.centre.size  # the others are linear, as a Gaussian is
+    return law if np.any(bends) or len(law.width_slopes) else None
 
 
 class _Search:

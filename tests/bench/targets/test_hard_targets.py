@@ -18,6 +18,9 @@ DIMENSIONS = {
     "item-response-501": 501,
     "stochastic-volatility-2429": 2429,
     "funnel-20": 20,
+    "bare-funnel-20": 20,
+    "garch-4": 4,
+    "gp-counts-13": 13,
     "cauchy-100": 100,
 }
 DIGESTS = {
@@ -25,6 +28,8 @@ DIGESTS = {
     "german-credit-sparse-51": "d0de36c239681d1e",
     "item-response-501": "3178371c5c19ae70",
     "stochastic-volatility-2429": "f882255cde47afa3",
+    "garch-4": "75aa9b18568475a7",
+    "gp-counts-13": "e1388663dc684685",
 }
 
 

@@ -9,12 +9,12 @@ from qdesampler.numerics.triangular_map import pull_back, push_forward, to_map
 from qdesampler.solvers.gaussian.refine import draw_and_weigh
 from qdesampler.solvers.quadratic.fit import (
     BY_MOMENTS,
-    Sample,
     coordinate_order,
     fit_steps,
     more_steps,
     plain_map,
 )
+from qdesampler.solvers.quadratic.sample import Sample
 from qdesampler.solvers.quadratic.solve import choose_map, log_rows, solve_quadratic, weighted_sample
 
 

@@ -48,7 +48,8 @@ def test_draws_have_the_density_that_is_stated(state):
     draws = state.sample(jax.random.key(1), (4000,))
     log_q = jax.vmap(state.log_prob)(draws)
     ratio = np.exp(np.asarray(jax.vmap(banana)(draws) - LOG_MASS - log_q, float))
-    assert abs(np.mean(ratio) - 1) < 5 * np.std(ratio) / np.sqrt(len(ratio))
+    rounding = 1e-5  # of float32: the fit may be exact
+    assert abs(np.mean(ratio) - 1) < 5 * np.std(ratio) / np.sqrt(len(ratio)) + rounding
     assert np.std(ratio) < 0.3  # power: the ratio is known well enough to be wrong
     np.testing.assert_allclose(np.std(draws[:, 0]), 10, rtol=0.1)
 
