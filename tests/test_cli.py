@@ -65,7 +65,7 @@ def quick(monkeypatch):
             )
             noise = jax.random.normal(key, (2, self.num_chains, self.num_samples))
             self._samples = {"mean": 1.7 + 0.35 * noise[0], "scale": jnp.exp(0.2 * noise[1])}
-            self._kwargs = data
+            self._kwargs, self.rng_key = data, key
 
     monkeypatch.setattr(sample_command, "MCMC", Run)
     monkeypatch.setattr(analysis, "draw_plots", lambda run: [Plot("trace", "Trace", "", b"\x89PNG")])
