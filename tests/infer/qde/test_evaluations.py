@@ -77,7 +77,8 @@ def test_evaluations_of_a_solve_that_is_given_up_are_counted(run):
         x, y = counter(z)[::2], z[1::2]
         return jnp.sum((1 - x) ** 2 + 20 * (y - x**2) ** 2)
 
-    mcmc = run(QDE(potential_fn=rosenbrock), warmup=70, samples=5, chains=1, init_params=jnp.zeros(44))  # too many for a map
+    start = jnp.zeros(44)  # too many dimensions for a map
+    mcmc = run(QDE(potential_fn=rosenbrock), warmup=70, samples=5, chains=1, init_params=start)
     assert mcmc.last_state.adapt_state.shared.acceptance < 0.1  # hopeless
     assert counter.total + 1 > counted(mcmc) >= len(counter.points)
 
