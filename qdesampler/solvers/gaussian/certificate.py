@@ -100,8 +100,8 @@ def draw_candidates(
     points = points.astype(law.precision).astype(float)
     whitened = whiten_rows(trial.metric, points - trial.centre)
     values, scores = evaluate(points)
-    pulls = to_whitened_gradient_rows(trial.metric, scores)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"):  # scores that are not finite have no weight
+        pulls = to_whitened_gradient_rows(trial.metric, scores)
         sound = np.isfinite(values) & np.all(np.abs(pulls) < _WILD, 1)
     sound_rows = sound[:, None]
     log_law = _log_density(trial, whitened / widths, law.degrees) - np.sum(np.log(widths))
