@@ -21,6 +21,7 @@ from time import process_time
 
 import numpy as np
 
+from qdesampler.bench.densities.arguments import some_of
 from qdesampler.bench.densities.groundwater import AMPLITUDE, NOISE, Groundwater
 from qdesampler.bench.densities.methods import PEERS, Row, gain_of_workers, measure_peer, measure_qde
 
@@ -34,13 +35,6 @@ def _numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
 
-def _methods(text: str) -> list[str]:
-    names = text.split(",")
-    if not set(names) <= set(METHODS):
-        raise argparse.ArgumentTypeError(f"expected some of {', '.join(METHODS)}, got {text!r}")
-    return names
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print a table in Markdown."""
     parser = argparse.ArgumentParser(prog="python -m qdesampler.bench.densities", description=__doc__)
@@ -49,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--noise", type=float, default=NOISE, help="standard deviation of a measured head")
     parser.add_argument("--amplitude", type=float, default=AMPLITUDE, help="of the log conductivity")
     parser.add_argument("--wait", type=float, default=0.0, help="milliseconds that an evaluation waits")
-    parser.add_argument("--methods", type=_methods, default=["qde", "nuts"], help=", ".join(METHODS))
+    parser.add_argument("--methods", type=some_of(METHODS), default=["qde", "nuts"], help=", ".join(METHODS))
     parser.add_argument("--workers", type=_numbers, default=[0], help="processes of QDE; 0: this one")
     parser.add_argument("--ess", type=float, default=400.0, help="effective draws of the worst parameter")
     parser.add_argument("--peer-warmup", type=int, default=500, help="iterations of each chain of a peer")

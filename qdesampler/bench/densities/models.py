@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from qdesampler.bench.densities.arguments import some_of
 from qdesampler.bench.densities.forms import PYMC, STAN, stan_data
 from qdesampler.bench.densities.pymc_peer import model_of
 from qdesampler.bench.densities.stan_peer import build_stan, stan_nuts
@@ -132,18 +133,11 @@ METHODS: dict[str, tuple[str, Callable[[ModelCase], Cell]]] = {
 _USUAL = ["qde-stan", "qde-pymc", "stan", "nutpie"]
 
 
-def _methods(text: str) -> list[str]:
-    names = text.split(",")
-    if not set(names) <= set(METHODS):
-        raise argparse.ArgumentTypeError(f"expected some of {', '.join(METHODS)}, got {text!r}")
-    return names
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print a table in Markdown."""
     parser = argparse.ArgumentParser(prog="python -m qdesampler.bench.densities.models", description=__doc__)
     parser.add_argument("models", nargs="+", type=Path, help="folders of models with forms in Stan and PyMC")
-    parser.add_argument("--methods", type=_methods, default=_USUAL, help=", ".join(METHODS))
+    parser.add_argument("--methods", type=some_of(METHODS), default=_USUAL, help=", ".join(METHODS))
     given = parser.parse_args(arguments)
     unknown = [folder.name for folder in given.models if folder.name not in STAN]
     if unknown:

@@ -186,7 +186,7 @@ def exact_quadratic(
 
 
 class Exact(NamedTuple):
-    """The posterior as an Ising problem, None if it is not one; and the evaluations that it took to tell."""
+    """The posterior as an Ising problem, or None if it is not one, and the evaluations that the test took."""
 
     problem: IsingProblem | None
     num_evals: int

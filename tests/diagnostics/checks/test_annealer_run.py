@@ -1,4 +1,4 @@
-"""A diagnosis of AnnealerGibbs tells what its annealer gave it."""
+"""A diagnosis of AnnealerGibbs reports the pool and the law of its annealer."""
 
 import jax
 import numpy as np
