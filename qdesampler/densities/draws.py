@@ -48,7 +48,10 @@ class Plan(NamedTuple):
 
 
 def warm_up(coordinates: RowCoordinates, starts: np.ndarray, meter: Meter) -> Prepared:
-    """The warm-up of QDE with its usual settings.
+    """The warm-up of QDE with its usual settings, but every move is a draw.
+
+    An evaluation is expensive here, and of correlated draws all together say more than every second one
+    (MacEachern and Berliner, The American Statistician 48 (1994) 188).
 
     Args:
         coordinates: where the target is evaluated.
@@ -74,7 +77,8 @@ def warm_up(coordinates: RowCoordinates, starts: np.ndarray, meter: Meter) -> Pr
     )
     metric = identity(coordinates.dim, local.directions)
     settings = WarmupSettings(_WARMUP, True, local)
-    return prepare(coordinates, starts, metric, settings, lambda words: meter.phase(f"warm-up: {words}"))
+    found = prepare(coordinates, starts, metric, settings, lambda words: meter.phase(f"warm-up: {words}"))
+    return found._replace(moves=1, burn_in=found.burn_in * found.moves)
 
 
 def _mixture(prepared: Prepared) -> HostMixture:

@@ -12,6 +12,7 @@ from qdesampler.densities.parameters import Space, space_of
 from qdesampler.densities.progress import Meter
 from qdesampler.infer.qde.row_coordinates import RowCoordinates
 from qdesampler.infer.qde.starts import find_starts
+from qdesampler.infer.qde.warmup import prepare
 
 CHAINS = 3000
 
@@ -75,6 +76,19 @@ def no_change_of_the_map(monkeypatch):
         return outside(self, points)._replace(log_densities=np.zeros(len(points.positions)))
 
     monkeypatch.setattr(RowCoordinates, "outside", without)
+
+
+def test_every_move_is_a_draw_and_the_burn_in_has_as_many_moves(monkeypatch):
+    made = []
+
+    def watched(*arguments):
+        made.append(prepare(*arguments)._replace(moves=3))
+        return made[-1]
+
+    monkeypatch.setattr(draws, "prepare", watched)
+    _, _, prepared = moved(funnel)
+    assert prepared.moves == 1
+    assert prepared.burn_in == 3 * made[0].burn_in
 
 
 @pytest.mark.parametrize("evaluate", [funnel, funnel_alone])

@@ -6,7 +6,8 @@ A hierarchical site `theta ~ LocScale(loc(h), scale(h))` makes a funnel of `(h, 
     theta = loc + scale^(1 - c) (y - c loc),        log |d theta / d y| = (1 - c) log scale,
 
 with one centredness `c` in [0, 1] for each element: `c = 1` is the model as written, `c = 0` its standardised
-form. The moves use `y`; the user sees `z`, the unconstrained sites of the model as written.
+form. Elements of a multivariate normal or Student t law are scaled by the widths of their marginals. The moves
+use `y`; the user sees `z`, the unconstrained sites of the model as written.
 (Papaspiliopoulos, Roberts and Skold 2007, section 4; Gorinova, Moore and Hoffman 2020, "Automatic
 reparameterisation of probabilistic programs".)
 
@@ -35,23 +36,34 @@ __all__ = ["Centering", "find_centering"]
 
 _ROUNDING = 0.01  # largest relative change of a coordinate that the map to the sites and back may make
 _FAMILIES = (dist.Normal, dist.StudentT, dist.Cauchy, dist.Laplace, dist.Logistic)
+_MULTIVARIATE = (dist.MultivariateNormal, dist.MultivariateStudentT)
+
+
+def _without_shapes(fn: Any) -> Any:
+    while isinstance(fn, dist.Independent | dist.ExpandedDistribution):
+        fn = fn.base_dist
+    return fn
 
 
 def _base(fn: Any) -> Any | None:
-    """The distribution of the unconstrained site that has `loc` and `scale`, or None."""
-    while isinstance(fn, dist.Independent | dist.ExpandedDistribution):
-        fn = fn.base_dist
+    """The distribution of the unconstrained site that has a location and scales, or None."""
+    fn = _without_shapes(fn)
     if type(fn) is dist.LogNormal:
-        fn = fn.base_dist
-        while isinstance(fn, dist.Independent | dist.ExpandedDistribution):
-            fn = fn.base_dist
-    return fn if type(fn) in _FAMILIES else None
+        fn = _without_shapes(fn.base_dist)
+    return fn if type(fn) in (*_FAMILIES, *_MULTIVARIATE) else None
+
+
+def _scale(base: Any) -> jax.Array:
+    """Scale of each element; of a vector those of its marginals, so that correlations stay as they are."""
+    if type(base) in _MULTIVARIATE:
+        return jnp.sqrt(jnp.sum(base.scale_tril**2, -1))
+    return base.scale
 
 
 def _location_scale(fn: Any) -> Any | None:
     """Location and scale of the unconstrained site, or None without them."""
     base = _base(fn)
-    return None if base is None else _Family(base.loc, base.scale, fn.shape())
+    return None if base is None else _Family(base.loc, _scale(base), fn.shape())
 
 
 class _Family:
@@ -164,7 +176,8 @@ def find_centering(
             continue
         base = _base(site["fn"])
         # A Python number or a NumPy array comes from the data, never from another site.
-        if base is not None and isinstance(base.scale, jax.Array):
+        width = None if base is None else base.scale_tril if type(base) in _MULTIVARIATE else base.scale
+        if isinstance(width, jax.Array):
             candidates.append(name)
     if not candidates:
         return None

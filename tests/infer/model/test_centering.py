@@ -20,6 +20,7 @@ from qdesampler.infer.qde.coordinates import MoveCoordinates
 from qdesampler.infer.qde.host_coordinates import HostCoordinates
 
 SIGMA = jnp.array([0.5, 1.0, 2.0, 4.0])
+ROOT = np.array([[1.0, 0.0], [-0.6, 0.8]])  # of a correlation matrix
 
 
 def found_in(model, *args, **kwargs):
@@ -41,13 +42,24 @@ def everything(x):
     with numpyro.plate("three", 3):
         row = numpyro.sample("rows", dist.Laplace(0.0, tau))
     numpyro.sample("child", dist.Normal(0.0, jnp.exp(row[0])))
+    numpyro.sample("vector", dist.MultivariateNormal(jnp.zeros(2), tau * jnp.eye(2)))
+    numpyro.sample("heavy vector", dist.MultivariateStudentT(4.0, jnp.zeros(2), tau * ROOT).expand([3]).to_event(1))
+    numpyro.sample("fixed vector", dist.MultivariateNormal(mu * jnp.ones(2), scale_tril=ROOT))
     numpyro.sample("seen", dist.Normal(mu, tau), obs=x)
 
 
 def test_exactly_the_sites_whose_scale_moves_are_found():
     centering = found_in(everything, jnp.array(0.5))
     assert centering is not None
-    assert set(centering.sites) == {"plain", "logarithm", "event", "rows", "child"}
+    assert set(centering.sites) == {
+        "plain",
+        "logarithm",
+        "event",
+        "rows",
+        "child",
+        "vector",
+        "heavy vector",
+    }
     assert set(centering.parents) == {"tau", "rows"}
 
     def nothing():
@@ -73,6 +85,13 @@ def nested(y):
     numpyro.sample("y", dist.Normal(c.sum(), 1.0), obs=y)
 
 
+def vectors(y):
+    widths = numpyro.sample("widths", dist.LogNormal(0.0, 0.7).expand([2]).to_event(1))
+    with numpyro.plate("groups", len(y)):
+        pair = numpyro.sample("pair", dist.MultivariateNormal(0.5, scale_tril=widths[:, None] * ROOT))
+    numpyro.sample("y", dist.Normal(pair.sum(-1), 0.5), obs=y)
+
+
 def coordinates_of(model, *args):
     """Coordinates, a point of each model, and its potential."""
     kernel = QDE(model)
@@ -84,10 +103,11 @@ def coordinates_of(model, *args):
     return MoveCoordinates(potential, z, found_in(model, *args), args, {}, forward_mode=False), potential, z
 
 
-@pytest.mark.parametrize("case", ["hierarchy", pytest.param("nested", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("case", ["hierarchy", "vectors", pytest.param("nested", marks=pytest.mark.slow)])
 def test_the_map_its_inverse_and_its_determinant(x64, case):
     model, data = {
         "hierarchy": (hierarchy, jnp.array([1.0, -2.0, 3.0, 0.5])),
+        "vectors": (vectors, jnp.array([1.0, -2.0])),
         "nested": (nested, jnp.array(1.5)),
     }[case]
     coordinates, potential, prototype = coordinates_of(model, data)
@@ -180,6 +200,22 @@ def test_a_funnel_is_sampled_exactly(run, assert_expectation):
     assert float(centredness[0]) == 1
     assert np.all(np.asarray(centredness[1:]) < 0.1)
     np.testing.assert_allclose(mcmc.last_state.z["x"], samples["x"][:, -1], rtol=1e-6)
+
+
+def test_the_scales_of_a_vector_are_those_of_its_marginals(x64):
+    """Without data the standardised form has the law of the correlations, whatever the widths are."""
+
+    def free():
+        widths = numpyro.sample("widths", dist.LogNormal(0.0, 0.7).expand([2]).to_event(1))
+        numpyro.sample("pair", dist.MultivariateNormal(jnp.zeros(2), scale_tril=widths[:, None] * ROOT))
+
+    coordinates, _, prototype = coordinates_of(free)
+    standard = jnp.where(coordinates.centering.mask(prototype), 0.0, 1.0)
+    pair, log_widths = np.array([0.3, -1.2]), np.array([-0.5, 2.0])
+    values, _ = coordinates.value_and_score(standard)(np.concatenate([pair, log_widths]))
+    known = -0.5 * np.sum(np.linalg.solve(ROOT, pair) ** 2) - 0.5 * np.sum((log_widths / 0.7) ** 2)
+    known -= 2 * np.log(2 * np.pi) + np.log(0.8) + 2 * np.log(0.7)
+    np.testing.assert_allclose(values, known, rtol=1e-10)
 
 
 def test_the_twin_without_the_determinant_is_caught(run, monkeypatch):
