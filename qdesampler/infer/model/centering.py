@@ -6,8 +6,8 @@ A hierarchical site `theta ~ LocScale(loc(h), scale(h))` makes a funnel of `(h, 
     theta = loc + scale^(1 - c) (y - c loc),        log |d theta / d y| = (1 - c) log scale,
 
 with one centredness `c` in [0, 1] for each element: `c = 1` is the model as written, `c = 0` its standardised
-form. Elements of a multivariate normal or Student t law are scaled by the widths of their marginals. The moves
-use `y`; the user sees `z`, the unconstrained sites of the model as written.
+form. Elements of a multivariate normal or Student t law are scaled by the widths of their marginals. The
+moves use `y`; the user sees `z`, the unconstrained sites of the model as written.
 (Papaspiliopoulos, Roberts and Skold 2007, section 4; Gorinova, Moore and Hoffman 2020, "Automatic
 reparameterisation of probabilistic programs".)
 

@@ -18,8 +18,8 @@ _SHORTEST_HOLD = 4.0  # candidates for which a chain may be held, however cheap 
 # least of x and x² had a fourth of it in eight of NumPyro's examples, from sparse-interactions to
 # gp-heteroscedastic; beside one of .65 it had all of it (annotation-multinomial).
 _RATE_OF_A_DRAW, _RATE_IF_POOR, _POOR = 0.6, 1.2, 0.5
-# Moves of such an iteration, at least, and evaluations of more moves than these, at most. NUTS takes 15 to 260
-# evaluations for a draw of these examples, and 925 for one of mortality.
+# Moves of such an iteration, at least, and evaluations of more moves than these, at most. NUTS takes 15 to
+# 260 evaluations for a draw of these examples, and 925 for one of mortality.
 _LEAST_MOVES, _LEAST_IF_POOR, _MOST_EVALUATIONS = 2, 3, 100
 _JUMP_COST = 1.5  # evaluations per effective draw over evaluations per trajectory, if it was not measured
 # Bounds of the fraction of evaluations for global moves. With .95 a chain of hmm_drive was held for 81 draws.

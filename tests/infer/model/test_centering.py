@@ -43,7 +43,8 @@ def everything(x):
         row = numpyro.sample("rows", dist.Laplace(0.0, tau))
     numpyro.sample("child", dist.Normal(0.0, jnp.exp(row[0])))
     numpyro.sample("vector", dist.MultivariateNormal(jnp.zeros(2), tau * jnp.eye(2)))
-    numpyro.sample("heavy vector", dist.MultivariateStudentT(4.0, jnp.zeros(2), tau * ROOT).expand([3]).to_event(1))
+    heavy = dist.MultivariateStudentT(4.0, jnp.zeros(2), tau * ROOT)
+    numpyro.sample("heavy vector", heavy.expand([3]).to_event(1))
     numpyro.sample("fixed vector", dist.MultivariateNormal(mu * jnp.ones(2), scale_tril=ROOT))
     numpyro.sample("seen", dist.Normal(mu, tau), obs=x)
 
