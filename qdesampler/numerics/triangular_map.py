@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.sparse import csr_array
 
 __all__ = [
     "BOUND",
@@ -83,11 +82,10 @@ def to_device(law: TriangularMap) -> TriangularMap:
 def _sum_at(values, index, size: int):
     """Sums of the last axis of `values` by `index`, shape `(..., size)`."""
     if isinstance(values, np.ndarray):
-        number = values.shape[-1]
-        if number == 0:
-            return np.zeros((*values.shape[:-1], size))
-        at = csr_array((np.ones(number), (index, np.arange(number))), shape=(size, number))
-        return (at @ values.reshape(-1, number).T).T.reshape(*values.shape[:-1], size)
+        rows = int(np.prod(values.shape[:-1]))
+        at = index + size * np.arange(rows)[:, None]
+        sums = np.bincount(at.ravel(), values.ravel(), size * rows)
+        return sums.reshape(*values.shape[:-1], size)
     return jnp.zeros((*values.shape[:-1], size), values.dtype).at[..., index].add(values)
 
 

@@ -32,7 +32,7 @@ from numpyro.ops.provenance import eval_provenance
 
 from qdesampler.infer.model.supports import latent_sites
 
-__all__ = ["Centering", "find_centering"]
+__all__ = ["Centering", "find_centering", "standard_widths"]
 
 _ROUNDING = 0.01  # largest relative change of a coordinate that the map to the sites and back may make
 _FAMILIES = (dist.Normal, dist.StudentT, dist.Cauchy, dist.Laplace, dist.Logistic)
@@ -191,3 +191,37 @@ def find_centering(
     sites = [name for name in candidates if reached[name]]
     parents = frozenset().union(*(reached[name] for name in sites))
     return Centering(run, sites, sorted(parents)) if sites else None
+
+
+def standard_widths(model: Callable, args: Sequence, kwargs: dict, params: dict) -> dict[str, np.ndarray]:
+    """Widths of the sites with a normal prior around 0 that no other site changes, by name.
+
+    Args:
+        model: NumPyro model.
+        args: its arguments.
+        kwargs: its keyword arguments.
+        params: values of its parameters.
+    """
+    run = substitute(seed(model, jax.random.key(0)), data=params)
+    known: dict[str, np.ndarray] = {}  # of numbers and of NumPy's arrays
+
+    def normal_sites(**values):
+        sites = latent_sites(trace(substitute(run, data=values)).get_trace(*args, **kwargs))
+        computed = {}
+        for name, site in sites.items():
+            base = _without_shapes(site["fn"])
+            if type(base) is not dist.Normal or site.get("_control_flow_done"):
+                continue
+            is_computed = isinstance(base.loc, jax.Array) or isinstance(base.scale, jax.Array)
+            xp, into = (jnp, computed) if is_computed else (np, known)
+            into[name] = xp.stack([xp.broadcast_to(x, site["fn"].shape()) for x in (base.loc, base.scale)])
+        return computed, {name: site["value"] for name, site in sites.items()}
+
+    computed, values = jax.eval_shape(normal_sites)
+    if computed:
+        zeros = {name: np.zeros(x.shape, x.dtype) for name, x in values.items()}
+        reached = eval_provenance(lambda **values: normal_sites(**values)[0], **zeros)
+        fixed = [name for name in computed if not reached[name]]
+        found = jax.jit(lambda: {name: normal_sites()[0][name] for name in fixed})() if fixed else {}
+        known |= {name: np.asarray(x) for name, x in found.items()}
+    return {name: np.asarray(x[1], float) for name, x in known.items() if not np.any(x[0])}

@@ -8,7 +8,7 @@ from numpyro.handlers import seed, substitute
 from numpyro.infer.util import ModelInfo, constrain_fn, unconstrain_fn
 
 from qdesampler.infer.model.arguments import Arguments
-from qdesampler.infer.model.centering import find_centering
+from qdesampler.infer.model.centering import find_centering, standard_widths
 from qdesampler.infer.model.supports import read_supports
 
 __all__ = ["TracedModel"]
@@ -60,6 +60,10 @@ class TracedModel:
         if self._transforms_hold(model_args, model_kwargs):
             return self.supports.unconstrain(values)
         return unconstrain_fn(self._model, tuple(model_args), model_kwargs, values)
+
+    def standard_widths(self, model_args: Sequence, model_kwargs: dict) -> dict[str, Any]:
+        """Widths of sites with a normal prior around 0 that no other site changes, by name."""
+        return standard_widths(self._model, model_args, model_kwargs, self._params)
 
     def _transforms_hold(self, model_args, model_kwargs) -> bool:
         """Whether the supports read from the trace hold for these arguments, at every position."""

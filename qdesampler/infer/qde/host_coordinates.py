@@ -13,13 +13,13 @@ Last of all, a triangular map may be put on top, in whose coordinates the target
 
 from collections.abc import Callable
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 import jax
 import numpy as np
 
 from qdesampler.infer.qde.coordinates import MoveCoordinates
-from qdesampler.infer.qde.row_coordinates import RowCoordinates
+from qdesampler.infer.qde.row_coordinates import CHANGE, RowCoordinates
 from qdesampler.numerics.evaluator import Evaluator
 
 __all__ = ["HostCoordinates"]
@@ -27,7 +27,6 @@ __all__ = ["HostCoordinates"]
 _PARENT_WIDTH = 1.6  # least width of candidates of scales, in units of the trial's, while it is solved for
 _BULK = 2.0  # standard deviations of a standardised site within which descents start
 _BATCH = 64  # points that the sites are computed for together
-_CHANGE = 0.05  # centredness: smaller changes are not worth evaluating points again
 
 
 class HostCoordinates(RowCoordinates):
@@ -40,13 +39,19 @@ class HostCoordinates(RowCoordinates):
 
     evaluator: Evaluator
 
-    def __init__(self, coordinates: MoveCoordinates, prototype):
+    def __init__(
+        self,
+        coordinates: MoveCoordinates,
+        prototype: Any,
+        standard_widths: Callable[[], np.ndarray] | None = None,
+    ):
         """Begin with standardised sites, so that descents meet no funnel."""
         self._coordinates = coordinates
         centering = coordinates.centering
         dim = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(prototype))  # they may be tracers
         super().__init__(Evaluator(self._value_and_score, dim, context=(np.ones(dim),)))
         self._marked = self._parents = np.zeros(dim, bool)
+        self._standard_widths = standard_widths or super().standard_widths
         if centering is not None:
             self._marked = centering.mask(prototype)
             self._parents = centering.mask(prototype, centering.parents)
@@ -59,12 +64,21 @@ class HostCoordinates(RowCoordinates):
     @property
     def can_recentre(self) -> bool:
         """Whether any site can be re-centred."""
-        return bool(np.any(self._marked))
+        return self._has_sites or super().can_recentre
 
     @property
     def widths(self) -> np.ndarray | None:
         """Least width of each coordinate's candidates during the solve: scales of sites have long tails."""
-        return np.where(self._parents, _PARENT_WIDTH, 1.0) if self.can_recentre else None
+        return np.where(self._parents, _PARENT_WIDTH, 1.0) if self._has_sites else None
+
+    @property
+    def _has_sites(self) -> bool:
+        """Whether the model has location-scale sites whose scale is another site."""
+        return bool(np.any(self._marked))
+
+    def standard_widths(self) -> np.ndarray:
+        """Width of each coordinate's normal prior around 0, if it has one that nothing changes; else 0."""
+        return self._standard_widths()
 
     def _evaluate_moved(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self._evaluate(points, self.centredness)
@@ -91,11 +105,11 @@ class HostCoordinates(RowCoordinates):
     def to_sites(self, points: np.ndarray) -> np.ndarray:
         """Raveled sites of the model as written, at points of the moves."""
         points = super().to_sites(points)
-        return self._located(points, self.centredness)[0] if self.can_recentre else points
+        return self._located(points, self.centredness)[0] if self._has_sites else points
 
     def from_sites(self, sites: np.ndarray) -> np.ndarray:
         """Points of the moves at raveled sites."""
-        if self.can_recentre:
+        if self._has_sites:
             sites, loc, scale = self._located(sites, np.ones(self.dim))
             sites = self._moved(sites, loc, scale, self.centredness)
         return super().from_sites(sites)
@@ -117,21 +131,14 @@ class HostCoordinates(RowCoordinates):
 
     def restart(self) -> Self:
         """Begin again for another run: `reset`, and count from zero; returns itself."""
-        self.evaluator.num_evals = 0
+        self.evaluator.num_evals, self.symmetry = 0, None
         return self.reset()
 
-    def recentre(self, points: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> Callable | None:
-        """Take the centredness that suits weighted points, unless it hardly differs.
-
-        Args:
-            points: shape `(n, dim)`, in the coordinates in use.
-            scores: of the log density in these coordinates.
-            weights: non-negative, shape `(n,)`.
-
-        Returns:
-            The map of points into the new coordinates; None if nothing changed.
-        """
-        if not self.can_recentre or self.law is not None or len(points) < 2:
+    def _recentre_sites(
+        self, points: np.ndarray, scores: np.ndarray, weights: np.ndarray
+    ) -> Callable | None:
+        """Take the centredness that suits weighted points, unless it hardly differs; see `recentre`."""
+        if not self._has_sites:
             return None
         old = self.centredness
         sites, loc, scale = self._located(points, old)
@@ -148,7 +155,7 @@ class HostCoordinates(RowCoordinates):
         informed = np.maximum(-slope, 0.0) * scale**2
         new = np.sum(w * (informed / (1 + informed)), 0)
         new = np.where(self._marked & np.isfinite(new), np.clip(new, 0.0, 1.0), old)
-        if np.max(np.abs(new - old)) < _CHANGE:
+        if np.max(np.abs(new - old)) < CHANGE:
             return None
         self.centredness = new
         return partial(self._follow, old=old, new=new)

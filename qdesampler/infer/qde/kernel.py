@@ -322,7 +322,8 @@ class QDE(TargetKernel):
         def make():
             zeros = jax.tree.map(lambda leaf: np.zeros(jnp.shape(leaf), leaf.dtype), prototype)
             coordinates = self._coordinates(zeros, model_args, model_kwargs, may_recentre=True)
-            return HostCoordinates(coordinates, zeros)
+            widths = partial(self._target.standard_widths, zeros, model_args, model_kwargs)
+            return HostCoordinates(coordinates, zeros, widths)
 
         return self._memory.evaluations(name_of(prototype, model_args, model_kwargs), make).restart()
 

@@ -10,6 +10,7 @@ from typing import Protocol, Self
 import numpy as np
 
 from qdesampler.kernels.mcmc.host_trajectories import Chains
+from qdesampler.numerics.scaling_symmetry import ScalingSymmetry, centred_map, suitable_centredness
 from qdesampler.numerics.triangular_map import (
     TriangularMap,
     from_map,
@@ -19,7 +20,9 @@ from qdesampler.numerics.triangular_map import (
     value_and_score_in_map,
 )
 
-__all__ = ["RowCoordinates", "RowEvaluator"]
+__all__ = ["CHANGE", "RowCoordinates", "RowEvaluator"]
+
+CHANGE = 0.05  # centredness: smaller changes are not worth evaluating points again
 
 
 class RowEvaluator(Protocol):
@@ -59,6 +62,7 @@ class RowCoordinates:
         dim: number of coordinates.
         evaluator: of the target, at raveled sites.
         law: the triangular map on top of the sites, or None.
+        symmetry: the scaling symmetry that `recentre` uses, by such a map, or None.
     """
 
     evaluator: RowEvaluator
@@ -67,12 +71,15 @@ class RowCoordinates:
         self.dim = evaluator.dim
         self.evaluator = evaluator
         self.law: TriangularMap | None = None
+        self.symmetry: ScalingSymmetry | None = None
+        self._scaled = np.zeros(0)  # centredness of what the symmetry scales
+        self._first: tuple[np.ndarray, np.ndarray] | None = None  # the same, and a place, to begin with
         self.centredness = np.ones(self.dim)
 
     @property
     def can_recentre(self) -> bool:
         """Whether any site can be re-centred."""
-        return False
+        return self.symmetry is not None
 
     @property
     def widths(self) -> np.ndarray | None:
@@ -117,15 +124,76 @@ class RowCoordinates:
         scores = from_map(self.law, points.positions, points.scores)
         return Chains(sites, points.log_densities - change, scores)
 
+    def standard_widths(self) -> np.ndarray:
+        """Width of each coordinate's normal prior around 0, if it has one that nothing changes; else 0."""
+        return np.zeros(self.dim)
+
     def descent_starts(self, sites: np.ndarray) -> np.ndarray:
         """Points of the moves from which descents start."""
         return sites
 
+    def use_symmetry(self, symmetry: ScalingSymmetry, centredness: np.ndarray, place: np.ndarray) -> None:
+        """Begin again in the coordinates of a scaling symmetry.
+
+        Args:
+            symmetry: what is scaled by what.
+            centredness: of the scaled coordinates, to begin with.
+            place: a point, shape `(dim,)`, at whose scales the two parametrisations agree.
+        """
+        self.symmetry, self._first = symmetry, (centredness, place)
+        self.reset()
+
+    def leave_symmetry(self) -> None:
+        """Begin again without it."""
+        self.symmetry = None
+        self.reset()
+
     def reset(self) -> Self:
-        """Leave the triangular map; returns itself."""
+        """Leave the triangular map, but for that of a symmetry, to begin with; returns itself."""
         self.law = None
+        if self.symmetry is not None and self._first is not None:
+            self._scaled, place = self._first
+            self.law = centred_map(self.symmetry, self._scaled, place, np.ones(self.dim))
         return self
 
     def recentre(self, points: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> Callable | None:
-        """Take coordinates that suit weighted points; None if nothing changed."""
+        """Take the coordinates that suit weighted points, unless they hardly differ.
+
+        Args:
+            points: shape `(n, dim)`, in the coordinates in use.
+            scores: of the log density in these coordinates.
+            weights: non-negative, shape `(n,)`.
+
+        Returns:
+            The map of points into the new coordinates; None if nothing changed.
+        """
+        if len(points) < 2:
+            return None
+        if self.symmetry is None:
+            return None if self.law is not None else self._recentre_sites(points, scores, weights)
+        old = self.law
+        assert old is not None
+        sites, scores = push_forward(old, points)[0], from_map(old, points, scores)
+        follow = self._recentre_sites(sites, scores, weights)
+        sound = np.all(np.isfinite(sites), 1)
+        share = np.where(sound, weights, 0.0) / max(np.sum(weights[sound]), np.finfo(float).tiny)
+        finite = np.where(sound[:, None], sites, 0.0)
+        centre = share @ finite
+        spread = np.sqrt(np.maximum(share @ (finite - centre) ** 2, np.finfo(float).tiny))
+        new = suitable_centredness(self.symmetry, sites, scores, weights, centre)
+        new = np.where(np.isfinite(new), np.clip(new, 0.0, 1.0), self._scaled)
+        if follow is None and np.max(np.abs(new - self._scaled)) < CHANGE:
+            return None
+        self._scaled = new
+        self.law = law = centred_map(self.symmetry, new, centre, spread)
+        return lambda rows: to_map(law, (follow or _same)(push_forward(old, rows)[0]))[0]
+
+    def _recentre_sites(
+        self, points: np.ndarray, scores: np.ndarray, weights: np.ndarray
+    ) -> Callable | None:
+        """`recentre` below the triangular map."""
         return None
+
+
+def _same(rows: np.ndarray) -> np.ndarray:
+    return rows

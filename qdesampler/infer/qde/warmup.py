@@ -29,6 +29,7 @@ from qdesampler.kernels.adaptation.walk import START_LENGTH
 from qdesampler.kernels.mcmc.trajectory import gaussian_step_size
 from qdesampler.numerics.host_trial import host_trial
 from qdesampler.numerics.numpy_metric import HostMetric, to_whitened_gradient_rows, whiten_rows
+from qdesampler.numerics.scaling_symmetry import find_scaling_symmetry
 from qdesampler.numerics.trial import tail_degrees
 from qdesampler.numerics.triangular_map import pull_back, to_map
 from qdesampler.solvers.gaussian.descents import Descent
@@ -48,6 +49,7 @@ _STEEP = 10  # squared whitened slope, more than the `dim` of a draw, of an end 
 _MATTERS = 10  # nats: an end lower than the highest by more than `dim + 10` does not count
 _ALONE = 0.5  # acceptance below which a trial is given up if descents ended elsewhere: seasonal-global-trend
 _COMPARED = 3  # points at which the density is compared with itself a turn away
+_POOR = 0.5  # acceptance below which a scaling symmetry is looked for: mortality, hierarchy-reparametrised
 _COLLAPSED = 0.05  # of the step size that a Gaussian allows, below which local moves hardly move
 
 
@@ -73,14 +75,20 @@ def prepare(
     if settings.may_solve:
         report("descents")
         descents = run_descents(coordinates, starts)
+        place = _highest(coordinates, descents)
         solve = _solve(coordinates, descents, settings, rng, report)
         outcome = OUTCOMES.index(str(solve.outcome))
         mixed = _global(coordinates, solve, starts, settings, rng, report)
+        if mixed is None or (mixed.acceptance < _POOR and coordinates.law is None):
+            better = _in_scaled_coordinates(coordinates, place, mixed, starts, settings, report)
+            if better is not None:
+                descents, solve, mixed = better
         if mixed is None:
             gone = solve.outcome is Outcome.UNBOUNDED
             outcome = OUTCOMES.index(str(Outcome.UNBOUNDED if gone else Outcome.HOPELESS))
         else:
-            outcome = OUTCOMES.index(str(Outcome.MIDDLING if coordinates.law else solve.outcome))
+            bends = coordinates.law is not None and coordinates.symmetry is None
+            outcome = OUTCOMES.index(str(Outcome.MIDDLING if bends else solve.outcome))
             if not coordinates.can_recentre:  # else the descents ended in other coordinates
                 outliers = _count_outliers(coordinates, descents, mixed)
                 if outliers and mixed.acceptance < _ALONE:
@@ -211,10 +219,47 @@ def _global(
     is_good = mixed is not None and mixed.acceptance >= GOOD
     if solve.outcome is Outcome.UNBOUNDED or is_good or settings.local.force_blocks:
         return mixed
+    if coordinates.symmetry is not None:  # whose map is in the place of another
+        return mixed
     report(f"second trial, {coordinates.evaluator.num_evals} evaluations")
     accepted = 0.0 if mixed is None else mixed.acceptance
     # A copy of the generator: an attempt that comes to nothing changes nothing but the count.
     return second_trial(coordinates, trial, accepted, starts, settings, deepcopy(rng)) or mixed
+
+
+def _highest(coordinates: RowCoordinates, descents: list[Descent]) -> np.ndarray:
+    """The raveled sites at the highest end of a descent, shape `(dim,)`."""
+    best = max(descents, key=lambda d: d.log_density if np.isfinite(d.log_density) else -np.inf)
+    return coordinates.to_sites(best.position[None])[0]
+
+
+def _in_scaled_coordinates(
+    coordinates: RowCoordinates,
+    place: np.ndarray,
+    mixed: Mixed | None,
+    starts: np.ndarray,
+    settings: WarmupSettings,
+    report: Callable[[str], None],
+) -> tuple[list[Descent], GaussianSolve, Mixed | None] | None:
+    """Descents and solve again in the coordinates of a scaling symmetry; None if there is none."""
+    rng = np.random.default_rng([SEED, 1])
+    if settings.local.force_blocks:
+        return None
+    report(f"scaling symmetry, {coordinates.evaluator.num_evals} evaluations")
+    places = np.stack([place, starts[0]])
+    found = find_scaling_symmetry(coordinates.evaluate_sites, coordinates.standard_widths(), places, rng)
+    if found is None:
+        return None
+    before = coordinates.centredness
+    coordinates.use_symmetry(*found, place)
+    descents = run_descents(coordinates, starts)
+    solve = _solve(coordinates, descents, settings, rng, report)
+    again = _global(coordinates, solve, starts, settings, rng, report)
+    if mixed is not None and (again is None or again.acceptance <= mixed.acceptance):
+        coordinates.leave_symmetry()
+        coordinates.centredness = before
+        return None
+    return descents, solve, again
 
 
 def _count_outliers(coordinates: RowCoordinates, descents: list[Descent], mixed: Mixed) -> int:

@@ -1,0 +1,171 @@
+r"""Coordinates that a likelihood sees only as products with scales, found from scores.
+
+A hierarchy that is written "non-centred" has sites `z_j ~ Normal(0, w_j)` with a prior of their own, and the
+rest of the density depends on products like `s z_j` of a scale `s = exp(x)` only. Then it does not change with
+
+    x_k -> x_k + t,        z_j -> z_j exp(-C_jk t),
+
+so that, where `f_k` is the part of `log p` which does not depend on `z`,
+
+    d log p / d x_k = d f_k / d x_k + sum_j C_jk z_j (d log p / d z_j + z_j / w_j^2) .
+
+At points that differ only in `z` this is a linear regression, and its solution has whole or half numbers:
+`C = 1` for a scale, `1/2` for a variance, more than one column for products of scales. With `C` known the
+model can be centred as much as its data ask for:
+
+    y_j = z_j exp(c_j h_j),        h_j = sum_k C_jk (x_k - m_k),        0 <= c_j <= 1,
+
+`c = 0` as it is written, `c = 1` centred (Papaspiliopoulos, Roberts and Skold 2007, section 4). If the regression
+were wrong, `y` would still be coordinates, only no better ones.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from qdesampler.numerics.triangular_map import TriangularMap
+
+__all__ = ["ScalingSymmetry", "centred_map", "find_scaling_symmetry", "suitable_centredness"]
+
+_SPARE = 1.3  # points of the regression over its unknowns
+_CHECKS = 8  # points at another place that the solution must predict
+_SNAP, _WHOLE = 0.05, 2.0  # distance to a multiple of a half that is rounding; exponents are at most so large
+_MISS = 0.02  # error of the prediction over the spread of what is predicted
+_MOST = 500  # coordinates with priors of their own beyond which the regression is too expensive
+
+
+class ScalingSymmetry(NamedTuple):
+    """Which coordinates are scaled by which.
+
+    Attributes:
+        scaled: indices of the `z_j`, shape `(n,)`.
+        scales: indices of the `x_k`, shape `(m,)`.
+        exponents: `C`, shape `(n, m)`.
+        widths: `w_j`, shape `(n,)`.
+    """
+
+    scaled: np.ndarray
+    scales: np.ndarray
+    exponents: np.ndarray
+    widths: np.ndarray
+
+
+def find_scaling_symmetry(
+    evaluate: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    widths: np.ndarray,
+    places: np.ndarray,
+    rng: np.random.Generator,
+) -> tuple[ScalingSymmetry, np.ndarray] | None:
+    """The symmetry, and the centredness that suits the first place; None if there is none.
+
+    Args:
+        evaluate: rows of points, shape `(n, dim)`, to log densities and scores.
+        widths: `w_j` of the coordinates with a normal prior of their own, 0 of all others, shape `(dim,)`.
+        places: two points that give the other coordinates, shape `(2, dim)`.
+        rng: draws the `z_j`.
+    """
+    scaled, others = np.flatnonzero(widths > 0), np.flatnonzero(widths == 0)
+    if not 0 < len(scaled) <= _MOST or not len(others):
+        return None
+    number = int(_SPARE * (len(scaled) + 1)) + 4
+    points = np.repeat(places, [number, _CHECKS], 0)
+    points[:, scaled] = widths[scaled] * rng.standard_normal((len(points), len(scaled)))
+    _, scores = evaluate(points)
+    if not np.all(np.isfinite(scores)):
+        return None
+    z = points[:, scaled]
+    terms = z * (scores[:, scaled] + z / widths[scaled] ** 2)
+    response = scores[:, others]
+    first, second = slice(None, number), slice(number, None)
+
+    def centred(x: np.ndarray, part: slice) -> np.ndarray:
+        return x[part] - np.mean(x[part], 0)
+
+    columns = centred(terms, first)
+    size = np.sqrt(np.mean(columns**2, 0))
+    size = np.where(size > 0, size, 1.0)
+    found = np.linalg.lstsq(columns / size, centred(response, first), rcond=None)[0] / size[:, None]
+    snapped = np.round(2 * found) / 2
+    is_exact = np.all((np.abs(found - snapped) < _SNAP) & (np.abs(snapped) <= _WHOLE), 0)
+    missed = centred(response, second) - centred(terms, second) @ snapped
+    spread = np.sqrt(np.mean(centred(response, second) ** 2, 0))
+    is_exact &= np.sqrt(np.mean(missed**2, 0)) < _MISS * spread
+    is_exact &= np.any(snapped != 0, 0)
+    rows = np.any(snapped[:, is_exact] != 0, 1)
+    if not np.any(rows):
+        return None
+    symmetry = ScalingSymmetry(
+        scaled[rows], others[is_exact], snapped[rows][:, is_exact], widths[scaled[rows]]
+    )
+    suits = suitable_centredness(symmetry, points[first], scores[first], np.ones(number), places[0])
+    return symmetry, np.clip(np.nan_to_num(suits), 0.0, 1.0)
+
+
+def centred_map(
+    symmetry: ScalingSymmetry, centredness: np.ndarray, centre: np.ndarray, spread: np.ndarray
+) -> TriangularMap:
+    """The map from `y` to the point, as `qdesampler.numerics.triangular_map` has it.
+
+    Args:
+        symmetry: what is scaled by what.
+        centredness: `c_j`, shape `(n,)`.
+        centre: `m`, shape `(dim,)`; only the entries of the scales are used.
+        spread: standard deviations, shape `(dim,)`; the same.
+    """
+    dim = len(centre)
+    rest = np.setdiff1d(np.arange(dim), symmetry.scaled)
+    order = np.concatenate([rest, symmetry.scaled])
+    place = np.empty(dim, int)
+    place[order] = np.arange(dim)
+    is_scale = np.isin(np.arange(dim), symmetry.scales)
+    width = np.where(is_scale, spread, 1.0)[order]
+    row, column = np.nonzero(symmetry.exponents)
+    of = symmetry.scales[column]
+    slopes = -centredness[row] * symmetry.exponents[row, column] * spread[of]
+    offset = np.where(is_scale, centre, 0.0)
+    return TriangularMap(
+        centre=offset,
+        order=order,
+        factor=np.diag(width),
+        inverse=np.diag(1 / width),
+        shifts=np.zeros(dim),
+        log_widths=np.zeros(dim),
+        shift_terms=np.zeros((0, 3), int),
+        shift_slopes=np.zeros(0),
+        width_terms=np.stack([place[symmetry.scaled[row]], place[of]], 1),
+        width_slopes=slopes,
+        depth=np.asarray(2),
+    )
+
+
+def suitable_centredness(
+    symmetry: ScalingSymmetry, points: np.ndarray, scores: np.ndarray, weights: np.ndarray, centre: np.ndarray
+) -> np.ndarray:
+    """`c_j` that makes the width of `y_j` independent of its scales, shape `(n,)`; NaN where it is unknown.
+
+    With the information `i_j`, the slope of the rest's score on `u_j = z_j exp(h_j)`, it is the mean of
+    `i s^2 / (1 + i s^2)` with `s = w exp(h)`: that of `qdesampler.infer.model.centering` for a site `u`.
+
+    Args:
+        symmetry: what is scaled by what.
+        points: in the coordinates `z`, `x`, shape `(n, dim)`.
+        scores: of the log density there.
+        weights: non-negative, shape `(n,)`.
+        centre: `m`, shape `(dim,)`.
+    """
+    z = points[:, symmetry.scaled]
+    growth = (points[:, symmetry.scales] - centre[symmetry.scales]) @ symmetry.exponents.T
+    with np.errstate(all="ignore"):
+        scale = np.exp(growth)
+        u, rest = z * scale, (scores[:, symmetry.scaled] + z / symmetry.widths**2) / scale
+    usable = np.isfinite(u) & np.isfinite(rest) & (weights > 0)[:, None]
+    share = np.where(usable, weights[:, None], 0.0)
+    share = share / np.maximum(np.sum(share, 0), np.finfo(float).tiny)
+    u, rest, scale = (np.where(usable, part, 1.0) for part in (u, rest, scale))
+    deviation = u - np.sum(share * u, 0)
+    variance = np.sum(share * deviation**2, 0)
+    covariance = np.sum(share * deviation * (rest - np.sum(share * rest, 0)), 0)
+    informed = np.maximum(-covariance / np.where(variance > 0, variance, 1.0), 0.0)
+    informed = informed * (symmetry.widths * scale) ** 2
+    return np.sum(share * (informed / (1 + informed)), 0)
