@@ -1,7 +1,8 @@
 r"""Coordinates that a likelihood sees only as products with scales, found from scores.
 
-A hierarchy that is written "non-centred" has sites `z_j ~ Normal(0, w_j)` with a prior of their own, and the
-rest of the density depends on products like `s z_j` of a scale `s = exp(x)` only. Then it does not change with
+A hierarchy that is written "non-centred" has sites `z_j ~ Normal(0, w_j)` with a prior of their own, and
+the rest of the density depends on products like `s z_j` of a scale `s = exp(x)` only. Then it does not
+change with
 
     x_k -> x_k + t,        z_j -> z_j exp(-C_jk t),
 
@@ -15,8 +16,8 @@ model can be centred as much as its data ask for:
 
     y_j = z_j exp(c_j h_j),        h_j = sum_k C_jk (x_k - m_k),        0 <= c_j <= 1,
 
-`c = 0` as it is written, `c = 1` centred (Papaspiliopoulos, Roberts and Skold 2007, section 4). If the regression
-were wrong, `y` would still be coordinates, only no better ones.
+`c = 0` as it is written, `c = 1` centred (Papaspiliopoulos, Roberts and Skold 2007, section 4). If the
+regression were wrong, `y` would still be coordinates, only no better ones.
 """
 
 from collections.abc import Callable
@@ -111,7 +112,7 @@ def centred_map(
         symmetry: what is scaled by what.
         centredness: `c_j`, shape `(n,)`.
         centre: `m`, shape `(dim,)`; only the entries of the scales are used.
-        spread: standard deviations, shape `(dim,)`; the same.
+        spread: shape `(dim,)`, the same; `h` levels off at six times as much.
     """
     dim = len(centre)
     rest = np.setdiff1d(np.arange(dim), symmetry.scaled)

@@ -164,14 +164,11 @@ class Target:
             return None
         return self._traced.centering
 
-    def standard_widths(
-        self, prototype: Any, model_args: Sequence, model_kwargs: dict | None
-    ) -> np.ndarray:
-        """Width of each coordinate's normal prior around 0, if no other site changes it; else 0."""
-        zeros = {name: np.zeros(np.shape(leaf)) for name, leaf in prototype.items()}
-        if self._traced is not None and GIBBS_SITES_KWARG not in (model_kwargs or {}):
-            zeros.update(self._traced.standard_widths(model_args, model_kwargs or {}))
-        return np.concatenate([np.ravel(zeros[name]) for name in sorted(zeros)])
+    def standard_widths(self, model_args: Sequence, model_kwargs: dict | None) -> dict[str, np.ndarray]:
+        """Widths of sites with a normal prior around 0 that no other site changes; never inside `Gibbs`."""
+        if self._traced is None or GIBBS_SITES_KWARG in (model_kwargs or {}):
+            return {}
+        return self._traced.standard_widths(model_args, model_kwargs or {})
 
     # ---- start ---------------------------------------------------------------------------------------------
 

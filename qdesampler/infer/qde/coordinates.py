@@ -57,7 +57,7 @@ class MoveCoordinates:
         self.prototype = prototype
         self.unravel = unraveler(prototype)
         self.centering = centering
-        self._arguments = tuple(model_args), model_kwargs or {}
+        self.arguments = tuple(model_args), model_kwargs or {}
 
     def value_and_score(self, centredness: jax.Array, law: TriangularMap | None = None) -> ValueAndScore:
         """`v -> (log p(v), grad log p(v))` in the coordinates of the moves."""
@@ -65,7 +65,7 @@ class MoveCoordinates:
         def potential(y):
             if self.centering is None:
                 return self._potential(self.unravel(y))
-            args, kwargs = self._arguments
+            args, kwargs = self.arguments
             z, change = self.centering.to_sites(args, kwargs, y, centredness, self.unravel)
             return self._potential(self.unravel(z)) - change
 
@@ -80,7 +80,7 @@ class MoveCoordinates:
     def locate(self, y: jax.Array, centredness: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """The sites of a point of the moves, with their locations and scales (0 and 1 if not re-centred)."""
         assert self.centering is not None
-        args, kwargs = self._arguments
+        args, kwargs = self.arguments
         z, _ = self.centering.to_sites(args, kwargs, y, centredness, self.unravel)
         _, _, loc, scale = self.centering.from_sites(args, kwargs, z, centredness, self.unravel)
         return z, loc, scale
@@ -104,7 +104,7 @@ class MoveCoordinates:
         flat, score = ravel_pytree(z)[0], -ravel_pytree(gradient)[0]
         if self.centering is None:
             return TrajectoryState(flat, -energy, score)
-        centering, (args, kwargs) = self.centering, self._arguments
+        centering, (args, kwargs) = self.centering, self.arguments
         y, change, _, _ = centering.from_sites(args, kwargs, flat, centredness, self.unravel)
         _, pull = jax.vjp(lambda y: centering.to_sites(args, kwargs, y, centredness, self.unravel), y)
         return TrajectoryState(y, -energy + change, pull((score, jnp.ones_like(change)))[0])
@@ -119,7 +119,7 @@ class MoveCoordinates:
             state = TrajectoryState(y, state.log_density - change, score)
         if self.centering is None:
             return self.unravel(state.position), -state.log_density, self.unravel(-state.score)
-        centering, (args, kwargs) = self.centering, self._arguments
+        centering, (args, kwargs) = self.centering, self.arguments
         z, change = centering.to_sites(args, kwargs, state.position, centredness, self.unravel)
 
         def back(z):

@@ -43,15 +43,21 @@ class HostCoordinates(RowCoordinates):
         self,
         coordinates: MoveCoordinates,
         prototype: Any,
-        standard_widths: Callable[[], np.ndarray] | None = None,
+        standard_widths: Callable[..., dict[str, np.ndarray]] | None = None,
     ):
-        """Begin with standardised sites, so that descents meet no funnel."""
+        """Begin with standardised sites, so that descents meet no funnel.
+
+        Args:
+            coordinates: for one point, on the device.
+            prototype: position of one chain, a pytree.
+            standard_widths: `standard_widths` of the target; None: no coordinate has such a prior.
+        """
         self._coordinates = coordinates
         centering = coordinates.centering
         dim = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(prototype))  # they may be tracers
         super().__init__(Evaluator(self._value_and_score, dim, context=(np.ones(dim),)))
         self._marked = self._parents = np.zeros(dim, bool)
-        self._standard_widths = standard_widths or super().standard_widths
+        self._standard_widths = standard_widths
         if centering is not None:
             self._marked = centering.mask(prototype)
             self._parents = centering.mask(prototype, centering.parents)
@@ -78,7 +84,12 @@ class HostCoordinates(RowCoordinates):
 
     def standard_widths(self) -> np.ndarray:
         """Width of each coordinate's normal prior around 0, if it has one that nothing changes; else 0."""
-        return self._standard_widths()
+        prototype = self._coordinates.prototype
+        known = {} if self._standard_widths is None else self._standard_widths(*self._coordinates.arguments)
+        if not known:
+            return super().standard_widths()
+        zeros = {name: np.zeros(np.shape(leaf)) for name, leaf in prototype.items()}
+        return np.concatenate([np.ravel((zeros | known)[name]) for name in sorted(zeros)])
 
     def _evaluate_moved(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self._evaluate(points, self.centredness)
@@ -134,9 +145,7 @@ class HostCoordinates(RowCoordinates):
         self.evaluator.num_evals, self.symmetry = 0, None
         return self.reset()
 
-    def _recentre_sites(
-        self, points: np.ndarray, scores: np.ndarray, weights: np.ndarray
-    ) -> Callable | None:
+    def _recentre_sites(self, points: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> Callable | None:
         """Take the centredness that suits weighted points, unless it hardly differs; see `recentre`."""
         if not self._has_sites:
             return None

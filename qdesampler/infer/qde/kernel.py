@@ -322,8 +322,7 @@ class QDE(TargetKernel):
         def make():
             zeros = jax.tree.map(lambda leaf: np.zeros(jnp.shape(leaf), leaf.dtype), prototype)
             coordinates = self._coordinates(zeros, model_args, model_kwargs, may_recentre=True)
-            widths = partial(self._target.standard_widths, zeros, model_args, model_kwargs)
-            return HostCoordinates(coordinates, zeros, widths)
+            return HostCoordinates(coordinates, zeros, self._target.standard_widths)
 
         return self._memory.evaluations(name_of(prototype, model_args, model_kwargs), make).restart()
 

@@ -179,7 +179,7 @@ class RowCoordinates:
         share = np.where(sound, weights, 0.0) / max(np.sum(weights[sound]), np.finfo(float).tiny)
         finite = np.where(sound[:, None], sites, 0.0)
         centre = share @ finite
-        spread = np.sqrt(np.maximum(share @ (finite - centre) ** 2, np.finfo(float).tiny))
+        spread = np.sqrt(np.maximum(share @ (finite - centre) ** 2, 1.0))  # of logarithms of scales
         new = suitable_centredness(self.symmetry, sites, scores, weights, centre)
         new = np.where(np.isfinite(new), np.clip(new, 0.0, 1.0), self._scaled)
         if follow is None and np.max(np.abs(new - self._scaled)) < CHANGE:
@@ -188,9 +188,7 @@ class RowCoordinates:
         self.law = law = centred_map(self.symmetry, new, centre, spread)
         return lambda rows: to_map(law, (follow or _same)(push_forward(old, rows)[0]))[0]
 
-    def _recentre_sites(
-        self, points: np.ndarray, scores: np.ndarray, weights: np.ndarray
-    ) -> Callable | None:
+    def _recentre_sites(self, points: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> Callable | None:
         """`recentre` below the triangular map."""
         return None
 

@@ -259,6 +259,8 @@ def _in_scaled_coordinates(
         coordinates.leave_symmetry()
         coordinates.centredness = before
         return None
+    if mixed is None and again is not None and again.acceptance < _POOR:
+        again = None  # 20 trajectories beside a poor trial found too long a step: products of two scales
     return descents, solve, again
 
 

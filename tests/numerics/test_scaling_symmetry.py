@@ -1,0 +1,126 @@
+"""Scaling symmetries: found from scores, their map, and the centredness that data ask for."""
+
+import numpy as np
+import pytest
+
+from qdesampler.numerics.scaling_symmetry import (
+    ScalingSymmetry,
+    centred_map,
+    find_scaling_symmetry,
+    suitable_centredness,
+)
+from qdesampler.numerics.triangular_map import push_forward, to_map
+
+# Coordinates: x, a log scale; v, a log variance; three z of widths 1, 2, 1 and a plain one of width 1.
+WIDTHS = np.array([0.0, 0.0, 1.0, 2.0, 1.0, 1.0])
+PLACES = np.array([[0.3, -0.4, 0, 0, 0, 0], [-1.0, 0.5, 0, 0, 0, 0]])
+EXPONENTS = np.array([[1.0, 0.0], [0.0, 0.5], [1.0, 0.5]])
+
+
+def density(points, *, spoiled=0.0):
+    """Data on `exp(x) z_0`, `exp(v/2) z_1`, `exp(x + v/2) z_2`, `z_3`; `spoiled`: on `x z_0`."""
+    x, v, *z = points.T
+    z = np.stack(z, 1)
+    scale = np.exp(np.stack([x, v], 1) @ EXPONENTS.T)
+    u = np.concatenate([scale * z[:, :3], z[:, 3:]], 1)
+    # a likelihood that is no product, so that the symmetry is the only simple thing about it
+    inside = u.sum(1) - 0.7
+    values = -np.log(np.cosh(inside)) - 0.5 * np.sum((u - 0.4) ** 4, 1) ** 0.5
+    root = np.maximum(np.sum((u - 0.4) ** 4, 1), 1e-12)[:, None]
+    by_u = -np.tanh(inside)[:, None] - (u - 0.4) ** 3 / root**0.5
+    by_z = by_u * np.concatenate([scale, np.ones((len(points), 1))], 1) - z / WIDTHS[2:] ** 2
+    by_scales = (by_u[:, :3] * u[:, :3]) @ EXPONENTS + np.stack([-3 * x, np.cos(v)], 1)
+    values = values - 0.5 * np.sum((z / WIDTHS[2:]) ** 2, 1) - 1.5 * x**2 + np.sin(v) + spoiled * x * z[:, 0]
+    by_scales[:, 0] += spoiled * z[:, 0]
+    by_z[:, 0] += spoiled * x
+    return values, np.concatenate([by_scales, by_z], 1)
+
+
+def test_the_scores_of_the_test_are_those_of_its_density():
+    point, step = np.array([[0.2, -0.3, 0.5, -1.0, 0.8, 0.1]]), 1e-5
+    sides = [density(point + sign * step * np.eye(6), spoiled=0.5)[0] for sign in (1, -1)]
+    np.testing.assert_allclose(
+        (sides[0] - sides[1]) / (2 * step), density(point, spoiled=0.5)[1][0], atol=1e-6
+    )
+
+
+def test_exponents_of_scales_variances_and_products_are_found():
+    symmetry, centredness = find_scaling_symmetry(density, WIDTHS, PLACES, np.random.default_rng(0))
+    np.testing.assert_array_equal(symmetry.scaled, [2, 3, 4])
+    np.testing.assert_array_equal(symmetry.scales, [0, 1])
+    np.testing.assert_array_equal(symmetry.exponents, EXPONENTS)
+    np.testing.assert_array_equal(symmetry.widths, [1, 2, 1])
+    assert np.all((centredness >= 0) & (centredness <= 1))
+
+
+def test_single_precision_is_enough():
+    def rounded(points):
+        return tuple(
+            x.astype(np.float32).astype(float) for x in density(points.astype(np.float32).astype(float))
+        )
+
+    symmetry, _ = find_scaling_symmetry(rounded, WIDTHS, PLACES, np.random.default_rng(0))
+    np.testing.assert_array_equal(symmetry.exponents, EXPONENTS)
+
+
+def test_what_only_nearly_scales_is_no_symmetry():
+    symmetry, _ = find_scaling_symmetry(
+        lambda points: density(points, spoiled=0.5), WIDTHS, PLACES, np.random.default_rng(0)
+    )
+    np.testing.assert_array_equal(symmetry.scales, [1])  # `x` is spoiled, `v` is not
+
+
+@pytest.mark.parametrize("widths", [np.zeros(6), np.ones(6)])
+def test_without_standard_coordinates_or_without_others_there_is_none(widths):
+    def never(points):
+        raise AssertionError("nothing needs to be evaluated")
+
+    assert find_scaling_symmetry(never, widths, PLACES, np.random.default_rng(0)) is None
+
+
+def test_scores_that_are_not_finite_find_nothing():
+    def broken(points):
+        values, scores = density(points)
+        scores[0, 0] = np.nan
+        return values, scores
+
+    assert find_scaling_symmetry(broken, WIDTHS, PLACES, np.random.default_rng(0)) is None
+
+
+SYMMETRY = ScalingSymmetry(np.array([2, 3, 4]), np.array([0, 1]), EXPONENTS, np.array([1.0, 2.0, 1.0]))
+CENTRE, SPREAD = np.array([0.3, -0.2, 9, 9, 9, 9]), np.array([0.5, 2.0, 9, 9, 9, 9])
+
+
+@pytest.mark.parametrize("c", [0.0, 0.4, 1.0])
+def test_the_map_centres_as_much_as_it_is_told(c):
+    points = np.random.default_rng(1).normal(size=(20, 6)) * [0.3, 0.6, 1, 1, 1, 1] + CENTRE * (WIDTHS == 0)
+    law = centred_map(SYMMETRY, np.full(3, c), CENTRE, SPREAD)
+    moved, change = to_map(law, points)
+    growth = (points[:, :2] - CENTRE[:2]) @ EXPONENTS.T
+    # `t` bends by 2% at two standard deviations
+    expected = points[:, 2:5] * np.exp(c * growth)
+    found = moved[:, np.argsort(law.order)]  # the map leaves coordinates in the order of its passes
+    np.testing.assert_allclose(found[:, 2:5], expected, rtol=0.05)
+    np.testing.assert_allclose(found[:, 5], points[:, 5], rtol=1e-12)
+    np.testing.assert_allclose(change, -c * growth.sum(1), atol=0.05)
+    back, same = push_forward(law, moved)
+    np.testing.assert_allclose(back, points, rtol=1e-12)
+    np.testing.assert_allclose(same, change, rtol=1e-12)
+
+
+def test_centredness_follows_the_information_of_the_data():
+    """With `rest = -k u^2 / 2` it is the mean of `k s^2 / (1 + k s^2)`."""
+    rng, information = np.random.default_rng(2), np.array([0.0, 0.7, 30.0])
+    points = rng.normal(size=(4000, 6)) * [0.4, 0.6, 1, 2, 1, 1]
+    weights = rng.random(4000)
+    scale = np.exp((points[:, :2] - CENTRE[:2]) @ EXPONENTS.T)
+    u = points[:, 2:5] * scale
+    scores = np.zeros_like(points)
+    scores[:, 2:5] = -information * u * scale - points[:, 2:5] / SYMMETRY.widths**2
+    points[0] = np.nan  # without weight a row may hold anything
+    weights[0] = 0
+    found = suitable_centredness(SYMMETRY, points, scores, weights, CENTRE)
+    informed = information * (SYMMETRY.widths * scale[1:]) ** 2
+    np.testing.assert_allclose(
+        found, np.average(informed / (1 + informed), axis=0, weights=weights[1:]), rtol=1e-9
+    )
