@@ -68,7 +68,14 @@ def marginal_error(draws: np.ndarray, problem: LargeProblem) -> float:
 
 
 def _run(
-    kernel: Any, method: Any, draws: int, chains: int, problem: LargeProblem, seed: int, fields: Any = ()
+    kernel: Any,
+    method: Any,
+    draws: int,
+    chains: int,
+    problem: LargeProblem,
+    seed: int,
+    fields: Any = (),
+    after: Any = None,
 ):
     mcmc = MCMC(
         kernel, num_warmup=0, num_samples=draws, num_chains=chains, chain_method=method, progress_bar=False
@@ -76,6 +83,7 @@ def _run(
     start = None
     if problem.start is not None:
         start = {"z": jnp.asarray(np.tile(problem.start, (chains, 1)) if chains > 1 else problem.start)}
+    mcmc.post_warmup_state = after
     mcmc.run(jax.random.key(seed), extra_fields=fields, init_params=start)
     return mcmc
 
@@ -95,10 +103,11 @@ def measure(name: str, problem: LargeProblem, budget: int, chains: int, seed: in
         kernel = AnnealerGibbs(problem.model, move=name, **options)
         short = _run(kernel, "vectorized", 2, chains, problem, seed, ("num_evals",))
         first, cost = np.asarray(short.get_extra_fields(group_by_chain=True)["num_evals"])[0]
-        draws = int(np.clip((budget - first) // cost + 1, 10, _MOST_DRAWS))
-        began = time.process_time()
-        mcmc = _run(kernel, "vectorized", draws, chains, problem, seed, ("num_evals",))
-        used = int(np.asarray(mcmc.get_extra_fields(group_by_chain=True)["num_evals"])[0].astype(int).sum())
+        draws = int(np.clip((budget - first) // cost - 1, 10, _MOST_DRAWS))
+        # the run goes on where the short one ended, which had the evaluations of learning
+        mcmc = _run(kernel, "vectorized", draws, chains, problem, seed, ("num_evals",), short.last_state)
+        runs = (run.get_extra_fields(group_by_chain=True)["num_evals"] for run in (short, mcmc))
+        used = sum(int(np.asarray(evals)[0].astype(int).sum()) for evals in runs)
     found = np.asarray(mcmc.get_samples(group_by_chain=True)["z"])
     return Measured(marginal_error(found, problem), used, time.process_time() - began)
 

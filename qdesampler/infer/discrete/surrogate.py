@@ -18,10 +18,10 @@ from qdesampler.backends.surrogate import (
 from qdesampler.infer.discrete.moves import MoveSettings
 from qdesampler.infer.discrete.state import AnnealerAdaptState, EvaluationCounts
 from qdesampler.kernels.discrete.bernoulli_mixture import fit_bernoulli_mixture
-from qdesampler.kernels.discrete.guided import choose_tau, tau_evals
+from qdesampler.kernels.discrete.guided import choose_tau, strong_pairs, tau_evals
 from qdesampler.kernels.discrete.log_odds import log_odds_surrogate
 from qdesampler.kernels.discrete.outcomes import LogDensity
-from qdesampler.kernels.discrete.scan import fit_scan
+from qdesampler.kernels.discrete.scan import fit_scan, with_coupled_partners
 from qdesampler.kernels.discrete.surrogate import learn_surrogate, sweep_surrogate, visit
 from qdesampler.validation import is_traced
 
@@ -84,7 +84,8 @@ def learn(
         counts = counts + EvaluationCounts(spent)
     elif not settings.needs_problem:
         problem = None
-    return AnnealerAdaptState(reads, problem, density, tau), counts
+    pairs = None if problem is None or tau is None else strong_pairs(problem)
+    return AnnealerAdaptState(reads, problem, density, tau, pairs), counts
 
 
 def learn_scan(
@@ -119,9 +120,11 @@ def learn_scan(
         return AnnealerAdaptState(None, None, weights, None), EvaluationCounts(spent)
     fit = jax.jit(lambda differences: log_odds_surrogate(differences, encoding).problem)
     problem = fit(seen.differences).without_offset()
+    weights = with_coupled_partners(weights, problem, encoding)
     tau = choose_tau(log_density, seen.ends, seen.values, problem, encoding, key=key_tau)
     spent = spent + tau_evals(seen.ends.shape[0])
-    return AnnealerAdaptState(None, problem, weights, tau), EvaluationCounts(spent)
+    adapt = AnnealerAdaptState(None, problem, weights, tau, strong_pairs(problem))
+    return adapt, EvaluationCounts(spent)
 
 
 def guide_of(
