@@ -11,7 +11,7 @@ reversible with respect to `q`, whatever `tau` is. The waiting times are drawn, 
 happen (Bortz, Kalos, Lebowitz 1975): the cost grows with the number of flips, and spins that are certain cost
 nothing.
 
-The field may also have terms `- sum X_i X_j` over some pairs: both spins flip at once, at the rate of the same
+The field may also have terms `- sum X_i X_j` over pairs: both spins flip at once, at a rate of the same
 form. Nothing else changes. Two spins that exclude each other exchange in one step, where two single flips
 would pass a state that hardly occurs.
 

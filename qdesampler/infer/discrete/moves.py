@@ -137,9 +137,9 @@ class MoveSettings:
         "scan" forgets a position in much less than a sweep, with an exact surrogate in one proposal.
         """
         if self.num_steps is not None:
-            return self.num_steps
+            return max(self.num_steps, 2) if self.move == "scan" else self.num_steps
         if self.move == "scan":
-            return 1 if exact else max(_LEAST_STEPS, encoding.num_bits // _DRAWS_OF_SWEEP)
+            return 2 if exact else max(_LEAST_STEPS, encoding.num_bits // _DRAWS_OF_SWEEP)
         local = self.local_evals(encoding) if self.taylor_order != 1 and self.move != "local" else 0
         return max(1, round((encoding.num_bits - local) / self.step_evals(encoding)))
 
@@ -341,8 +341,6 @@ def _scan(key, state, log_density, encoding, adapt, index):
     def far(key, state):
         return guided_move(key, state, log_density, guide, encoding)
 
-    if adapt.tau is None:  # the posterior itself
-        return far(key, state)
     places = np.isin(np.arange(10), _GUIDED)
     return jax.lax.cond(jnp.asarray(places)[index % 10], far, shift, key, state)
 

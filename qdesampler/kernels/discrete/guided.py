@@ -5,9 +5,10 @@ The proposal is a transition `K` reversible with respect to `q`, accepted with
     min(1, pi(y) q(x) / (pi(x) q(y)))            (Liu 2001, section 9.4.3).
 
 `K` is imaginary time on a fitted surrogate (`qdesampler.backends.imaginary_time`), which moves the sites that
-`q` calls uncertain, and exchanges those that it couples most strongly. How far it goes, `tau`, is frozen at the value that
-moved most sites in trials before the run: the differences of `f` and `-E` add up along the way. Where the
-surrogate is the posterior itself, `K` is many sweeps of heat-bath updates, and every proposal is accepted.
+`q` calls uncertain, and exchanges those that it couples most strongly. How far it goes, `tau`, is frozen at
+the value that moved most sites in trials before the run: the differences of `f` and `-E` add up along the
+way. Where the surrogate is the posterior itself, `K` is many sweeps of heat-bath updates, and every proposal
+is accepted.
 """
 
 from typing import NamedTuple

@@ -124,7 +124,8 @@ def with_coupled_partners(
     n, count = encoding.num_sites, weights.partners.shape[1]
     if n == 1:
         return weights
-    strength = jnp.zeros((n, n), problem.J.dtype).at[encoding.site[:, None], encoding.site].add(problem.J**2)
+    J = jnp.asarray(problem.J)
+    strength = jnp.zeros((n, n), J.dtype).at[encoding.site[:, None], encoding.site].add(J**2)
     size, partners = jax.lax.top_k(strength - jnp.eye(n, dtype=strength.dtype) * (1 + strength), count)
     size = size + jnp.finfo(size.dtype).eps  # partners of a site without couplings are all alike
     share = size / jnp.sum(size, 1, keepdims=True)

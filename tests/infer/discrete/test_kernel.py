@@ -26,6 +26,7 @@ from qdesampler.infer.discrete.kernel import AnnealerGibbs
 from qdesampler.infer.discrete.moves import MoveSettings, default_backend, draw_moves
 from qdesampler.infer.discrete.state import AnnealerAdaptState
 from qdesampler.kernels.discrete.bernoulli_mixture import BernoulliMixture
+from qdesampler.kernels.discrete.guided import strong_pairs
 from qdesampler.kernels.discrete.outcomes import DiscreteState, choose, metropolis_outcomes
 from qdesampler.kernels.discrete.scan import fit_scan
 from tests.targets import BIT_LAW, BIT_TABLE, BITS, NUM_BITS, bits
@@ -74,7 +75,7 @@ def test_reads_accepted_as_if_symmetric_are_caught(run, assert_expectation, monk
 
 @pytest.mark.parametrize(
     ("move", "order"),
-    [("coset", 0), ("scan", 0), ("mask", 0), ("local", 1), ("surrogate", 2)]
+    [("coset", 0), ("scan", 0), ("scan, guided", 0), ("mask", 0), ("local", 1), ("surrogate", 2)]
     + [pytest.param(m, 0, marks=pytest.mark.slow) for m in (*MOVES[3:], "permutation")],
 )
 def test_every_evaluation_is_counted(move, order):
@@ -89,6 +90,7 @@ def test_every_evaluation_is_counted(move, order):
         shape = jax.ShapeDtypeStruct((), np.float32)
         return jax.pure_callback(count, shape, x.astype(jnp.int32), vmap_method="expand_dims")
 
+    move, guided = move.split(",")[0], "guided" in move
     settings = MoveSettings(move, default_backend(move), 4, 2, order, None, 0.5, 3, 1.0, None)
     encoding = StateEncoding((2,) * NUM_BITS)
     problem = IsingProblem.from_dense(jnp.zeros(NUM_BITS), jnp.zeros((NUM_BITS, NUM_BITS)))
@@ -96,6 +98,8 @@ def test_every_evaluation_is_counted(move, order):
     if move == "scan":
         density = fit_scan(jnp.asarray(BITS[:9]), (2,) * NUM_BITS)
     adapt = AnnealerAdaptState(jnp.asarray(BITS[:9]), problem, density)
+    if guided:  # in vectorized chains too one branch of two is evaluated
+        adapt = adapt._replace(tau=jnp.asarray(0.5), pairs=strong_pairs(problem))
 
     def draw(key, x):
         state = DiscreteState(x, log_density(x))
