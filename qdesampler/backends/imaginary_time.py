@@ -99,6 +99,7 @@ def imaginary_time_flips(
         pairs: spins that may flip together, shape `(m, 2)`, two different ones each; None for none. They may
             not depend on the state.
     """
+    problem = problem._replace(h=jnp.asarray(problem.h), J=jnp.asarray(problem.J))  # may be on the host
     n, dtype = problem.num_variables, problem.h.dtype
     s = state.astype(dtype)
     first = second = jnp.arange(n)

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 SCRIPT = """
 import jax, numpy as np, numpyro, numpyro.distributions as dist
 from numpyro.infer import MCMC
@@ -38,6 +40,7 @@ else:
 """
 
 
+@pytest.mark.slow
 def test_parallel_chains_equal_sequential_ones():
     environment = {
         **os.environ,
