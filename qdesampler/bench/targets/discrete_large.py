@@ -133,12 +133,16 @@ def ising_image(seed: int, side: int = 64, coupling: float = 0.35, noise: float 
     return LargeProblem(_bits(likelihood, side**2, 0.5), total / rounds, surrogate=problem)
 
 
-def mixture_labels(seed: int, n: int = 500, k: int = 4) -> LargeProblem:
-    """Labels of a mixture of `k` planar Gaussians of known width, uniform weights integrated out."""
+def mixture_points(seed: int, n: int = 500, k: int = 4) -> tuple[jax.Array, int, float]:
+    """Return points `(n, 2)`, the number of labels and the prior variance of a mean."""
     rng = np.random.default_rng(seed)
     centres = 2.0 * np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]], float)
-    y = jnp.asarray(centres[rng.integers(k, size=n)] + rng.normal(size=(n, 2)), float)
-    width = 9.0  # prior variance of a mean
+    return jnp.asarray(centres[rng.integers(k, size=n)] + rng.normal(size=(n, 2)), float), k, 9.0
+
+
+def mixture_labels(seed: int, n: int = 500, k: int = 4) -> LargeProblem:
+    """Labels of a mixture of `k` planar Gaussians of known width, uniform weights integrated out."""
+    y, k, width = mixture_points(seed, n, k)
     labels: Any = dist.Categorical(probs=jnp.ones(k) / k)
 
     def model():
@@ -265,17 +269,22 @@ def _arrow_probabilities(scores: np.ndarray) -> np.ndarray:
     return found
 
 
-def change_points(seed: int, n: int = 200, jumps: int = 6, probability: float = 0.03) -> LargeProblem:
-    """Jumps of the level of a series of unit noise, `z_t = 1` if a segment ends after point `t`."""
+def change_point_series(seed: int, n: int = 200, jumps: int = 6) -> tuple[np.ndarray, float, float]:
+    """Return a series, the prior probability of a change and the prior variance of a level."""
     rng = np.random.default_rng(seed)
     places = np.sort(rng.choice(np.arange(5, n - 5), jumps, replace=False))
     y = 1.2 * rng.normal(size=jumps + 1)[np.searchsorted(places, np.arange(n), side="right")] + rng.normal(
         size=n
     )
+    return y, 0.03, 4.0
+
+
+def change_points(seed: int, n: int = 200, jumps: int = 6) -> LargeProblem:
+    """Jumps of the level of a series of unit noise, `z_t = 1` if a segment ends after point `t`."""
+    y, probability, width = change_point_series(seed, n, jumps)
     sums = np.concatenate([[0.0], np.cumsum(y)])
     first, last = np.meshgrid(np.arange(n), np.arange(1, n + 1), indexing="ij")
     size = np.maximum(last - first, 1)
-    width = 4.0  # prior variance of a level
     L = (sums[last] - sums[first]) ** 2 * width / (2 * (1 + width * size)) - np.log1p(width * size) / 2
     table = jnp.asarray(L)
 
