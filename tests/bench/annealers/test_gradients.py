@@ -16,7 +16,11 @@ def test_levels_integrate_out(x64):
     collapsed, full = change_points(0).model, change_points_with_levels(0)
     integrals, values = [], []
     for row in (np.random.default_rng(0).random((3, 199)) < 0.05).astype(int):
-        f = lambda level, z=jnp.asarray(row): log_density(full, (), {}, {"z": z, "level": level})[0]  # noqa: E731
+        z = jnp.asarray(row)
+
+        def f(level, z=z):
+            return log_density(full, (), {}, {"z": z, "level": level})[0]
+
         zero = jnp.zeros(200)
         H = -jax.hessian(f)(zero)
         g = jax.grad(f)(zero)
