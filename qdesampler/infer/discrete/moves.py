@@ -39,7 +39,7 @@ from qdesampler.kernels.discrete.masks import (
 )
 from qdesampler.kernels.discrete.outcomes import DiscreteInfo, DiscreteState, LogDensity, choose, require_law
 from qdesampler.kernels.discrete.permutations import permutation_move
-from qdesampler.kernels.discrete.scan import relabel_move, scan_move
+from qdesampler.kernels.discrete.scan import are_labels, relabel_move, scan_move
 from qdesampler.validation import as_positive_int, as_positive_scalar
 
 __all__ = [
@@ -213,8 +213,8 @@ def encoding_states(encoding: StateEncoding) -> int | tuple[int, ...]:
 
 
 def has_labels(encoding: StateEncoding) -> bool:
-    """Whether all sites have the same states, three or more, so that states may be exchanged everywhere."""
-    return isinstance(encoding_states(encoding), int) and not encoding.is_binary
+    """Whether states may be exchanged everywhere; see `are_labels`."""
+    return are_labels(tuple(int(q) for q in encoding.num_states))
 
 
 def draw_moves(

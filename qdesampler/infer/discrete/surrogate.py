@@ -102,7 +102,7 @@ def learn_scan(
     512 bits no surrogate is fitted: its coefficients would outnumber what was seen.
     """
     key_test, key_visit, key_tau = jax.random.split(key, 3)
-    weigh = jax.jit(fit_scan, static_argnums=1)
+    weigh = jax.jit(fit_scan, static_argnums=(1, 2))
     found = exact_quadratic(log_density, starts[0], encoding, key=key_test)
     if found.problem is not None:
         problem = found.problem.without_offset()
@@ -115,7 +115,8 @@ def learn_scan(
     seen = visit(
         log_density, exploring(starts), encoding, key=key_visit, num_sweeps=sweeps, differences=guided
     )
-    weights, spent = weigh(seen.positions, encoding.num_states), found.num_evals + seen.num_evals
+    weights = weigh(seen.positions, encoding.num_states, seen.ends.shape[0])
+    spent = found.num_evals + seen.num_evals
     if seen.differences is None:
         return AnnealerAdaptState(None, None, weights, None), EvaluationCounts(spent)
     fit = jax.jit(lambda differences: log_odds_surrogate(differences, encoding).problem)

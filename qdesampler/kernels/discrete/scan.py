@@ -19,7 +19,8 @@ Where a surrogate was fitted, the partners of a site are those that it couples t
 All of it is exact whatever the reads are. They decide only how well it works.
 
 `relabel_outcomes` exchanges two states everywhere, an involution: in a mixture with exchangeable components
-no move of single labels does this.
+no move of single labels does this. As labels have no usual state then, and hardly any pairs, such sites are
+shifted one by one.
 
 References:
     Latuszynski, Roberts, Rosenthal, "Adaptive Gibbs samplers and related MCMC methods", Ann. Appl. Probab. 23
@@ -46,6 +47,7 @@ from qdesampler.kernels.discrete.outcomes import (
 
 __all__ = [
     "ScanWeights",
+    "are_labels",
     "exchange_outcomes",
     "fit_scan",
     "relabel_move",
@@ -78,16 +80,27 @@ class ScanWeights(NamedTuple):
     usual: jax.Array
 
 
-def fit_scan(pool: jax.Array, num_states: tuple[int, ...]) -> ScanWeights:
+def are_labels(num_states: tuple[int, ...]) -> bool:
+    """Whether all sites have the same states, three or more, so that states may be exchanged everywhere."""
+    return len(set(num_states)) == 1 and num_states[0] > 2
+
+
+def fit_scan(pool: jax.Array, num_states: tuple[int, ...], chains: int = 1) -> ScanWeights:
     """Return the weights of a pool of positions, shape `(R, n)`; no evaluations.
 
     The covariance of two sites is that of whether each is in its most frequent state.
+
+    Args:
+        pool: reads, or what chains visited, one chain after another.
+        num_states: of each site.
+        chains: that made the pool. Of labels the spread within a chain counts: between chains they change
+            names.
     """
     reads, n = pool.shape
-    shares = jnp.stack(
-        [jnp.mean(pool == state, 0, jnp.result_type(float)) for state in range(max(num_states))], -1
-    )
-    spread = 1 - jnp.sum(shares**2, -1)
+    parts = pool.reshape(chains if are_labels(num_states) else 1, -1, n)
+    dtype = jnp.result_type(float)
+    each = jnp.stack([jnp.mean(parts == state, 1, dtype) for state in range(max(num_states))], -1)
+    shares, spread = jnp.mean(each, 0), jnp.mean(1 - jnp.sum(each**2, -1), 0)
     total = jnp.sum(spread)
     weights = jnp.where(total > 0, (1 - _UNIFORM) * spread / jnp.where(total > 0, total, 1.0), 0.0)
     weights = weights + (1 - jnp.sum(weights)) / n
@@ -140,7 +153,7 @@ def scan_mask(key: jax.Array, weights: ScanWeights, num_states: tuple[int, ...])
     unit = jax.random.uniform(key_site, (), weights.site.dtype) * weights.site[-1]
     site = jnp.minimum(jnp.searchsorted(weights.site, unit, side="right"), n - 1)
     other = weights.partners[site, jax.random.categorical(key_partner, jnp.log(weights.partner[site]))]
-    paired = jax.random.bernoulli(key_pair, _PAIRS) & (other != site)
+    paired = jax.random.bernoulli(key_pair, 0.0 if are_labels(num_states) else _PAIRS) & (other != site)
     first, second = jax.random.randint(key_shift, (2,), 1, sizes[jnp.stack([site, other])])
     mask = jnp.zeros(n, jnp.int32).at[site].set(first)
     return mask.at[other].set(jnp.where(paired, second, mask[other]))
@@ -208,7 +221,7 @@ def scan_move(
     exchanged = (
         state.position.at[i].set(weights.usual[i].astype(shifted.dtype)).at[j].set(new.astype(shifted.dtype))
     )
-    exchanges = jax.random.bernoulli(key_kind, _EXCHANGES)
+    exchanges = jax.random.bernoulli(key_kind, 0.0 if are_labels(num_states) else _EXCHANGES)
     # both kinds need the density of their proposal only, so one evaluation serves whichever was drawn
     value = log_density(jnp.where(exchanges, exchanged, shifted))
     outcomes = jax.tree.map(

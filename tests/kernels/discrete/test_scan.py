@@ -173,3 +173,14 @@ def test_weights_name_uncertain_sites_and_copies():
     assert np.all(share > 0)
     assert weights.partners[3][np.argmax(weights.partner[3])] == 8
     assert isinstance(weights, ScanWeights)
+
+
+def test_chains_that_name_labels_differently_do_not_look_uncertain():
+    """Two chains with names exchanged; only site 2 moves within them."""
+    first = np.tile([0, 1, 2, 0], (300, 1))
+    first[:, 2] = np.random.default_rng(0).integers(3, size=300)
+    pool = jnp.asarray(np.concatenate([first, (first + 1) % 3]), jnp.int32)
+    share = np.diff(np.asarray(fit_scan(pool, (3,) * 4, 2).site), prepend=0)
+    assert share[2] > 0.8
+    mixed = np.diff(np.asarray(fit_scan(pool, (3,) * 4).site), prepend=0)
+    assert mixed[2] < 0.4  # the twin: all as one chain
