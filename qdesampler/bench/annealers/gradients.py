@@ -26,7 +26,6 @@ from qdesampler.bench.annealers.at_size import BUDGETS, marginal_error, same_err
 from qdesampler.bench.harness.record import Settings
 from qdesampler.bench.harness.table import header
 from qdesampler.bench.targets.discrete_large import (
-    LargeProblem,
     change_point_series,
     change_points,
     mixture_labels,
@@ -44,16 +43,16 @@ def change_points_with_levels(seed: int) -> Callable:
     n = len(y)
 
     def model():
-        level = numpyro.sample("level", dist.Normal(0, np.sqrt(width)).expand([n]).to_event(1))
+        level: Any = numpyro.sample("level", dist.Normal(0, np.sqrt(width)).expand([n]).to_event(1))
         with numpyro.plate("sites", n - 1):
-            z = numpyro.sample("z", dist.Bernoulli(probability))
+            z: Any = numpyro.sample("z", dist.Bernoulli(probability))
         begins = jax.lax.cummax(jnp.where(jnp.append(1, z) == 1, jnp.arange(n), 0))
         numpyro.sample("y", dist.Normal(level[begins], 1.0).to_event(1), obs=y)
 
     return model
 
 
-def _means_and_weights(k: int, width: float):
+def _means_and_weights(k: int, width: float) -> tuple[Any, Any]:
     means = numpyro.sample("means", dist.Normal(0, np.sqrt(width)).expand([k, 2]).to_event(2))
     return means, numpyro.sample("weights", dist.Dirichlet(jnp.ones(k)))
 
@@ -66,11 +65,12 @@ def _log_shares(means, weights, y):
 def mixture_with_means(seed: int) -> Callable:
     """The model of `mixture_labels`, with means, weights and labels as sites."""
     y, k, width = mixture_points(seed)
+    labels: Any = dist.Categorical
 
     def model():
         means, weights = _means_and_weights(k, width)
         with numpyro.plate("points", len(y)):
-            z = numpyro.sample("z", dist.Categorical(probs=weights))
+            z: Any = numpyro.sample("z", labels(weights))
         numpyro.factor("y", -jnp.sum((y - means[z]) ** 2) / 2)
 
     return model
@@ -88,14 +88,15 @@ def mixture_summed(seed: int) -> Callable:
     return model
 
 
-def _run(kernel: Any, draws: int, chains: int, seed: int, field: str, each: int):
+def _run(kernel: Any, draws: int, chains: int, seed: int, field: str, each: int) -> tuple[Any, int]:
     """Return the samples and the evaluations of a chain by the last draw, the median over chains."""
+    method: Any = "vectorized" if isinstance(kernel, NUTS) else jax.vmap
     mcmc = MCMC(
         kernel,
         num_warmup=_WARMUP,
         num_samples=draws,
         num_chains=chains,
-        chain_method="vectorized" if isinstance(kernel, NUTS) else jax.vmap,
+        chain_method=method,
         progress_bar=False,
     )
     key = jax.random.key(seed)
@@ -106,7 +107,7 @@ def _run(kernel: Any, draws: int, chains: int, seed: int, field: str, each: int)
     return mcmc.get_samples(group_by_chain=True), int(np.median(sum(steps))) + each * (draws + _WARMUP)
 
 
-def _share_errors(shares: np.ndarray, problem: LargeProblem) -> tuple[float, float]:
+def _share_errors(shares: np.ndarray, problem: Any) -> tuple[float, float]:
     """The errors of marginals and of shared labels by probabilities, `(chains, draws, n, k)`."""
     found = np.sqrt(np.mean((shares.mean(1) - problem.truth) ** 2, (1, 2)))
     together = np.mean(np.sum(shares[:, :, 1:] * shares[:, :, :-1], -1), 1)
