@@ -27,9 +27,9 @@ from qdesampler.infer.discrete.moves import (
 )
 from qdesampler.infer.discrete.reach import warn_of_islands
 from qdesampler.infer.discrete.sites import TracedSites, trace_sites
-from qdesampler.infer.discrete.start import find_start
-from qdesampler.infer.discrete.state import AnnealerAdaptState, AnnealerState, EvaluationCounts
-from qdesampler.infer.discrete.surrogate import SURROGATES, learn
+from qdesampler.infer.discrete.start import find_start, where_explored
+from qdesampler.infer.discrete.state import AnnealerState, EvaluationCounts
+from qdesampler.infer.discrete.surrogate import SURROGATES, Learned, learn
 from qdesampler.infer.model.evaluation import is_batched
 from qdesampler.kernels.discrete.outcomes import DiscreteState, LogDensity, finite_or_low
 from qdesampler.validation import as_positive_int, is_traced
@@ -203,7 +203,10 @@ class AnnealerGibbs(MCMCKernel):
         log_density = self._log_density(model_args, kwargs)
         rows = z if batched else jax.tree.map(lambda leaf: leaf[None], z)
         starts = jax.vmap(sites.position)(rows)
-        adapt, counts = self._adapt(log_density, starts, key_fit[0] if batched else key_fit)
+        learned = self._adapt(log_density, starts, key_fit[0] if batched else key_fit)
+        adapt, counts = learned.adapt, learned.counts
+        if init_params is None:
+            z, energy = where_explored(learned, sites, z, energy, batched)
         if self._moves.is_informed_only and not is_traced(starts):
             tries = tries + warn_of_islands(log_density, starts[0], self._encoding)
         chains = starts.shape[0]
@@ -334,7 +337,7 @@ class AnnealerGibbs(MCMCKernel):
         batched = is_batched(state.rng_key)
         rows = state.z if batched else jax.tree.map(lambda leaf: leaf[None], state.z)
         starts = jax.vmap(self._ready.sites.position)(rows)
-        adapt, counts = self._adapt(self._log_density(model_args, model_kwargs), starts, key)
+        adapt, counts, *_ = self._adapt(self._log_density(model_args, model_kwargs), starts, key)
         shared = jax.tree.map(lambda total: _divided(total, starts.shape[0], batched), counts)
         return state._replace(adapt_state=adapt, pending=state.pending + shared)
 
@@ -365,21 +368,22 @@ class AnnealerGibbs(MCMCKernel):
     def _log_density(self, model_args, model_kwargs) -> LogDensity:
         return self._ready.sites.log_density(self.get_potential_fn(model_args, model_kwargs))
 
-    def _adapt(self, log_density, starts, key) -> tuple[AnnealerAdaptState, EvaluationCounts]:
+    def _adapt(self, log_density, starts, key) -> Learned:
         pool = self._pool
         if isinstance(pool, Mapping):
             pool = self._ready.sites.positions(pool)
-        adapt, counts = learn(
+        learned = learn(
             self._moves, self._surrogate, pool, self._pool_size, log_density, starts, self._encoding, key
         )
+        adapt = learned.adapt
         if adapt.problem is None or adapt.problem.edges is None:
-            return adapt, counts
+            return learned
         # The edges shape compiled programs, so they stay with the kernel; other edges later become a matrix.
         edges = np.asarray(adapt.problem.edges)
         self._edges = edges if self._edges is None else self._edges
         same = np.array_equal(self._edges, edges)
         problem = adapt.problem if same else adapt.problem.dense()
-        return adapt._replace(problem=problem._replace(edges=None)), counts
+        return learned._replace(adapt=adapt._replace(problem=problem._replace(edges=None)))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_traced": None, "_edges": None}

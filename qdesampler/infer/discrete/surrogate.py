@@ -25,7 +25,7 @@ from qdesampler.kernels.discrete.scan import fit_scan, with_coupled_partners
 from qdesampler.kernels.discrete.surrogate import learn_surrogate, sweep_surrogate, visit
 from qdesampler.validation import is_traced
 
-__all__ = ["SURROGATES", "learn"]
+__all__ = ["SURROGATES", "Learned", "learn"]
 
 SURROGATES = ("auto", "finite_differences", "taylor", "least_squares", "pseudo_likelihood")
 _QUADRATIC = 100.0  # units of rounding: third differences below count as zero
@@ -50,7 +50,7 @@ def learn(
     starts: jax.Array,
     encoding: StateEncoding,
     key: jax.Array,
-) -> tuple[AnnealerAdaptState, EvaluationCounts]:
+) -> "Learned":
     """Return what the moves need (surrogate, pool, fitted density) and the counts of what they took.
 
     Args:
@@ -85,7 +85,23 @@ def learn(
     elif not settings.needs_problem:
         problem = None
     pairs = None if problem is None or tau is None else strong_pairs(problem)
-    return AnnealerAdaptState(reads, problem, density, tau, pairs), counts
+    return Learned(AnnealerAdaptState(reads, problem, density, tau, pairs), counts)
+
+
+class Learned(NamedTuple):
+    """What was learned, and where chains that explored ended.
+
+    Attributes:
+        adapt: for the moves.
+        counts: of what it took.
+        ends: positions after the sweeps of "scan", shape `(C', n)`; None where none were made.
+        values: log densities there, shape `(C',)`.
+    """
+
+    adapt: AnnealerAdaptState
+    counts: EvaluationCounts
+    ends: jax.Array | None = None
+    values: jax.Array | None = None
 
 
 def learn_scan(
@@ -95,7 +111,7 @@ def learn_scan(
     starts: jax.Array,
     encoding: StateEncoding,
     key: jax.Array,
-) -> tuple[AnnealerAdaptState, EvaluationCounts]:
+) -> Learned:
     """Return the weights of the scan and the surrogate that guides it, from sweeps of Gibbs sampling.
 
     Where the log density is quadratic the surrogate is the posterior, and its reads replace the sweeps. Above
@@ -108,7 +124,7 @@ def learn_scan(
         problem = found.problem.without_offset()
         reads = fill_pool(settings, problem, encoding, key=key_visit, size=pool_size)
         counts = EvaluationCounts(found.num_evals, pool_size, 1)
-        return AnnealerAdaptState(None, problem, weigh(reads, encoding.num_states), None), counts
+        return Learned(AnnealerAdaptState(None, problem, weigh(reads, encoding.num_states), None), counts)
     guided = encoding.num_bits <= MOST_GUIDED
     # where chains have been shows what is uncertain better than reads of a surrogate fitted to that
     sweeps = _SWEEPS if guided else _FEW_SWEEPS
@@ -118,14 +134,15 @@ def learn_scan(
     weights = weigh(seen.positions, encoding.num_states, seen.ends.shape[0])
     spent = found.num_evals + seen.num_evals
     if seen.differences is None:
-        return AnnealerAdaptState(None, None, weights, None), EvaluationCounts(spent)
+        adapt = AnnealerAdaptState(None, None, weights, None)
+        return Learned(adapt, EvaluationCounts(spent), seen.ends, seen.values)
     fit = jax.jit(lambda differences: log_odds_surrogate(differences, encoding).problem)
     problem = fit(seen.differences).without_offset()
     weights = with_coupled_partners(weights, problem, encoding)
     tau = choose_tau(log_density, seen.ends, seen.values, problem, encoding, key=key_tau)
     spent = spent + tau_evals(seen.ends.shape[0])
     adapt = AnnealerAdaptState(None, problem, weights, tau, strong_pairs(problem))
-    return adapt, EvaluationCounts(spent)
+    return Learned(adapt, EvaluationCounts(spent), seen.ends, seen.values)
 
 
 def guide_of(

@@ -9,6 +9,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from numpyro.infer import MCMC
+from numpyro.infer.util import log_density
 
 from qdesampler.backends import (
     BackendError,
@@ -306,3 +307,21 @@ def test_a_quadratic_posterior_is_found_and_every_draw_is_nearly_independent(run
     looked_up = AnnealerGibbs(indexed, move="scan").init(jax.random.key(0), 0).adapt_state
     assert looked_up.tau > 0
     assert looked_up.problem.J.shape == (100, 100)
+
+
+@pytest.mark.slow
+def test_chains_of_the_scan_start_where_their_exploration_ended():
+    """Sites that are nearly certain, and a cubic term: no draw from the prior is near them."""
+
+    def model():
+        z = numpyro.sample("z", dist.Bernoulli(0.5).expand([80]).to_event(1))
+        numpyro.factor("odds", 8.0 * jnp.sum(z) + z[0] * z[1] * z[2])
+
+    keys = jax.random.split(jax.random.key(0), 20)  # more chains than explore
+    state = AnnealerGibbs(model).init(keys, 0)
+    assert np.all(np.asarray(state.z["z"]).sum(1) > 75)
+    energies = jax.vmap(lambda z: -log_density(model, (), {}, {"z": z})[0])(state.z["z"])
+    np.testing.assert_allclose(state.potential_energy, energies, rtol=1e-4)
+    given = {"z": jnp.zeros((20, 80), jnp.int32)}
+    kept = AnnealerGibbs(model).init(keys, 0, init_params=given)
+    assert not np.any(np.asarray(kept.z["z"]))  # a start that was given stays
