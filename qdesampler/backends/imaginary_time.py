@@ -11,6 +11,10 @@ reversible with respect to `q`, whatever `tau` is. The waiting times are drawn, 
 happen (Bortz, Kalos, Lebowitz 1975): the cost grows with the number of flips, and spins that are certain cost
 nothing.
 
+The field may also have terms `- sum X_i X_j` over pairs: both spins flip at once, at a rate of the same
+form. Nothing else changes. Two spins that exclude each other exchange in one step, where two single flips
+would pass a state that hardly occurs.
+
 References:
     Castelnovo, Chamon, Mudry, Pujol, "From quantum mechanics to classical statistical physics", Annals of
     Physics 318 (2005) 316.
@@ -81,8 +85,9 @@ def imaginary_time_flips(
     tau: ArrayLike,
     beta: ArrayLike = 1.0,
     max_flips: int = MOST_FLIPS,
+    pairs: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Return where one path ends, int8, shape `(n,)`, and the number of its flips.
+    """Return where one path ends, int8, shape `(n,)`, and the number of its flips, that of a pair being one.
 
     Args:
         key: JAX key.
@@ -91,23 +96,39 @@ def imaginary_time_flips(
         tau: imaginary time; 0 returns the start.
         beta: inverse temperature.
         max_flips: a path of more flips returns the start.
+        pairs: spins that may flip together, shape `(m, 2)`, two different ones each; None for none. They may
+            not depend on the state.
     """
+    problem = problem._replace(h=jnp.asarray(problem.h), J=jnp.asarray(problem.J))  # may be on the host
     n, dtype = problem.num_variables, problem.h.dtype
     s = state.astype(dtype)
+    first = second = jnp.arange(n)
+    if pairs is not None:
+        first, second = (jnp.concatenate([first, pairs[:, side]]) for side in (0, 1))
+        across = 2 * problem.J[pairs[:, 0], pairs[:, 1]]
 
     def going(carry):
         return (carry[2] < tau) & (carry[3] <= max_flips)
 
     def flip(carry):
         s, field, now, count = carry
-        log_rates = beta * s * field  # half of -beta (E(s^i) - E(s))
+        log_rates = s * field  # half of -(E(s^i) - E(s))
+        if pairs is not None:
+            both = log_rates[pairs[:, 0]] + log_rates[pairs[:, 1]]
+            log_rates = jnp.append(log_rates, both - across * s[pairs[:, 0]] * s[pairs[:, 1]])
+        log_rates = beta * log_rates
         top = jnp.max(log_rates)
         sums = jnp.cumsum(jnp.exp(log_rates - top))
         unit = jax.random.uniform(jax.random.fold_in(key, count), (2,), dtype)
         now = now - jnp.log1p(-unit[0]) * jnp.exp(-top) / sums[-1]
-        i = jnp.minimum(jnp.sum(sums <= unit[1] * sums[-1]), n - 1)
+        which = jnp.minimum(jnp.sum(sums <= unit[1] * sums[-1]), sums.size - 1)
+        i, j = first[which], second[which]
         change = jnp.where(now < tau, -2 * s[i], 0.0)
-        return s.at[i].add(change), field + change * problem.J[i], now, count + 1
+        s, field = s.at[i].add(change), field + change * problem.J[i]
+        if pairs is not None:
+            change = jnp.where((now < tau) & (i != j), -2 * s[j], 0.0)
+            s, field = s.at[j].add(change), field + change * problem.J[j]
+        return s, field, now, count + 1
 
     start = (s, problem.h + problem.J @ s, jnp.zeros((), dtype), jnp.zeros((), jnp.int32))
     end, _, _, count = jax.lax.while_loop(going, flip, start)

@@ -1,12 +1,13 @@
 """Annealers against dwave-samplers: `python -m qdesampler.bench.annealers`.
 
-Three tables. Energies and wall times at equal sweeps on lattices and dense glasses (compilation left out, the
-median of repeats that alternate); `log Z` of an 8 x 8 torus by annealed importance against tree
+Three tables. Energies and CPU seconds at equal sweeps on lattices and dense glasses (compilation left out,
+medians of repeats that alternate); `log Z` of an 8 x 8 torus by annealed importance against tree
 decomposition; spectral gaps of the moves on small Sherrington-Kirkpatrick glasses, by enumeration.
 """
 
 import argparse
 import datetime
+import importlib
 import os
 import platform
 import statistics
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -59,48 +61,60 @@ def sherrington_kirkpatrick(n: int, seed: int) -> IsingProblem:
     return IsingProblem.from_dense(np.zeros(n), np.triu(rng.normal(size=(n, n)), 1) / np.sqrt(n))
 
 
-def _timed(call: Callable[[int], np.ndarray], repeats: int, compiled: bool) -> tuple[float, float, float]:
-    """Median seconds, mean and least energy of `call(seed)`; a first call that compiles is not counted."""
-    if not compiled:
-        call(0)
-    seconds, energies = [], []
-    for seed in range(1, repeats + 1):
-        began = time.perf_counter()
-        energies.append(call(seed))
-        seconds.append(time.perf_counter() - began)
-    found = np.concatenate(energies)
-    return statistics.median(seconds), float(found.mean()), float(found.min())
+PROBLEMS: dict[str, Callable[[], IsingProblem]] = {
+    "lattice 8 x 8": lambda: lattice(8, 8, 0),
+    "lattice 16 x 32": lambda: lattice(16, 32, 1),
+    "dense 64": lambda: sherrington_kirkpatrick(64, 2),
+    "dense 512": lambda: sherrington_kirkpatrick(512, 3),
+}
 
 
-def energies_and_times(sweeps: int, reads: int, repeats: int) -> list[str]:
-    """Return the rows of the first table."""
-    problems = {
-        "lattice 8 x 8": lattice(8, 8, 0),
-        "lattice 16 x 32": lattice(16, 32, 1),
-        "dense 64": sherrington_kirkpatrick(64, 2),
-        "dense 512": sherrington_kirkpatrick(512, 3),
-    }
-    rows = []
-    for name, problem in problems.items():
-        bqm = to_bqm(problem)
-        some, few = max(reads // 10, 2), max(reads // 50, 2)  # path integrals are slow: times are scaled up
+class Line(NamedTuple):
+    """One sampler on one problem: `call(seed)` returns the energies of `reads` reads."""
 
-        def ours(backend, count, problem=problem):
-            def call(seed):
-                found = backend.sample(problem, key=jax.random.key(seed), num_reads=count, beta=_BETA)
-                return np.asarray(found.energies)
+    name: str
+    call: Callable[[int], np.ndarray]
+    reads: int
 
-            return call
 
-        def oceans(sampler, count, bqm=bqm, **arguments):
-            def call(seed):
-                return (
-                    ocean_sampler(sampler).sample(bqm, num_reads=count, seed=seed, **arguments).record.energy
-                )
+def _sampler_lines(problem: IsingProblem, sweeps: int, reads: int, paths: bool, openjij: bool) -> list[Line]:
+    bqm = to_bqm(problem)
+    some, few = max(reads // 10, 2), max(reads // 50, 2)  # path integrals are slow: times are scaled up
 
-            return call
+    def ours(backend, count):
+        def call(seed):
+            found = backend.sample(problem, key=jax.random.key(seed), num_reads=count, beta=_BETA)
+            return np.asarray(found.energies)
 
-        anneal = {"num_sweeps": sweeps, "beta_range": [_BETA / sweeps, _BETA], "beta_schedule_type": "linear"}
+        return call
+
+    def oceans(sampler, count, **arguments):
+        def call(seed):
+            found = ocean_sampler(sampler).sample(bqm, num_reads=count, seed=seed, **arguments)
+            return found.record.energy
+
+        return call
+
+    def openjijs(count):
+        module = importlib.import_module("openjij")
+
+        def call(seed):
+            del seed  # with one, OpenJij returns the same read `count` times
+            sampler = module.SASampler()
+            schedule = [(float(beta), 1) for beta in np.linspace(_BETA / sweeps, _BETA, sweeps)]
+            return sampler.sample(bqm, num_reads=count, schedule=schedule).record.energy
+
+        return call
+
+    anneal = {"num_sweeps": sweeps, "beta_range": [_BETA / sweeps, _BETA], "beta_schedule_type": "linear"}
+    lines = [
+        Line("SimulatedAnnealing", ours(SimulatedAnnealing(sweeps), reads), reads),
+        Line("dwave SimulatedAnnealing", oceans("SimulatedAnnealingSampler", reads, **anneal), reads),
+        Line("SimulatedBifurcation, 1000 steps", ours(SimulatedBifurcation(), reads), reads),
+    ]
+    if openjij:
+        lines.append(Line("OpenJij SASampler", openjijs(some), some))
+    if paths:
         quantum = {
             "num_sweeps": sweeps,
             "beta_schedule_type": "custom",
@@ -108,18 +122,42 @@ def energies_and_times(sweeps: int, reads: int, repeats: int) -> list[str]:
             "Hd_field": _BETA * np.linspace(_FIELD, 0, sweeps),
         }
         path = PathIntegralAnnealing(sweeps, 8, Schedule.constant(1.0), Schedule.linear(_FIELD, 0.0))
-        lines = (
-            ("SimulatedAnnealing", ours(SimulatedAnnealing(sweeps), reads), reads),
-            ("dwave SimulatedAnnealing", oceans("SimulatedAnnealingSampler", reads, **anneal), reads),
-            ("PathIntegralAnnealing, 8 slices", ours(path, some), some),
-            ("dwave PathIntegral", oceans("PathIntegralAnnealingSampler", few, **quantum), few),
-            ("SimulatedBifurcation, 1000 steps", ours(SimulatedBifurcation(), reads), reads),
-        )
-        for line, run, count in lines:
-            seconds, mean, least = _timed(run, repeats if count == reads else 1, line.startswith("dwave"))
-            rows.append(
-                f"| {name} | {line} | {count} | {seconds * reads / count:.3f} | {mean:.2f} | {least:.2f} |"
+        lines += [
+            Line("PathIntegralAnnealing, 8 slices", ours(path, some), some),
+            Line("dwave PathIntegral", oceans("PathIntegralAnnealingSampler", few, **quantum), few),
+        ]
+    return lines
+
+
+def energies_and_times(
+    names: Sequence[str], sweeps: int, reads: int, repeats: int, paths: bool, openjij: bool
+) -> list[str]:
+    """Return the rows of the first table; samplers take turns, and calls that compile do not count."""
+    rows = []
+    for name in names:
+        lines = _sampler_lines(PROBLEMS[name](), sweeps, reads, paths, openjij)
+        for line in lines:
+            if not line.name.startswith(("dwave", "OpenJij")):
+                line.call(0)
+        seconds: list[list[float]] = [[] for _ in lines]
+        energies: list[list[np.ndarray]] = [[] for _ in lines]
+        for seed in range(1, repeats + 1):
+            for k, line in enumerate(lines):
+                if seed == 1 or line.reads == reads:
+                    began = time.process_time()
+                    energies[k].append(line.call(seed))
+                    seconds[k].append(time.process_time() - began)
+        for line, spent, each in zip(lines, seconds, energies, strict=True):
+            found, median = np.concatenate(each), statistics.median(spent) * reads / line.reads
+            cells = (
+                name,
+                line.name,
+                line.reads,
+                f"{median:.3f}",
+                f"{found.mean():.2f}",
+                f"{found.min():.2f}",
             )
+            rows.append("| " + " | ".join(map(str, cells)) + " |")
             print(rows[-1], flush=True)
     return rows
 
@@ -238,6 +276,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m qdesampler.bench.annealers", description=__doc__)
     tables = ("energies", "partition", "gaps")
     parser.add_argument("--tables", nargs="+", choices=tables, default=tables)
+    parser.add_argument("--problems", nargs="+", choices=tuple(PROBLEMS), default=tuple(PROBLEMS))
+    parser.add_argument("--no-paths", action="store_true", help="leave out path integrals, which are slow")
+    parser.add_argument("--openjij", action="store_true", help="OpenJij as well; install it first")
     parser.add_argument("--sweeps", type=int, default=100)
     parser.add_argument("--reads", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=3)
@@ -250,14 +291,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "energies" in given.tables:
         parts += [
             "",
-            f"Seconds for {given.reads} reads of {given.sweeps} sweeps, beta rising linearly to {_BETA:g} "
-            f"(path integrals: beta {_BETA:g}, field {_FIELD:g} to 0; fewer reads, seconds scaled "
+            f"CPU seconds for {given.reads} reads of {given.sweeps} sweeps, beta rising linearly to "
+            f"{_BETA:g} (path integrals: beta {_BETA:g}, field {_FIELD:g} to 0; fewer reads, seconds scaled "
             f"up); medians of "
             f"{given.repeats}, after compilation.",
             "",
             "| problem | sampler | reads | seconds | mean energy | least |",
             "| --- | --- | --- | --- | --- | --- |",
-            *energies_and_times(given.sweeps, given.reads, given.repeats),
+            *energies_and_times(
+                given.problems, given.sweeps, given.reads, given.repeats, not given.no_paths, given.openjij
+            ),
         ]
     if "partition" in given.tables:
         parts += [

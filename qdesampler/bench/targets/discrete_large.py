@@ -4,7 +4,8 @@ r"""Posteriors over hundreds to thousands of discrete latents, with marginals th
   run of moves made for it, flips and exchanges within a block.
 * `ising_image`: a noisy image of 64 x 64 spins with an Ising prior; truth by averages of heat-bath sweeps.
 * `mixture_labels`: labels of 500 points of a mixture of four Gaussians, means and weights integrated out;
-  by symmetry every label has the marginal 1/4.
+  by symmetry every label has the marginal 1/4. What does not depend on names of labels, whether a point has
+  the label of the next one, by a long run of Gibbs sampling with running sums.
 * `network_structure`: arrows between ten variables, acyclic; exact, by sums over sets of variables.
 * `change_points`: where the mean of a series jumps,
   levels integrated out; exact, by forward and backward sums.
@@ -35,6 +36,7 @@ class LargeProblem(NamedTuple):
         num_states: `q`.
         start: values of "z" for chains to start from, or None for draws from the prior.
         surrogate: the posterior itself as an Ising problem, where it is one; else None.
+        same: `P(z_i = z_{i + 1})`, shape `(n - 1,)`, where labels have no meaning of their own; else None.
     """
 
     model: Callable
@@ -42,6 +44,7 @@ class LargeProblem(NamedTuple):
     num_states: int = 2
     start: np.ndarray | None = None
     surrogate: IsingProblem | None = None
+    same: np.ndarray | None = None
 
 
 def _bits(log_likelihood: Callable, n: int, probability: float) -> Callable:
@@ -130,12 +133,16 @@ def ising_image(seed: int, side: int = 64, coupling: float = 0.35, noise: float 
     return LargeProblem(_bits(likelihood, side**2, 0.5), total / rounds, surrogate=problem)
 
 
-def mixture_labels(seed: int, n: int = 500, k: int = 4) -> LargeProblem:
-    """Labels of a mixture of `k` planar Gaussians of known width, uniform weights integrated out."""
+def mixture_points(seed: int, n: int = 500, k: int = 4) -> tuple[jax.Array, int, float]:
+    """Return points `(n, 2)`, the number of labels and the prior variance of a mean."""
     rng = np.random.default_rng(seed)
     centres = 2.0 * np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]], float)
-    y = jnp.asarray(centres[rng.integers(k, size=n)] + rng.normal(size=(n, 2)), float)
-    width = 9.0  # prior variance of a mean
+    return jnp.asarray(centres[rng.integers(k, size=n)] + rng.normal(size=(n, 2)), float), k, 9.0
+
+
+def mixture_labels(seed: int, n: int = 500, k: int = 4) -> LargeProblem:
+    """Labels of a mixture of `k` planar Gaussians of known width, uniform weights integrated out."""
+    y, k, width = mixture_points(seed, n, k)
     labels: Any = dist.Categorical(probs=jnp.ones(k) / k)
 
     def model():
@@ -147,7 +154,48 @@ def mixture_labels(seed: int, n: int = 500, k: int = 4) -> LargeProblem:
         weights = jax.scipy.special.gammaln(counts + 1.0)
         numpyro.factor("evidence", jnp.sum(evidence + weights) + n * jnp.log(float(k)))
 
-    return LargeProblem(model, np.full((n, k), 1 / k), k)
+    return LargeProblem(model, np.full((n, k), 1 / k), k, same=_same_label(y, k, width, seed))
+
+
+def _same_label(
+    y: jax.Array, k: int, width: float, seed: int, sweeps: int = 1000, chains: int = 8
+) -> np.ndarray:
+    """Return how often consecutive points share a label; Gibbs sampling with counts and sums kept up to date.
+
+    The first fifth of the sweeps is left out. Labels do not change places, which changes nothing here.
+    """
+    n = len(y)
+
+    def evidence(count, total):
+        square = jnp.sum(total**2, -1) * width / (2 * (1 + width * count))
+        return square - jnp.log1p(width * count) + jax.scipy.special.gammaln(count + 1.0)
+
+    def update(carry, now):
+        z, counts, sums = carry
+        i, key = now
+        own = jax.nn.one_hot(z[i], k)
+        counts, sums = counts - own, sums - own[:, None] * y[i]
+        odds = evidence(counts + 1, sums + y[i]) - evidence(counts, sums)
+        new = jax.nn.one_hot(jax.random.categorical(key, odds), k)
+        z = z.at[i].set(jnp.argmax(new))
+        return (z, counts + new, sums + new[:, None] * y[i]), None
+
+    def sweep(carry, key):
+        state, same = carry
+        state, _ = jax.lax.scan(update, state, (jnp.arange(n), jax.random.split(key, n)))
+        return (state, same + (state[0][1:] == state[0][:-1])), None
+
+    def chain(key):
+        key_start, *keys = jax.random.split(key, 3)
+        z = jax.random.randint(key_start, (n,), 0, k)
+        member = jax.nn.one_hot(z, k)
+        carry = ((z, member.sum(0), member.T @ y), jnp.zeros(n - 1))
+        (state, _), _ = jax.lax.scan(sweep, carry, jax.random.split(keys[0], sweeps // 5))
+        carry = (state, jnp.zeros(n - 1))
+        (_, same), _ = jax.lax.scan(sweep, carry, jax.random.split(keys[1], sweeps))
+        return same / sweeps
+
+    return np.asarray(jax.jit(jax.vmap(chain))(jax.random.split(jax.random.key(seed), chains))).mean(0)
 
 
 def network_structure(seed: int, nodes: int = 10, rows: int = 60) -> LargeProblem:
@@ -221,17 +269,22 @@ def _arrow_probabilities(scores: np.ndarray) -> np.ndarray:
     return found
 
 
-def change_points(seed: int, n: int = 200, jumps: int = 6, probability: float = 0.03) -> LargeProblem:
-    """Jumps of the level of a series of unit noise, `z_t = 1` if a segment ends after point `t`."""
+def change_point_series(seed: int, n: int = 200, jumps: int = 6) -> tuple[np.ndarray, float, float]:
+    """Return a series, the prior probability of a change and the prior variance of a level."""
     rng = np.random.default_rng(seed)
     places = np.sort(rng.choice(np.arange(5, n - 5), jumps, replace=False))
     y = 1.2 * rng.normal(size=jumps + 1)[np.searchsorted(places, np.arange(n), side="right")] + rng.normal(
         size=n
     )
+    return y, 0.03, 4.0
+
+
+def change_points(seed: int, n: int = 200, jumps: int = 6) -> LargeProblem:
+    """Jumps of the level of a series of unit noise, `z_t = 1` if a segment ends after point `t`."""
+    y, probability, width = change_point_series(seed, n, jumps)
     sums = np.concatenate([[0.0], np.cumsum(y)])
     first, last = np.meshgrid(np.arange(n), np.arange(1, n + 1), indexing="ij")
     size = np.maximum(last - first, 1)
-    width = 4.0  # prior variance of a level
     L = (sums[last] - sums[first]) ** 2 * width / (2 * (1 + width * size)) - np.log1p(width * size) / 2
     table = jnp.asarray(L)
 

@@ -1,6 +1,7 @@
 """AnnealerGibbs: the NumPyro kernel for discrete latent sites that stays exact with any annealer."""
 
 import copy
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
@@ -26,14 +27,16 @@ from qdesampler.infer.discrete.moves import (
 )
 from qdesampler.infer.discrete.reach import warn_of_islands
 from qdesampler.infer.discrete.sites import TracedSites, trace_sites
-from qdesampler.infer.discrete.start import find_start
-from qdesampler.infer.discrete.state import AnnealerAdaptState, AnnealerState, EvaluationCounts
-from qdesampler.infer.discrete.surrogate import SURROGATES, learn
+from qdesampler.infer.discrete.start import find_start, where_explored
+from qdesampler.infer.discrete.state import AnnealerState, EvaluationCounts
+from qdesampler.infer.discrete.surrogate import SURROGATES, Learned, learn
 from qdesampler.infer.model.evaluation import is_batched
 from qdesampler.kernels.discrete.outcomes import DiscreteState, LogDensity, finite_or_low
 from qdesampler.validation import as_positive_int, is_traced
 
 __all__ = ["AnnealerGibbs"]
+
+MOST_COSET = 64  # bits up to which move="auto" is "coset"; not measured between 20 and 90
 
 
 class AnnealerGibbs(MCMCKernel):
@@ -70,14 +73,16 @@ class AnnealerGibbs(MCMCKernel):
     Args:
         model: NumPyro model.
         backend: an annealer; None for one that suits the move, in general `SimulatedAnnealing()`.
-        move: see the table.
+        move: see the table. "auto" is "scan" above 64 bits where neither a backend nor a pool is given, else
+            "coset".
         surrogate: "auto", "finite_differences", "taylor", "least_squares", "pseudo_likelihood", or an
             `IsingProblem` on the bits of a position (`qdesampler.backends.encoding.StateEncoding`).
         pool: reads to use instead of the backend's: positions `(R, n)`, entries `0, ..., q - 1` in the order
             of the sorted site names; or a dictionary of values, `(R, *site shape)` each.
         pool_size: reads to take for a pool.
         num_steps: collective moves of a draw; None: a draw costs about as much as a sweep of Gibbs sampling,
-            for "scan" a tenth of that, or a single evaluation where the log density is quadratic.
+            for "scan" a tenth of that, or two evaluations where the log density is quadratic; "scan" makes
+            at least two, one of them by the surrogate.
         num_masks: `K` of "coset" (`q^K - 1` evaluations) and "permutation" (`2^K - 1`).
         taylor_order: of the local step: 0 free flips (1 evaluation), 1 informed by all neighbours (`2 n +
             1`), 2 by the surrogate (1). None: 2 where a surrogate is made anyway; else 0, for "local" 1.
@@ -100,7 +105,7 @@ class AnnealerGibbs(MCMCKernel):
         model: Callable,
         *,
         backend: AnnealingBackend | None = None,
-        move: str = "coset",
+        move: str = "auto",
         surrogate: str | IsingProblem = "auto",
         pool: ArrayLike | Mapping[str, ArrayLike] | None = None,
         pool_size: int = 256,
@@ -115,6 +120,9 @@ class AnnealerGibbs(MCMCKernel):
     ):
         if not callable(model):
             raise ValueError(f"model must be a NumPyro model, got {type(model).__name__}.")
+        # "coset" is better at 16 bits, "scan" at 90 and more (bench/results/discrete_large.md)
+        self._by_size = move == "auto" and backend is None and pool is None
+        move = "coset" if move == "auto" else move
         self._settings = MoveSettings(
             move,
             default_backend(move) if backend is None else backend,
@@ -182,7 +190,7 @@ class AnnealerGibbs(MCMCKernel):
         one_key = key_start[0] if batched else key_start
         self._traced = trace_sites(self.model, one_key, model_args, kwargs)
         sites = self._traced.sites
-        check_encoding(self._settings, self._encoding)
+        check_encoding(self._moves, self._encoding)
         z, energy, tries = find_start(
             self.model,
             sites,
@@ -195,8 +203,11 @@ class AnnealerGibbs(MCMCKernel):
         log_density = self._log_density(model_args, kwargs)
         rows = z if batched else jax.tree.map(lambda leaf: leaf[None], z)
         starts = jax.vmap(sites.position)(rows)
-        adapt, counts = self._adapt(log_density, starts, key_fit[0] if batched else key_fit)
-        if self._settings.is_informed_only and not is_traced(starts):
+        learned = self._adapt(log_density, starts, key_fit[0] if batched else key_fit)
+        adapt, counts = learned.adapt, learned.counts
+        if init_params is None:
+            z, energy = where_explored(learned, sites, z, energy, batched)
+        if self._moves.is_informed_only and not is_traced(starts):
             tries = tries + warn_of_islands(log_density, starts[0], self._encoding)
         chains = starts.shape[0]
 
@@ -223,7 +234,7 @@ class AnnealerGibbs(MCMCKernel):
 
     def sample(self, state: AnnealerState, model_args: Sequence, model_kwargs: dict | None) -> AnnealerState:
         """One iteration of every chain of `state`."""
-        sites, settings, encoding = self._ready.sites, self._settings, self._encoding
+        sites, settings, encoding = self._ready.sites, self._moves, self._encoding
         log_density = self._log_density(model_args, model_kwargs)
         adapt = state.adapt_state
         if adapt.problem is not None and adapt.problem.J.ndim == 1:
@@ -261,7 +272,7 @@ class AnnealerGibbs(MCMCKernel):
     def get_diagnostics_str(self, state: AnnealerState) -> str:
         """One line for the progress bar of a single chain."""
         return (
-            f"{self._settings.move}: {state.num_evals} evaluations, {state.num_reads} reads, "
+            f"{self._moves.move}: {state.num_evals} evaluations, {state.num_reads} reads, "
             f"moved={state.mean_accept_prob:.2f}"
         )
 
@@ -326,7 +337,7 @@ class AnnealerGibbs(MCMCKernel):
         batched = is_batched(state.rng_key)
         rows = state.z if batched else jax.tree.map(lambda leaf: leaf[None], state.z)
         starts = jax.vmap(self._ready.sites.position)(rows)
-        adapt, counts = self._adapt(self._log_density(model_args, model_kwargs), starts, key)
+        adapt, counts, *_ = self._adapt(self._log_density(model_args, model_kwargs), starts, key)
         shared = jax.tree.map(lambda total: _divided(total, starts.shape[0], batched), counts)
         return state._replace(adapt_state=adapt, pending=state.pending + shared)
 
@@ -347,24 +358,32 @@ class AnnealerGibbs(MCMCKernel):
             )
         return StateEncoding(states)
 
+    @property
+    def _moves(self) -> MoveSettings:
+        """The settings, with the move that "auto" stands for on these sites."""
+        if self._by_size and self._encoding.num_bits > MOST_COSET:
+            return dataclasses.replace(self._settings, move="scan")
+        return self._settings
+
     def _log_density(self, model_args, model_kwargs) -> LogDensity:
         return self._ready.sites.log_density(self.get_potential_fn(model_args, model_kwargs))
 
-    def _adapt(self, log_density, starts, key) -> tuple[AnnealerAdaptState, EvaluationCounts]:
+    def _adapt(self, log_density, starts, key) -> Learned:
         pool = self._pool
         if isinstance(pool, Mapping):
             pool = self._ready.sites.positions(pool)
-        adapt, counts = learn(
-            self._settings, self._surrogate, pool, self._pool_size, log_density, starts, self._encoding, key
+        learned = learn(
+            self._moves, self._surrogate, pool, self._pool_size, log_density, starts, self._encoding, key
         )
+        adapt = learned.adapt
         if adapt.problem is None or adapt.problem.edges is None:
-            return adapt, counts
+            return learned
         # The edges shape compiled programs, so they stay with the kernel; other edges later become a matrix.
         edges = np.asarray(adapt.problem.edges)
         self._edges = edges if self._edges is None else self._edges
         same = np.array_equal(self._edges, edges)
         problem = adapt.problem if same else adapt.problem.dense()
-        return adapt._replace(problem=problem._replace(edges=None)), counts
+        return learned._replace(adapt=adapt._replace(problem=problem._replace(edges=None)))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_traced": None, "_edges": None}

@@ -5,14 +5,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from numpyro.infer.gibbs import conditioned, prototype_trace
 
 from qdesampler.infer.discrete.sites import DiscreteSites
+from qdesampler.infer.discrete.surrogate import Learned
 from qdesampler.infer.model.evaluation import is_batched
 from qdesampler.kernels.discrete.outcomes import finite_or_low
 from qdesampler.validation import is_traced
 
-__all__ = ["find_start"]
+__all__ = ["find_start", "where_explored"]
 
 _TRIES = 100  # draws from the prior before the search for a finite density is given up
 
@@ -73,3 +75,18 @@ def _better(old, new):
     return jax.tree.map(
         lambda a, b: jnp.where(keep.reshape(keep.shape + (1,) * (a.ndim - keep.ndim)), a, b), old, new
     )
+
+
+def where_explored(
+    learned: Learned, sites: DiscreteSites, z: dict[str, jax.Array], energy: jax.Array, batched: bool
+) -> tuple[dict[str, jax.Array], jax.Array]:
+    """Return the ends of the chains that explored as starts, repeated if there are more; else `z`, `energy`.
+
+    Moves that prefer uncertain sites would take long to bring a draw from the prior to where these are.
+    """
+    if learned.ends is None or learned.values is None:
+        return z, energy
+    if not batched:
+        return sites.values(learned.ends[0]), -learned.values[0].astype(energy.dtype)
+    rows = np.arange(energy.shape[0]) % learned.ends.shape[0]
+    return jax.vmap(sites.values)(learned.ends[rows]), -learned.values[rows].astype(energy.dtype)

@@ -21,12 +21,14 @@ class AnnealerAdaptState(NamedTuple):
         problem: the surrogate on the bits of positions, without its edges; None if no move needs it.
         density: what is fitted to the pool: a density for the move "fitted", weights for "scan"; else None.
         tau: imaginary time of the proposals of "scan"; None without them, or where the surrogate is exact.
+        pairs: bits that these proposals may flip together, shape `(m, 2)`; None as `tau`.
     """
 
     pool: jax.Array | None
     problem: IsingProblem | None
     density: BernoulliMixture | ScanWeights | None
     tau: jax.Array | None = None
+    pairs: jax.Array | None = None
 
 
 class EvaluationCounts(NamedTuple):

@@ -18,14 +18,14 @@ from qdesampler.backends.surrogate import (
 from qdesampler.infer.discrete.moves import MoveSettings
 from qdesampler.infer.discrete.state import AnnealerAdaptState, EvaluationCounts
 from qdesampler.kernels.discrete.bernoulli_mixture import fit_bernoulli_mixture
-from qdesampler.kernels.discrete.guided import choose_tau, tau_evals
+from qdesampler.kernels.discrete.guided import choose_tau, strong_pairs, tau_evals
 from qdesampler.kernels.discrete.log_odds import log_odds_surrogate
 from qdesampler.kernels.discrete.outcomes import LogDensity
-from qdesampler.kernels.discrete.scan import fit_scan
+from qdesampler.kernels.discrete.scan import fit_scan, with_coupled_partners
 from qdesampler.kernels.discrete.surrogate import learn_surrogate, sweep_surrogate, visit
 from qdesampler.validation import is_traced
 
-__all__ = ["SURROGATES", "learn"]
+__all__ = ["SURROGATES", "Learned", "learn"]
 
 SURROGATES = ("auto", "finite_differences", "taylor", "least_squares", "pseudo_likelihood")
 _QUADRATIC = 100.0  # units of rounding: third differences below count as zero
@@ -50,7 +50,7 @@ def learn(
     starts: jax.Array,
     encoding: StateEncoding,
     key: jax.Array,
-) -> tuple[AnnealerAdaptState, EvaluationCounts]:
+) -> "Learned":
     """Return what the moves need (surrogate, pool, fitted density) and the counts of what they took.
 
     Args:
@@ -84,7 +84,24 @@ def learn(
         counts = counts + EvaluationCounts(spent)
     elif not settings.needs_problem:
         problem = None
-    return AnnealerAdaptState(reads, problem, density, tau), counts
+    pairs = None if problem is None or tau is None else strong_pairs(problem)
+    return Learned(AnnealerAdaptState(reads, problem, density, tau, pairs), counts)
+
+
+class Learned(NamedTuple):
+    """What was learned, and where chains that explored ended.
+
+    Attributes:
+        adapt: for the moves.
+        counts: of what it took.
+        ends: positions after the sweeps of "scan", shape `(C', n)`; None where none were made.
+        values: log densities there, shape `(C',)`.
+    """
+
+    adapt: AnnealerAdaptState
+    counts: EvaluationCounts
+    ends: jax.Array | None = None
+    values: jax.Array | None = None
 
 
 def learn_scan(
@@ -94,34 +111,38 @@ def learn_scan(
     starts: jax.Array,
     encoding: StateEncoding,
     key: jax.Array,
-) -> tuple[AnnealerAdaptState, EvaluationCounts]:
+) -> Learned:
     """Return the weights of the scan and the surrogate that guides it, from sweeps of Gibbs sampling.
 
     Where the log density is quadratic the surrogate is the posterior, and its reads replace the sweeps. Above
     512 bits no surrogate is fitted: its coefficients would outnumber what was seen.
     """
     key_test, key_visit, key_tau = jax.random.split(key, 3)
-    weigh = jax.jit(fit_scan, static_argnums=1)
+    weigh = jax.jit(fit_scan, static_argnums=(1, 2))
     found = exact_quadratic(log_density, starts[0], encoding, key=key_test)
     if found.problem is not None:
         problem = found.problem.without_offset()
         reads = fill_pool(settings, problem, encoding, key=key_visit, size=pool_size)
         counts = EvaluationCounts(found.num_evals, pool_size, 1)
-        return AnnealerAdaptState(None, problem, weigh(reads, encoding.num_states), None), counts
+        return Learned(AnnealerAdaptState(None, problem, weigh(reads, encoding.num_states), None), counts)
     guided = encoding.num_bits <= MOST_GUIDED
     # where chains have been shows what is uncertain better than reads of a surrogate fitted to that
     sweeps = _SWEEPS if guided else _FEW_SWEEPS
     seen = visit(
         log_density, exploring(starts), encoding, key=key_visit, num_sweeps=sweeps, differences=guided
     )
-    weights, spent = weigh(seen.positions, encoding.num_states), found.num_evals + seen.num_evals
+    weights = weigh(seen.positions, encoding.num_states, seen.ends.shape[0])
+    spent = found.num_evals + seen.num_evals
     if seen.differences is None:
-        return AnnealerAdaptState(None, None, weights, None), EvaluationCounts(spent)
+        adapt = AnnealerAdaptState(None, None, weights, None)
+        return Learned(adapt, EvaluationCounts(spent), seen.ends, seen.values)
     fit = jax.jit(lambda differences: log_odds_surrogate(differences, encoding).problem)
     problem = fit(seen.differences).without_offset()
+    weights = with_coupled_partners(weights, problem, encoding)
     tau = choose_tau(log_density, seen.ends, seen.values, problem, encoding, key=key_tau)
     spent = spent + tau_evals(seen.ends.shape[0])
-    return AnnealerAdaptState(None, problem, weights, tau), EvaluationCounts(spent)
+    adapt = AnnealerAdaptState(None, problem, weights, tau, strong_pairs(problem))
+    return Learned(adapt, EvaluationCounts(spent), seen.ends, seen.values)
 
 
 def guide_of(

@@ -14,12 +14,13 @@ its own, as one predictor replaces a near copy. Only sites that are off are draw
 
     q(x, x') = R_ij / (|off(x)| (q_j - 1)),        accepted with min(1, pi(x') q(x', x) / (pi(x) q(x, x'))).
 
-A surrogate, where one was fitted, proposes half of the moves (`qdesampler.kernels.discrete.guided`).
+Where a surrogate was fitted, the partners of a site are those that it couples the site to.
 
 All of it is exact whatever the reads are. They decide only how well it works.
 
 `relabel_outcomes` exchanges two states everywhere, an involution: in a mixture with exchangeable components
-no move of single labels does this.
+no move of single labels does this. As labels have no usual state then, and hardly any pairs, such sites are
+shifted one by one.
 
 References:
     Latuszynski, Roberts, Rosenthal, "Adaptive Gibbs samplers and related MCMC methods", Ann. Appl. Probab. 23
@@ -33,7 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from qdesampler.backends.encoding import StateEncoding
-from qdesampler.kernels.discrete.guided import Guide, guided_proposal
+from qdesampler.backends.problem import IsingProblem
 from qdesampler.kernels.discrete.masks import NumStates, mask_outcomes
 from qdesampler.kernels.discrete.outcomes import (
     DiscreteInfo,
@@ -46,19 +47,20 @@ from qdesampler.kernels.discrete.outcomes import (
 
 __all__ = [
     "ScanWeights",
+    "are_labels",
     "exchange_outcomes",
     "fit_scan",
     "relabel_move",
     "relabel_outcomes",
     "scan_mask",
     "scan_move",
+    "with_coupled_partners",
 ]
 
 _PARTNERS = 8  # of a site: pairs that exchange are few (near copies, neighbours), and memory grows with it
-_UNIFORM = 0.1  # share of sites drawn uniformly, so that no site that the reads call certain is left out
-_GUIDED = 0.5  # share of moves by a surrogate, where there is one: the others reach what it does not know
-_EXCHANGES = 0.4  # share of exchanges in the rest; the others are shifts of one site or of a pair
-_PAIRS = 0.3  # share of pairs among shifts
+_UNIFORM = 0.25  # share of sites drawn uniformly: chains that do not mix call sites certain that are not
+_EXCHANGES = 0.2  # share of exchanges; the others are shifts of one site or of a pair
+_PAIRS = 0.5  # share of pairs among shifts: arrows of a network turn round in no other way; not tuned
 _ROWS = 1024  # sites whose covariances are held at once: 16 MB for 4096 sites
 
 
@@ -78,16 +80,27 @@ class ScanWeights(NamedTuple):
     usual: jax.Array
 
 
-def fit_scan(pool: jax.Array, num_states: tuple[int, ...]) -> ScanWeights:
+def are_labels(num_states: tuple[int, ...]) -> bool:
+    """Whether all sites have the same states, three or more, so that states may be exchanged everywhere."""
+    return len(set(num_states)) == 1 and num_states[0] > 2
+
+
+def fit_scan(pool: jax.Array, num_states: tuple[int, ...], chains: int = 1) -> ScanWeights:
     """Return the weights of a pool of positions, shape `(R, n)`; no evaluations.
 
     The covariance of two sites is that of whether each is in its most frequent state.
+
+    Args:
+        pool: reads, or what chains visited, one chain after another.
+        num_states: of each site.
+        chains: that made the pool. Of labels the spread within a chain counts: between chains they change
+            names.
     """
     reads, n = pool.shape
-    shares = jnp.stack(
-        [jnp.mean(pool == state, 0, jnp.result_type(float)) for state in range(max(num_states))], -1
-    )
-    spread = 1 - jnp.sum(shares**2, -1)
+    parts = pool.reshape(chains if are_labels(num_states) else 1, -1, n)
+    dtype = jnp.result_type(float)
+    each = jnp.stack([jnp.mean(parts == state, 1, dtype) for state in range(max(num_states))], -1)
+    shares, spread = jnp.mean(each, 0), jnp.mean(1 - jnp.sum(each**2, -1), 0)
     total = jnp.sum(spread)
     weights = jnp.where(total > 0, (1 - _UNIFORM) * spread / jnp.where(total > 0, total, 1.0), 0.0)
     weights = weights + (1 - jnp.sum(weights)) / n
@@ -108,6 +121,30 @@ def fit_scan(pool: jax.Array, num_states: tuple[int, ...]) -> ScanWeights:
     return ScanWeights(jnp.cumsum(weights), partners, partner, usual)
 
 
+def with_coupled_partners(
+    weights: ScanWeights, problem: IsingProblem, encoding: StateEncoding
+) -> ScanWeights:
+    """Return the weights with partners by the couplings of a surrogate, `R_ij ~ J_ij^2`, no evaluations.
+
+    Covariances of few chains that do not mix are mostly chance; couplings are seen within each chain. Of
+    sites with several bits the squares are summed.
+
+    Args:
+        weights: from `fit_scan`.
+        problem: the surrogate, dense.
+        encoding: the sites.
+    """
+    n, count = encoding.num_sites, weights.partners.shape[1]
+    if n == 1:
+        return weights
+    J = jnp.asarray(problem.J)
+    strength = jnp.zeros((n, n), J.dtype).at[encoding.site[:, None], encoding.site].add(J**2)
+    size, partners = jax.lax.top_k(strength - jnp.eye(n, dtype=strength.dtype) * (1 + strength), count)
+    size = size + jnp.finfo(size.dtype).eps  # partners of a site without couplings are all alike
+    share = size / jnp.sum(size, 1, keepdims=True)
+    return weights._replace(partners=partners.astype(jnp.int32), partner=share)
+
+
 def scan_mask(key: jax.Array, weights: ScanWeights, num_states: tuple[int, ...]) -> jax.Array:
     """Return a shift of one site or of a pair, shape `(n,)`, drawn without regard to `x`."""
     key_site, key_partner, key_pair, key_shift = jax.random.split(key, 4)
@@ -116,7 +153,7 @@ def scan_mask(key: jax.Array, weights: ScanWeights, num_states: tuple[int, ...])
     unit = jax.random.uniform(key_site, (), weights.site.dtype) * weights.site[-1]
     site = jnp.minimum(jnp.searchsorted(weights.site, unit, side="right"), n - 1)
     other = weights.partners[site, jax.random.categorical(key_partner, jnp.log(weights.partner[site]))]
-    paired = jax.random.bernoulli(key_pair, _PAIRS) & (other != site)
+    paired = jax.random.bernoulli(key_pair, 0.0 if are_labels(num_states) else _PAIRS) & (other != site)
     first, second = jax.random.randint(key_shift, (2,), 1, sizes[jnp.stack([site, other])])
     mask = jnp.zeros(n, jnp.int32).at[site].set(first)
     return mask.at[other].set(jnp.where(paired, second, mask[other]))
@@ -164,21 +201,18 @@ def scan_move(
     state: DiscreteState,
     log_density: LogDensity,
     weights: ScanWeights,
-    encoding: StateEncoding,
-    guide: Guide | None = None,
+    num_states: tuple[int, ...],
 ) -> tuple[DiscreteState, DiscreteInfo]:
-    """Shift one site or a pair, exchange two, or let a surrogate move many, with Metropolis; one evaluation.
+    """Shift one site or a pair, or exchange two, with Metropolis; one evaluation.
 
     Args:
         key: JAX key.
         state: where the chain is.
         log_density: `f` of one position.
         weights: from `fit_scan`.
-        encoding: the sites.
-        guide: the surrogate, which makes half of the proposals; None for none.
+        num_states: of each site.
     """
-    key_kind, key_mask, key_case, key_guide, key_choose = jax.random.split(key, 5)
-    num_states = encoding.num_states
+    key_kind, key_mask, key_case, key_choose = jax.random.split(key, 4)
     mask = scan_mask(key_mask, weights, num_states)
     sizes: NumStates = num_states[0] if len(set(num_states)) == 1 else num_states
     pair, new = _exchange_case(key_case, state, weights, num_states)
@@ -187,24 +221,14 @@ def scan_move(
     exchanged = (
         state.position.at[i].set(weights.usual[i].astype(shifted.dtype)).at[j].set(new.astype(shifted.dtype))
     )
-    unit = jax.random.uniform(key_kind)
-    guided, share = unit < _GUIDED, _EXCHANGES if guide is None else _GUIDED + (1 - _GUIDED) * _EXCHANGES
-    proposal = jnp.where(unit < share, exchanged, shifted)
-    if guide is not None:
-        # a path that is not used takes no time
-        own = guide if guide.tau is None else guide._replace(tau=jnp.where(guided, guide.tau, 0.0))
-        far, correction = guided_proposal(key_guide, state.position, own, encoding)
-        proposal = jnp.where(guided, far, proposal)
-    # every kind needs the density of its proposal only, so one evaluation serves whichever was drawn
-    value = log_density(proposal)
+    exchanges = jax.random.bernoulli(key_kind, 0.0 if are_labels(num_states) else _EXCHANGES)
+    # both kinds need the density of their proposal only, so one evaluation serves whichever was drawn
+    value = log_density(jnp.where(exchanges, exchanged, shifted))
     outcomes = jax.tree.map(
-        lambda a, b: jnp.where(unit < share, a, b),
+        lambda a, b: jnp.where(exchanges, a, b),
         exchange_outcomes(state, lambda _: value, weights, num_states, pair, new),
         mask_outcomes(state, lambda _: value, mask, sizes),
     )
-    if guide is not None:
-        by_guide = metropolis_outcomes(state, far, value, correction)
-        outcomes = jax.tree.map(lambda a, b: jnp.where(guided, a, b), by_guide, outcomes)
     return choose(key_choose, outcomes, 1)
 
 

@@ -1,5 +1,7 @@
 """Problems of working size: their marginals at a small size by enumeration, and one line of the table."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,13 @@ import pytest
 from numpyro.infer.util import log_density
 
 from qdesampler.backends.exact_enumeration import all_bits
-from qdesampler.bench.annealers.at_size import main, marginal_error
-from qdesampler.bench.targets.discrete_large import LargeProblem, change_points, network_structure
+from qdesampler.bench.annealers.at_size import main, marginal_error, same_error
+from qdesampler.bench.targets.discrete_large import (
+    LargeProblem,
+    change_points,
+    mixture_labels,
+    network_structure,
+)
 
 
 @pytest.mark.parametrize(
@@ -19,6 +26,23 @@ def test_exact_marginals_are_those_of_the_model(make, sizes):
     bits = all_bits(problem.truth.size)
     values = jax.vmap(lambda z: log_density(problem.model, (), {}, {"z": z})[0])(jnp.asarray(bits))
     np.testing.assert_allclose(jax.nn.softmax(values) @ bits, problem.truth, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_shared_labels_are_those_of_the_model():
+    """Six points by enumeration: Gibbs sampling with running sums finds who shares a label."""
+    problem = mixture_labels(0, n=6, k=3)
+    labels = np.array(list(itertools.product(range(3), repeat=6)), np.int32)
+    values = jax.vmap(lambda z: log_density(problem.model, (), {}, {"z": z})[0])(jnp.asarray(labels))
+    p = np.asarray(jax.nn.softmax(values), float)
+    p /= p.sum()
+    np.testing.assert_allclose(p @ (labels == 1), 1 / 3, atol=1e-5)
+    exact = p @ (labels[:, 1:] == labels[:, :-1])
+    assert problem.same is not None
+    np.testing.assert_allclose(problem.same, exact, atol=0.04)
+    assert np.max(np.abs(1 / 3 - exact)) > 0.2  # the prior alone is another law
+    draws = labels[np.random.default_rng(0).choice(len(p), (3, 4000), p=p)]
+    assert same_error(draws, problem) < 0.04 < same_error((draws + np.arange(6)) % 3, problem)
 
 
 def test_errors_of_labels_and_bits():

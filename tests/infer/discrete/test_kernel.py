@@ -9,6 +9,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 from numpyro.infer import MCMC
+from numpyro.infer.util import log_density
 
 from qdesampler.backends import (
     BackendError,
@@ -26,6 +27,7 @@ from qdesampler.infer.discrete.kernel import AnnealerGibbs
 from qdesampler.infer.discrete.moves import MoveSettings, default_backend, draw_moves
 from qdesampler.infer.discrete.state import AnnealerAdaptState
 from qdesampler.kernels.discrete.bernoulli_mixture import BernoulliMixture
+from qdesampler.kernels.discrete.guided import strong_pairs
 from qdesampler.kernels.discrete.outcomes import DiscreteState, choose, metropolis_outcomes
 from qdesampler.kernels.discrete.scan import fit_scan
 from tests.targets import BIT_LAW, BIT_TABLE, BITS, NUM_BITS, bits
@@ -74,7 +76,7 @@ def test_reads_accepted_as_if_symmetric_are_caught(run, assert_expectation, monk
 
 @pytest.mark.parametrize(
     ("move", "order"),
-    [("coset", 0), ("scan", 0), ("mask", 0), ("local", 1), ("surrogate", 2)]
+    [("coset", 0), ("scan", 0), ("scan, guided", 0), ("mask", 0), ("local", 1), ("surrogate", 2)]
     + [pytest.param(m, 0, marks=pytest.mark.slow) for m in (*MOVES[3:], "permutation")],
 )
 def test_every_evaluation_is_counted(move, order):
@@ -89,6 +91,7 @@ def test_every_evaluation_is_counted(move, order):
         shape = jax.ShapeDtypeStruct((), np.float32)
         return jax.pure_callback(count, shape, x.astype(jnp.int32), vmap_method="expand_dims")
 
+    move, guided = move.split(",")[0], "guided" in move
     settings = MoveSettings(move, default_backend(move), 4, 2, order, None, 0.5, 3, 1.0, None)
     encoding = StateEncoding((2,) * NUM_BITS)
     problem = IsingProblem.from_dense(jnp.zeros(NUM_BITS), jnp.zeros((NUM_BITS, NUM_BITS)))
@@ -96,6 +99,8 @@ def test_every_evaluation_is_counted(move, order):
     if move == "scan":
         density = fit_scan(jnp.asarray(BITS[:9]), (2,) * NUM_BITS)
     adapt = AnnealerAdaptState(jnp.asarray(BITS[:9]), problem, density)
+    if guided:  # in vectorized chains too one branch of two is evaluated
+        adapt = adapt._replace(tau=jnp.asarray(0.5), pairs=strong_pairs(problem))
 
     def draw(key, x):
         state = DiscreteState(x, log_density(x))
@@ -302,3 +307,21 @@ def test_a_quadratic_posterior_is_found_and_every_draw_is_nearly_independent(run
     looked_up = AnnealerGibbs(indexed, move="scan").init(jax.random.key(0), 0).adapt_state
     assert looked_up.tau > 0
     assert looked_up.problem.J.shape == (100, 100)
+
+
+@pytest.mark.slow
+def test_chains_of_the_scan_start_where_their_exploration_ended():
+    """Sites that are nearly certain, and a cubic term: no draw from the prior is near them."""
+
+    def model():
+        z = numpyro.sample("z", dist.Bernoulli(0.5).expand([80]).to_event(1))
+        numpyro.factor("odds", 8.0 * jnp.sum(z) + z[0] * z[1] * z[2])
+
+    keys = jax.random.split(jax.random.key(0), 20)  # more chains than explore
+    state = AnnealerGibbs(model).init(keys, 0)
+    assert np.all(np.asarray(state.z["z"]).sum(1) > 75)
+    energies = jax.vmap(lambda z: -log_density(model, (), {}, {"z": z})[0])(state.z["z"])
+    np.testing.assert_allclose(state.potential_energy, energies, rtol=1e-4)
+    given = {"z": jnp.zeros((20, 80), jnp.int32)}
+    kept = AnnealerGibbs(model).init(keys, 0, init_params=given)
+    assert not np.any(np.asarray(kept.z["z"]))  # a start that was given stays

@@ -10,11 +10,18 @@ import pytest
 from qdesampler.backends import IsingProblem
 from qdesampler.backends.encoding import StateEncoding
 from qdesampler.backends.surrogate import quadratic_problem
-from qdesampler.kernels.discrete import scan
-from qdesampler.kernels.discrete.guided import Guide, choose_tau, guided_proposal, tau_evals
+from qdesampler.kernels.discrete import guided
+from qdesampler.kernels.discrete.guided import (
+    Guide,
+    choose_tau,
+    guided_move,
+    guided_proposal,
+    strong_pairs,
+    tau_evals,
+)
 from qdesampler.kernels.discrete.log_odds import log_odds_surrogate
 from qdesampler.kernels.discrete.outcomes import DiscreteState
-from qdesampler.kernels.discrete.scan import fit_scan, scan_move
+from qdesampler.kernels.discrete.scan import ScanWeights, with_coupled_partners
 from qdesampler.kernels.discrete.surrogate import visit
 
 SIZES = (2, 3, 2, 2)
@@ -43,12 +50,11 @@ def surrogate(seed=1):
 def deviation(guide):
     """Chains from the law, after four moves: the largest deviation of frequencies in standard errors."""
     log_density, pi = target()
-    weights = jax.jit(fit_scan, static_argnums=1)(jnp.asarray(POSITIONS), SIZES)
     start = POSITIONS[np.random.default_rng(0).choice(len(POSITIONS), size=CHAINS, p=pi)]
 
     def chain(key, x):
         def step(state, key):
-            return scan_move(key, state, log_density, weights, ENCODING, guide)[0], None
+            return guided_move(key, state, log_density, guide, ENCODING)[0], None
 
         return jax.lax.scan(step, DiscreteState(x, log_density(x)), jax.random.split(key, 4))[0].position
 
@@ -60,14 +66,15 @@ def deviation(guide):
 
 @pytest.mark.parametrize("tau", [0.5, pytest.param(None, marks=pytest.mark.slow)])
 def test_moves_by_a_wrong_surrogate_are_exact(tau, monkeypatch):
-    guide = Guide(surrogate(), None if tau is None else jnp.asarray(tau))
+    problem = surrogate()
+    guide = Guide(problem, *((None, None) if tau is None else (jnp.asarray(tau), strong_pairs(problem))))
     assert deviation(guide) < 4.5
 
     def uncorrected(*args):
         proposal, correction = guided_proposal(*args)
         return proposal, jnp.where(correction == -jnp.inf, correction, 0.0)
 
-    monkeypatch.setattr(scan, "guided_proposal", uncorrected)
+    monkeypatch.setattr(guided, "guided_proposal", uncorrected)
     assert deviation(guide) > 8  # the twin takes the proposals as symmetric
 
 
@@ -115,3 +122,28 @@ def test_a_surrogate_that_is_wrong_gets_little_time():
 
     values = jax.vmap(log_density)(starts)
     assert choose_tau(log_density, starts, values, problem, encoding, key=jax.random.key(0)) < 0.1
+
+
+def test_pairs_and_partners_are_the_strongest_couplings():
+    J = np.zeros((6, 6))
+    for (i, j), size in {(0, 5): -3.0, (1, 2): 2.0, (3, 4): 1.0}.items():
+        J[i, j] = J[j, i] = size
+    problem = IsingProblem.from_dense(np.zeros(6), np.triu(J))
+    assert np.asarray(strong_pairs(problem))[:3].tolist() == [[0, 5], [1, 2], [3, 4]]
+    assert strong_pairs(IsingProblem.from_dense(np.zeros(1), np.zeros((1, 1)))) is None
+    blank = jnp.full((6, 2), 0.5)
+    weights = ScanWeights(
+        jnp.arange(1.0, 7.0) / 6, jnp.zeros((6, 2), jnp.int32), blank, jnp.zeros(6, jnp.int32)
+    )
+    found = with_coupled_partners(weights, problem, StateEncoding((2,) * 6))
+    assert np.asarray(found.partners)[:, 0].tolist() == [5, 2, 1, 4, 3, 0]
+    assert np.all(np.asarray(found.partner)[:, 0] > 0.999)
+    assert np.all(np.asarray(found.partners) != np.arange(6)[:, None])
+    # by site where a site has two bits: bit 1 of site 0 is coupled to site 1, whatever bit 0 is
+    wide = np.zeros((4, 4))
+    wide[1, 2] = wide[2, 1] = 1.0
+    wide[0, 1] = wide[1, 0] = 9.0  # bits of one site exclude each other: no partner of itself
+    sites = StateEncoding((3, 2, 2))
+    weights = ScanWeights(jnp.ones(3), jnp.zeros((3, 2), jnp.int32), blank[:3], jnp.zeros(3, jnp.int32))
+    found = with_coupled_partners(weights, IsingProblem.from_dense(np.zeros(4), np.triu(wide)), sites)
+    assert np.asarray(found.partners)[:2, 0].tolist() == [1, 0]

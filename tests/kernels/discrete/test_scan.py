@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qdesampler.backends.encoding import StateEncoding
 from qdesampler.kernels.discrete.masks import mask_outcomes
 from qdesampler.kernels.discrete.outcomes import DiscreteState, metropolis_outcomes
 from qdesampler.kernels.discrete.scan import (
@@ -126,7 +125,7 @@ def test_chains_of_the_whole_move_have_the_law(x64):
 
     def chain(key, x):
         state = DiscreteState(x, log_density(x))
-        step = lambda state, key: (scan_move(key, state, log_density, weights, StateEncoding(SIZES))[0], None)  # noqa: E731
+        step = lambda state, key: (scan_move(key, state, log_density, weights, SIZES)[0], None)  # noqa: E731
         return jax.lax.scan(step, state, jax.random.split(key, 10))[0].position
 
     ends = jax.jit(jax.vmap(chain))(jax.random.split(jax.random.key(2), len(start)), jnp.asarray(start))
@@ -170,7 +169,18 @@ def test_weights_name_uncertain_sites_and_copies():
     pool[:, 8] = 1 - pool[:, 3]
     weights = fit_scan(jnp.asarray(pool), (2,) * 12)
     share = np.diff(np.asarray(weights.site), prepend=0)
-    assert share[[3, 8]].sum() > 0.9
+    assert share[[3, 8]].sum() > 0.75
     assert np.all(share > 0)
     assert weights.partners[3][np.argmax(weights.partner[3])] == 8
     assert isinstance(weights, ScanWeights)
+
+
+def test_chains_that_name_labels_differently_do_not_look_uncertain():
+    """Two chains with names exchanged; only site 2 moves within them."""
+    first = np.tile([0, 1, 2, 0], (300, 1))
+    first[:, 2] = np.random.default_rng(0).integers(3, size=300)
+    pool = jnp.asarray(np.concatenate([first, (first + 1) % 3]), jnp.int32)
+    share = np.diff(np.asarray(fit_scan(pool, (3,) * 4, 2).site), prepend=0)
+    assert share[2] > 0.8
+    mixed = np.diff(np.asarray(fit_scan(pool, (3,) * 4).site), prepend=0)
+    assert mixed[2] < 0.4  # the twin: all as one chain
