@@ -154,10 +154,14 @@ def target_checks(mcmc: Any, *, has_edges: bool = False) -> list[Judged]:
         return [*judged, Judged(Check(_VIRIAL, "not judged: it does not hold at edges of the density"))]
     gradient_is_wrong = judged[0].finding is not None
     names = tuple(name for name, moves in zip(scores.labels, moving, strict=True) if moves)
-    return [*judged, _virial(scores, moving, names, wrong_gradient=gradient_is_wrong)]
+    times = 4 * getattr(mcmc, "thinning", 1)  # four times the draws halve the errors
+    more = f"`num_samples={times * scores.positions.shape[1]}`"
+    return [*judged, _virial(scores, moving, names, more, wrong_gradient=gradient_is_wrong)]
 
 
-def _virial(scores: RunScores, moving: np.ndarray, names: tuple[str, ...], *, wrong_gradient: bool) -> Judged:
+def _virial(
+    scores: RunScores, moving: np.ndarray, names: tuple[str, ...], more: str, *, wrong_gradient: bool
+) -> Judged:
     found = virial(
         scores._replace(
             positions=scores.positions[..., moving], scores=scores.scores[..., moving], labels=names
@@ -173,7 +177,6 @@ def _virial(scores: RunScores, moving: np.ndarray, names: tuple[str, ...], *, wr
     if found.passed:
         return Judged(check)
     why = "as is expected from the wrong gradient" if wrong_gradient else "or its gradient is wrong"
-    more = f"`num_samples={4 * scores.positions.shape[1]}`"  # halves the errors
     return Judged(
         check,
         Finding(
