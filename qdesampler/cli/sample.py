@@ -61,7 +61,7 @@ RESULTS = (
 )
 
 
-def add_sample(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+def add_sample(commands: "argparse._SubParsersAction[Any]") -> argparse.ArgumentParser:
     """Add the command to the parser."""
     sample = commands.add_parser(
         "sample",

@@ -131,7 +131,7 @@ class MCMC(RunResults):
             progress_rate=progress_rate,
             jit_model_args=jit_model_args,
         )
-        self.progress_bar = progress_bar and not {"CI", "PYTEST_XDIST_WORKER"} & set(os.environ)
+        self.progress_bar: bool = progress_bar and not {"CI", "PYTEST_XDIST_WORKER"} & set(os.environ)
         if chain_batch is not None:
             check_positive(chain_batch=chain_batch)
             if self.chain_method != "vectorized" or num_chains % chain_batch:
@@ -189,7 +189,7 @@ class MCMC(RunResults):
             KeyboardInterrupt: Ctrl-C in the warm-up. Later Ctrl-C ends the run after the chunk and keeps its
                 draws, and a second Ctrl-C ends it immediately.
         """
-        self.num_samples = self._most
+        self.num_samples: int = self._most
         if self._files is not None:
             self._files.refuse_if_used()
         if self._store is not None:
@@ -284,7 +284,7 @@ class MCMC(RunResults):
         data = data_lines(self._args, self._kwargs)
         return {**self._kernel_lines, **data, **lines, "chain_method": method, **version_lines()}
 
-    def _begin(self, program, keys, starts) -> list:
+    def _begin(self, program, keys, starts) -> list[Any]:
         """The states of all groups before the first iteration."""
         groups, states = self._groups, []
         shown = self.progress_bar and groups.processes.index == 0
@@ -295,7 +295,7 @@ class MCMC(RunResults):
                     states.append(program.init(*share, self._args, self._kwargs))
         return states
 
-    def _continued(self, program, keys, starts) -> list:
+    def _continued(self, program, keys, starts) -> list[Any]:
         """The states of `post_warmup_state`, with the new keys."""
         groups = self._groups
         if self._warmup_state is self._last_state and self._last_groups is not None:

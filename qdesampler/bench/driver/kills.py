@@ -186,7 +186,7 @@ def _without_clock(table: str) -> str:
     return "\n".join(",".join(row[i] for i in columns if i < len(row)) for row in rows)
 
 
-def _equal(found: dict, expected: dict) -> bool:
+def _equal(found: dict[Any, Any], expected: dict[Any, Any]) -> bool:
     def same(name: str) -> bool:
         one, other = found[name], expected[name]
         if isinstance(one, np.ndarray):

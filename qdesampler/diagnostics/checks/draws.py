@@ -102,7 +102,7 @@ def draw_facts(dataset: xr.Dataset, table: Any) -> DrawFacts:
     )
 
 
-def draw_checks(dataset: xr.Dataset, table: Any, facts: DrawFacts, attrs: Mapping[str, Any]) -> list[Judged]:
+def draw_checks(dataset: xr.Dataset, table: Any, facts: DrawFacts, attrs: Mapping[Any, Any]) -> list[Judged]:
     """Rows and findings, the gravest first.
 
     Args:

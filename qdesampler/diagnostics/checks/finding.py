@@ -102,7 +102,7 @@ class Diagnosis(list[Finding]):
 
     def __init__(self, findings: Iterable[Finding] = (), checks: Iterable[Check] = ()):
         super().__init__(sorted(findings, key=_place))
-        self.checks = tuple(checks)
+        self.checks: tuple[Check, ...] = tuple(checks)
 
     @property
     def good(self) -> bool:
@@ -151,7 +151,11 @@ class Diagnosis(list[Finding]):
         return f"<p><strong>{escape(self.verdict)}</strong></p>{reasons}{table}"
 
 
-MARKS = {True: "ok", False: "BAD", None: "-"}  # marks of passed, failed and other checks
+MARKS: dict[bool | None, str] = {
+    True: "ok",
+    False: "BAD",
+    None: "-",
+}  # of passed, failed and other checks
 
 
 def verdict(findings: Sequence[Finding]) -> str:

@@ -133,7 +133,7 @@ def log_densities(mcmc: Any, draws: Any) -> np.ndarray:
     return np.asarray(values, np.float64)
 
 
-def _cache(mcmc: Any) -> dict:
+def _cache(mcmc: Any) -> dict[Any, Any]:
     return getattr(mcmc, "_cache", {})
 
 
@@ -267,7 +267,7 @@ def _labels(one: Any) -> tuple[str, ...]:
 
 
 def _bijection(
-    model: Callable, args: tuple, kwargs: dict, one: dict[str, Any], draws: dict[str, Any]
+    model: Callable, args: tuple, kwargs: dict[str, Any], one: dict[str, Any], draws: dict[str, Any]
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """From the sites of one draw to unconstrained space."""
     filled = seed(model, jax.random.key(0))
@@ -287,7 +287,7 @@ def _bijection(
     return unconstrain
 
 
-def _volume(model: Callable, args: tuple, kwargs: dict) -> Callable:
+def _volume(model: Callable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable:
     """`(draw, z) -> log |dx / dz|`; infinite if `z` is not the image of the draw (outside the support)."""
     filled = seed(model, jax.random.key(0))
 

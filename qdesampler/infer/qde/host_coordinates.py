@@ -13,7 +13,7 @@ Last of all, a triangular map may be put on top, in whose coordinates the target
 
 from collections.abc import Callable
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -40,7 +40,7 @@ class HostCoordinates(RowCoordinates):
 
     evaluator: Evaluator
 
-    def __init__(self, coordinates: MoveCoordinates, prototype):
+    def __init__(self, coordinates: MoveCoordinates, prototype: Any):
         """Begin with standardised sites, so that descents meet no funnel."""
         self._coordinates = coordinates
         centering = coordinates.centering
@@ -51,7 +51,7 @@ class HostCoordinates(RowCoordinates):
             self._marked = centering.mask(prototype)
             self._parents = centering.mask(prototype, centering.parents)
         self._locate = jax.jit(jax.vmap(coordinates.locate, in_axes=(0, None)))
-        self.centredness = np.where(self._marked, 0.0, 1.0)
+        self.centredness: np.ndarray = np.where(self._marked, 0.0, 1.0)
 
     def _value_and_score(self, point, centredness):
         return self._coordinates.value_and_score(centredness)(point)

@@ -13,7 +13,7 @@ from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.initialization import init_to_uniform
 
 from qdesampler.infer.model.evaluation import is_batched, value_and_gradient
-from qdesampler.infer.model.kernel_base import TargetKernel
+from qdesampler.infer.model.kernel_base import Kwargs, TargetKernel
 from qdesampler.infer.model.kernel_reports import TrialReport
 from qdesampler.infer.model.memory import Memory, name_of
 from qdesampler.infer.model.target import StartingPoint, Target
@@ -149,7 +149,7 @@ class QDE(TargetKernel):
         self._num_warmup = 0
         self._memory = Memory[Prepared, HostCoordinates]()
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         """State for copies and pickles, without the results of warm-ups."""
         return {**self.__dict__, "_memory": Memory[Prepared, HostCoordinates]()}
 
@@ -160,8 +160,8 @@ class QDE(TargetKernel):
         rng_key: jax.Array,
         num_warmup: int,
         init_params: Any = None,
-        model_args: Sequence = (),
-        model_kwargs: dict | None = None,
+        model_args: Sequence[Any] = (),
+        model_kwargs: Kwargs = None,
     ) -> QDEState:
         """The state before the first iteration; a batch of keys gives a batch of vectorized chains.
 
@@ -202,7 +202,7 @@ class QDE(TargetKernel):
         sites = site_blocks(self._dense_mass, self._inverse_mass_matrix, prototype)
         return first_state(rng_key, start, adapt, sites, spent, batched=batched)
 
-    def sample(self, state: QDEState, model_args: Sequence, model_kwargs: dict | None) -> QDEState:
+    def sample(self, state: QDEState, model_args: Sequence[Any], model_kwargs: Kwargs) -> QDEState:
         """One iteration of every chain of `state`."""
         batched, shared = is_batched(state.rng_key), state.adapt_state.shared
         prototype = jax.tree.map(lambda x: x[0], state.z) if batched else state.z
@@ -265,7 +265,7 @@ class QDE(TargetKernel):
         """The trial of global moves; None if chains adapted separately."""
         return trial_report(last_state)
 
-    def refresh(self, state: QDEState, model_args: Sequence, model_kwargs: dict | None) -> QDEState:
+    def refresh(self, state: QDEState, model_args: Sequence[Any], model_kwargs: Kwargs) -> QDEState:
         """The same position, its energy and gradient recomputed for these arguments (one evaluation)."""
         if not jax.tree.leaves(state.z):
             return state
@@ -275,7 +275,7 @@ class QDE(TargetKernel):
         energy, gradient = (jax.vmap(evaluate) if is_batched(state.rng_key) else evaluate)(state.z)
         return state._replace(potential_energy=energy, z_grad=gradient, pending_evals=state.pending_evals + 1)
 
-    def _is_known(self, model_args: Sequence, model_kwargs: dict | None) -> bool:
+    def _is_known(self, model_args: Sequence[Any], model_kwargs: Kwargs) -> bool:
         """Whether the target has values before a chain moves: not inside Gibbs, nor with traced arguments."""
         if GIBBS_SITES_KWARG in (model_kwargs or {}):
             return False
@@ -290,8 +290,8 @@ class QDE(TargetKernel):
         prototype: Any,
         start: StartingPoint | None,
         num_warmup: int,
-        model_args: Sequence,
-        model_kwargs: dict | None,
+        model_args: Sequence[Any],
+        model_kwargs: Kwargs,
     ) -> tuple[Prepared | None, int]:
         """The warm-up on the host and its evaluations; 0 of them if a former result serves again.
 
@@ -327,7 +327,7 @@ class QDE(TargetKernel):
         return self._memory.evaluations(name_of(prototype, model_args, model_kwargs), make).restart()
 
     def host_sampler(
-        self, state: QDEState, iterations: int, model_args: Sequence, model_kwargs: dict | None
+        self, state: QDEState, iterations: int, model_args: Sequence[Any], model_kwargs: Kwargs
     ) -> HostSampler | None:
         """Iterations on the host, where that is sooner done than compiling; None where it is not.
 

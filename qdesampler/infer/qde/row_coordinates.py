@@ -64,10 +64,10 @@ class RowCoordinates:
     evaluator: RowEvaluator
 
     def __init__(self, evaluator: RowEvaluator):
-        self.dim = evaluator.dim
+        self.dim: int = evaluator.dim
         self.evaluator = evaluator
         self.law: TriangularMap | None = None
-        self.centredness = np.ones(self.dim)
+        self.centredness: np.ndarray = np.ones(self.dim)
 
     @property
     def can_recentre(self) -> bool:
