@@ -71,13 +71,12 @@ class MCMC(RunResults):
             the same shapes compile nothing. The model must then not compute Python numbers from them.
         chain_batch: number of vectorized chains at a time, if memory does not hold all of them; each batch
             adapts by itself, and `num_chains` is a multiple of it.
-        devices: spread vectorized chains over these devices, over this number of devices, or over "all". What
-            the kernel pools over chains is pooled over all devices. If the devices belong to several
-            processes (`jax.distributed`), each process keeps the draws of its own chains (a part of each
-            batch), and `gathered` joins them.
+        devices: the devices for vectorized chains: a list, a number, or "all". A kernel that pools chains
+            pools those of all devices. If the devices belong to several processes (`jax.distributed`), each
+            process keeps the draws of its own chains (a part of each batch), and `gathered` joins them.
         checkpoint: a folder for checkpoints (`qdesampler.driver.checkpoint` writes the files).
         every: iterations between checkpoints.
-        store: a zarr store for the draws (extra `store`), so that memory holds only one or two chunks.
+        store: a zarr store for the draws (extra `store`): then memory holds only one or two chunks.
             `xarray.open_datatree(store, engine="zarr", consolidated=False)` reads it as ArviZ's tree, which
             `to_netcdf("draws.nc", engine="h5netcdf")` writes to a netCDF file. `get_samples` reads all draws.
         until: criteria that end a run before `num_samples`: an `Until`, or a dictionary with some of `ess`,
