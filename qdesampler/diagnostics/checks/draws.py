@@ -193,7 +193,7 @@ def _modes(usable: Any, facts: DrawFacts, chains: int) -> Judged:
     torn = (usable["r_hat"].to_numpy() > MODES_APART) & (single_chain < SINGLE_CHAIN)
     check = Check(
         "Chains in different places",
-        f"{int(torn.sum())} scalars" if torn.any() else "none",
+        _scalars(int(torn.sum())) if torn.any() else "none",
         f"R-hat at most {MODES_APART} if each single chain has {SINGLE_CHAIN}",
         not torn.any(),
     )
@@ -210,6 +210,10 @@ def _modes(usable: Any, facts: DrawFacts, chains: int) -> Judged:
             "be exchanged (labels of a mixture, signs of factors) and order them.",
         ),
     )
+
+
+def _scalars(count: int) -> str:
+    return "1 scalar" if count == 1 else f"{count} scalars"
 
 
 def _more(iterations: int, times: float) -> str:

@@ -140,9 +140,9 @@ def _divergences(tree: xr.DataTree) -> Judged:
         check,
         Finding(
             "divergences",
-            f"{count} of {diverging.size} draws diverged: the integrator did not conserve the energy there "
-            "(or, of QDE, a global move met the end of the density, or escaped from a place that it had not "
-            "balanced), so that a part of the posterior may be missing.",
+            f"{count} of {diverging.size} draws diverged: the integrator did not conserve the energy there, "
+            "or a global move of QDE met an edge of the density, or left a place that its trial hardly "
+            "covers. A part of the posterior may be missing.",
             f"Sample with `{_call(tree)}(model, target_accept_prob=0.95)`; if they stay, change the "
             "parametrisation (non-centred hierarchies), or put hard limits into the supports of sites.",
             grave=not tree.attrs.get("density_edges", 0),
