@@ -40,7 +40,7 @@ COMMANDS = {
     "ground-state": "ground-state x**4 --out well.png",
     "models": "models MODEL/..",
 }
-_EARLIER = 0.9  # factor of a moment that came after the end; CPU seconds of equal runs differ by less
+_EARLIER = 0.9  # factor of a moment that came after the end; under load equal runs differ by 10%
 _LOOK = 0.005  # seconds between two looks at the CPU seconds of a process
 _AGAIN = {"sample": " --resume"}
 # Figures of `compare` that differ from run to run: the clock's, and the moment of writing.
@@ -98,7 +98,7 @@ def kill_and_repeat(
         moment = seconds * (part + rng.random()) / kills
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            while not (found := _killed(line, folder, moment)) and moment > _EARLIER * seconds:
+            while not (found := _killed(line, folder, moment)) and moment > seconds / 2:
                 moment *= _EARLIER  # this run took less than the undisturbed one: again, in an empty folder
                 _empty(folder)
             met += found
