@@ -60,6 +60,6 @@ $(READY): pyproject.toml constraints.txt
 		echo "qdesampler needs Python 3.12 or newer: none of python3.12, python3.13, python3.14, python3 is one." >&2; \
 		echo "Install it, or name it: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt \
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt \
 		--build-constraint constraints.txt --editable '.[all]' --group dev
 	@touch $(READY)

@@ -32,7 +32,8 @@ html_theme = "alabaster"
 html_static_path = ["_static"]  # the theme reads custom.css
 html_theme_options = {
     "description": "Posterior sampling for NumPyro by imaginary time",
-    "page_width": "1100px",
+    "page_width": "1180px",
+    "body_max_width": "900px",  # a line of code of 98 characters
     "fixed_sidebar": True,
 }
 html_sidebars = {"**": ["about.html", "navigation.html", "searchfield.html"]}

@@ -66,7 +66,7 @@ class UnfinishedFolder:
     """
 
     def __init__(self, path: Path, *, inside: bool = False):
-        self.path = _temporary(path / "results" if inside else path)
+        self.path: Path = _temporary(path / "results" if inside else path)
         self.path.mkdir()
         self._handle = os.open(self.path / _LOCK, os.O_WRONLY | os.O_CREAT)
         _lock(self._handle)

@@ -54,7 +54,7 @@ class ImaginaryTime(LocalBackend):
     tau: float = 1.0
     max_flips: int = MOST_FLIPS
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         as_positive_scalar("tau", self.tau)
         as_positive_int("max_flips", self.max_flips)
 

@@ -46,7 +46,7 @@ FILE: the JSON of dimod (json.dump(bqm.to_serializable(), file)), or its COO tex
 """
 
 
-def add_anneal(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+def add_anneal(commands: "argparse._SubParsersAction[Any]") -> argparse.ArgumentParser:
     """Add the command to the parser."""
     command = commands.add_parser(
         "anneal",

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from qdesampler.bench.harness.record import Record, Settings
 from qdesampler.bench.harness.table import header, write
@@ -37,7 +38,7 @@ _COLUMNS = (
 )
 
 
-def add_compare(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+def add_compare(commands: "argparse._SubParsersAction[Any]") -> argparse.ArgumentParser:
     """Add the command to the parser."""
     command = commands.add_parser(
         "compare",

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +52,7 @@ functions: {", ".join(FUNCTIONS)}; coordinates: x, y, z; constants: pi, e.
 """
 
 
-def add_ground_state(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+def add_ground_state(commands: "argparse._SubParsersAction[Any]") -> argparse.ArgumentParser:
     """Add the command to the parser."""
     command = commands.add_parser(
         "ground-state",

@@ -3,6 +3,7 @@
 import argparse
 import ast
 from pathlib import Path
+from typing import Any
 
 from qdesampler.cli.common import OK, InputError
 from qdesampler.infer import list_models
@@ -10,7 +11,7 @@ from qdesampler.infer import list_models
 __all__ = ["add_models"]
 
 
-def add_models(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+def add_models(commands: "argparse._SubParsersAction[Any]") -> argparse.ArgumentParser:
     """Add the command to the parser."""
     models = commands.add_parser("models", help="list the models of a folder")
     models.set_defaults(action=_models)

@@ -61,7 +61,7 @@ RESULTS = (
 )
 
 
-def add_sample(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+def add_sample(commands: "argparse._SubParsersAction[Any]") -> argparse.ArgumentParser:
     """Add the command to the parser."""
     sample = commands.add_parser(
         "sample",
@@ -132,7 +132,7 @@ def sample_command(arguments: argparse.Namespace) -> int:
         start = time.perf_counter()
         mcmc = _run(case, make, extra_fields, arguments, resumed=resumed)
         seconds = time.perf_counter() - start
-        attrs = {"model": case.name, "kernel": name, "wall_seconds": round(seconds, 3), **_seed(mcmc)}
+        attrs = {"model": case.name, "kernel": name, "wall_seconds": round(seconds, 3)}
         attrs["precision"] = "float64" if jax.config.read("jax_enable_x64") else "float32"
         progress = Progress(quiet=arguments.quiet)
         with progress:
@@ -206,11 +206,6 @@ def _run(
         raise InputError(f"{case.name}: {one_line(error)}") from error
     except Exception as error:  # whatever the user's model raises
         raise InputError(f"{case.name} cannot be sampled: {failure(case, error)}") from error
-
-
-def _seed(mcmc: MCMC) -> dict[str, int]:
-    """The seed of the run, which is not that of the command if the run is continued; unknown to old files."""
-    return {} if mcmc.rng_key is None else {"seed": int(jax.random.key_data(mcmc.rng_key)[-1])}
 
 
 def _compare(case: ModelCase, mcmc: Any) -> tuple[str, list[Finding]]:

@@ -48,7 +48,7 @@ class EvaluationCache:
         self._columns = columns
         self._known: dict[bytes, tuple[float, np.ndarray | None]] = {}
         self._file, self._synced = None, monotonic()
-        self.loaded = 0
+        self.loaded: int = 0
         if path is not None:
             self._open(path)
             self.loaded = len(self._known)

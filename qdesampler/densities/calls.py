@@ -38,6 +38,8 @@ class Calls:
         watch: called with `num_evals` and `made` after every call.
     """
 
+    workers: Workers | None
+
     def __init__(
         self,
         evaluate: Callable,
@@ -48,10 +50,12 @@ class Calls:
     ):
         self._evaluate, self._columns, self._settings = evaluate, columns, settings
         self._cache, self.workers = cache, workers
-        self.num_evals = 0 if cache is None else cache.loaded
-        self.made = self.failures = self.undefined = 0
+        self.num_evals: int = 0 if cache is None else cache.loaded
+        self.made: int = 0
+        self.failures: int = 0
+        self.undefined: int = 0
         self.worst: np.ndarray | None = None
-        self.error = ""
+        self.error: str = ""
         self.has_scores: bool | None = None
         self.watch: Callable[[int, int], None] = lambda total, made: None
 

@@ -110,7 +110,7 @@ class HostChains:
         self, coordinates: RowCoordinates, evaluator: SpaceEvaluator, prepared: Prepared, plan: Plan
     ):
         self._coordinates, self._evaluator = coordinates, evaluator
-        self.mixture = _mixture(prepared)
+        self.mixture: HostMixture = _mixture(prepared)
         self._words = np.random.SeedSequence(plan.seed).generate_state(2, np.uint64)
         rows = np.arange(plan.num_chains) % len(prepared.starts)
         starts = Chains(prepared.starts[rows], prepared.log_densities[rows], prepared.scores[rows])

@@ -23,8 +23,11 @@ class SpaceEvaluator:
     """
 
     def __init__(self, calls: Calls, space: Space, step: float = DIFFERENCE):
-        self.dim, self.dtype = space.dim, np.dtype(float)
-        self.calls, self.space, self.step = calls, space, step
+        self.dim: int = space.dim
+        self.dtype: np.dtype = np.dtype(float)
+        self.calls: Calls = calls
+        self.space: Space = space
+        self.step: float = step
 
     @property
     def num_evals(self) -> int:

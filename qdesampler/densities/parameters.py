@@ -95,9 +95,9 @@ class Space:
     """
 
     def __init__(self, variables: Sequence[Variable], pieces: Sequence[_Piece]):
-        self.variables = tuple(variables)
-        self.columns = sum(piece.outer.size for piece in pieces)
-        self.dim = sum(piece.inner.size for piece in pieces)
+        self.variables: tuple[Variable, ...] = tuple(variables)
+        self.columns: int = sum(piece.outer.size for piece in pieces)
+        self.dim: int = sum(piece.inner.size for piece in pieces)
         self._pieces = tuple(pieces)
         self._plain = all(piece.support == "real" for piece in pieces if isinstance(piece.support, str))
         self._plain = self._plain and all(isinstance(piece.support, str) for piece in pieces)
@@ -105,7 +105,7 @@ class Space:
         for piece in pieces:
             for label, column in zip(piece.labels, piece.inner, strict=True):
                 labels[column] = label
-        self.labels = tuple(labels)
+        self.labels: tuple[str, ...] = tuple(labels)
         self._forward = jax.jit(jax.vmap(self._one))
         self._backward = jax.jit(jax.vmap(self._pull_one))
 
@@ -239,7 +239,9 @@ def _labels(name: str, shape: tuple[int, ...]) -> tuple[str, ...]:
     return tuple(f"{name}[{', '.join(map(str, index))}]" if index else name for index in np.ndindex(shape))
 
 
-def _bounded(name: str, support: Any, shape: tuple, columns: np.ndarray, inner: int) -> list[_Piece]:
+def _bounded(
+    name: str, support: Any, shape: tuple[Any, ...], columns: np.ndarray, inner: int
+) -> list[_Piece]:
     """One piece for the coordinates with the same kinds of bounds."""
     ends = []
     for given, without in zip(support, (-np.inf, np.inf), strict=True):

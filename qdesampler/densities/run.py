@@ -4,7 +4,7 @@ It has the face of a finished run of `numpyro.infer.MCMC`, by which diagnostics 
 NumPyro run to compute with JAX, the scores of its draws, this run already knows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,6 +84,12 @@ class DensityRun:
     thinning = 1
     chain_method = "host"
     post_warmup_state = None
+    ended_by: str
+    costs: RunCosts
+    num_samples: int
+    num_chains: int
+    dims: dict[str, tuple[str, ...]]
+    coords: dict[str, Sequence[Any]]
     _args = ()
     _kwargs: Mapping[str, Any] = {}
 
@@ -99,7 +105,7 @@ class DensityRun:
         """
         self.ended_by, self.costs = ended_by, costs
         self.num_samples, self.num_chains, dim = kept.positions.shape
-        self.num_warmup = prepared.burn_in
+        self.num_warmup: int = prepared.burn_in
         self.dims, self.coords = dict(names.dims), dict(names.coords)
         self._labels, self._kept = names.labels, kept
         rows = np.swapaxes(kept.positions, 0, 1).reshape(-1, dim)
@@ -107,7 +113,7 @@ class DensityRun:
             name: value.reshape(self.num_chains, self.num_samples, *value.shape[1:])
             for name, value in names.values(rows).items()
         }
-        self.sampler = HostQDE(
+        self.sampler: HostQDE = HostQDE(
             {
                 "model": names.name,
                 "warmup_evals": costs.of_warmup,
@@ -119,7 +125,7 @@ class DensityRun:
                 "lost_chunks": sum(costs.lost.values()),
             }
         )
-        self.last_state = _state(kept, prepared, costs)
+        self.last_state: QDEState = _state(kept, prepared, costs)
 
     def __repr__(self) -> str:
         """The size of the run and what it has cost."""

@@ -81,16 +81,17 @@ def sample(
             (`client.get_executor()`) or mpi4py, or a function that makes one, and makes it anew when it
             breaks. If one that was made elsewhere breaks, this process goes on alone, with a warning.
         chunk_size: points of a call; None: one with an executor or a checkpoint, else a whole batch.
-        timeout: seconds in which at least one of the calls under way must be finished (executors only).
-        retries: times that a chunk is given to another worker (executors only).
+        timeout: seconds within which at least one of the running calls must end (executors only).
+        retries: how often a chunk that was lost is given to another worker (executors only).
         max_evals: evaluations that are allowed, those in the checkpoint included. Draws made so far are
             returned when it is used up.
         checkpoint: a file that keeps every evaluation. A run that is begun again with the same arguments
-            takes them from there and makes the same draws. One point is evaluated again, to see whether the
+            takes them from there and makes the same draws. One point is evaluated again, as a check that the
             density is still the same.
-        failures: "raise" ends the run when `evaluate` raises; "reject" takes it for a density of zero.
-        difference_step: of differences, relative to `1 + |u|` in unconstrained space; larger for functions
-            with errors of their own, such as adaptive solvers.
+        failures: what an exception of `evaluate` does: "raise" ends the run, "reject" counts as a density of
+            zero.
+        difference_step: the step of differences, relative to `1 + |u|` in unconstrained space; give a larger
+            one to functions with numerical errors, such as adaptive solvers.
         progress: True shows a bar of evaluations; a function gets `EvaluationProgress`; False: nothing.
 
     Returns:

@@ -53,7 +53,7 @@ class Workers:
         self._evaluate, self._timeout, self._retries = evaluate, timeout, retries
         self._make = None
         self._executor: Any = executor
-        self.lost = Counter()
+        self.lost: Counter[str] = Counter()
         self._fruitless = 0  # executors that were made since the last chunk was finished
         if not hasattr(executor, "submit"):
             if not callable(executor):
@@ -132,7 +132,7 @@ class Workers:
                 "often it is tried again."
             ) from error
 
-    def _too_slow(self, pending: dict, attempts: Counter, chunks) -> list[int]:
+    def _too_slow(self, pending: dict[Any, Any], attempts: Counter, chunks) -> list[int]:
         """Give what no worker answered to others; returns the chunks."""
         for future, index in pending.items():
             future.cancel()

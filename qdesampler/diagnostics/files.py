@@ -58,7 +58,7 @@ class ResultFolder:
         self._discard_path = not path.exists()
         path.mkdir(parents=True, exist_ok=True)
         self._unfinished = UnfinishedFolder(path, inside=True)
-        self.staging = self._unfinished.path
+        self.staging: Path = self._unfinished.path
 
     def publish(self) -> list[Path]:
         """Move every file out of `staging`; returns the new paths, sorted.

@@ -20,7 +20,7 @@ class DrawBuffer:
     def __init__(self, chains: int, draws: int):
         self._shape = (chains, draws)
         self._arrays: Any = None
-        self.filled = 0
+        self.filled: int = 0
         self.not_finite: set[str] = set()
 
     def put(self, chains: slice, first: int, rows: int, fields: Any) -> None:

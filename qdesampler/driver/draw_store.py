@@ -50,7 +50,7 @@ class DrawStore:
         self._structure: Any = None
         self._paths: list[str] = []
         self._negated: list[bool] = []
-        self.filled = 0
+        self.filled: int = 0
 
     @property
     def not_finite(self) -> set[str]:

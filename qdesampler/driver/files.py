@@ -36,7 +36,7 @@ class RunFiles:
     """
 
     def __init__(self, folder: Path, processes: Processes):
-        self.folder = processes.own_folder(folder)
+        self.folder: Path = processes.own_folder(folder)
         self._processes = processes
 
     def refuse_if_used(self) -> None:

@@ -31,12 +31,12 @@ class ChainGroups:
         self.chains = chains
         single = chains == 1 or method == "sequential"
         size = 1 if single else batch or chains
-        self.slices = [slice(first, first + size) for first in range(0, chains, size)]
-        self.batch_size = None if single or method != "vectorized" else size
-        self.transformed = not single and method != "vectorized"
+        self.slices: list[slice] = [slice(first, first + size) for first in range(0, chains, size)]
+        self.batch_size: int | None = None if single or method != "vectorized" else size
+        self.transformed: bool = not single and method != "vectorized"
         self._single = single
         self.mesh = mesh
-        self.processes = Processes(mesh, len(self.slices))
+        self.processes: Processes = Processes(mesh, len(self.slices))
 
     def part(self, tree: Any, chains: slice) -> Any:
         """The entries of a group in arrays whose leading axis is the chains (no axis for a single chain)."""
@@ -68,7 +68,7 @@ class ChainGroups:
             return PartitionSpec(*[None] * axis, "chains")
         return PartitionSpec()
 
-    def joined(self, states: Sequence) -> Any:
+    def joined(self, states: Sequence[Any]) -> Any:
         """The state of all chains; parts that belong to a batch get a leading axis of batches.
 
         If batches are spread over several processes, every process has to call this.
@@ -91,7 +91,7 @@ class ChainGroups:
         everywhere = NamedSharding(self.mesh, PartitionSpec())
         return jax.jit(join_all, out_shardings=everywhere)(*states)
 
-    def parted(self, state: Any) -> list:
+    def parted(self, state: Any) -> list[Any]:
         """The inverse of `joined`, for chains that run one after another or all at once.
 
         Raises:

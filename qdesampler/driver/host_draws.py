@@ -36,7 +36,7 @@ class HostDraws:
     """
 
     def __init__(
-        self, program: ChainProgram, sampler: HostSampler, args: Sequence, kwargs: Mapping[str, Any]
+        self, program: ChainProgram, sampler: HostSampler, args: Sequence[Any], kwargs: Mapping[str, Any]
     ):
         self._program, self._sampler = program, sampler
         keep = program.keep or program.kernel.postprocess_fn(tuple(args), dict(kwargs))
@@ -74,7 +74,11 @@ class HostDraws:
 
 
 def host_draws(
-    program: ChainProgram, states: Sequence, iterations: int, args: Sequence, kwargs: Mapping[str, Any]
+    program: ChainProgram,
+    states: Sequence[Any],
+    iterations: int,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
 ) -> list[HostDraws]:
     """One for each group of chains; empty where a compiled program is to make the draws.
 

@@ -67,9 +67,9 @@ class RunInProgress:
     """
 
     program: ChainProgram
-    args: Sequence
-    kwargs: dict
-    states: list
+    args: Sequence[Any]
+    kwargs: dict[str, Any]
+    states: list[Any]
     groups: list[slice]
     warmup: int
     skip: int
@@ -110,7 +110,7 @@ class RunLoop:
         callbacks: Sequence[Callable[[Progress], Any]],
         check_always: bool,
         files: RunFiles | None,
-        header: dict,
+        header: dict[str, Any],
         every: int,
     ):
         self._run = run

@@ -71,13 +71,12 @@ class MCMC(RunResults):
             the same shapes compile nothing. The model must then not compute Python numbers from them.
         chain_batch: number of vectorized chains at a time, if memory does not hold all of them; each batch
             adapts by itself, and `num_chains` is a multiple of it.
-        devices: spread vectorized chains over these devices, over this number of devices, or over "all". What
-            the kernel pools over chains is pooled over all devices. If the devices belong to several
-            processes (`jax.distributed`), each process keeps the draws of its own chains (a part of each
-            batch), and `gathered` joins them.
+        devices: the devices for vectorized chains: a list, a number, or "all". A kernel that pools chains
+            pools those of all devices. If the devices belong to several processes (`jax.distributed`), each
+            process keeps the draws of its own chains (a part of each batch), and `gathered` joins them.
         checkpoint: a folder for checkpoints (`qdesampler.driver.checkpoint` writes the files).
         every: iterations between checkpoints.
-        store: a zarr store for the draws (extra `store`), so that memory holds only one or two chunks.
+        store: a zarr store for the draws (extra `store`): then memory holds only one or two chunks.
             `xarray.open_datatree(store, engine="zarr", consolidated=False)` reads it as ArviZ's tree, which
             `to_netcdf("draws.nc", engine="h5netcdf")` writes to a netCDF file. `get_samples` reads all draws.
         until: criteria that end a run before `num_samples`: an `Until`, or a dictionary with some of `ess`,
@@ -131,7 +130,7 @@ class MCMC(RunResults):
             progress_rate=progress_rate,
             jit_model_args=jit_model_args,
         )
-        self.progress_bar = progress_bar and not {"CI", "PYTEST_XDIST_WORKER"} & set(os.environ)
+        self.progress_bar: bool = progress_bar and not {"CI", "PYTEST_XDIST_WORKER"} & set(os.environ)
         if chain_batch is not None:
             check_positive(chain_batch=chain_batch)
             if self.chain_method != "vectorized" or num_chains % chain_batch:
@@ -189,7 +188,7 @@ class MCMC(RunResults):
             KeyboardInterrupt: Ctrl-C in the warm-up. Later Ctrl-C ends the run after the chunk and keeps its
                 draws, and a second Ctrl-C ends it immediately.
         """
-        self.num_samples = self._most
+        self.num_samples: int = self._most
         if self._files is not None:
             self._files.refuse_if_used()
         if self._store is not None:
@@ -284,7 +283,7 @@ class MCMC(RunResults):
         data = data_lines(self._args, self._kwargs)
         return {**self._kernel_lines, **data, **lines, "chain_method": method, **version_lines()}
 
-    def _begin(self, program, keys, starts) -> list:
+    def _begin(self, program, keys, starts) -> list[Any]:
         """The states of all groups before the first iteration."""
         groups, states = self._groups, []
         shown = self.progress_bar and groups.processes.index == 0
@@ -295,7 +294,7 @@ class MCMC(RunResults):
                     states.append(program.init(*share, self._args, self._kwargs))
         return states
 
-    def _continued(self, program, keys, starts) -> list:
+    def _continued(self, program, keys, starts) -> list[Any]:
         """The states of `post_warmup_state`, with the new keys."""
         groups = self._groups
         if self._warmup_state is self._last_state and self._last_groups is not None:

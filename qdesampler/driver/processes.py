@@ -43,14 +43,14 @@ class Processes:
 
     def __init__(self, mesh: Mesh | None, batches: int = 1):
         owners = [device.process_index for device in mesh.devices.flat] if mesh is not None else [0]
-        self.count = len(set(owners))
+        self.count: int = len(set(owners))
         shares = {owners.count(owner) for owner in owners}
         if self.count > 1 and (len(shares) > 1 or self.count != jax.process_count()):
             raise ValueError(
                 f"The devices belong to the processes {owners}, of {jax.process_count()}; expected devices "
                 "of this process alone, or as many of each."
             )
-        self.index = jax.process_index() if self.count > 1 else 0
+        self.index: int = jax.process_index() if self.count > 1 else 0
         self._batches = batches
 
     def own_folder(self, folder: Path) -> Path:

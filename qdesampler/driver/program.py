@@ -100,7 +100,7 @@ class ChainProgram:
         kernel: MCMCKernel,
         settings: ProgramSettings,
         *,
-        args: Sequence,
+        args: Sequence[Any],
         kwargs: Mapping[str, Any],
         fields: CollectedFields,
         most_rows: int,
@@ -130,7 +130,7 @@ class ChainProgram:
         self._advance = jax.jit(self._traced_advance, static_argnames="capacity")
         self._capacity: int | None = None
 
-    def init(self, keys: jax.Array, init_params: Any, args: Sequence, kwargs: Mapping[str, Any]) -> Any:
+    def init(self, keys: jax.Array, init_params: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """The state of a group before its first iteration.
 
         Raises:
@@ -153,7 +153,7 @@ class ChainProgram:
             )
         return state
 
-    def like(self, keys: jax.Array, init_params: Any, args: Sequence, kwargs: Mapping[str, Any]) -> Any:
+    def like(self, keys: jax.Array, init_params: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Shapes and types of the result of `init`."""
         if self._on_host:  # the shapes depend on what `init` finds
             return self.init(keys, init_params, args, kwargs)
@@ -187,7 +187,7 @@ class ChainProgram:
         return self._chains
 
     def advance(
-        self, state: Any, rows: int, stride: int, args: Sequence, kwargs: Mapping[str, Any]
+        self, state: Any, rows: int, stride: int, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> tuple[Any, ChunkCounts, tuple]:
         """Make `rows * stride` iterations and keep every `stride`-th.
 
@@ -197,7 +197,7 @@ class ChainProgram:
         values = self._split.values(args, kwargs)
         return self._advance(state, rows, stride, values, capacity=self.capacity(state, args, kwargs))
 
-    def capacity(self, state: Any, args: Sequence, kwargs: Mapping[str, Any]) -> int:
+    def capacity(self, state: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
         """Rows that a chunk has room for: at most 1024, and 64 MiB for all groups together."""
         if self._capacity is None:
             fields = self._fields_like(state, args, kwargs)
@@ -205,13 +205,13 @@ class ChainProgram:
             self._capacity = int(max(1, min(_MOST_ROWS, self._most_bytes // max(size, 1), self._most_rows)))
         return self._capacity
 
-    def fields_like(self, state: Any, args: Sequence, kwargs: Mapping[str, Any]) -> tuple:
+    def fields_like(self, state: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, ...]:
         """Shapes and types of the collected fields, with axes (chain, row, ...)."""
         return jax.eval_shape(
             lambda fields: jax.tree.map(self.by_chain, fields), self._fields_like(state, args, kwargs)
         )
 
-    def scalars(self, state: Any, args: Sequence, kwargs: Mapping[str, Any]) -> int:
+    def scalars(self, state: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
         """Number of scalars in one draw of one chain."""
         leaves = jax.tree.leaves(self.fields_like(state, args, kwargs)[0])
         return sum(leaf.size // leaf.shape[0] for leaf in leaves)
@@ -229,7 +229,9 @@ class ChainProgram:
             return leaf.swapaxes(0, 1)
         return leaf[None] if self._transform is None else leaf
 
-    def prepare(self, keys: jax.Array, init_params: Any, args: Sequence, kwargs: Mapping[str, Any]) -> None:
+    def prepare(
+        self, keys: jax.Array, init_params: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> None:
         """Call `init` with concrete values for a kernel whose `init` makes functions that `sample` uses.
 
         Under a transformation such functions could keep tracers. NumPyro's driver recognises these kernels by
@@ -330,7 +332,7 @@ class ChainProgram:
         return (first, *others)
 
 
-def read_fields(kernel: MCMCKernel, names: tuple[str, ...], state: Any) -> tuple:
+def read_fields(kernel: MCMCKernel, names: tuple[str, ...], state: Any) -> tuple[Any, ...]:
     """These fields of a state, the first of them the sample.
 
     Raises:

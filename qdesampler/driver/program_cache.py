@@ -60,13 +60,13 @@ class ProgramCache:
         self._made = False
         self._programs: OrderedDict[tuple, ChainProgram] = OrderedDict()
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         """State for copies and pickles, without compiled programs."""
         return vars(self) | {"_programs": OrderedDict()}
 
     def get(
         self,
-        args: Sequence,
+        args: Sequence[Any],
         kwargs: Mapping[str, Any],
         fields: CollectedFields,
         most_rows: int,

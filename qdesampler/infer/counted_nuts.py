@@ -66,8 +66,8 @@ class CountedNUTS(MCMCKernel):
         rng_key: jax.Array,
         num_warmup: int,
         init_params: Any = None,
-        model_args: tuple = (),
-        model_kwargs: dict | None = None,
+        model_args: tuple[Any, ...] = (),
+        model_kwargs: dict[str, Any] | None = None,
     ) -> CountedState:
         """NUTS's start, charged with one evaluation a chain."""
         nuts = self._nuts.init(rng_key, num_warmup, init_params, model_args, model_kwargs or {})
@@ -76,7 +76,9 @@ class CountedNUTS(MCMCKernel):
         none = jnp.zeros_like(nuts.num_steps)
         return CountedState(nuts.z, nuts.diverging, none, none + 1, none, nuts)
 
-    def sample(self, state: CountedState, model_args: tuple, model_kwargs: dict | None) -> CountedState:
+    def sample(
+        self, state: CountedState, model_args: tuple, model_kwargs: dict[str, Any] | None
+    ) -> CountedState:
         """One draw of NUTS."""
         nuts = self._nuts.sample(state.nuts, model_args, model_kwargs)
         spent = jnp.where(state.iteration < self._num_warmup, nuts.num_steps, 0)
@@ -84,6 +86,6 @@ class CountedNUTS(MCMCKernel):
             nuts.z, nuts.diverging, nuts.num_steps, state.warmup_evals + spent, state.iteration + 1, nuts
         )
 
-    def postprocess_fn(self, model_args: tuple, model_kwargs: dict) -> Callable:
+    def postprocess_fn(self, model_args: tuple[Any, ...], model_kwargs: dict[str, Any]) -> Callable:
         """Constrained values and deterministic sites."""
         return self._nuts.postprocess_fn(model_args, model_kwargs)

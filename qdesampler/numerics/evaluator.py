@@ -36,7 +36,7 @@ class Evaluator:
         context: further arguments of the target, arrays of fixed shapes, which may be replaced at any time.
     """
 
-    score_cost = 1.0
+    score_cost: float = 1.0
 
     def __init__(
         self,
@@ -47,8 +47,8 @@ class Evaluator:
     ):
         """Wrap `(point of shape (dim,), *context) -> (value, score)`; it is traced at the first call."""
         self.dim = dim
-        self.dtype = np.dtype(jnp.result_type(float) if dtype is None else dtype)
-        self.num_evals = 0
+        self.dtype: np.dtype = np.dtype(jnp.result_type(float) if dtype is None else dtype)
+        self.num_evals: int = 0
         self._width = _WIDTH if jax.default_backend() == "cpu" else _WIDE
         row_bytes = self._width * max(dim, 1) * self.dtype.itemsize
         self._blocks = int(np.clip(_BUFFER_BYTES // row_bytes, _FEWEST_BLOCKS, 1024))

@@ -104,13 +104,13 @@ def _with_one(w):
     return xp.concatenate([w, xp.ones_like(w[..., :1])], -1)
 
 
-def bounded(w) -> Any:
+def bounded(w: Any) -> Any:
     """`t(w)`, elementwise: odd, of slope 1 at 0."""
     xp = np if isinstance(w, np.ndarray) else jnp
     return BOUND * xp.tanh(w / BOUND)
 
 
-def shifts_and_log_widths(law: TriangularMap, w) -> tuple[Any, Any]:
+def shifts_and_log_widths(law: TriangularMap, w: Any) -> tuple[Any, Any]:
     """`m` and `s` at ordered, whitened points, each like `w`."""
     dim, full = w.shape[-1], _with_one(w)
     rows, first, second = law.shift_terms.T
@@ -144,12 +144,12 @@ def _placed(law: TriangularMap, w):
     return law.centre + _unordered(law, w @ law.factor.T), shifts_and_log_widths(law, w)[1].sum(-1)
 
 
-def push_forward(law: TriangularMap, v) -> tuple[Any, Any]:
+def push_forward(law: TriangularMap, v: Any) -> tuple[Any, Any]:
     """`x` of `v`, and `log |dx/dv|` without `log det F`, which is the same for all points."""
     return _placed(law, _ordered(law, v))
 
 
-def to_map(law: TriangularMap, x) -> tuple[Any, Any]:
+def to_map(law: TriangularMap, x: Any) -> tuple[Any, Any]:
     """The inverse of `push_forward`: `v` of `x`, and `log |dx/dv|` without `log det F`."""
     xp = np if isinstance(x, np.ndarray) else jnp
     w = (x - law.centre)[..., law.order] @ law.inverse.T
@@ -174,12 +174,12 @@ def _adjoint(law: TriangularMap, w, v_widths, adjoint):
     return out[..., :dim] + _sum_at(through, of, dim)
 
 
-def pull_back(law: TriangularMap, v, score) -> Any:
+def pull_back(law: TriangularMap, v: Any, score: Any) -> Any:
     """The score of `v`, of `log p(x(v)) + log |dx/dv|`, from the score of `x`."""
     return _pulled(law, v, _ordered(law, v), score)
 
 
-def value_and_score_in_map(law: TriangularMap, v, evaluate: Callable) -> tuple[Any, Any]:
+def value_and_score_in_map(law: TriangularMap, v: Any, evaluate: Callable) -> tuple[Any, Any]:
     """`log p(x(v)) + log |dx/dv|` and its score, from `evaluate(x) -> (log p(x), grad log p(x))`."""
     w = _ordered(law, v)  # once for both directions
     x, change = _placed(law, w)
@@ -195,7 +195,7 @@ def _pulled(law: TriangularMap, v, w, score):
     return whole * widths
 
 
-def from_map(law: TriangularMap, v, score) -> Any:
+def from_map(law: TriangularMap, v: Any, score: Any) -> Any:
     """The inverse of `pull_back`: the score of `x` from that of `v`."""
     xp = np if isinstance(v, np.ndarray) else jnp
     w = _ordered(law, v)

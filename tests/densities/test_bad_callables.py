@@ -177,7 +177,7 @@ def test_exceptions_count_as_no_density_where_that_is_said(assert_expectation):
     with pytest.raises(EvaluationError, match="failures='reject'"):
         sampled(half)
     with pytest.warns(EvaluationWarning, match=r"raised an exception at \d+ points.*no solution"):
-        run = sampled(half, failures="reject", num_samples=700)
+        run = sampled(half, failures="reject", num_samples=300)
     draws = run.get_samples(group_by_chain=True)["x"]
     assert np.all(draws[..., 0] > 0)
     assert run.costs.failures > 0

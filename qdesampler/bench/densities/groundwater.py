@@ -48,7 +48,10 @@ class Groundwater:
         amplitude: float = AMPLITUDE,
         wait: float = 0.0,
     ):
-        self.cells, self.dim, self.noise, self.wait = cells, dim, noise, wait
+        self.cells: int = cells
+        self.dim: int = dim
+        self.noise: float = noise
+        self.wait: float = wait
         middle = (np.arange(cells) + 0.5) / cells
         x, y = (grid.ravel() for grid in np.meshgrid(middle, middle, indexing="ij"))
         pairs = [(i, j) for i in range(dim + 1) for j in range(dim + 1)]

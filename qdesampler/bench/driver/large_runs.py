@@ -44,7 +44,7 @@ class _KnownKernel:
     model = None
     sample_field = "z"
 
-    def get_potential_fn(self, model_args: tuple, model_kwargs: dict) -> Any:
+    def get_potential_fn(self, model_args: tuple[Any, ...], model_kwargs: dict[str, Any]) -> Any:
         """The potential energy of one draw."""
         del model_args, model_kwargs
         return lambda z: jnp.sum(jnp.arcsinh(z["x"]) ** 2 + jnp.log1p(z["x"] ** 2)) / 2

@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> None:
 def _with_unconstrained(original: Callable) -> Callable:
     """Keep the unconstrained values too: constrained ones cannot always be mapped back in float32."""
 
-    def postprocess_fn(model_args: tuple, model_kwargs: dict) -> Callable:
+    def postprocess_fn(model_args: tuple[Any, ...], model_kwargs: dict[str, Any]) -> Callable:
         constrain = original(model_args, model_kwargs)
         return lambda z: {**constrain(z), **{f"{UNCONSTRAINED}{site}": value for site, value in z.items()}}
 

@@ -66,5 +66,5 @@ def accuracy(
     return Accuracy(max(in_sd), max(in_se), _largest(spreads))
 
 
-def _largest(spreads: list) -> float:
+def _largest(spreads: list[Any]) -> float:
     return max(abs(float(spread) - 1.0) for spread in spreads)

@@ -47,7 +47,7 @@ class CountedGradient:
         self._evaluate = jax.jit(jax.value_and_grad(log_density)).lower(start).compile()
         self._dtype = start.dtype
         self._lock = threading.Lock()
-        self.calls = 0
+        self.calls: int = 0
 
     def __call__(self, x: np.ndarray) -> tuple[float, np.ndarray]:
         """The value and the gradient at `x`."""

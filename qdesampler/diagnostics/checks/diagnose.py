@@ -60,7 +60,7 @@ def diagnose(run: Any, *, target: bool = True) -> Diagnosis:
         return Diagnosis([finding], [Check("Draws of a chain", str(draws), f"at least {MIN_DRAWS}", False)])
     table = found.plain_table
     facts = draw_facts(dataset, table)
-    judged = [*draw_checks(dataset, table, facts), *kernel_checks(tree, table[facts.usable])]
+    judged = [*draw_checks(dataset, table, facts, tree.attrs), *kernel_checks(tree, table[facts.usable])]
     judged += _ladder(run, tree)
     if target and not isinstance(run, xr.DataTree):
         judged += target_checks(run, has_edges=bool(tree.attrs.get("density_edges", 0)))

@@ -1,7 +1,7 @@
 """Checks of the draws themselves: are they finite, moving, mixed, enough, and do they have moments?"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,17 +102,25 @@ def draw_facts(dataset: xr.Dataset, table: Any) -> DrawFacts:
     )
 
 
-def draw_checks(dataset: xr.Dataset, table: Any, facts: DrawFacts) -> list[Judged]:
-    """Rows and findings, the gravest first."""
-    chains, draws = dataset.sizes["chain"], dataset.sizes["draw"]
+def draw_checks(dataset: xr.Dataset, table: Any, facts: DrawFacts, attrs: Mapping[Any, Any]) -> list[Judged]:
+    """Rows and findings, the gravest first.
+
+    Args:
+        dataset: the result of `posterior_dataset`.
+        table: the full table of `summary`.
+        facts: the result of `draw_facts`.
+        attrs: the attributes of the tree, for the advice: `thinning` and `seed`, where they are known.
+    """
+    chains = dataset.sizes["chain"]
+    iterations = dataset.sizes["draw"] * int(attrs.get("thinning", 1))  # `num_samples` of the run
     usable = table[facts.usable]
     return [
-        _finite(facts, chains * draws),
-        _stuck(facts),
+        _finite(facts, chains * dataset.sizes["draw"]),
+        _stuck(facts, attrs.get("seed")),
         _constant(dataset),
         _modes(usable, facts, chains),
-        _r_hat(usable, facts, chains, draws),
-        *_ess(usable, chains, draws),
+        _r_hat(usable, facts, chains, iterations),
+        *_ess(usable, chains, iterations),
         _errors(usable),
         _tails(facts),
     ]
@@ -139,19 +147,20 @@ def _finite(facts: DrawFacts, size: int) -> Judged:
     )
 
 
-def _stuck(facts: DrawFacts) -> Judged:
+def _stuck(facts: DrawFacts, seed: int | None) -> Judged:
     names = listed([str(chain) for chain in facts.still]) if facts.still else "none"
     check = Check("Chains that never moved", names, "none", not facts.still)
     if not facts.still:
         return Judged(check)
+    key = "with another key" if seed is None else f"`mcmc.run(jax.random.key({seed + 1}), ...)`"
     return Judged(
         check,
         Finding(
             "stuck",
             f"{'Chain' if len(facts.still) == 1 else 'Chains'} {names} never moved: "
             "every proposal was rejected.",
-            "Start elsewhere (`mcmc.run(jax.random.key(1), ...)`, or an `init_strategy`), warm up for longer "
-            "(`num_warmup=2000`), or rescale the model.",
+            f"Start elsewhere ({key}, or an `init_strategy`), warm up for longer (`num_warmup=2000`), or "
+            "rescale the model.",
         ),
     )
 
@@ -184,7 +193,7 @@ def _modes(usable: Any, facts: DrawFacts, chains: int) -> Judged:
     torn = (usable["r_hat"].to_numpy() > MODES_APART) & (single_chain < SINGLE_CHAIN)
     check = Check(
         "Chains in different places",
-        f"{int(torn.sum())} scalars" if torn.any() else "none",
+        _scalars(int(torn.sum())) if torn.any() else "none",
         f"R-hat at most {MODES_APART} if each single chain has {SINGLE_CHAIN}",
         not torn.any(),
     )
@@ -203,15 +212,19 @@ def _modes(usable: Any, facts: DrawFacts, chains: int) -> Judged:
     )
 
 
-def _more(draws: int, times: float) -> str:
-    """How many draws would be enough, as an argument of `MCMC`; in proportion to what is missing."""
+def _scalars(count: int) -> str:
+    return "1 scalar" if count == 1 else f"{count} scalars"
+
+
+def _more(iterations: int, times: float) -> str:
+    """How many iterations would be enough, as an argument of `MCMC`; in proportion to what is missing."""
     if not np.isfinite(times) or times > _MOST_TIMES:
         return "Warm up for longer, and draw far more."
-    digits = 10.0 ** max(0, math.floor(math.log10(draws * times)) - 1)
-    return f"Draw more: `num_samples={math.ceil(_MARGIN * draws * times / digits) * digits:.0f}`."
+    digits = 10.0 ** max(0, math.floor(math.log10(iterations * times)) - 1)
+    return f"Draw more: `num_samples={math.ceil(_MARGIN * iterations * times / digits) * digits:.0f}`."
 
 
-def _r_hat(usable: Any, facts: DrawFacts, chains: int, draws: int) -> Judged:
+def _r_hat(usable: Any, facts: DrawFacts, chains: int, iterations: int) -> Judged:
     name, column = "R-hat, rank-normalised", "r_hat"
     if facts.nested is not None:
         name, column = "Nested R-hat, rank-normalised", "nested"
@@ -231,13 +244,13 @@ def _r_hat(usable: Any, facts: DrawFacts, chains: int, draws: int) -> Judged:
             "r_hat",
             f"{name.split(',')[0]} is above {MAX_R_HAT} for {which}: the {parts} do not agree on the "
             "posterior.",
-            f"{_more(draws, (values.max() - 1) / (MAX_R_HAT - 1))} If it stays, look for several modes or a "
-            f"ridge in the plot of pairs of {bad[column].idxmax()}.",
+            f"{_more(iterations, (values.max() - 1) / (MAX_R_HAT - 1))} If it stays, look for several modes "
+            f"or a ridge in the plot of pairs of {bad[column].idxmax()}.",
         ),
     )
 
 
-def _ess(usable: Any, chains: int, draws: int) -> list[Judged]:
+def _ess(usable: Any, chains: int, iterations: int) -> list[Judged]:
     least = least_ess(chains)
     checks = []
     for column, name in (("ess_bulk", "bulk"), ("ess_tail", "tail")):
@@ -258,7 +271,7 @@ def _ess(usable: Any, chains: int, draws: int) -> list[Judged]:
         "ess",
         f"The effective sample size is below {least} for {which}: means, quantiles and these diagnostics "
         "themselves are uncertain.",
-        f"{_more(draws, least / max(float(smaller['ess'].min()), 1.0))} If that is too slow, change the "
+        f"{_more(iterations, least / max(float(smaller['ess'].min()), 1.0))} If that is too slow, change the "
         f"parametrisation of {bad['ess'].idxmin()}.",
     )
     return [*checks, Judged(None, finding)]

@@ -1,11 +1,12 @@
 """Findings against a run, rows of the table of checks, and the diagnosis that holds both."""
 
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import NamedTuple
 
-__all__ = ["DOUBLE", "Check", "Diagnosis", "Finding", "Judged", "listed", "not_judged", "verdict"]
+__all__ = ["DOUBLE", "Check", "Diagnosis", "Finding", "Judged", "in_html", "listed", "not_judged", "verdict"]
 
 DOUBLE = '`jax.config.update("jax_enable_x64", True)` before anything else'  # the advice of double precision
 
@@ -102,7 +103,7 @@ class Diagnosis(list[Finding]):
 
     def __init__(self, findings: Iterable[Finding] = (), checks: Iterable[Check] = ()):
         super().__init__(sorted(findings, key=_place))
-        self.checks = tuple(checks)
+        self.checks: tuple[Check, ...] = tuple(checks)
 
     @property
     def good(self) -> bool:
@@ -135,7 +136,7 @@ class Diagnosis(list[Finding]):
 
     def _repr_html_(self) -> str:
         """The same for notebooks."""
-        items = "".join(f"<li>{escape(finding.message)} {escape(finding.advice)}</li>" for finding in self)
+        items = "".join(f"<li>{in_html(finding.message)} {in_html(finding.advice)}</li>" for finding in self)
         rows = "".join(
             "<tr>"
             + "".join(
@@ -151,7 +152,11 @@ class Diagnosis(list[Finding]):
         return f"<p><strong>{escape(self.verdict)}</strong></p>{reasons}{table}"
 
 
-MARKS = {True: "ok", False: "BAD", None: "-"}  # marks of passed, failed and other checks
+MARKS: dict[bool | None, str] = {
+    True: "ok",
+    False: "BAD",
+    None: "-",
+}  # of passed, failed and other checks
 
 
 def verdict(findings: Sequence[Finding]) -> str:
@@ -165,6 +170,11 @@ def verdict(findings: Sequence[Finding]) -> str:
         return "Not enough draws yet: nothing else speaks against them."
     count = "one thing speaks" if grave == 1 else f"{grave} things speak"
     return f"Do not rely on these draws yet: {count} against them."
+
+
+def in_html(text: str) -> str:
+    """A message or advice for HTML: what is between backticks is code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def not_judged(error: Exception) -> str:

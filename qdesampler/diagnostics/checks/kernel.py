@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy import stats
 
 from qdesampler.diagnostics.checks.draws import least_ess
 from qdesampler.diagnostics.checks.finding import DOUBLE, Check, Finding, Judged, listed
+from qdesampler.diagnostics.statistics.array_statistics import mean_ranks
 from qdesampler.diagnostics.statistics.summary import all_labels, blocks
 
 __all__ = ["funnel_check", "kernel_checks"]
@@ -140,9 +140,9 @@ def _divergences(tree: xr.DataTree) -> Judged:
         check,
         Finding(
             "divergences",
-            f"{count} of {diverging.size} draws diverged: the integrator did not conserve the energy there "
-            "(or, of QDE, a global move met the end of the density, or escaped from a place that it had not "
-            "balanced), so that a part of the posterior may be missing.",
+            f"{count} of {diverging.size} draws diverged: the integrator did not conserve the energy there, "
+            "or a global move of QDE met an edge of the density, or left a place that its trial hardly "
+            "covers. A part of the posterior may be missing.",
             f"Sample with `{_call(tree)}(model, target_accept_prob=0.95)`; if they stay, change the "
             "parametrisation (non-centred hierarchies), or put hard limits into the supports of sites.",
             grave=not tree.attrs.get("density_edges", 0),
@@ -300,8 +300,8 @@ def funnel_check(tree: xr.DataTree, dataset: xr.Dataset, table: Any, others: Seq
     if len(columns) < 2:
         return Judged()
     z = np.stack(columns)
-    ranks = stats.rankdata(z, axis=1)
-    spreads = stats.rankdata(np.abs(z - np.median(z, axis=1, keepdims=True)), axis=1)
+    ranks = mean_ranks(z)
+    spreads = mean_ranks(np.abs(z - np.median(z, axis=1, keepdims=True)))
     centred, far = (r - r.mean(1, keepdims=True) for r in (ranks, spreads))
     size = np.sqrt(np.outer((centred**2).sum(1), (far**2).sum(1)))
     found = centred @ far.T / np.maximum(size, 1e-300)

@@ -69,10 +69,9 @@ def symmetry_check(mcmc: Any, table: Any) -> Judged:
         if not maps or not all(np.isfinite(leaf).all() for leaf in leaves):
             return Judged()
         probes = _spread(leaves)
-        before = log_densities(mcmc, _as_draws(mcmc, probes))
-        images = [change.image(probes) for change in maps]
+        images = [probes, *(change.image(probes) for change in maps)]
         together = [np.concatenate(parts) for parts in zip(*images, strict=True)]
-        after = log_densities(mcmc, _as_draws(mcmc, together)).reshape(len(maps), -1)
+        before, *after = log_densities(mcmc, _as_draws(mcmc, together)).reshape(len(images), -1)
     except NoScoresError as error:
         return Judged(Check(_NAME, not_judged(error)))
     known = np.isfinite(before)

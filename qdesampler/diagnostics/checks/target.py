@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from qdesampler.diagnostics.checks.finding import DOUBLE, Check, Finding, Judged, listed, not_judged
 from qdesampler.infer.model.scores import NoScoresError, RunScores, potential_values, run_scores
@@ -106,7 +106,7 @@ def virial(run: RunScores) -> Virial:
         for p, q in zip(i, j, strict=True)
     ] + [f"of the force on {name}" for name in names]
     error = batches.std(1, ddof=1) / np.sqrt(len(kept))
-    limit = float(stats.t.isf(_LEVEL / 2 / len(batches), len(kept) - 1))
+    limit = float(-stdtrit(len(kept) - 1, _LEVEL / 2 / len(batches)))  # of Student's t
     return Virial(batches.mean(1), error, labels, limit)
 
 
@@ -147,17 +147,21 @@ def target_checks(mcmc: Any, *, has_edges: bool = False) -> list[Judged]:
     if not moving.any() or scores.positions.shape[1] < 8:
         return []
     try:
-        judged = [_gradient(mcmc, scores), _undefined(mcmc, scores)]
+        judged = _around(mcmc, scores)
     except NoScoresError as error:  # the scores are known, but the target is not evaluated any more
         judged = [Judged(Check("Gradient against differences", not_judged(error)))]
     if has_edges:
         return [*judged, Judged(Check(_VIRIAL, "not judged: it does not hold at edges of the density"))]
     gradient_is_wrong = judged[0].finding is not None
     names = tuple(name for name, moves in zip(scores.labels, moving, strict=True) if moves)
-    return [*judged, _virial(scores, moving, names, wrong_gradient=gradient_is_wrong)]
+    times = 4 * getattr(mcmc, "thinning", 1)  # four times the draws halve the errors
+    more = f"`num_samples={times * scores.positions.shape[1]}`"
+    return [*judged, _virial(scores, moving, names, more, wrong_gradient=gradient_is_wrong)]
 
 
-def _virial(scores: RunScores, moving: np.ndarray, names: tuple[str, ...], *, wrong_gradient: bool) -> Judged:
+def _virial(
+    scores: RunScores, moving: np.ndarray, names: tuple[str, ...], more: str, *, wrong_gradient: bool
+) -> Judged:
     found = virial(
         scores._replace(
             positions=scores.positions[..., moving], scores=scores.scores[..., moving], labels=names
@@ -173,7 +177,6 @@ def _virial(scores: RunScores, moving: np.ndarray, names: tuple[str, ...], *, wr
     if found.passed:
         return Judged(check)
     why = "as is expected from the wrong gradient" if wrong_gradient else "or its gradient is wrong"
-    more = f"`num_samples={4 * scores.positions.shape[1]}`"  # halves the errors
     return Judged(
         check,
         Finding(
@@ -236,13 +239,24 @@ def _to_neighbour(points: np.ndarray, among: np.ndarray) -> np.ndarray:
     return among[np.argpartition(squares, _NEIGHBOUR - 1, axis=1)[:, _NEIGHBOUR - 1]] - points
 
 
-def _gradient(mcmc: Any, scores: RunScores) -> Judged:
+def _around(mcmc: Any, scores: RunScores) -> list[Judged]:
+    """The checks that evaluate the density near the draws; all in one batch, so that it compiles once."""
     points, directions, rows = _spread(scores, _SLOPES, 0)
+    steps = [length * directions for length in (_STEP, _STEP / _SHORTER)]
+    centres, outward, _ = _spread(scores, _PROBES, 1)
+    places = [points + sign * step for step in steps for sign in (1, -1)]
+    values = potential_values(mcmc, np.concatenate([*places, centres + _RADIUS * outward]))
+    ends, around = np.split(values, [len(places) * _SLOPES])
     gradients = -scores.scores.reshape(-1, scores.positions.shape[-1])[rows]
-    off, usable, _ = _off(mcmc, points, directions, _STEP, gradients)
+    return [_gradient(points, steps, ends.reshape(2, 2, _SLOPES), gradients), _undefined(around)]
+
+
+def _gradient(points: np.ndarray, steps: list[np.ndarray], ends: np.ndarray, gradients: np.ndarray) -> Judged:
+    """From the potential at both ends of a longer and a shorter difference, shape `(2, 2, points)`."""
+    off, usable, _ = _off(points, steps[0], _STEP, ends[0], gradients)
     # A difference across a bend is off as well, until the step is shorter; where the shorter one is lost in
     # the rounding of the density, the longer one counts.
-    near, _, seen = _off(mcmc, points, directions, _STEP / _SHORTER, gradients)
+    near, _, seen = _off(points, steps[1], _STEP / _SHORTER, ends[1], gradients)
     off = off & (near | ~seen)
     if usable.sum() < _SLOPES // 4:
         return Judged(
@@ -265,14 +279,13 @@ def _gradient(mcmc: Any, scores: RunScores) -> Judged:
 
 
 def _off(
-    mcmc: Any, points: np.ndarray, directions: np.ndarray, length: float, gradients: np.ndarray
+    points: np.ndarray, steps: np.ndarray, length: float, values: np.ndarray, gradients: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Which differences contradict the gradients, are finite, and stand out of rounding.
 
-    A difference spans `length` directions, in units of the standard deviation, to either side of its point.
+    A difference spans a step to either side of its point, `length` in units of the standard deviation; the
+    potential there is `values`, shape `(2, points)`.
     """
-    steps = length * directions
-    values = potential_values(mcmc, np.concatenate([points + steps, points - steps])).reshape(2, -1)
     slopes = 2 * np.sum(gradients * steps, axis=1)
     found = values[0] - values[1]
     # Rounding of the density, and of the points.
@@ -283,9 +296,7 @@ def _off(
     return off, np.isfinite(found), 0.1 * size > noise
 
 
-def _undefined(mcmc: Any, scores: RunScores) -> Judged:
-    points, directions, _ = _spread(scores, _PROBES, 1)
-    values = potential_values(mcmc, points + _RADIUS * directions)
+def _undefined(values: np.ndarray) -> Judged:
     bad = float(np.mean(np.isnan(values) | (values == -np.inf)))
     check = Check("Log density around the draws", f"{bad:.1%} of probes undefined", "none", bad == 0)
     if check.passed:

@@ -64,10 +64,10 @@ def to_datatree(
 
     Returns:
         The tree. Its attributes hold the model's and the kernel's name and settings, `num_warmup`,
-        `num_samples`, `num_chains`, `thinning`, `chain_method`, library versions, `created_at`, the facts
-        that the kernel reports, and if they are known `warmup_evals` and `sampling_evals` (log-density
-        evaluations of all chains together; `sampling_evals_exact` is 0 if thinning dropped some counts and
-        the others were scaled up).
+        `num_samples`, `num_chains`, `thinning`, `seed` (of a run of `qdesampler.MCMC` with the key of a
+        seed), `chain_method`, library versions, `created_at`, the facts that the kernel reports, and if they
+        are known `warmup_evals` and `sampling_evals` (log-density evaluations of all chains together;
+        `sampling_evals_exact` is 0 if thinning dropped some counts and the others were scaled up).
 
     Raises:
         TypeError: `mcmc` is not a run.
@@ -217,12 +217,22 @@ def _facts(mcmc: Any, model: Any) -> dict[str, str | int]:
         "num_samples": mcmc.num_samples,
         "num_chains": mcmc.num_chains,
         "thinning": mcmc.thinning,
+        **_seed(getattr(mcmc, "rng_key", None)),
         "chain_method": method if isinstance(method, str) else getattr(method, "__name__", repr(method)),
         "inference_library": "qdesampler",
         "inference_library_version": version("qdesampler"),
         **{f"{name}_version": version(name) for name in ("jax", "numpyro", "arviz")},
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _seed(key: Any) -> dict[str, int]:
+    """The seed of a run, if its key is that of a seed; NumPyro's own MCMC does not keep the key."""
+    if key is None:
+        return {}
+    words = np.asarray(jax.random.key_data(key))
+    known = words.ndim == 1 and not words[:-1].any()  # `jax.random.key(seed)` puts a seed into the last word
+    return {"seed": int(words[-1])} if known else {}
 
 
 def _names(groups: Mapping[str, Arrays]) -> list[str]:

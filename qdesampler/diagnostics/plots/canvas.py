@@ -94,7 +94,7 @@ class Canvas:
         for i, target in enumerate(self._panels.values()):
             plots[i] = target
         panels = xr.DataArray(plots, dims="panel", coords={"panel": list(self._panels)})
-        figure = np.empty((), dtype=object)
+        figure: Any = np.empty((), dtype=object)
         figure[()] = self.figure
         viz = xr.DataTree(xr.Dataset({"figure": ((), figure), "plot": panels}))
         return PlotCollection(xr.Dataset(), viz, aes_dt=xr.DataTree(), backend=self.backend)

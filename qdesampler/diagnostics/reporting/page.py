@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from qdesampler.diagnostics.checks.draws import MAX_R_HAT, least_ess
-from qdesampler.diagnostics.checks.finding import Check, Finding, verdict
+from qdesampler.diagnostics.checks.finding import Check, Finding, in_html, verdict
 from qdesampler.diagnostics.plots.posterior import Plot
 from qdesampler.diagnostics.statistics.labels import short_names
 from qdesampler.diagnostics.statistics.summary_table import (
@@ -50,6 +50,7 @@ _HINT = (
     "A name in red has a number in red in its row."
 )
 
+_ROWS_IN_SIGHT = 18  # of the summary, without scrolling its box (`.scroll` below)
 _STYLE = """
 :root { --ink: #1d2733; --soft: #5b6878; --line: #e1e6ec; --paper: #fff; --back: #f4f6f8;
   --good: #1b7f4d; --goodback: #e8f5ee; --bad: #b3261e; --badback: #fdeeec; }
@@ -157,7 +158,7 @@ def facts_list(pairs: Mapping[str, str]) -> str:
 def verdict_box(findings: Sequence[Finding]) -> str:
     """The verdict on the draws and the findings behind it."""
     items = "".join(
-        f'<li>{escape(finding.message)} <span class="advice">{escape(finding.advice)}</span></li>'
+        f'<li>{in_html(finding.message)} <span class="advice">{in_html(finding.advice)}</span></li>'
         for finding in findings
     )
     listed = f"<ul>{items}</ul>" if items else ""
@@ -198,10 +199,11 @@ def summary_table(table: Any, chains: int) -> str:
         first = name_cell("td", label, names[i], kind="bad" if any(marked) else "")
         lines += f"<tr>{first}{''.join(numbers)}</tr>"
     explained = _ZERO_VARIANCE if "zv_mean" in columns else missing_note(table)
+    length = f"The table has {len(rows)} rows." if len(rows) > _ROWS_IN_SIGHT else ""
     return (
         f'<p class="hint">{escape(_HINT)}</p>'
         f'<div class="scroll wide"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
-        + paragraph(" ".join(text for text in (note, _EXPLAINED, explained) if text))
+        + paragraph(" ".join(text for text in (length, note, _EXPLAINED, explained) if text))
     )
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "ess_tail",
     "in_threads",
     "mcse_mean",
+    "mean_ranks",
     "nested_r_hat",
     "pareto_k",
     "r_hat",
@@ -85,6 +86,12 @@ def split(x: np.ndarray) -> np.ndarray:
     return np.concatenate([x[:, :, :half], x[:, :, x.shape[2] - half :]], axis=1)
 
 
+def mean_ranks(x: np.ndarray) -> np.ndarray:
+    """Ranks 1 to n within each row, ties averaged, same shape `(rows, n)`."""
+    order = np.argsort(x, axis=1)
+    return _by_rank(np.take_along_axis(x, order, 1), order, np.arange(2, 2 * x.shape[1] + 1) / 2)
+
+
 def normal_ranks(x: np.ndarray) -> np.ndarray:
     """Normal scores of the ranks within each scalar, ties averaged, same shape."""
     flat = x.reshape(len(x), -1)
@@ -108,8 +115,13 @@ def _both_ranks(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _scores(values: np.ndarray, order: np.ndarray) -> np.ndarray:
     """Normal scores in the original order, for sorted values and their old places, shape `(scalars, n)`."""
+    size = values.shape[1]
+    return _by_rank(values, order, ndtri((np.arange(2, 2 * size + 1) / 2 - 3 / 8) / (size + 1 / 4)))
+
+
+def _by_rank(values: np.ndarray, order: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """As `_scores`, from a table for the ranks 1, 1.5, 2, ..., n."""
     n, size = values.shape
-    table = ndtri((np.arange(2, 2 * size + 1) / 2 - 3 / 8) / (size + 1 / 4))  # of ranks 1, 1.5, ..., size
     fresh = np.ones((n, size), bool)
     np.not_equal(values[:, 1:], values[:, :-1], out=fresh[:, 1:])
     out = np.empty((n, size))

@@ -130,7 +130,7 @@ def formatted_rows(table: Any) -> list[list[str]]:
             rounded(row.mcse_sd, row.mcse_sd) if row.sd != 0 else NOTHING,
             _integer(row.ess_bulk),
             _integer(row.ess_tail),
-            f"{row.r_hat:.3f}" if math.isfinite(row.r_hat) else NOTHING,
+            NOTHING if math.isnan(row.r_hat) else f"{row.r_hat:.3f}",
         ]
         for label, row in zip(table.index, table.itertuples(index=False), strict=True)
     ]

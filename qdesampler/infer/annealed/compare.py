@@ -20,7 +20,7 @@ def compare_evidence(
     runs: Mapping[str, Any],
     *,
     key: jax.Array | None = None,
-    model_args: Sequence = (),
+    model_args: Sequence[Any] = (),
     model_kwargs: Mapping[str, Any] | None = None,
     num_warmup: int = 500,
     num_samples: int = 1000,

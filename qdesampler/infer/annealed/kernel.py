@@ -141,7 +141,7 @@ class AnnealedQDE(LadderKernel):
         self._reference = reference
         particles = ParticleSettings(max_steps=int(max_steps))
         particles = particles._replace(num_particles=int(num_particles or particles.num_particles))
-        self.search_settings = SearchSettings(
+        self.search_settings: SearchSettings = SearchSettings(
             particles,
             "prior" if thermal else reference_kind,
             num_particles is None,
@@ -160,7 +160,7 @@ class AnnealedQDE(LadderKernel):
         )
         self._memory = Memory[PreparedLadder, Evaluator]()
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         """State for copies and pickles, without the results of searches."""
         return {**self.__dict__, "_memory": Memory[PreparedLadder, Evaluator]()}
 
@@ -171,8 +171,8 @@ class AnnealedQDE(LadderKernel):
         rng_key: jax.Array,
         num_warmup: int,
         init_params: Any = None,
-        model_args: Sequence = (),
-        model_kwargs: dict | None = None,
+        model_args: Sequence[Any] = (),
+        model_kwargs: dict[str, Any] | None = None,
     ) -> AnnealedState:
         """The state before the first iteration, after the search; a batch of keys gives vectorized chains.
 
@@ -207,7 +207,9 @@ class AnnealedQDE(LadderKernel):
             found = found_by(prepared, self._path, num_warmup)
         return first_state(rng_key, key_start, prepared, found, prototype, spent)
 
-    def sample(self, state: AnnealedState, model_args: Sequence, model_kwargs: dict | None) -> AnnealedState:
+    def sample(
+        self, state: AnnealedState, model_args: Sequence[Any], model_kwargs: dict[str, Any] | None
+    ) -> AnnealedState:
         """One iteration of every chain of `state`."""
         batched, found = is_batched(state.rng_key), state.adapt_state.shared
         evaluate = self._evaluation(state, model_args, model_kwargs)
@@ -231,7 +233,9 @@ class AnnealedQDE(LadderKernel):
             f"acc. prob={state.mean_accept_prob:.2f}"
         )
 
-    def refresh(self, state: AnnealedState, model_args: Sequence, model_kwargs: dict | None) -> AnnealedState:
+    def refresh(
+        self, state: AnnealedState, model_args: Sequence[Any], model_kwargs: dict[str, Any] | None
+    ) -> AnnealedState:
         """The same replicas with their densities recomputed for these arguments (one evaluation a rung)."""
         batched, adapt = is_batched(state.rng_key), state.adapt_state
         evaluate = self._evaluation(state, model_args, model_kwargs)
@@ -269,7 +273,7 @@ class AnnealedQDE(LadderKernel):
         return flat_evaluation(potential, unraveler(prototype), forward_mode=self._target.forward_mode)
 
     def _search(
-        self, prototype: Any, num_warmup: int, model_args: Sequence, model_kwargs: dict
+        self, prototype: Any, num_warmup: int, model_args: Sequence[Any], model_kwargs: dict[str, Any]
     ) -> tuple[PreparedLadder, int]:
         """The search and its evaluations; 0 of them if a former one serves again."""
         name = name_of(prototype, model_args, model_kwargs)
@@ -299,7 +303,7 @@ class AnnealedQDE(LadderKernel):
         return prior_moments(key, self.model, model_args, model_kwargs, prototype)
 
 
-def _check_known(model_args: Sequence, model_kwargs: dict) -> None:
+def _check_known(model_args: Sequence[Any], model_kwargs: dict[str, Any]) -> None:
     """Refuse a target that has no values before the first iteration.
 
     Raises:

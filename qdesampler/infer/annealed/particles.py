@@ -70,7 +70,7 @@ def anneal_particles(
     potential_fn: Callable | None = None,
     *,
     key: jax.Array,
-    model_args: Sequence = (),
+    model_args: Sequence[Any] = (),
     model_kwargs: Mapping[str, Any] | None = None,
     init_params: Any = None,
     reference: Any = None,

@@ -172,8 +172,8 @@ class AnnealerGibbs(MCMCKernel):
         rng_key: jax.Array,
         num_warmup: int,
         init_params: Mapping[str, ArrayLike] | None = None,
-        model_args: Sequence = (),
-        model_kwargs: dict | None = None,
+        model_args: Sequence[Any] = (),
+        model_kwargs: dict[str, Any] | None = None,
     ) -> AnnealerState:
         """The state before the first iteration; a batch of keys gives a batch of vectorized chains.
 
@@ -232,7 +232,9 @@ class AnnealerGibbs(MCMCKernel):
             rng_key=rng_key,
         )
 
-    def sample(self, state: AnnealerState, model_args: Sequence, model_kwargs: dict | None) -> AnnealerState:
+    def sample(
+        self, state: AnnealerState, model_args: Sequence[Any], model_kwargs: dict[str, Any] | None
+    ) -> AnnealerState:
         """One iteration of every chain of `state`."""
         sites, settings, encoding = self._ready.sites, self._moves, self._encoding
         log_density = self._log_density(model_args, model_kwargs)
@@ -276,7 +278,7 @@ class AnnealerGibbs(MCMCKernel):
             f"moved={state.mean_accept_prob:.2f}"
         )
 
-    def postprocess_fn(self, model_args: Sequence, model_kwargs: dict | None) -> Callable:
+    def postprocess_fn(self, model_args: Sequence[Any], model_kwargs: dict[str, Any] | None) -> Callable:
         """`z -> values and deterministic sites`; the latter by a run of the model."""
         model_args, kwargs = _arguments(model_args, model_kwargs)
 
@@ -295,14 +297,18 @@ class AnnealerGibbs(MCMCKernel):
 
     # ---- hooks for composite kernels -----------------------------------------------------------------------
 
-    def refresh(self, state: AnnealerState, model_args: Sequence, model_kwargs: dict | None) -> AnnealerState:
+    def refresh(
+        self, state: AnnealerState, model_args: Sequence[Any], model_kwargs: dict[str, Any] | None
+    ) -> AnnealerState:
         """The same position, its energy recomputed for these arguments (one evaluation)."""
         potential = self.get_potential_fn(model_args, model_kwargs)
         energy = (jax.vmap(potential) if is_batched(state.rng_key) else potential)(state.z)
         pending = state.pending._replace(evals=state.pending.evals + 1)
         return state._replace(potential_energy=energy.astype(state.potential_energy.dtype), pending=pending)
 
-    def get_potential_fn(self, model_args: Sequence = (), model_kwargs: dict | None = None) -> Callable:
+    def get_potential_fn(
+        self, model_args: Sequence[Any] = (), model_kwargs: dict[str, Any] | None = None
+    ) -> Callable:
         """The potential energy of the sites' values for these arguments.
 
         Raises:
@@ -310,7 +316,9 @@ class AnnealerGibbs(MCMCKernel):
         """
         return self._ready.potential(model_args, model_kwargs)
 
-    def get_constrain_fn(self, model_args: Sequence = (), model_kwargs: dict | None = None) -> Callable:
+    def get_constrain_fn(
+        self, model_args: Sequence[Any] = (), model_kwargs: dict[str, Any] | None = None
+    ) -> Callable:
         """The identity: discrete values are not transformed."""
         return lambda z: z
 
@@ -324,8 +332,8 @@ class AnnealerGibbs(MCMCKernel):
     def renew(
         self,
         state: AnnealerState,
-        model_args: Sequence = (),
-        model_kwargs: dict | None = None,
+        model_args: Sequence[Any] = (),
+        model_kwargs: dict[str, Any] | None = None,
         *,
         key: jax.Array,
     ) -> AnnealerState:
@@ -389,7 +397,7 @@ class AnnealerGibbs(MCMCKernel):
         return {**self.__dict__, "_traced": None, "_edges": None}
 
 
-def _arguments(model_args: Sequence, model_kwargs: dict | None) -> tuple[tuple, dict]:
+def _arguments(model_args: Sequence[Any], model_kwargs: dict[str, Any] | None) -> tuple[tuple, dict]:
     return tuple(model_args), {} if model_kwargs is None else dict(model_kwargs)
 
 

@@ -80,7 +80,7 @@ def find_modes(
     *,
     key: jax.Array,
     backend: AnnealingBackend | None = None,
-    model_args: Sequence = (),
+    model_args: Sequence[Any] = (),
     model_kwargs: Mapping[str, Any] | None = None,
     init_params: Any = None,
     scale: float | None = None,

@@ -48,7 +48,7 @@ def renew_pools(mcmc: MCMC, key: jax.Array, *model_args: Any, **model_kwargs: An
     mcmc.post_warmup_state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *renewed)
 
 
-def _renewal(kernel: Any, model_args: tuple, model_kwargs: dict) -> Callable:
+def _renewal(kernel: Any, model_args: tuple[Any, ...], model_kwargs: dict[str, Any]) -> Callable:
     """`(state, key) -> state` for a kernel."""
     if isinstance(kernel, AnnealerGibbs):
         return lambda state, key: kernel.renew(state, model_args, model_kwargs, key=key)

@@ -110,7 +110,7 @@ class TracedSites(NamedTuple):
     prepared: Callable
     enumerating: DiscreteGibbs | None
 
-    def potential(self, model_args: Sequence, model_kwargs: dict | None) -> Callable:
+    def potential(self, model_args: Sequence[Any], model_kwargs: dict[str, Any] | None) -> Callable:
         """`-log p` of the sites' values for these arguments and this conditioning."""
         if self.enumerating is not None:
             return self.enumerating.get_potential_fn(tuple(model_args), model_kwargs)
@@ -122,7 +122,9 @@ class TracedSites(NamedTuple):
         return energy
 
 
-def trace_sites(model: Callable, rng_key: jax.Array, model_args: Sequence, model_kwargs: dict) -> TracedSites:
+def trace_sites(
+    model: Callable, rng_key: jax.Array, model_args: Sequence[Any], model_kwargs: dict[str, Any]
+) -> TracedSites:
     """Trace a model once; sites to enumerate are left to NumPyro, which sums over them.
 
     Raises:
@@ -166,11 +168,11 @@ def trace_sites(model: Callable, rng_key: jax.Array, model_args: Sequence, model
     return TracedSites(sites, prepared, summing)
 
 
-def _is_latent(site: dict) -> bool:
+def _is_latent(site: dict[Any, Any]) -> bool:
     return site["type"] == "sample" and not site["is_observed"]
 
 
-def _is_enumerated(site: dict) -> bool:
+def _is_enumerated(site: dict[Any, Any]) -> bool:
     return site["infer"].get("enumerate", "") == "parallel"
 
 
@@ -189,7 +191,7 @@ def _with_enumeration(
     return kernel
 
 
-def _support(name: str, site: dict) -> tuple[int, int]:
+def _support(name: str, site: dict[Any, Any]) -> tuple[int, int]:
     """Least value and number of values of a site."""
     law = site["fn"]
     base = law

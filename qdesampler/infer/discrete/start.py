@@ -25,8 +25,8 @@ def find_start(
     potential: Callable,
     keys: jax.Array,
     init_params: Mapping[str, Any] | None,
-    model_args: Sequence,
-    model_kwargs: dict,
+    model_args: Sequence[Any],
+    model_kwargs: dict[str, Any],
 ) -> tuple[dict[str, jax.Array], jax.Array, int]:
     """Return values, potential energies and the evaluations made for each chain.
 

@@ -132,7 +132,7 @@ class AutoGroundState(AutoContinuous):
                 self.ground_state = ground_state(hamiltonian, self.solver, key=key)
             self._prepare(self.ground_state.wavefunction)
         except BaseException:
-            self.prototype_trace = None  # the next call solves again
+            self.prototype_trace: None = None  # the next call solves again
             raise
 
     def _prepare(self, psi: Any) -> None:

@@ -25,11 +25,11 @@ class Arguments:
         model_kwargs: keyword arguments; those that condition a Gibbs block are ignored.
     """
 
-    def __init__(self, model_args: Sequence, model_kwargs: dict):
+    def __init__(self, model_args: Sequence[Any], model_kwargs: dict[str, Any]):
         leaves, self._structure = _flatten(model_args, model_kwargs)
         self._leaves = [_remember(leaf) for leaf in leaves]
 
-    def are(self, model_args: Sequence, model_kwargs: dict) -> bool:
+    def are(self, model_args: Sequence[Any], model_kwargs: dict[str, Any]) -> bool:
         """Whether the model computes the same Python numbers from these arguments."""
         leaves, structure = _flatten(model_args, model_kwargs)
         return structure == self._structure and all(map(_matches, self._leaves, leaves))

@@ -85,16 +85,16 @@ class Centering:
 
     def __init__(self, model: Callable, sites: Sequence[str], parents: Sequence[str]):
         self._model = model
-        self.sites = tuple(sites)
-        self.parents = tuple(parents)
+        self.sites: tuple[str, ...] = tuple(sites)
+        self.parents: tuple[str, ...] = tuple(parents)
 
-    def mask(self, prototype: dict, sites: Sequence[str] | None = None) -> np.ndarray:
+    def mask(self, prototype: dict[str, Any], sites: Sequence[str] | None = None) -> np.ndarray:
         """Which raveled coordinates belong to these sites (default: the re-centred ones), shape `(dim,)`."""
         chosen = self.sites if sites is None else sites
         marked = {name: np.full(np.shape(leaf), name in chosen) for name, leaf in prototype.items()}
         return np.concatenate([marked[name].ravel() for name in sorted(marked)])
 
-    def _run(self, args, kwargs, given: dict, convert: Callable) -> tuple[dict, dict, dict]:
+    def _run(self, args, kwargs, given: dict[Any, Any], convert: Callable) -> tuple[dict, dict, dict]:
         """Run the model; `convert(name, family, value)` returns a site of the model as written."""
         z, locs, scales = dict(given), {}, {}
 
@@ -115,7 +115,9 @@ class Centering:
             substitute(self._model, substitute_fn=fill)(*args, **kwargs)
         return z, locs, scales
 
-    def to_sites(self, args: Sequence, kwargs: dict, y: jax.Array, c: jax.Array, unravel: Callable) -> tuple:
+    def to_sites(
+        self, args: Sequence[Any], kwargs: dict[str, Any], y: jax.Array, c: jax.Array, unravel: Callable
+    ) -> tuple[Any, Any]:
         """From the moves' coordinates to the model's: `(z, log |dz / dy|)`, raveled and scalar.
 
         The second is `-inf` (no density) if a site is so close to its location that rounding loses `y`.
@@ -142,7 +144,9 @@ class Centering:
         # If the scale is below the rounding of the location, the site and its density lose `y`.
         return ravel_pytree(z)[0], jnp.where(jnp.all(jnp.stack(kept)), change, -jnp.inf)
 
-    def from_sites(self, args: Sequence, kwargs: dict, z: jax.Array, c: jax.Array, unravel: Callable) -> Any:
+    def from_sites(
+        self, args: Sequence[Any], kwargs: dict[str, Any], z: jax.Array, c: jax.Array, unravel: Callable
+    ) -> Any:
         """The inverse: `(y, log |dz / dy|, loc, scale)`, raveled; other coordinates have loc 0, scale 1."""
         values, centredness = unravel(z), unravel(c)
         _, locs, scales = self._run(args, kwargs, values, lambda name, family, value: value)
@@ -158,7 +162,7 @@ class Centering:
 
 
 def find_centering(
-    model: Callable, model_trace: dict, args: Sequence, kwargs: dict, params: dict
+    model: Callable, model_trace: dict, args: Sequence[Any], kwargs: dict[str, Any], params: dict
 ) -> Centering | None:
     """The location-scale sites whose scale depends on other latent sites of a model; None without such sites.
 

@@ -48,7 +48,7 @@ def kernel_lines(kernel: MCMCKernel) -> dict[str, str]:
     return lines
 
 
-def data_lines(args: Sequence, kwargs: Mapping[str, Any]) -> dict[str, str]:
+def data_lines(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, str]:
     """A line for each leaf of the model's arguments."""
     leaves, _ = jax.tree.flatten_with_path((tuple(args), dict(kwargs)), is_leaf=lambda x: x is None)
     return {f"data{jax.tree_util.keystr(path[1:])}": describe(leaf) for path, leaf in leaves}
@@ -113,7 +113,7 @@ def is_typed_key(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _function(function: Callable, seen: tuple) -> str:
+def _function(function: Callable, seen: tuple[Any, ...]) -> str:
     parts = [_code(function.__code__), describe(function.__defaults__), describe(function.__kwdefaults__)]
     for cell in function.__closure__ or ():
         try:

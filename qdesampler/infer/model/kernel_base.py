@@ -17,7 +17,9 @@ from numpyro.infer.mcmc import MCMCKernel
 from qdesampler.infer.model.kernel_reports import EvidenceReport, LadderSummary, TrialReport
 from qdesampler.infer.model.target import Target
 
-__all__ = ["TargetKernel"]
+__all__ = ["Kwargs", "TargetKernel"]
+
+Kwargs = dict[str, Any] | None  # keyword arguments of a model
 
 
 class TargetKernel(MCMCKernel):
@@ -58,7 +60,7 @@ class TargetKernel(MCMCKernel):
         """The NumPyro model, or None."""
         return self._target.model
 
-    def postprocess_fn(self, model_args: Sequence, model_kwargs: dict | None) -> Callable:
+    def postprocess_fn(self, model_args: Sequence[Any], model_kwargs: dict[str, Any] | None) -> Callable:
         """`z -> constrained values and deterministic sites`."""
         return self._target.postprocess(model_args, model_kwargs)
 
@@ -86,7 +88,9 @@ class TargetKernel(MCMCKernel):
 
     # ---- hooks for composite kernels -----------------------------------------------------------------------
 
-    def get_potential_fn(self, model_args: Sequence = (), model_kwargs: dict | None = None) -> Callable:
+    def get_potential_fn(
+        self, model_args: Sequence[Any] = (), model_kwargs: dict[str, Any] | None = None
+    ) -> Callable:
         """The potential energy for these arguments.
 
         Raises:
@@ -96,8 +100,8 @@ class TargetKernel(MCMCKernel):
 
     def get_constrain_fn(
         self,
-        model_args: Sequence = (),
-        model_kwargs: dict | None = None,
+        model_args: Sequence[Any] = (),
+        model_kwargs: dict[str, Any] | None = None,
         *,
         return_deterministic: bool = False,
     ) -> Callable:

@@ -7,7 +7,7 @@ import jax
 __all__ = ["KernelState", "field"]
 
 
-def field(state: tuple, key: Any, others: tuple[str, ...] = ()) -> Any:
+def field(state: tuple[Any, ...], key: Any, others: tuple[str, ...] = ()) -> Any:
     """A field by its position. NumPyro asks for names as well, once there is no attribute of that name.
 
     Args:

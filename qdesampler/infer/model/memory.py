@@ -27,7 +27,9 @@ class _Counted(Protocol):
         ...
 
 
-def name_of(prototype: Any, model_args: Sequence, model_kwargs: dict | None) -> tuple:
+def name_of(
+    prototype: Any, model_args: Sequence[Any], model_kwargs: dict[str, Any] | None
+) -> tuple[Any, ...]:
     """A name of a target by the contents of its arguments, the shapes of its sites, and their precision."""
     lines = tuple(data_lines(tuple(model_args), model_kwargs or {}).items())
     shapes = tuple(np.shape(leaf) for leaf in jax.tree.leaves(prototype))

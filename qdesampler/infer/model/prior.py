@@ -20,7 +20,11 @@ _QUANTILES = (
 
 
 def prior_moments(
-    rng_key: jax.Array, model: Callable, model_args: Sequence, model_kwargs: dict, prototype: Any
+    rng_key: jax.Array,
+    model: Callable,
+    model_args: Sequence[Any],
+    model_kwargs: dict[str, Any],
+    prototype: Any,
 ) -> tuple[jax.Array, jax.Array]:
     """Median and half the central 68% width of the unconstrained prior, shapes `(dim,)`.
 

@@ -133,7 +133,7 @@ def log_densities(mcmc: Any, draws: Any) -> np.ndarray:
     return np.asarray(values, np.float64)
 
 
-def _cache(mcmc: Any) -> dict:
+def _cache(mcmc: Any) -> dict[Any, Any]:
     return getattr(mcmc, "_cache", {})
 
 
@@ -220,19 +220,41 @@ def _functions(mcmc: Any) -> _Functions:
         value = -potential(z) - volume(draw, z)
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
-    def mapped(function):
-        return jax.jit(lambda rows: jax.lax.map(function, rows, batch_size=_BATCH))
-
     found = _Functions(
         draws,
-        mapped(lambda draw: ravel_pytree(unconstrain(draw))[0]),
-        mapped(jax.grad(lambda x: potential(unravel(x)))),
-        mapped(lambda x: potential(unravel(x))),
-        mapped(density),
+        _mapped(lambda draw: ravel_pytree(unconstrain(draw))[0]),
+        _mapped(jax.grad(lambda x: potential(unravel(x)))),
+        _mapped(lambda x: potential(unravel(x))),
+        _mapped(density),
         _labels(one),
     )
     cache[(_KEY, "functions")] = found
     return found
+
+
+def _mapped(function: Callable) -> Callable:
+    """The function of all rows, in equal batches.
+
+    `jax.lax.map(batch_size=...)` would compile the function twice, the second time for the rows that are left
+    over; here the last batch is filled up with its last row.
+    """
+    batched = jax.vmap(function)
+
+    @jax.jit
+    def of_rows(rows):
+        count = jax.tree.leaves(rows)[0].shape[0]
+        parts = max(1, -(-count // _BATCH))
+        size = -(-count // parts)
+
+        def cut(leaf):
+            filled = jnp.concatenate([leaf, jnp.repeat(leaf[-1:], parts * size - count, axis=0)])
+            return filled.reshape(parts, size, *leaf.shape[1:])
+
+        found = jax.lax.map(batched, jax.tree.map(cut, rows)) if parts > 1 else batched(rows)
+        joined = found.reshape(parts * size, *found.shape[2:]) if parts > 1 else found
+        return joined[:count]
+
+    return of_rows
 
 
 def _labels(one: Any) -> tuple[str, ...]:
@@ -245,7 +267,7 @@ def _labels(one: Any) -> tuple[str, ...]:
 
 
 def _bijection(
-    model: Callable, args: tuple, kwargs: dict, one: dict[str, Any], draws: dict[str, Any]
+    model: Callable, args: tuple, kwargs: dict[str, Any], one: dict[str, Any], draws: dict[str, Any]
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """From the sites of one draw to unconstrained space."""
     filled = seed(model, jax.random.key(0))
@@ -265,7 +287,7 @@ def _bijection(
     return unconstrain
 
 
-def _volume(model: Callable, args: tuple, kwargs: dict) -> Callable:
+def _volume(model: Callable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable:
     """`(draw, z) -> log |dx / dz|`; infinite if `z` is not the image of the draw (outside the support)."""
     filled = seed(model, jax.random.key(0))
 

@@ -16,7 +16,7 @@ from numpyro.primitives import Messenger
 __all__ = ["check_plates", "check_scalar", "check_structure", "finite_chains", "is_subsampled"]
 
 
-def is_subsampled(site: dict) -> bool:
+def is_subsampled(site: dict[Any, Any]) -> bool:
     """Whether a site of a trace is a plate that takes only some of its rows."""
     return site["type"] == "plate" and site["args"][1] is not None and site["args"][0] > site["args"][1]
 
@@ -28,13 +28,15 @@ class _RowsLeftToChance(Messenger):
         self.names: list[str] = []
         super().__init__(fn)
 
-    def process_message(self, msg: dict) -> None:
+    def process_message(self, msg: dict[Any, Any]) -> None:
         """Called for every site, after the handlers within the model."""
         if is_subsampled(msg) and msg["value"] is None:
             self.names.append(msg["name"])
 
 
-def check_plates(model: Callable, model_trace: dict, args: Sequence, kwargs: dict) -> None:
+def check_plates(
+    model: Callable, model_trace: dict[Any, Any], args: Sequence[Any], kwargs: dict[str, Any]
+) -> None:
     """Refuse plates with a random subset of their rows, which would be drawn once and kept for the whole run.
 
     Rows that are fixed on purpose (`numpyro.handlers.substitute`) are accepted.

@@ -34,16 +34,16 @@ class Supports(NamedTuple):
     is_static: bool
     has_deterministic: bool
 
-    def constrain(self, z: dict) -> dict:
+    def constrain(self, z: dict[Any, Any]) -> dict[Any, Any]:
         """Constrained values of the latent sites, static supports only."""
         return transform_fn(self.transforms, z)
 
-    def unconstrain(self, values: dict) -> dict:
+    def unconstrain(self, values: dict[Any, Any]) -> dict[Any, Any]:
         """The inverse of `constrain`."""
         return transform_fn(self.transforms, values, invert=True)
 
 
-def latent_sites(model_trace: dict) -> dict[str, Any]:
+def latent_sites(model_trace: dict[Any, Any]) -> dict[str, Any]:
     """The sites that a kernel of continuous moves samples, by name."""
     return {
         name: site
@@ -52,7 +52,7 @@ def latent_sites(model_trace: dict) -> dict[str, Any]:
     }
 
 
-def read_supports(model_trace: dict) -> Supports:
+def read_supports(model_trace: dict[Any, Any]) -> Supports:
     """The supports in a trace of the model, without traced values."""
     supports = {name: site["fn"].support for name, site in latent_sites(model_trace).items()}
     is_static = all(_is_static(support) for support in supports.values())
@@ -72,7 +72,11 @@ def _is_static(support: Any) -> bool:
 
 
 def depends_on_siblings(
-    model: Callable, model_args: Sequence, model_kwargs: dict, values: dict, names: Sequence[str]
+    model: Callable,
+    model_args: Sequence[Any],
+    model_kwargs: dict[str, Any],
+    values: dict[Any, Any],
+    names: Sequence[str],
 ) -> bool:
     """Whether a support of the sites `names` depends on the values that a Gibbs sweep conditions on.
 

@@ -112,7 +112,7 @@ class Target:
         target.model = model
         return target
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         """State for copies and pickles, without what is read from a trace of the model."""
         return {**self.__dict__, "_traced": None}
 
@@ -123,7 +123,9 @@ class Target:
             raise RuntimeError("The kernel has not seen the model yet: call `init` (or run MCMC) first.")
         return self._traced
 
-    def potential(self, model_args: Sequence = (), model_kwargs: dict | None = None) -> Callable:
+    def potential(
+        self, model_args: Sequence[Any] = (), model_kwargs: dict[str, Any] | None = None
+    ) -> Callable:
         """`z -> U(z)` for these model arguments.
 
         Raises:
@@ -136,7 +138,7 @@ class Target:
             return lambda z: -log_prob(z[GROUND_STATE_SITE])
         return self._known_model().potential(model_args, model_kwargs or {})
 
-    def postprocess(self, model_args: Sequence, model_kwargs: dict | None) -> Callable:
+    def postprocess(self, model_args: Sequence[Any], model_kwargs: dict[str, Any] | None) -> Callable:
         """`z -> constrained values and deterministic sites`; identity without a model.
 
         Raises:
@@ -147,7 +149,7 @@ class Target:
         return self._known_model().postprocess(model_args, model_kwargs or {})
 
     def constrain(
-        self, model_args: Sequence, model_kwargs: dict | None, *, return_deterministic: bool
+        self, model_args: Sequence[Any], model_kwargs: dict[str, Any] | None, *, return_deterministic: bool
     ) -> Callable:
         """`z -> constrained values`; replays the model only for deterministic sites or supports that move.
 
@@ -158,7 +160,7 @@ class Target:
             return self.postprocess(model_args, model_kwargs)
         return self._known_model().constrain(model_args, model_kwargs or {})
 
-    def centering(self, model_kwargs: dict | None) -> Any:
+    def centering(self, model_kwargs: dict[str, Any] | None) -> Any:
         """The model's location-scale sites that moves may re-centre, or None; never inside `Gibbs`."""
         if self._traced is None or GIBBS_SITES_KWARG in (model_kwargs or {}):
             return None
@@ -173,7 +175,11 @@ class Target:
     # ---- start ---------------------------------------------------------------------------------------------
 
     def start(
-        self, rng_key: jax.Array, init_params: Any, model_args: Sequence, model_kwargs: dict | None
+        self,
+        rng_key: jax.Array,
+        init_params: Any,
+        model_args: Sequence[Any],
+        model_kwargs: dict[str, Any] | None,
     ) -> StartingPoint:
         """A valid start for one chain, or for each of a batch of keys.
 
@@ -228,7 +234,7 @@ class Target:
             )
         return start
 
-    def prototype(self, model_args: Sequence, model_kwargs: dict | None) -> Any | None:
+    def prototype(self, model_args: Sequence[Any], model_kwargs: dict[str, Any] | None) -> Any | None:
         """A position of the model in zeros, from a trace without values; nothing is compiled or evaluated.
 
         None if values are needed after all: for parameters of `numpyro.param` or of modules, for a model that
@@ -283,7 +289,7 @@ class Target:
                 "own, as in numpyro.infer.Gibbs([(DiscreteGibbs(model), ['site']), (QDE(model), None)])."
             ) from error
 
-    def _remember(self, info: Any, model_args: Sequence, model_kwargs: dict) -> None:
+    def _remember(self, info: Any, model_args: Sequence[Any], model_kwargs: dict[str, Any]) -> None:
         """Keep what is read from a trace of the model.
 
         Raises:

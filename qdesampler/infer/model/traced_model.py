@@ -24,7 +24,9 @@ class TracedModel:
         model_kwargs: the keyword arguments.
     """
 
-    def __init__(self, model: Callable, info: ModelInfo, model_args: Sequence, model_kwargs: dict):
+    def __init__(
+        self, model: Callable, info: ModelInfo, model_args: Sequence[Any], model_kwargs: dict[str, Any]
+    ):
         self.supports = read_supports(info.model_trace)
         self._model = model
         self._potential = info.potential_fn
@@ -38,24 +40,26 @@ class TracedModel:
         }
         self.centering = find_centering(model, info.model_trace, model_args, model_kwargs, self._params)
 
-    def potential(self, model_args: Sequence, model_kwargs: dict) -> Callable:
+    def potential(self, model_args: Sequence[Any], model_kwargs: dict[str, Any]) -> Callable:
         """`z -> U(z)` for these arguments."""
         return self._potential(*model_args, **model_kwargs)
 
-    def postprocess(self, model_args: Sequence, model_kwargs: dict) -> Callable:
+    def postprocess(self, model_args: Sequence[Any], model_kwargs: dict[str, Any]) -> Callable:
         """`z -> constrained values and deterministic sites`; replays the model if needed."""
         if self.supports.has_deterministic or self._transforms_hold(model_args, model_kwargs):
             return self._postprocess(*model_args, **model_kwargs)
         run = substitute(seed(self._model, jax.random.key(0)), data=self._params)
         return lambda z: constrain_fn(run, model_args, model_kwargs, z)
 
-    def constrain(self, model_args: Sequence, model_kwargs: dict) -> Callable:
+    def constrain(self, model_args: Sequence[Any], model_kwargs: dict[str, Any]) -> Callable:
         """`z -> constrained values`, by transforms alone if the supports are fixed."""
         if self._transforms_hold(model_args, model_kwargs):
             return self.supports.constrain
         return self.postprocess(model_args, model_kwargs)
 
-    def unconstrain(self, values: dict, model_args: Sequence, model_kwargs: dict) -> dict[str, Any]:
+    def unconstrain(
+        self, values: dict, model_args: Sequence[Any], model_kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
         """`z` for constrained values."""
         if self._transforms_hold(model_args, model_kwargs):
             return self.supports.unconstrain(values)

@@ -47,15 +47,15 @@ class MoveCoordinates:
         potential: Callable,
         prototype: Any,
         centering: Centering | None,
-        model_args: Sequence,
-        model_kwargs: dict | None,
+        model_args: Sequence[Any],
+        model_kwargs: dict[str, Any] | None,
         *,
         forward_mode: bool,
     ):
         self._potential = potential
         self._forward_mode = forward_mode
         self.prototype = prototype
-        self.unravel = unraveler(prototype)
+        self.unravel: Callable[[Any], Any] = unraveler(prototype)
         self.centering = centering
         self.arguments = tuple(model_args), model_kwargs or {}
 

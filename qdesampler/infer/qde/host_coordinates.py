@@ -62,7 +62,7 @@ class HostCoordinates(RowCoordinates):
             self._marked = centering.mask(prototype)
             self._parents = centering.mask(prototype, centering.parents)
         self._locate = jax.jit(jax.vmap(coordinates.locate, in_axes=(0, None)))
-        self.centredness = np.where(self._marked, 0.0, 1.0)
+        self.centredness: np.ndarray = np.where(self._marked, 0.0, 1.0)
 
     def _value_and_score(self, point, centredness):
         return self._coordinates.value_and_score(centredness)(point)

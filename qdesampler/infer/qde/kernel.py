@@ -13,7 +13,7 @@ from numpyro.infer.gibbs import GIBBS_SITES_KWARG
 from numpyro.infer.initialization import init_to_uniform
 
 from qdesampler.infer.model.evaluation import is_batched, value_and_gradient
-from qdesampler.infer.model.kernel_base import TargetKernel
+from qdesampler.infer.model.kernel_base import Kwargs, TargetKernel
 from qdesampler.infer.model.kernel_reports import TrialReport
 from qdesampler.infer.model.memory import Memory, name_of
 from qdesampler.infer.model.target import StartingPoint, Target
@@ -53,17 +53,17 @@ class QDE(TargetKernel):
     With `U = -log p` the Boltzmann Hamiltonian `H = -D lap + D (|grad U|^2 / 4 - lap U / 2)` has the ground
     state `psi0 = sqrt(p)`; the drift of its imaginary time, `2 D grad log psi0 = -D grad U`, is the force of
     local moves. `init` is an imaginary-time solve: descents (`D -> 0`), then closed-form steps of a Gaussian
-    trial down its energy, the Fisher divergence. It runs on the host, in NumPy, and asks the device for
-    batches of log densities and scores; it is the same for any number of chains. Every iteration is one
-    frozen mixture of two exact moves: independence Metropolis from the trial, and trajectories of random
-    length in the coordinates that the trial whitens. The measured acceptance of the trial sets their
-    proportions; if it is low, the kernel is a local sampler with an adapted metric, step size and length.
-    Location-scale sites whose scale is another site are partially non-centred inside the kernel; states and
-    draws are those of the model as written.
+    trial that lower its energy, the Fisher divergence. The solve runs on the host, in NumPy, and asks the
+    device for batches of log densities and scores. It does not depend on the number of chains. Every
+    iteration makes one of two exact moves: an independence Metropolis move from the trial, or a trajectory of
+    random length in coordinates in which the trial is a standard normal. How often each is made follows from
+    the measured acceptance of the trial. If it is low, the kernel is a local sampler with an adapted metric,
+    step size and length. Location-scale sites whose scale is another site are partially non-centred inside
+    the kernel; states and draws are those of the model as written. Nothing adapts after the warm-up.
 
-    The first iterations of the warm-up lead chains away from their starts; the others make no evaluations.
-    The kernel is a drop-in for NUTS, whose keyword arguments have the same meaning here. Inside NumPyro's
-    `Gibbs`, and where the model's arguments are traced, it makes only local moves, adapted as NUTS's are.
+    The first iterations of the warm-up move the chains away from their starts; the others make no
+    evaluations. Keyword arguments of NUTS have the same meaning here as there. Inside NumPyro's
+    `Gibbs`, and where the model's arguments are traced, it makes only local moves, adapted as in NUTS.
 
     Args:
         model: NumPyro model. Exactly one of `model`, `potential_fn`, `ground_state` is given.
@@ -74,17 +74,17 @@ class QDE(TargetKernel):
         inverse_mass_matrix: first metric, a covariance: `(dim,)`, `(dim, dim)` in raveled order, or blocks
             keyed by tuples of site names.
         adapt_step_size: adapt the step size in warm-up; likewise `adapt_mass_matrix` the metric.
-        dense_mass: None lets the gain test choose identity, diagonal or correlated (dense up to 128
-            dimensions, low-rank beyond); False: diagonal; True: dense; tuples of site names: these blocks.
+        dense_mass: None chooses identity, diagonal or correlated (dense up to 128 dimensions, low-rank
+            beyond) by what each gains; False: diagonal; True: dense; tuples of site names: these blocks.
         target_accept_prob: acceptance of end points that the step size aims at; 0.9 here corresponds to about
             0.8 in NUTS, which averages over the whole trajectory.
         trajectory_length: mean length in units of the metric (HMC's); None: the warm-up searches for it, or
             uses a quarter period.
         max_tree_depth: at most `2**depth - 1` steps a trajectory; a pair gives warm-up and sampling.
-        init_strategy: NumPyro's per-site start for models.
-        find_heuristic_step_size: double or halve the step size first, at every restart of its adaptation.
-        forward_mode_differentiation: differentiate forwards.
-        regularize_mass_matrix: floor the metric while draws are few.
+        init_strategy: where the sites of a model start; a strategy of NumPyro, such as `init_to_sample()`.
+        find_heuristic_step_size: begin each adaptation of the step size by doubling or halving it.
+        forward_mode_differentiation: compute gradients in forward mode.
+        regularize_mass_matrix: keep the metric away from zero while there are few draws.
         dynamics: "canonical" or "isokinetic" (microcanonical; at least 2 dimensions).
         integrator: "leapfrog" (one gradient a step) or "mn2" (two).
         solve: False omits the solve, global moves and re-centring. The solve needs `adapt_mass_matrix`,
@@ -149,7 +149,7 @@ class QDE(TargetKernel):
         self._num_warmup = 0
         self._memory = Memory[Prepared, HostCoordinates]()
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         """State for copies and pickles, without the results of warm-ups."""
         return {**self.__dict__, "_memory": Memory[Prepared, HostCoordinates]()}
 
@@ -160,8 +160,8 @@ class QDE(TargetKernel):
         rng_key: jax.Array,
         num_warmup: int,
         init_params: Any = None,
-        model_args: Sequence = (),
-        model_kwargs: dict | None = None,
+        model_args: Sequence[Any] = (),
+        model_kwargs: Kwargs = None,
     ) -> QDEState:
         """The state before the first iteration; a batch of keys gives a batch of vectorized chains.
 
@@ -202,7 +202,7 @@ class QDE(TargetKernel):
         sites = site_blocks(self._dense_mass, self._inverse_mass_matrix, prototype)
         return first_state(rng_key, start, adapt, sites, spent, batched=batched)
 
-    def sample(self, state: QDEState, model_args: Sequence, model_kwargs: dict | None) -> QDEState:
+    def sample(self, state: QDEState, model_args: Sequence[Any], model_kwargs: Kwargs) -> QDEState:
         """One iteration of every chain of `state`."""
         batched, shared = is_batched(state.rng_key), state.adapt_state.shared
         prototype = jax.tree.map(lambda x: x[0], state.z) if batched else state.z
@@ -265,7 +265,7 @@ class QDE(TargetKernel):
         """The trial of global moves; None if chains adapted separately."""
         return trial_report(last_state)
 
-    def refresh(self, state: QDEState, model_args: Sequence, model_kwargs: dict | None) -> QDEState:
+    def refresh(self, state: QDEState, model_args: Sequence[Any], model_kwargs: Kwargs) -> QDEState:
         """The same position, its energy and gradient recomputed for these arguments (one evaluation)."""
         if not jax.tree.leaves(state.z):
             return state
@@ -275,7 +275,7 @@ class QDE(TargetKernel):
         energy, gradient = (jax.vmap(evaluate) if is_batched(state.rng_key) else evaluate)(state.z)
         return state._replace(potential_energy=energy, z_grad=gradient, pending_evals=state.pending_evals + 1)
 
-    def _is_known(self, model_args: Sequence, model_kwargs: dict | None) -> bool:
+    def _is_known(self, model_args: Sequence[Any], model_kwargs: Kwargs) -> bool:
         """Whether the target has values before a chain moves: not inside Gibbs, nor with traced arguments."""
         if GIBBS_SITES_KWARG in (model_kwargs or {}):
             return False
@@ -290,8 +290,8 @@ class QDE(TargetKernel):
         prototype: Any,
         start: StartingPoint | None,
         num_warmup: int,
-        model_args: Sequence,
-        model_kwargs: dict | None,
+        model_args: Sequence[Any],
+        model_kwargs: Kwargs,
     ) -> tuple[Prepared | None, int]:
         """The warm-up on the host and its evaluations; 0 of them if a former result serves again.
 
@@ -327,7 +327,7 @@ class QDE(TargetKernel):
         return self._memory.evaluations(name_of(prototype, model_args, model_kwargs), make).restart()
 
     def host_sampler(
-        self, state: QDEState, iterations: int, model_args: Sequence, model_kwargs: dict | None
+        self, state: QDEState, iterations: int, model_args: Sequence[Any], model_kwargs: Kwargs
     ) -> HostSampler | None:
         """Iterations on the host, where that is sooner done than compiling; None where it is not.
 

@@ -174,7 +174,7 @@ def given_covariance(inverse_mass_matrix: Any, prototype: Any, *, dense: bool) -
     return covariance if dense else np.diag(covariance)
 
 
-def _assembled(given: dict, prototype: Any) -> np.ndarray:
+def _assembled(given: dict[Any, Any], prototype: Any) -> np.ndarray:
     """The covariance made of blocks by site names; sites that are not named have unit variance."""
     sites = _site_indices(prototype)
     covariance = np.eye(position_size(prototype))

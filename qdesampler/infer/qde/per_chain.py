@@ -154,7 +154,7 @@ class StepOfChains(NamedTuple):
     dynamics: Dynamics
     integrator: Integrator
 
-    def __call__(self, key, iteration, z, energy, gradient, adapt: PerChain):
+    def __call__(self, key: Any, iteration: Any, z: Any, energy: Any, gradient: Any, adapt: PerChain):
         """The new `(z, U(z), grad U(z))`, the adaptation, and what happened."""
         everywhere = jnp.ones(())  # the centredness of sites as they are written
         point = self.coordinates.inside(z, energy, gradient, everywhere)

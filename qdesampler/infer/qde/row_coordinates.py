@@ -68,13 +68,13 @@ class RowCoordinates:
     evaluator: RowEvaluator
 
     def __init__(self, evaluator: RowEvaluator):
-        self.dim = evaluator.dim
+        self.dim: int = evaluator.dim
         self.evaluator = evaluator
         self.law: TriangularMap | None = None
         self.symmetry: ScalingSymmetry | None = None
         self._scaled = np.zeros(0)  # centredness of what the symmetry scales
         self._first: tuple[np.ndarray, np.ndarray] | None = None  # the same, and a place, to begin with
-        self.centredness = np.ones(self.dim)
+        self.centredness: np.ndarray = np.ones(self.dim)
 
     @property
     def can_recentre(self) -> bool:

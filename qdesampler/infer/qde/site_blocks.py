@@ -75,7 +75,7 @@ def site_blocks(
         inverse_mass_matrix: as given by the user.
         prototype: position of one chain.
     """
-    given: dict = inverse_mass_matrix if isinstance(inverse_mass_matrix, dict) else {}
+    given: dict[Any, Any] = inverse_mass_matrix if isinstance(inverse_mass_matrix, dict) else {}
     a_matrix = not isinstance(inverse_mass_matrix, (dict, type(None))) and np.ndim(inverse_mass_matrix) == 2
     structured = isinstance(dense_mass, (list, tuple))
     size = sum(int(np.size(leaf)) for leaf in jax.tree.leaves(prototype))

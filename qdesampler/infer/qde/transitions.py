@@ -74,7 +74,7 @@ def chosen_start(
 
 
 def first_state(
-    rng_key, start: StartingPoint, adapt, sites: SiteBlocks, spent: int, *, batched: bool
+    rng_key: Any, start: StartingPoint, adapt: Any, sites: SiteBlocks, spent: int, *, batched: bool
 ) -> QDEState:
     """The state of chains that begin at `start`; the evaluations of the warm-up are spread over them."""
     chains = rng_key.shape[0] if batched else 1

@@ -22,7 +22,7 @@ class StepSizeSearch:
         self._start(step_size)
 
     def _start(self, step_size: float) -> None:
-        self.step_size = step_size
+        self.step_size: float = step_size
         self._log_average = math.log(step_size)
         self._centre = math.log(_FIRST_FACTOR * step_size)
         self._gap, self._count = 0.0, 0

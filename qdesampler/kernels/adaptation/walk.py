@@ -1,7 +1,7 @@
 """Chains that are moved while local moves are adapted, and what they depend on."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -84,21 +84,22 @@ class Walk:
     """Chains that are moved and learned from."""
 
     def __init__(
-        self, coordinates: Coordinates, chains: Chains, metric: HostMetric, settings: LocalSettings, rng
+        self, coordinates: Coordinates, chains: Chains, metric: HostMetric, settings: LocalSettings, rng: Any
     ):
         self.coordinates, self.chains, self.metric = coordinates, chains, metric
         self.settings, self.rng = settings, rng
-        self.length = START_LENGTH if settings.length is None else settings.length
-        self.search = self._step_search(settings.step_size)
+        self.length: float = START_LENGTH if settings.length is None else settings.length
+        self.search: StepSizeSearch = self._step_search(settings.step_size)
         self.mean_accept = np.full(len(chains.positions), settings.target_accept_prob)
         self.held: float | None = None
-        self.moves = self.num_evals = 0
+        self.moves: int = 0
+        self.num_evals: int = 0
         self.met_edge: list[float] = []
         self.searched = False
-        self.window_edges = 0.0
+        self.window_edges: float = 0.0
 
     def _step_search(self, step_size: float) -> StepSizeSearch:
-        settings = self.settings
+        settings: LocalSettings = self.settings
         return StepSizeSearch(
             step_size, settings.target_accept_prob, double_or_halve=settings.search_step_size
         )
@@ -184,7 +185,7 @@ class Walk:
             self.length = min(self.length, START_LENGTH)
         accept_prob = path.accept_probs[-1]
         taken = self.rng.random(len(accept_prob)) < accept_prob
-        self.chains = Chains(
+        self.chains: Chains = Chains(
             np.where(taken[:, None], path.ends.positions, before.positions),
             np.where(taken, path.ends.log_densities, before.log_densities),
             np.where(taken[:, None], path.ends.scores, before.scores),

@@ -27,7 +27,7 @@ References:
     (2013) 66: random scans with frozen or adapted weights.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -232,7 +232,7 @@ def scan_move(
     return choose(key_choose, outcomes, 1)
 
 
-def relabel_outcomes(state: DiscreteState, log_density: LogDensity, first, second) -> Outcomes:
+def relabel_outcomes(state: DiscreteState, log_density: LogDensity, first: Any, second: Any) -> Outcomes:
     """Metropolis for exchanging the states `first` and `second` of all sites, which must have both."""
     x = state.position
     swapped = jnp.where(x == first, second, jnp.where(x == second, first, x)).astype(x.dtype)

@@ -87,7 +87,7 @@ def _isokinetic_kick(velocity, force, h):
     return jnp.sqrt(dim) * turned, change
 
 
-canonical = Dynamics(lambda normal: normal, _canonical_kick, lambda v: 0.5 * jnp.sum(v**2), 1)
-isokinetic = Dynamics(_sphere, _isokinetic_kick, lambda v: jnp.zeros((), v.dtype), 2)
+canonical: Dynamics = Dynamics(lambda normal: normal, _canonical_kick, lambda v: 0.5 * jnp.sum(v**2), 1)
+isokinetic: Dynamics = Dynamics(_sphere, _isokinetic_kick, lambda v: jnp.zeros((), v.dtype), 2)
 
 DYNAMICS = {"canonical": canonical, "isokinetic": isokinetic}

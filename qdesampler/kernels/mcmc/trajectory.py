@@ -14,7 +14,7 @@ The interface is BlackJAX's: `init(position, key=None) -> state`, `step(key, sta
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -290,7 +290,7 @@ def trajectory(
     return SamplingAlgorithm(init, step)
 
 
-def check_move_settings(*, step_size=None, length=None, dynamics: str, integrator: str) -> None:
+def check_move_settings(*, step_size: Any = None, length: Any = None, dynamics: str, integrator: str) -> None:
     """Refuse unknown names and non-positive numbers; traced numbers are not checked.
 
     Raises:

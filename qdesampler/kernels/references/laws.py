@@ -60,7 +60,7 @@ def _terms_of_axes(law: AxisMixtures, x):
     return z, law.log_weights - 0.5 * z**2 - xp.log(law.scales) - _HALF_LOG_TWO_PI
 
 
-def law_log_density(law: Law, x) -> Any:
+def law_log_density(law: Law, x: Any) -> Any:
     """`log q(x)` of every row, shape `(n,)`."""
     on_host = isinstance(x, np.ndarray)
     if isinstance(law, AxisMixtures):
@@ -81,7 +81,7 @@ def has_score(law: Law) -> bool:
     return isinstance(law, AxisMixtures | TriangularMap)
 
 
-def law_score(law: Law, x) -> Any:
+def law_score(law: Law, x: Any) -> Any:
     """`grad log q(x)` of every row, shape `(n, dim)`.
 
     Raises:

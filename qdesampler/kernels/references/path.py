@@ -102,7 +102,7 @@ def path_named(path: str | TemperingPath) -> TemperingPath:
     return path
 
 
-def combine(coefficients, log_q, log_p) -> Any:
+def combine(coefficients: Any, log_q: Any, log_p: Any) -> Any:
     """`c_q log q + c_p log p`, where a coefficient of zero removes its term even if that is infinite.
 
     Args:
@@ -116,6 +116,6 @@ def combine(coefficients, log_q, log_p) -> Any:
     return first + xp.where(of_p == 0, 0.0, of_p * xp.where(of_p == 0, 0.0, log_p))
 
 
-def work(lower, upper, log_q, log_p) -> Any:
+def work(lower: Any, upper: Any, log_q: Any, log_p: Any) -> Any:
     """`W` between two rungs given by their coefficients."""
     return combine(upper - lower, log_q, log_p)

@@ -121,7 +121,7 @@ def _log_gaussians(reference: Reference, whitened):
     return constant - 0.5 * xp.sum(whitened**2, 2).T
 
 
-def log_densities(reference: Reference, x) -> Any:
+def log_densities(reference: Reference, x: Any) -> Any:
     """Log density of every row under each part, each normalised; shape `(n, parts)`."""
     xp = np if isinstance(x, np.ndarray) else jnp
     gaussians = _log_gaussians(reference, _whitened(reference, x))
@@ -130,7 +130,7 @@ def log_densities(reference: Reference, x) -> Any:
     return xp.concatenate([gaussians, law_log_density(reference.law, x)[:, None]], 1)
 
 
-def log_density(reference: Reference, x) -> Any:
+def log_density(reference: Reference, x: Any) -> Any:
     """`log q(x)` of every row, shape `(n,)`."""
     return log_sum(reference.log_weights + log_densities(reference, x), 1)
 
@@ -140,7 +140,7 @@ def scores_are_known(reference: Reference) -> bool:
     return reference.law is None or has_score(reference.law)
 
 
-def value_and_score(reference: Reference, x) -> tuple[Any, Any]:
+def value_and_score(reference: Reference, x: Any) -> tuple[Any, Any]:
     """`(log q(x), grad log q(x))` of every row, shapes `(n,)` and `(n, dim)`."""
     xp = np if isinstance(x, np.ndarray) else jnp
     whitened = _whitened(reference, x)

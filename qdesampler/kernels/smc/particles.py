@@ -6,7 +6,7 @@ accepted or rejected as a whole.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,7 +45,7 @@ class Particles(NamedTuple):
     log_p: np.ndarray
     scores_p: np.ndarray
 
-    def __getitem__(self, rows) -> "Particles":
+    def __getitem__(self, rows: Any) -> "Particles":
         """Some of the rows."""
         return Particles(*(part[rows] for part in tuple(self)))
 

@@ -67,8 +67,8 @@ class Descent:
             enough: nats that may be left to gain at the end.
         """
         self.position, self.log_density, self.score = position, float(log_density), score
-        self.pairs = Pairs(np.empty((0, position.size)), np.empty((0, position.size)))
-        self.is_done = not (np.isfinite(log_density) and np.all(np.isfinite(score)))
+        self.pairs: Pairs = Pairs(np.empty((0, position.size)), np.empty((0, position.size)))
+        self.is_done: bool = not (np.isfinite(log_density) and np.all(np.isfinite(score)))
         self._precision, self._enough = precision, enough
         self._direction = score * (_FIRST_STEP / max(_norm(score), _FIRST_STEP))
         self._step = 1.0

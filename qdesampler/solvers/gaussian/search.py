@@ -96,14 +96,17 @@ class Search:
         self, evaluate: Evaluate, settings: SolveSettings, trial: Gaussian, rng: np.random.Generator
     ):
         self.evaluate, self.settings, self.trial, self.rng = evaluate, settings, trial, rng
-        self.law = CandidateLaw(settings.degrees, settings.precision)
+        self.law: CandidateLaw = CandidateLaw(settings.degrees, settings.precision)
         dim = trial.centre.size
-        self.count = settings.candidates or int(np.clip(_PER_DIMENSION * dim, 16, 256))
-        self.extra = 0
+        self.count: int = settings.candidates or int(np.clip(_PER_DIMENSION * dim, 16, 256))
+        self.extra: int = 0
         self.seen: list[Candidates] = []
-        self.number = self.evaluations = self.spent_by_others = self.stale = 0
+        self.number: int = 0
+        self.evaluations: int = 0
+        self.spent_by_others: int = 0
+        self.stale: int = 0
         self.best_time, self.best_mass, self.change = np.inf, -np.inf, np.inf
-        self.wild = 0
+        self.wild: int = 0
         self.certificate = NOTHING
         self.best = trial, NOTHING
 
@@ -120,11 +123,11 @@ class Search:
     def make_dense(self) -> None:
         """Go on with a dense factor; the next look is at enough candidates to determine one."""
         dim = self.trial.centre.size
-        self.settings = self.settings._replace(rank=dim)
+        self.settings: SolveSettings = self.settings._replace(rank=dim)
         self.seen.clear()
         self.best = self.trial, NOTHING
         self.number = self.stale = 0
-        self.best_time = np.inf
+        self.best_time: float = np.inf
         self.extra = _PER_DIMENSION * dim - self.count
 
     def look(self) -> bool:
@@ -142,9 +145,9 @@ class Search:
             self.best = self.trial, self.certificate
         rising = self.certificate.log_mass > self.best_mass + _RISE
         better = self.certificate.time < _BETTER * self.best_time or rising
-        self.stale = 0 if better else self.stale + 1
+        self.stale: int = 0 if better else self.stale + 1
         self.best_time = min(self.best_time, self.certificate.time)
-        self.best_mass = max(self.best_mass, self.certificate.log_mass)
+        self.best_mass: float = max(self.best_mass, self.certificate.log_mass)
         return rising
 
     def _recentre(self, recentre: Recentre) -> None:
@@ -179,7 +182,7 @@ class Search:
             self.seen.clear()
             self.wild, self.change = self.wild + 1, np.inf
             metric = self.trial.metric
-            self.trial = self.trial._replace(metric=metric._replace(scale=metric.scale / 2))
+            self.trial: Gaussian = self.trial._replace(metric=metric._replace(scale=metric.scale / 2))
             return
         due = self.number % _RECENTRE_EVERY == 0 and self.certificate.acceptance >= INFORMATIVE
         if recentre is not None and due:
@@ -207,7 +210,7 @@ class Search:
             blocks=settings.blocks,
             rank=settings.rank if settings.rank == self.trial.centre.size else None,
         )
-        self.change = _distance(self.trial, new)
+        self.change: float = _distance(self.trial, new)
         self.trial = new
 
     def is_solved(self, rising: bool) -> bool:

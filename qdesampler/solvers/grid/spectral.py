@@ -266,7 +266,7 @@ def _warn(message: str) -> None:
     warnings.warn(message, GridWarning, stacklevel=5)
 
 
-def _as_bounds(bounds: Any) -> tuple:
+def _as_bounds(bounds: Any) -> tuple[Any, ...]:
     try:
         array = np.asarray(bounds, np.float64)
     except (TypeError, ValueError):

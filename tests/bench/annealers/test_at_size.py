@@ -1,6 +1,7 @@
 """Problems of working size: their marginals at a small size by enumeration, and one line of the table."""
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 from numpyro.infer.util import log_density
 
 from qdesampler.backends.exact_enumeration import all_bits
+from qdesampler.bench.annealers import at_size
 from qdesampler.bench.annealers.at_size import main, marginal_error, same_error
 from qdesampler.bench.targets.discrete_large import (
     LargeProblem,
@@ -53,8 +55,10 @@ def test_errors_of_labels_and_bits():
     assert np.isclose(marginal_error(draws, labels), np.sqrt((0.75**2 + 3 * 0.25**2) / 4))
 
 
-def test_the_command_prints_errors_of_both_methods(capsys):
-    arguments = ["--problems", "change points", "--moves", "scan", "--seeds", "1", "--share", "0.3"]
+@pytest.mark.slow  # it compiles the moves of two methods
+def test_the_command_prints_errors_of_both_methods(capsys, monkeypatch):
+    monkeypatch.setitem(at_size.LARGE_PROBLEMS, "change points", partial(change_points, n=12, jumps=2))
+    arguments = ["--problems", "change points", "--moves", "scan", "--seeds", "1", "--share", "0.1"]
     assert main([*arguments, "--chains", "2"]) == 0
     rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("| 0 |")]
     assert [row[2].strip() for row in rows] == ["single-site Gibbs", "scan"]

@@ -37,9 +37,9 @@ def test_both_methods_draw_from_one_posterior_and_all_calls_are_counted():
         calls[0] += len(points)
         return target(points)
 
-    run = nuts(counted, 3, 150, 150, 2, dense=False)
+    run = nuts(counted, 3, 100, 100, 2, dense=False)
     assert calls[0] == run.of_warmup + run.of_draws
-    assert run.draws.shape == (2, 150, 3)
+    assert run.draws.shape == (2, 100, 3)
     flat = run.draws.reshape(-1, 3)
     errors = np.hypot(row.errors, flat.std(0) / np.sqrt(50))
     assert np.all(np.abs(row.means - flat.mean(0)) < 5 * errors)

@@ -103,7 +103,8 @@ def test_a_ladder_that_jumps_is_given_twice_the_rungs():
 def test_a_failed_virial_identity_asks_for_four_times_the_draws_or_for_the_gradient(wrong_gradient):
     positions = GOOD[..., None]
     scores = RunScores(positions=positions, scores=-2 * positions, evaluations=0, labels=("x",))
-    finding = _virial(scores, np.array([True]), ("x",), wrong_gradient=wrong_gradient).finding
+    more, moving = "`num_samples=2000`", np.array([True])
+    finding = _virial(scores, moving, ("x",), more, wrong_gradient=wrong_gradient).finding
     pieces = code(finding)
     if wrong_gradient:
         assert pieces == []
@@ -114,4 +115,4 @@ def test_a_failed_virial_identity_asks_for_four_times_the_draws_or_for_the_gradi
     assert ast.parse(pieces[1]).body[0].value.func.attr == "save_plots"
     assert isinstance(run(pieces[2]), AnnealedQDE)
     right = scores._replace(scores=-positions)
-    assert _virial(right, np.array([True]), ("x",), wrong_gradient=False).finding is None
+    assert _virial(right, moving, ("x",), more, wrong_gradient=False).finding is None

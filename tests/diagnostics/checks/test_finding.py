@@ -134,17 +134,34 @@ def test_a_single_divergence_is_a_remark(count, grave):
     assert "`NUTS(model, target_accept_prob=0.95)`" in finding.advice
 
 
+def asked_samples(finding):
+    return int(finding.advice.partition("num_samples=")[2].partition("`")[0])
+
+
 def test_too_few_draws_name_how_many_would_do():
     rng = np.random.default_rng(0)
     run = az.from_dict({"posterior": {"slow": rng.normal(size=(4, 80)), "also": rng.normal(size=(4, 80))}})
     found = diagnose(run)
     assert found.verdict.startswith("Not enough draws yet")
     (finding,) = (finding for finding in found if finding.code == "ess")
-    asked = int(finding.advice.partition("num_samples=")[2].partition("`")[0])
+    asked = asked_samples(finding)
     enough = az.from_dict({"posterior": {"slow": rng.normal(size=(4, asked))}})
     assert 90 <= asked <= 200
     assert diagnose(enough).good
     assert "parametrisation of" in finding.advice
+    run.attrs["thinning"] = 5  # `num_samples` counts iterations, of which every fifth is kept
+    (finding,) = (finding for finding in diagnose(run) if finding.code == "ess")
+    assert 4.5 * asked < asked_samples(finding) <= 5 * asked  # apart from rounding
+
+
+@pytest.mark.parametrize(
+    ("seed", "words"), [(1, "`mcmc.run(jax.random.key(2), ...)`"), (None, "another key")]
+)
+def test_chains_that_never_moved_get_another_key(seed, words):
+    run = made({"x": changed(GOOD, 1, 0.3)})
+    run.attrs |= {} if seed is None else {"seed": seed}
+    (finding,) = (finding for finding in diagnose(run) if finding.code == "stuck")
+    assert words in finding.advice
 
 
 def test_the_shared_run_moves(tree):

@@ -116,6 +116,7 @@ def test_a_long_table_is_cut(page):
     run = az.from_dict({"posterior": {"x": np.random.default_rng(0).normal(size=(2, 20, 230))}})
     parsed, _ = page(run)
     assert parsed.tags.count("tr") == 201 + 1 + len(diagnose(run).checks)
+    assert "The table has 200 rows." in parsed.text
     assert "200 of 230 rows" in parsed.text
 
 

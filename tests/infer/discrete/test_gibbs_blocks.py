@@ -48,7 +48,7 @@ def enumerated():
     ],
 )
 def test_sites_of_any_numbers_of_states(run, assert_expectation, options):
-    mcmc = run(AnnealerGibbs(states, **options), warmup=50, samples=1500)
+    mcmc = run(AnnealerGibbs(states, **options), warmup=50, samples=600)
     z = mcmc.get_samples(group_by_chain=True)
     assert np.all(np.asarray(z["only"]) == 0)
     assert set(np.unique(z["level"])) == {2, 3, 4}
@@ -103,7 +103,7 @@ def test_a_block_beside_continuous_sites(assert_expectation, other, chains, meth
     continuous = continuous or NUTS(spike_and_slab)
     kernel = Gibbs([(AnnealerGibbs(spike_and_slab), discrete_latent_sites), (continuous, None)])
     mcmc = MCMC(
-        kernel, num_warmup=100, num_samples=3000 // chains, num_chains=chains, chain_method=method,
+        kernel, num_warmup=100, num_samples=1200 // chains, num_chains=chains, chain_method=method,
         progress_bar=False,
     )  # fmt: skip
     key = jax.random.key(0)

@@ -46,13 +46,13 @@ def check(x, assert_expectation, law=BIT_LAW):
 
 
 MOVES = ["coset", "scan", "mask", "fitted", "independence", "surrogate", "symmetric", "annealed", "local"]
-FAST = ("coset", "scan")
+FAST = ("coset",)  # tests/kernels/discrete/test_scan.py has the law of the scan, with wrong twins
 
 
 @pytest.mark.parametrize("move", [m if m in FAST else pytest.param(m, marks=pytest.mark.slow) for m in MOVES])
 def test_every_move_reaches_the_enumerated_posterior(run, assert_expectation, move):
     steps = 20 if move == "local" else None  # alone it needs many steps: its relaxation takes 15
-    mcmc = run(AnnealerGibbs(bits, move=move, num_steps=steps), warmup=50, samples=1500)
+    mcmc = run(AnnealerGibbs(bits, move=move, num_steps=steps), warmup=50, samples=800)
     x = draws(mcmc)
     check(x, assert_expectation)
     assert not np.any(np.all(x == BITS[7], -1))
