@@ -48,6 +48,7 @@ _STEEP = 10  # squared whitened slope, more than the `dim` of a draw, of an end 
 _MATTERS = 10  # nats: an end lower than the highest by more than `dim + 10` does not count
 _ALONE = 0.5  # acceptance below which a trial is given up if descents ended elsewhere: seasonal-global-trend
 _COMPARED = 3  # points at which the density is compared with itself a turn away
+_OF_EACH = 2  # points at home and away, of four
 _COLLAPSED = 0.05  # of the step size that a Gaussian allows, below which local moves hardly move
 
 
@@ -75,7 +76,7 @@ def prepare(
         descents = run_descents(coordinates, starts)
         solve = _solve(coordinates, descents, settings, rng, report)
         outcome = OUTCOMES.index(str(solve.outcome))
-        mixed = _global(coordinates, solve, starts, settings, rng, report)
+        mixed = _global(coordinates, solve, descents, starts, settings, rng, report)
         if mixed is None:
             gone = solve.outcome is Outcome.UNBOUNDED
             outcome = OUTCOMES.index(str(Outcome.UNBOUNDED if gone else Outcome.HOPELESS))
@@ -83,7 +84,7 @@ def prepare(
             outcome = OUTCOMES.index(str(Outcome.MIDDLING if coordinates.law else solve.outcome))
             if not coordinates.can_recentre:  # else the descents ended in other coordinates
                 outliers = _count_outliers(coordinates, descents, mixed)
-                if outliers and mixed.acceptance < _ALONE:
+                if outliers and mixed.acceptance < _ALONE and coordinates.law is None:
                     # A poor trial of one end does not cover the others; local moves may connect them.
                     mixed, outcome = None, OUTCOMES.index(str(Outcome.HOPELESS))
     if mixed is None:
@@ -193,6 +194,7 @@ def _solve(
 def _global(
     coordinates: RowCoordinates,
     solve: GaussianSolve,
+    descents: list[Descent],
     starts: np.ndarray,
     settings: WarmupSettings,
     rng: np.random.Generator,
@@ -212,9 +214,22 @@ def _global(
     if solve.outcome is Outcome.UNBOUNDED or is_good or settings.local.force_blocks:
         return mixed
     report(f"second trial, {coordinates.evaluator.num_evals} evaluations")
-    accepted = 0.0 if mixed is None else mixed.acceptance
+    points = coordinates.from_sites(starts) if mixed is None else _home_and_away(coordinates, mixed, descents)
     # A copy of the generator: an attempt that comes to nothing changes nothing but the count.
-    return second_trial(coordinates, trial, accepted, starts, settings, deepcopy(rng)) or mixed
+    return second_trial(coordinates, trial, mixed, points, settings, deepcopy(rng)) or mixed
+
+
+def _home_and_away(coordinates: RowCoordinates, mixed: Mixed, descents: list[Descent]) -> np.ndarray:
+    """Points of the posterior, and the ends of descents that are farthest from the trial: two of each.
+
+    Where sites are re-centred the descents ended in other coordinates, and all are points of the posterior.
+    """
+    home, trial = mixed.starts.positions, mixed.trial
+    if coordinates.can_recentre:
+        return home
+    ends = np.stack([descent.position for descent in descents])
+    squares = np.sum(whiten_rows(trial.metric, ends - trial.centre) ** 2, 1)
+    return np.concatenate([home[:_OF_EACH], ends[np.argsort(-squares)[:_OF_EACH]], home[_OF_EACH:]])
 
 
 def _count_outliers(coordinates: RowCoordinates, descents: list[Descent], mixed: Mixed) -> int:

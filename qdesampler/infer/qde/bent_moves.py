@@ -1,0 +1,191 @@
+"""Moves in the coordinates of a map that is fitted to where a few chains go.
+
+Where the Gaussian of the solve is poor its candidates do not show tails, and where it is missing they show
+nothing. Chains do: first in the coordinates as they are, then by the mixture in those of the first map, which
+reaches tails that they had missed, and so on. Their points need not be draws of the target, because the map is
+fitted to scores. It pays even if many of its candidates are refused: trajectories need fewer steps where the
+target is rounder, and take less time to cross it.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from qdesampler.infer.qde.global_moves import CAUTION, TUNING, time_at
+from qdesampler.infer.qde.prepared import WarmupSettings
+from qdesampler.infer.qde.proportions import LocalMoves, Mixed, proportions
+from qdesampler.infer.qde.row_coordinates import RowCoordinates
+from qdesampler.infer.qde.starts import FEWEST_STARTS, SEED
+from qdesampler.kernels.adaptation.local import adapt_locally, tune_step_size
+from qdesampler.kernels.adaptation.walk import START_LENGTH
+from qdesampler.kernels.mcmc.host_mixture import HostMixture, Iterations, Schedule, walk
+from qdesampler.kernels.mcmc.host_trajectories import Chains
+from qdesampler.kernels.mcmc.trajectory import gaussian_step_size
+from qdesampler.numerics.numpy_metric import identity
+from qdesampler.numerics.triangular_map import TriangularMap
+from qdesampler.solvers.gaussian.refine import measure
+from qdesampler.solvers.quadratic.sample import Sample
+from qdesampler.solvers.quadratic.solve import round_size, solve_quadratic
+
+__all__ = ["bent_moves", "made_moves"]
+
+# Iterations of each chain that looks for the mass, and their longest trajectories. With 70, or with 16 steps,
+# the first map of bare-funnel-20 is worse (acceptance .68 for .77).
+_PILOT, _PILOT_STEPS = 60, 32
+_MAPS, _WALK = 3, 40  # maps at most; iterations of each chain in the coordinates of one
+_LATEST = 400  # points that a map is fitted to
+_ENOUGH, _BETTER = 0.5, 1.1  # acceptance from which one more map costs more than it brings; its least gain
+_LEAST, _GAIN = 0.25, 1.3  # acceptance of a map that is used, and over that of the Gaussian
+_HELD = 2.0  # seen over predicted autocorrelation time from which chains have left the candidates
+_UNEVEN = 0.4  # acceptance of one chain over the mean, below which it is somewhere else
+_ROUNDS_FROM = 0.8  # acceptance of the first fit from which its own candidates improve it
+
+
+class _Bent(NamedTuple):
+    """A map, the moves in its coordinates, and the rate at which each chain accepts candidates."""
+
+    law: TriangularMap
+    mixed: Mixed
+    rates: np.ndarray
+
+    @property
+    def is_believed(self) -> bool:
+        """Whether the chains stay among the candidates, each of them."""
+        mean = float(np.mean(self.rates))
+        return (
+            2 / max(mean, 1e-6) - 1 <= _HELD * (2 / max(self.mixed.acceptance, 1e-6) - 1)
+            and float(np.min(self.rates)) >= _UNEVEN * mean
+        )
+
+
+def bent_moves(
+    coordinates: RowCoordinates,
+    linear: Mixed | None,
+    starts: np.ndarray,
+    settings: WarmupSettings,
+    rng: np.random.Generator,
+) -> Mixed | None:
+    """Candidates and trajectories in the coordinates of a map; None if there is none or it does not pay.
+
+    Args:
+        coordinates: where the target is evaluated; they get the map if it is used.
+        linear: the Gaussian of the solve beside local moves; None if it is not usable.
+        starts: points of the moves, shape `(n, dim)`, that chains have to come home from.
+        settings: of the warm-up.
+        rng: all random numbers.
+    """
+    chains, draws, scores = _first_points(coordinates, linear, starts, settings, rng)
+    best = None
+    for turn in range(_MAPS):
+        made = _with_map(coordinates, chains, Sample(draws, scores, np.ones(len(draws)), len(draws)), settings, rng, turn)
+        if made is None:
+            break
+        bent, chains, points = made
+        accepted = bent.mixed.acceptance
+        if best is not None and accepted < _BETTER * best.mixed.acceptance:
+            break
+        best = bent
+        if accepted >= _ENOUGH:
+            break
+        draws, scores = (np.concatenate(pair)[-_LATEST:] for pair in ((draws, points[0]), (scores, points[2])))
+    least = max(_LEAST, _GAIN * (0.0 if linear is None else linear.acceptance))
+    if best is None or best.mixed.acceptance < least or not best.is_believed:
+        return None
+    coordinates.law = best.law
+    return best.mixed
+
+
+def _first_points(coordinates, linear, starts, settings, rng) -> tuple[Chains, np.ndarray, np.ndarray]:
+    """Chains, and their latest points with scores, in the coordinates as they are."""
+    dim, local = coordinates.dim, settings.local
+    points = coordinates.evaluator.rounded(starts[:FEWEST_STARTS])
+    chains = Chains(points, *coordinates.evaluate(points))
+    if linear is None:
+        local = local._replace(
+            length=local.length or START_LENGTH, most_steps=min(local.most_steps, _PILOT_STEPS)
+        )
+        found = adapt_locally(coordinates, chains, identity(dim, local.directions), _PILOT, local, rng)
+        chains, points = found.chains, Chains(found.draws, found.draws[:, 0], found.scores)
+    else:
+        chains, points = _latest(made_moves(coordinates, linear, chains, settings, _PILOT, rng))
+    return (chains, *_sound(points))
+
+
+def _with_map(coordinates, chains, sample, settings, rng, turn) -> tuple[_Bent, Chains, Chains] | None:
+    """A map that is fitted to the sample, and where chains go in its coordinates; None without a map.
+
+    Chains and their points are in the coordinates without a map, before and after.
+    """
+    dim, precision = coordinates.dim, coordinates.evaluator.dtype
+    count = round_size(dim)
+    second = solve_quadratic(coordinates.evaluate, sample, rng, count, precision, _ROUNDS_FROM)
+    if second is None:
+        return None
+    coordinates.law = second.law
+    found = measure(coordinates.evaluate, second.base, rng, count, precision)
+    local = settings.local._replace(step_size=CAUTION * gaussian_step_size(dim))
+    tuned = tune_step_size(coordinates, coordinates.inside(chains), second.base.metric, TUNING, local, rng)
+    cost = coordinates.evaluator.score_cost
+    mixed = Mixed(
+        second.base,
+        found.candidates.log_weights,
+        found.observed_time,
+        found.certificate.acceptance,
+        LocalMoves(tuned.step_size, tuned.length, tuned.cost, tuned.at_floor, tuned.edges),
+        tuned.chains,
+        score_cost=cost,
+    )
+    made = made_moves(coordinates, mixed, tuned.chains, settings, _WALK, rng)
+    rates = np.array(
+        [
+            2 / (1 + time_at(found, made.positions[:, chain], made.log_densities[:, chain]))
+            for chain in range(made.positions.shape[1])
+        ]
+    )
+    ends, points = _latest(made)
+    seen = max(found.observed_time, 2 / max(float(np.mean(rates)), 1e-6) - 1)
+    mixed = mixed._replace(seen=seen, starts=ends)
+    print("    turn", turn, "points", len(sample.points), "terms", len(second.law.shift_slopes), len(second.law.width_slopes), "acc", round(second.certificate.acceptance, 3), round(found.certificate.acceptance, 3), "step", round(tuned.step_size, 3), "length", round(tuned.length, 2), "cost", round(tuned.cost, 1), "rates", rates.round(2), "evals", coordinates.evaluator.num_evals)
+    ends, points = coordinates.outside(ends), coordinates.outside(points)
+    coordinates.law = None
+    return _Bent(second.law, mixed, rates), ends, points
+
+
+def _latest(made: Iterations) -> tuple[Chains, Chains]:
+    """Where the chains are at the end, and all of their points."""
+    dim = made.positions.shape[-1]
+    every = Chains(made.positions.reshape(-1, dim), made.log_densities.ravel(), made.scores.reshape(-1, dim))
+    return Chains(made.positions[-1], made.log_densities[-1], made.scores[-1]), every
+
+
+def _sound(points: Chains) -> tuple[np.ndarray, np.ndarray]:
+    keep = np.all(np.isfinite(points.positions), 1) & np.all(np.isfinite(points.scores), 1)
+    return points.positions[keep], points.scores[keep]
+
+
+def made_moves(
+    coordinates: RowCoordinates,
+    mixed: Mixed,
+    chains: Chains,
+    settings: WarmupSettings,
+    count: int,
+    rng: np.random.Generator,
+) -> Iterations:
+    """Iterations of a few chains by the mixture as it would be frozen, one move each."""
+    probability, candidates = proportions(mixed)
+    mixture = HostMixture(
+        mixed.trial,
+        mixed.local.step_size,
+        mixed.local.length,
+        probability,
+        candidates,
+        1,
+        settings.local.most_steps,
+        settings.local.dynamics,
+        settings.local.integrator,
+    )
+    seed = int(rng.integers(2**31))
+    schedule = Schedule(
+        0, count, lambda _: True, lambda index, move: np.random.default_rng([SEED, seed, index, move])
+    )
+    return walk(coordinates.evaluate, coordinates.evaluator.rounded, chains, mixture, schedule)
