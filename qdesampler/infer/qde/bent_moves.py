@@ -21,11 +21,13 @@ from qdesampler.kernels.adaptation.walk import START_LENGTH
 from qdesampler.kernels.mcmc.host_mixture import HostMixture, Iterations, Schedule, walk
 from qdesampler.kernels.mcmc.host_trajectories import Chains
 from qdesampler.kernels.mcmc.trajectory import gaussian_step_size
+from qdesampler.numerics.host_trial import HostTrial
 from qdesampler.numerics.numpy_metric import identity
 from qdesampler.numerics.triangular_map import TriangularMap
 from qdesampler.solvers.gaussian.refine import measure
+from qdesampler.solvers.quadratic.elimination import eliminate
 from qdesampler.solvers.quadratic.sample import Sample
-from qdesampler.solvers.quadratic.solve import round_size, solve_quadratic
+from qdesampler.solvers.quadratic.solve import base_of, choose_map, round_size
 
 __all__ = ["bent_moves", "made_moves"]
 
@@ -35,10 +37,9 @@ _PILOT, _PILOT_STEPS = 60, 32
 _MAPS, _WALK = 3, 40  # maps at most; iterations of each chain in the coordinates of one
 _LATEST = 400  # points that a map is fitted to
 _ENOUGH, _BETTER = 0.5, 1.1  # acceptance from which one more map costs more than it brings; its least gain
-_LEAST, _GAIN = 0.25, 1.3  # acceptance of a map that is used, and over that of the Gaussian
+_LEAST = 0.25  # acceptance of a map that is used; it has to be above that of the Gaussian besides
 _HELD = 2.0  # seen over predicted autocorrelation time from which chains have left the candidates
 _UNEVEN = 0.4  # acceptance of one chain over the mean, below which it is somewhere else
-_ROUNDS_FROM = 0.8  # acceptance of the first fit from which its own candidates improve it
 
 
 class _Bent(NamedTuple):
@@ -77,10 +78,11 @@ def bent_moves(
     chains, draws, scores = _first_points(coordinates, linear, starts, settings, rng)
     best = None
     for turn in range(_MAPS):
-        made = _with_map(coordinates, chains, Sample(draws, scores, np.ones(len(draws)), len(draws)), settings, rng, turn)
-        if made is None:
+        sample = Sample(draws, scores, np.ones(len(draws)), len(draws), is_drawn=True)
+        law = choose_map(sample) if best is None else eliminate(sample)
+        if law is None:
             break
-        bent, chains, points = made
+        bent, chains, points = _with_map(coordinates, law, base_of(law, sample), chains, settings, rng)
         accepted = bent.mixed.acceptance
         if best is not None and accepted < _BETTER * best.mixed.acceptance:
             break
@@ -88,7 +90,7 @@ def bent_moves(
         if accepted >= _ENOUGH:
             break
         draws, scores = (np.concatenate(pair)[-_LATEST:] for pair in ((draws, points[0]), (scores, points[2])))
-    least = max(_LEAST, _GAIN * (0.0 if linear is None else linear.acceptance))
+    least = max(_LEAST, 0.0 if linear is None else linear.acceptance)
     if best is None or best.mixed.acceptance < least or not best.is_believed:
         return None
     coordinates.law = best.law
@@ -111,23 +113,27 @@ def _first_points(coordinates, linear, starts, settings, rng) -> tuple[Chains, n
     return (chains, *_sound(points))
 
 
-def _with_map(coordinates, chains, sample, settings, rng, turn) -> tuple[_Bent, Chains, Chains] | None:
-    """A map that is fitted to the sample, and where chains go in its coordinates; None without a map.
+def _with_map(
+    coordinates: RowCoordinates,
+    law: TriangularMap,
+    base: HostTrial,
+    chains: Chains,
+    settings: WarmupSettings,
+    rng: np.random.Generator,
+) -> tuple[_Bent, Chains, Chains]:
+    """The moves in the coordinates of a map, and where chains go by them.
 
     Chains and their points are in the coordinates without a map, before and after.
     """
     dim, precision = coordinates.dim, coordinates.evaluator.dtype
     count = round_size(dim)
-    second = solve_quadratic(coordinates.evaluate, sample, rng, count, precision, _ROUNDS_FROM)
-    if second is None:
-        return None
-    coordinates.law = second.law
-    found = measure(coordinates.evaluate, second.base, rng, count, precision)
+    coordinates.law = law
+    found = measure(coordinates.evaluate, base, rng, count, precision)
     local = settings.local._replace(step_size=CAUTION * gaussian_step_size(dim))
-    tuned = tune_step_size(coordinates, coordinates.inside(chains), second.base.metric, TUNING, local, rng)
+    tuned = tune_step_size(coordinates, coordinates.inside(chains), base.metric, TUNING, local, rng)
     cost = coordinates.evaluator.score_cost
     mixed = Mixed(
-        second.base,
+        base,
         found.candidates.log_weights,
         found.observed_time,
         found.certificate.acceptance,
@@ -145,10 +151,9 @@ def _with_map(coordinates, chains, sample, settings, rng, turn) -> tuple[_Bent, 
     ends, points = _latest(made)
     seen = max(found.observed_time, 2 / max(float(np.mean(rates)), 1e-6) - 1)
     mixed = mixed._replace(seen=seen, starts=ends)
-    print("    turn", turn, "points", len(sample.points), "terms", len(second.law.shift_slopes), len(second.law.width_slopes), "acc", round(second.certificate.acceptance, 3), round(found.certificate.acceptance, 3), "step", round(tuned.step_size, 3), "length", round(tuned.length, 2), "cost", round(tuned.cost, 1), "rates", rates.round(2), "evals", coordinates.evaluator.num_evals)
     ends, points = coordinates.outside(ends), coordinates.outside(points)
     coordinates.law = None
-    return _Bent(second.law, mixed, rates), ends, points
+    return _Bent(law, mixed, rates), ends, points
 
 
 def _latest(made: Iterations) -> tuple[Chains, Chains]:
