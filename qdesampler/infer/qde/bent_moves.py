@@ -77,9 +77,9 @@ def bent_moves(
     """
     chains, draws, scores = _first_points(coordinates, linear, starts, settings, rng)
     best = None
-    for turn in range(_MAPS):
+    for _ in range(_MAPS):
         sample = Sample(draws, scores, np.ones(len(draws)), len(draws), is_drawn=True)
-        law = choose_map(sample) if best is None else eliminate(sample)
+        law = _fitted(sample, again=best is not None)
         if law is None:
             break
         bent, chains, points = _with_map(coordinates, law, base_of(law, sample), chains, settings, rng)
@@ -89,7 +89,9 @@ def bent_moves(
         best = bent
         if accepted >= _ENOUGH:
             break
-        draws, scores = (np.concatenate(pair)[-_LATEST:] for pair in ((draws, points[0]), (scores, points[2])))
+        draws, scores = (
+            np.concatenate(pair)[-_LATEST:] for pair in ((draws, points[0]), (scores, points[2]))
+        )
     least = max(_LEAST, 0.0 if linear is None else linear.acceptance)
     if best is None or best.mixed.acceptance < least or not best.is_believed:
         return None
@@ -97,7 +99,24 @@ def bent_moves(
     return best.mixed
 
 
-def _first_points(coordinates, linear, starts, settings, rng) -> tuple[Chains, np.ndarray, np.ndarray]:
+def _fitted(sample: Sample, *, again: bool) -> TriangularMap | None:
+    """The map, at first chosen by points held out; None where they show none or no fit is possible."""
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # far points have no density
+        if not again:
+            return choose_map(sample)
+        try:
+            return eliminate(sample)
+        except np.linalg.LinAlgError:
+            return None
+
+
+def _first_points(
+    coordinates: RowCoordinates,
+    linear: Mixed | None,
+    starts: np.ndarray,
+    settings: WarmupSettings,
+    rng: np.random.Generator,
+) -> tuple[Chains, np.ndarray, np.ndarray]:
     """Chains, and their latest points with scores, in the coordinates as they are."""
     dim, local = coordinates.dim, settings.local
     points = coordinates.evaluator.rounded(starts[:FEWEST_STARTS])

@@ -1,10 +1,10 @@
 """The second trial of the warm-up: a triangular map, where the Gaussian of the solve is too poor.
 
-It is fitted to candidates of that Gaussian. They show only the place where they are: a map may fit the neck of
-a funnel perfectly, while most of the mass is in the mouth. So it is used at once only if its candidates are
+It is fitted to candidates of that Gaussian. They show only the place where they are: a map may fit the neck
+of a funnel perfectly, while most of the mass is in the mouth. So it is used at once only if its candidates are
 nearly as often taken as those of a perfect map, and chains that move by it stay where its candidates are.
-Beside a Gaussian that is usable itself nearly all candidates have to be taken, and far tails be no lighter than
-the target's. Else, where the Gaussian is poor, a few chains show where the mass is (`bent_moves.py`).
+Beside a Gaussian that is usable itself nearly all candidates have to be taken, and far tails be no lighter
+than the target's. Else, where the Gaussian is poor, a few chains show where the mass is (`bent_moves.py`).
 """
 
 import numpy as np
@@ -85,9 +85,7 @@ def _of_candidates(
     count, perfect = round_size(dim), _perfect(dim)
     least = _LEAST_BESIDE_POOR * perfect if is_poor else _LEAST
     drawn = draw_and_weigh(coordinates.evaluate, gaussian, rng, FIRST_ROUNDS * count, precision)
-    second = solve_quadratic(
-        coordinates.evaluate, weighted_sample(drawn), rng, count, precision, _PROMISING
-    )
+    second = solve_quadratic(coordinates.evaluate, weighted_sample(drawn), rng, count, precision, _PROMISING)
     if second is None or second.certificate.acceptance < least:
         return None
     coordinates.law = second.law

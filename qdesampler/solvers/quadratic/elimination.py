@@ -30,9 +30,9 @@ __all__ = ["eliminate"]
 
 _SIGNIFICANT = 4.0  # standard errors of a correlation that is no chance
 _MOST_TERMS = 20  # of a coordinate
-# Median sizes of the residual at which a point counts half; of points that chains made. Far candidates of a poor
-# trial are where the target has no mass, but far points of chains are its tails: with 4.5 a map of 400 exact
-# draws of brownian-32 holds one draw in a hundred for 2e8 candidates, with 15 for 1e4.
+# Median sizes of the residual at which a point counts half; of points that chains made. Far candidates of a
+# poor trial are where the target has no mass, but far points of chains are its tails: with 4.5 a map of 400
+# exact draws of brownian-32 holds one draw in a hundred for 2e8 candidates, with 15 for 1e4.
 _FAR, _FAR_DRAWN = 4.5, 15.0
 _EXACT = 0.01  # residual, in standard deviations, below which no further term is looked for
 _FLOOR = 1e-4  # added to squares of the residual before their logarithm

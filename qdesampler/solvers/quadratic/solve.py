@@ -165,9 +165,7 @@ def choose_map(sample: Sample) -> TriangularMap | None:
         return None
     judgements = []
     for seen in (np.arange(len(sample.points)) // 4 % 2 == half for half in (0, 1)):
-        part, other = (
-            _part(sample, keep) for keep in (seen, ~seen)
-        )
+        part, other = (_part(sample, keep) for keep in (seen, ~seen))
         judged = [[-misfit(other, law) for law in laws] for laws in _fits(part)]
         judgements.append(judged)
     mean = np.full((len(judgements[0]), 1 + BY_MOMENTS + BY_SCORES), -np.inf)
