@@ -2,9 +2,9 @@
 
 Where the Gaussian of the solve is poor its candidates do not show tails, and where it is missing they show
 nothing. Chains do: first in the coordinates as they are, then by the mixture in those of the first map, which
-reaches tails that they had missed, and so on. Their points need not be draws of the target, because the map is
-fitted to scores. It pays even if many of its candidates are refused: trajectories need fewer steps where the
-target is rounder, and take less time to cross it.
+reaches tails that they had missed, and so on. Their points need not be draws of the target, because the map
+is fitted to scores. It pays even if many of its candidates are refused: trajectories need fewer steps where
+the target is rounder, and take less time to cross it.
 """
 
 from typing import NamedTuple

@@ -1,8 +1,8 @@
 """The second trial of the warm-up: a triangular map, where the Gaussian of the solve is too poor.
 
 It is fitted to candidates of that Gaussian. They show only the place where they are: a map may fit the neck
-of a funnel perfectly, while most of the mass is in the mouth. So it is used at once only if its candidates are
-nearly as often taken as those of a perfect map, and chains that move by it stay where its candidates are.
+of a funnel perfectly, while most of the mass is in the mouth. So it is used at once only if its candidates
+are nearly as often taken as those of a perfect map, and chains that move by it stay where they are.
 Beside a Gaussian that is usable itself nearly all candidates have to be taken, and far tails be no lighter
 than the target's. Else, where the Gaussian is poor, a few chains show where the mass is (`bent_moves.py`).
 """
