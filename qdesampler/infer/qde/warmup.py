@@ -42,7 +42,9 @@ __all__ = ["OUTCOMES", "prepare", "unadapted"]
 OUTCOMES = ("not tried", *(str(outcome) for outcome in Outcome))
 
 _DENSE_AT_LAST = 1024  # dimensions up to which a low-rank trial may become dense: a step takes a second there
-_SHORT_FRACTION = 0.15  # of trajectories with shorter steps without a trial: ucbadmit, else held for 76 draws
+# Of trajectories with shorter steps, without a trial or beside a map that is not good: else a chain of ucbadmit
+# was held for 76 draws, and one of gp-counts-13 in the narrow end of its ridge for a run (ESS 57 for 6,000).
+_SHORT_FRACTION = 0.15
 _FAR, _FAR_OFFSET = 4, 30  # squared whitened distance `4 dim + 30` beyond which an end is outside the trial
 _STEEP = 10  # squared whitened slope, more than the `dim` of a draw, of an end that is at no such mode
 _MATTERS = 10  # nats: an end lower than the highest by more than `dim + 10` does not count
@@ -93,6 +95,7 @@ def prepare(
         if outcome and np.max(np.abs(mixed.starts.positions), initial=0.0) > ESCAPED:
             outcome = OUTCOMES.index(str(Outcome.UNBOUNDED))
     probability, candidates = proportions(mixed)
+    worst = LEAST_ACCEPTANCE if coordinates.law is None else GOOD
     sites, values, scores = mixed.starts
     if coordinates.can_recentre or coordinates.law is not None:
         sites = coordinates.to_sites(coordinates.evaluator.rounded(sites))
@@ -108,7 +111,7 @@ def prepare(
         probability=probability,
         candidates=candidates,
         moves=moves_of_a_draw(mixed, probability, candidates),
-        short_fraction=_SHORT_FRACTION if mixed.acceptance < LEAST_ACCEPTANCE else 0.0,
+        short_fraction=_SHORT_FRACTION if mixed.acceptance < worst else 0.0,
         centredness=coordinates.centredness,
         outcome=outcome,
         acceptance=mixed.acceptance,
