@@ -42,8 +42,8 @@ __all__ = ["OUTCOMES", "prepare", "unadapted"]
 OUTCOMES = ("not tried", *(str(outcome) for outcome in Outcome))
 
 _DENSE_AT_LAST = 1024  # dimensions up to which a low-rank trial may become dense: a step takes a second there
-# Of trajectories with shorter steps, without a trial or beside a map that is not good: else a chain of ucbadmit
-# was held for 76 draws, and one of gp-counts-13 in the narrow end of its ridge for a run (ESS 57 for 6,000).
+# Of trajectories with shorter steps, without a trial or beside a map that is not good: else a chain of
+# ucbadmit was held for 76 draws, and one of gp-counts-13 in the narrow end of its ridge (ESS 57 for 6,000).
 _SHORT_FRACTION = 0.15
 _FAR, _FAR_OFFSET = 4, 30  # squared whitened distance `4 dim + 30` beyond which an end is outside the trial
 _STEEP = 10  # squared whitened slope, more than the `dim` of a draw, of an end that is at no such mode

@@ -1,4 +1,4 @@
-"""Maps that are fitted to where chains go: better than what the chains had, and believed only where these stay."""
+"""Maps that are fitted to where chains go: what they gain, and when they are not believed."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ class Rows:
 
 
 def hyperbola(points):
-    """`theta ~ N(0, .5)`, `x_1 exp(theta) ~ N(4, .1)`, as of a scale and what it multiplies; the rest normal."""
+    """A scale and what it multiplies: `theta ~ N(0, .5)`, `x_1 exp(theta) ~ N(4, .1)`; the rest is normal."""
     theta, x, rest = points[:, 0], points[:, 1], points[:, 2:]
     off = (x * np.exp(theta) - 4) / 0.1
     value = -0.5 * (theta / 0.5) ** 2 - 0.5 * off**2 + theta - 0.5 * np.sum(rest**2, 1)
