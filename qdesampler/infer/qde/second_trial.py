@@ -23,6 +23,7 @@ from qdesampler.solvers.gaussian.refine import draw_and_weigh, look_at_tails, me
 from qdesampler.solvers.quadratic.solve import (
     DEFENSIVE,
     FIRST_ROUNDS,
+    Quadratic,
     round_size,
     solve_quadratic,
     weighted_sample,
@@ -63,30 +64,33 @@ def second_trial(
         settings: of the warm-up.
         rng: all random numbers.
     """
-    if coordinates.dim > _MOST_DIMENSIONS:
+    dim, precision = coordinates.dim, coordinates.evaluator.dtype
+    if dim > _MOST_DIMENSIONS:
         return None
-    is_poor = linear is None or linear.acceptance < _POOR
-    mixed = _of_candidates(coordinates, gaussian, settings, rng, is_poor=is_poor)
-    if mixed is None and is_poor:
+    count, is_poor = round_size(dim), linear is None or linear.acceptance < _POOR
+    drawn = draw_and_weigh(coordinates.evaluate, gaussian, rng, FIRST_ROUNDS * count, precision)
+    second = solve_quadratic(coordinates.evaluate, weighted_sample(drawn), rng, count, precision, _PROMISING)
+    mixed = None if second is None else _tested(coordinates, second, settings, rng, is_poor=is_poor)
+    # Candidates of a usable Gaussian would show that it bends: chains of ionosphere, a thousand evaluations,
+    # show nothing either.
+    if mixed is None and is_poor and (linear is None or second is not None):
         return bent_moves(coordinates, linear, starts, settings, rng)
     return mixed
 
 
-def _of_candidates(
+def _tested(
     coordinates: RowCoordinates,
-    gaussian: HostTrial,
+    second: Quadratic,
     settings: WarmupSettings,
     rng: np.random.Generator,
     *,
     is_poor: bool,
 ) -> Mixed | None:
-    """The second trial fitted to candidates of the Gaussian, where nearly all of its own would be taken."""
+    """The second trial beside local moves, where nearly all of its candidates are taken."""
     dim, precision = coordinates.dim, coordinates.evaluator.dtype
     count, perfect = round_size(dim), _perfect(dim)
     least = _LEAST_BESIDE_POOR * perfect if is_poor else _LEAST
-    drawn = draw_and_weigh(coordinates.evaluate, gaussian, rng, FIRST_ROUNDS * count, precision)
-    second = solve_quadratic(coordinates.evaluate, weighted_sample(drawn), rng, count, precision, _PROMISING)
-    if second is None or second.certificate.acceptance < least:
+    if second.certificate.acceptance < least:
         return None
     coordinates.law = second.law
     found = look_at_tails(
