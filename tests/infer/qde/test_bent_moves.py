@@ -1,5 +1,7 @@
 """Maps that are fitted to where chains go: what they gain, and when they are not believed."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -104,7 +106,8 @@ def test_a_normal_density_has_none_and_the_coordinates_are_as_before():
 
 def test_chains_of_which_one_is_elsewhere_are_not_believed(bent):
     _, mixed = bent
-    believed = module._Bent(None, mixed, np.full(4, mixed.acceptance))
+    unused: Any = None
+    believed = module._Bent(unused, mixed, np.full(4, mixed.acceptance))
     assert believed.is_believed
     assert not believed._replace(rates=np.r_[np.full(3, mixed.acceptance), 0.0]).is_believed
     assert not believed._replace(rates=np.full(4, 0.2 * mixed.acceptance)).is_believed
