@@ -78,7 +78,8 @@ def bent_moves(
     chains, draws, scores = _first_points(coordinates, linear, starts, settings, rng)
     best = None
     for _ in range(_MAPS):
-        # The first chains come from afar: their far points are no tails yet (bare-funnel-20: 15 terms too many).
+        # The first chains come from afar: their far points are no tails yet (15 terms too many of
+        # bare-funnel-20).
         sample = Sample(draws, scores, np.ones(len(draws)), len(draws), is_drawn=best is not None)
         law = _fitted(sample, again=best is not None)
         if law is None:
