@@ -86,9 +86,10 @@ def bent_moves(
             break
         bent, chains, points = _with_map(coordinates, law, base_of(law, sample), chains, settings, rng)
         accepted = bent.mixed.acceptance
-        if best is not None and accepted < _BETTER * best.mixed.acceptance:
+        if best is not None and _LEAST <= best.mixed.acceptance > accepted / _BETTER:
             break
-        best = bent
+        if best is None or accepted > best.mixed.acceptance:
+            best = bent
         if accepted >= _ENOUGH:
             break
         draws, scores = (
