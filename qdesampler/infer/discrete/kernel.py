@@ -73,8 +73,7 @@ class AnnealerGibbs(MCMCKernel):
     Args:
         model: NumPyro model.
         backend: an annealer; None for one that suits the move, in general `SimulatedAnnealing()`.
-        move: see the table. "auto" is "scan" above 64 bits where neither a backend nor a pool is given, else
-            "coset".
+        move: see the table. "auto": "scan" above 64 bits where no backend and no pool is given, else "coset".
         surrogate: "auto", "finite_differences", "taylor", "least_squares", "pseudo_likelihood", or an
             `IsingProblem` on the bits of a position (`qdesampler.backends.encoding.StateEncoding`).
         pool: reads to use instead of the backend's: positions `(R, n)`, entries `0, ..., q - 1` in the order
@@ -144,8 +143,6 @@ class AnnealerGibbs(MCMCKernel):
         self._model = model
         self._traced: TracedSites | None = None  # set by `init`
         self._edges: np.ndarray | None = None  # of the surrogate, if it has few couplings; set by `init`
-
-    # ---- NumPyro's contract --------------------------------------------------------------------------------
 
     @property
     def sample_field(self) -> str:
@@ -295,8 +292,6 @@ class AnnealerGibbs(MCMCKernel):
             return {}
         return backend_facts(self._settings.backend if self._pool is None else None, last_state)
 
-    # ---- hooks for composite kernels -----------------------------------------------------------------------
-
     def refresh(
         self, state: AnnealerState, model_args: Sequence[Any], model_kwargs: dict[str, Any] | None
     ) -> AnnealerState:
@@ -348,8 +343,6 @@ class AnnealerGibbs(MCMCKernel):
         adapt, counts, *_ = self._adapt(self._log_density(model_args, model_kwargs), starts, key)
         shared = jax.tree.map(lambda total: _divided(total, starts.shape[0], batched), counts)
         return state._replace(adapt_state=adapt, pending=state.pending + shared)
-
-    # ---- inside --------------------------------------------------------------------------------------------
 
     @property
     def _ready(self) -> TracedSites:

@@ -197,11 +197,14 @@ def find_centering(
     return Centering(run, sites, sorted(parents)) if sites else None
 
 
-def standard_widths(model: Callable, args: Sequence, kwargs: dict, params: dict) -> dict[str, np.ndarray]:
+def standard_widths(
+    model: Callable, latent: dict[str, jax.ShapeDtypeStruct], args: Sequence, kwargs: dict, params: dict
+) -> dict[str, np.ndarray]:
     """Widths of the sites with a normal prior around 0 that no other site changes, by name.
 
     Args:
         model: NumPyro model.
+        latent: shapes and types of its latent sites: an improper one cannot be drawn.
         args: its arguments.
         kwargs: its keyword arguments.
         params: values of its parameters.
@@ -210,22 +213,23 @@ def standard_widths(model: Callable, args: Sequence, kwargs: dict, params: dict)
     known: dict[str, np.ndarray] = {}  # of numbers and of NumPy's arrays
 
     def normal_sites(**values):
-        sites = latent_sites(trace(substitute(run, data=values)).get_trace(*args, **kwargs))
         computed = {}
-        for name, site in sites.items():
-            base = _without_shapes(site["fn"])
-            if type(base) is not dist.Normal or site.get("_control_flow_done"):
+        sites = trace(substitute(run, data=values)).get_trace(*args, **kwargs)
+        for name in latent:
+            base = _without_shapes(sites[name]["fn"])
+            if type(base) is not dist.Normal or sites[name].get("_control_flow_done"):
                 continue
             is_computed = isinstance(base.loc, jax.Array) or isinstance(base.scale, jax.Array)
             xp, into = (jnp, computed) if is_computed else (np, known)
-            into[name] = xp.stack([xp.broadcast_to(x, site["fn"].shape()) for x in (base.loc, base.scale)])
-        return computed, {name: site["value"] for name, site in sites.items()}
+            shape = sites[name]["fn"].shape()
+            into[name] = xp.stack([xp.broadcast_to(x, shape) for x in (base.loc, base.scale)])
+        return computed
 
-    computed, values = jax.eval_shape(normal_sites)
+    computed = jax.eval_shape(normal_sites, **latent)
     if computed:
-        zeros = {name: np.zeros(x.shape, x.dtype) for name, x in values.items()}
-        reached = eval_provenance(lambda **values: normal_sites(**values)[0], **zeros)
+        zeros = {name: np.zeros(x.shape, x.dtype) for name, x in latent.items()}
+        reached = eval_provenance(normal_sites, **zeros)
         fixed = [name for name in computed if not reached[name]]
-        found = jax.jit(lambda: {name: normal_sites()[0][name] for name in fixed})() if fixed else {}
+        found = jax.jit(lambda values: {name: normal_sites(**values)[name] for name in fixed})(zeros)
         known |= {name: np.asarray(x) for name, x in found.items()}
     return {name: np.asarray(x[1], float) for name, x in known.items() if not np.any(x[0])}

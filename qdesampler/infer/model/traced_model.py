@@ -4,12 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from numpyro.handlers import seed, substitute
 from numpyro.infer.util import ModelInfo, constrain_fn, unconstrain_fn
 
 from qdesampler.infer.model.arguments import Arguments
 from qdesampler.infer.model.centering import find_centering, standard_widths
-from qdesampler.infer.model.supports import read_supports
+from qdesampler.infer.model.supports import latent_sites, read_supports
 
 __all__ = ["TracedModel"]
 
@@ -37,6 +38,10 @@ class TracedModel:
             name: site["value"]
             for name, site in info.model_trace.items()
             if site["type"] in ("param", "mutable")
+        }
+        self._latent = {
+            name: jax.ShapeDtypeStruct(jnp.shape(site["value"]), jnp.result_type(site["value"]))
+            for name, site in latent_sites(info.model_trace).items()
         }
         self.centering = find_centering(model, info.model_trace, model_args, model_kwargs, self._params)
 
@@ -67,7 +72,7 @@ class TracedModel:
 
     def standard_widths(self, model_args: Sequence, model_kwargs: dict) -> dict[str, Any]:
         """Widths of sites with a normal prior around 0 that no other site changes, by name."""
-        return standard_widths(self._model, model_args, model_kwargs, self._params)
+        return standard_widths(self._model, self._latent, model_args, model_kwargs, self._params)
 
     def _transforms_hold(self, model_args, model_kwargs) -> bool:
         """Whether the supports read from the trace hold for these arguments, at every position."""

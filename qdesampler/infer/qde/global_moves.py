@@ -13,10 +13,10 @@ from qdesampler.kernels.mcmc.trajectory import gaussian_step_size
 from qdesampler.numerics.host_trial import log_trial_rows
 from qdesampler.solvers.gaussian.refine import GOOD, Refined
 
-__all__ = ["LEAST_ACCEPTANCE", "beside_local_moves", "is_missed", "time_at"]
+__all__ = ["CAUTION", "LEAST_ACCEPTANCE", "TUNING", "beside_local_moves", "is_missed", "time_at"]
 
-_TUNING = 20  # iterations that tune the step size beside a trial
-_CAUTION = 0.8  # step size that is not tuned, relative to the one that a Gaussian allows
+TUNING = 20  # iterations that tune the step size beside a trial
+CAUTION = 0.8  # step size that is not tuned, relative to the one that a Gaussian allows
 LEAST_ACCEPTANCE = 0.1  # of a refined trial, predicted or seen by one chain; below, it is given up
 _BROKEN_PROMISE = 4.0  # seen over predicted autocorrelation time from which it is given up: hard.md, banana
 _UNEVEN = 0.8  # acceptance of one chain over the mean, below which it is given up: hard.md, banana
@@ -44,7 +44,7 @@ def beside_local_moves(
     seen, acceptance = found.observed_time, found.certificate.acceptance
     starts = _resampled(found, rng)
     cost = coordinates.evaluator.score_cost
-    step = _CAUTION * gaussian_step_size(coordinates.dim)
+    step = CAUTION * gaussian_step_size(coordinates.dim)
     if (clear and not found.heavy_tails) or not settings.local.adapt_step_size:
         local = LocalMoves(
             step if settings.local.adapt_step_size else settings.local.step_size,
@@ -54,7 +54,7 @@ def beside_local_moves(
             found.trial, found.candidates.log_weights, seen, acceptance, local, starts, score_cost=cost
         )
     chains = Chains(*(part[:FEWEST_STARTS] for part in starts))
-    iterations = min(_TUNING, settings.num_warmup)
+    iterations = min(TUNING, settings.num_warmup)
     tuned = tune_step_size(
         coordinates, chains, found.trial.metric, iterations, settings.local._replace(step_size=step), rng
     )

@@ -18,9 +18,11 @@ _SHORTEST_HOLD = 4.0  # candidates for which a chain may be held, however cheap 
 # least of x and x² had a fourth of it in eight of NumPyro's examples, from sparse-interactions to
 # gp-heteroscedastic; beside one of .65 it had all of it (annotation-multinomial).
 _RATE_OF_A_DRAW, _RATE_IF_POOR, _POOR = 0.6, 1.2, 0.5
-# Moves of such an iteration, at least, and evaluations of more moves than these, at most. NUTS takes 15 to
-# 260 evaluations for a draw of these examples, and 925 for one of mortality.
-_LEAST_MOVES, _LEAST_IF_POOR, _MOST_EVALUATIONS = 2, 3, 100
+_LEAST_MOVES = 2  # of such an iteration
+_MOST_EVALUATIONS = 50  # of more moves than these; NUTS takes 15 to 260 for a draw of these examples
+# Moves beside a trial of less than `_POOR`, and evaluations that these may take: seasonal-global-trend, where
+# two had .4 of NUTS's effective draws. On bnn, with 200 evaluations a move, two have all of them.
+_LEAST_IF_POOR, _FOR_THESE = 3, 150
 _JUMP_COST = 1.5  # evaluations per effective draw over evaluations per trajectory, if it was not measured
 # Bounds of the fraction of evaluations for global moves. With .95 a chain of hmm_drive was held for 81 draws.
 _LEAST_FRACTION, _MOST_FRACTION = 0.05, 0.85
@@ -137,7 +139,9 @@ def moves_of_a_draw(mixed: Mixed, probability: float, candidates: int) -> int:
         return 1
     evaluations = probability * candidates + (1 - probability) * mixed.steps
     is_poor = mixed.acceptance < _POOR
-    aim, least = (_RATE_IF_POOR, _LEAST_IF_POOR) if is_poor else (_RATE_OF_A_DRAW, _LEAST_MOVES)
+    aim = _RATE_IF_POOR if is_poor else _RATE_OF_A_DRAW
+    is_short = _LEAST_IF_POOR * evaluations <= _FOR_THESE
+    least = _LEAST_IF_POOR if is_poor and is_short else _LEAST_MOVES
     wanted = aim / max(_rate(mixed, probability, candidates), 1e-3)
     return max(least, int(min(np.ceil(wanted), _MOST_EVALUATIONS / evaluations)))
 

@@ -2,10 +2,11 @@ r"""The warm-up of QDE on the host: an imaginary-time solve, and what follows fr
 
 1. Descents from a few starts, then the Gaussian solve (`qdesampler.solvers.gaussian.solve`).
 2. A usable trial is refined and measured (`refine.py`). Where it is not clear, local moves get a step size.
-3. Where there is no usable trial, or the chains that walk through its candidates contradict it, local moves
-   are adapted (`qdesampler.kernels.adaptation.local`), and a trial is fitted to their draws.
-   Where either trial is poor, a second one is fitted that bends and funnels (`second_trial.py`): a triangular
-   map, in whose coordinates all moves are made from then on.
+3. Where its acceptance is below .5, products of scales and standard sites are looked for
+   (`qdesampler.numerics.scaling_symmetry`), and the solve is repeated in coordinates that centre them. Else a
+   second trial is fitted that bends and funnels (`second_trial.py`): a triangular map, in whose coordinates
+   all moves are made from then on. Where there is no usable trial, or the chains that walk through its
+   candidates contradict it, local moves are adapted (`qdesampler.kernels.adaptation.local`).
 4. The measured times of both kinds of moves set their proportions.
 
 It depends on the target, the settings and the starts alone: all random numbers come from a fixed seed. So
@@ -27,7 +28,7 @@ from qdesampler.infer.qde.second_trial import second_trial
 from qdesampler.infer.qde.starts import ESCAPED, SEED, run_descents
 from qdesampler.kernels.adaptation.walk import START_LENGTH
 from qdesampler.kernels.mcmc.trajectory import gaussian_step_size
-from qdesampler.numerics.host_trial import host_trial
+from qdesampler.numerics.host_trial import HostTrial, host_trial
 from qdesampler.numerics.numpy_metric import HostMetric, to_whitened_gradient_rows, whiten_rows
 from qdesampler.numerics.scaling_symmetry import find_scaling_symmetry
 from qdesampler.numerics.trial import tail_degrees
@@ -43,13 +44,16 @@ __all__ = ["OUTCOMES", "prepare", "unadapted"]
 OUTCOMES = ("not tried", *(str(outcome) for outcome in Outcome))
 
 _DENSE_AT_LAST = 1024  # dimensions up to which a low-rank trial may become dense: a step takes a second there
-_SHORT_FRACTION = 0.15  # of trajectories with shorter steps without a trial: ucbadmit, else held for 76 draws
+# Of trajectories with shorter steps, without a trial or beside a map that is not good: else a chain of
+# ucbadmit was held for 76 draws, and one of gp-counts-13 in the narrow end of its ridge (ESS 57 for 6,000).
+_SHORT_FRACTION = 0.15
 _FAR, _FAR_OFFSET = 4, 30  # squared whitened distance `4 dim + 30` beyond which an end is outside the trial
 _STEEP = 10  # squared whitened slope, more than the `dim` of a draw, of an end that is at no such mode
 _MATTERS = 10  # nats: an end lower than the highest by more than `dim + 10` does not count
 _ALONE = 0.5  # acceptance below which a trial is given up if descents ended elsewhere: seasonal-global-trend
 _COMPARED = 3  # points at which the density is compared with itself a turn away
 _POOR = 0.5  # acceptance below which a scaling symmetry is looked for: mortality, hierarchy-reparametrised
+_OF_EACH = 2  # points at home and away, of four
 _COLLAPSED = 0.05  # of the step size that a Gaussian allows, below which local moves hardly move
 
 
@@ -75,14 +79,8 @@ def prepare(
     if settings.may_solve:
         report("descents")
         descents = run_descents(coordinates, starts)
-        place = _highest(coordinates, descents)
-        solve = _solve(coordinates, descents, settings, rng, report)
+        descents, solve, mixed = _solved(coordinates, descents, starts, settings, rng, report)
         outcome = OUTCOMES.index(str(solve.outcome))
-        mixed = _global(coordinates, solve, starts, settings, rng, report)
-        if mixed is None or (mixed.acceptance < _POOR and coordinates.law is None):
-            better = _in_scaled_coordinates(coordinates, place, mixed, starts, settings, report)
-            if better is not None:
-                descents, solve, mixed = better
         if mixed is None:
             gone = solve.outcome is Outcome.UNBOUNDED
             outcome = OUTCOMES.index(str(Outcome.UNBOUNDED if gone else Outcome.HOPELESS))
@@ -91,7 +89,7 @@ def prepare(
             outcome = OUTCOMES.index(str(Outcome.MIDDLING if bends else solve.outcome))
             if not coordinates.can_recentre:  # else the descents ended in other coordinates
                 outliers = _count_outliers(coordinates, descents, mixed)
-                if outliers and mixed.acceptance < _ALONE:
+                if outliers and mixed.acceptance < _ALONE and coordinates.law is None:
                     # A poor trial of one end does not cover the others; local moves may connect them.
                     mixed, outcome = None, OUTCOMES.index(str(Outcome.HOPELESS))
     if mixed is None:
@@ -100,6 +98,7 @@ def prepare(
         if outcome and np.max(np.abs(mixed.starts.positions), initial=0.0) > ESCAPED:
             outcome = OUTCOMES.index(str(Outcome.UNBOUNDED))
     probability, candidates = proportions(mixed)
+    worst = LEAST_ACCEPTANCE if coordinates.law is None else GOOD
     sites, values, scores = mixed.starts
     if coordinates.can_recentre or coordinates.law is not None:
         sites = coordinates.to_sites(coordinates.evaluator.rounded(sites))
@@ -115,7 +114,7 @@ def prepare(
         probability=probability,
         candidates=candidates,
         moves=moves_of_a_draw(mixed, probability, candidates),
-        short_fraction=_SHORT_FRACTION if mixed.acceptance < LEAST_ACCEPTANCE else 0.0,
+        short_fraction=_SHORT_FRACTION if mixed.acceptance < worst else 0.0,
         centredness=coordinates.centredness,
         outcome=outcome,
         acceptance=mixed.acceptance,
@@ -198,15 +197,40 @@ def _solve(
     )
 
 
-def _global(
+def _solved(
     coordinates: RowCoordinates,
-    solve: GaussianSolve,
+    descents: list[Descent],
     starts: np.ndarray,
     settings: WarmupSettings,
     rng: np.random.Generator,
     report: Callable[[str], None],
-) -> Mixed | None:
-    """The trial of the solve, refined, or the second one where it is not good; None if neither is usable."""
+) -> tuple[list[Descent], GaussianSolve, Mixed | None]:
+    """Descents and solve that count, and the best trial beside local moves; None if none is usable."""
+    place = _highest(coordinates, descents)
+    solve = _solve(coordinates, descents, settings, rng, report)
+    mixed, trial = _gaussian(coordinates, solve, settings, rng, report)
+    is_good = mixed is not None and mixed.acceptance >= GOOD
+    if solve.outcome is Outcome.UNBOUNDED or is_good or settings.local.force_blocks:
+        return descents, solve, mixed
+    if mixed is None or mixed.acceptance < _POOR:
+        better = _in_scaled_coordinates(coordinates, place, mixed, starts, settings, report)
+        if better is not None:
+            return better
+    report(f"second trial, {coordinates.evaluator.num_evals} evaluations")
+    points = coordinates.from_sites(starts) if mixed is None else _home_and_away(coordinates, mixed, descents)
+    # A copy of the generator: an attempt that comes to nothing changes nothing but the count.
+    second = second_trial(coordinates, trial, mixed, points, settings, deepcopy(rng))
+    return descents, solve, second or mixed
+
+
+def _gaussian(
+    coordinates: RowCoordinates,
+    solve: GaussianSolve,
+    settings: WarmupSettings,
+    rng: np.random.Generator,
+    report: Callable[[str], None],
+) -> tuple[Mixed | None, HostTrial]:
+    """The refined trial beside local moves, or None if it is not usable; and the trial alone."""
     mixed, trial = None, host_trial(*solve.trial, DEFENSIVE)
     if solve.outcome in (Outcome.SOLVED, Outcome.MIDDLING):
         report(f"refinement of the trial, {coordinates.evaluator.num_evals} evaluations")
@@ -216,15 +240,20 @@ def _global(
         if not is_missed(found):
             clear = found.certificate.acceptance >= GOOD and solve.outcome is Outcome.SOLVED
             mixed = beside_local_moves(coordinates, found, settings, rng, clear=clear)
-    is_good = mixed is not None and mixed.acceptance >= GOOD
-    if solve.outcome is Outcome.UNBOUNDED or is_good or settings.local.force_blocks:
-        return mixed
-    if coordinates.symmetry is not None:  # whose map is in the place of another
-        return mixed
-    report(f"second trial, {coordinates.evaluator.num_evals} evaluations")
-    accepted = 0.0 if mixed is None else mixed.acceptance
-    # A copy of the generator: an attempt that comes to nothing changes nothing but the count.
-    return second_trial(coordinates, trial, accepted, starts, settings, deepcopy(rng)) or mixed
+    return mixed, trial
+
+
+def _home_and_away(coordinates: RowCoordinates, mixed: Mixed, descents: list[Descent]) -> np.ndarray:
+    """Points of the posterior, and the ends of descents that are farthest from the trial: two of each.
+
+    Where sites are re-centred the descents ended in other coordinates, and all are points of the posterior.
+    """
+    home, trial = mixed.starts.positions, mixed.trial
+    if coordinates.can_recentre:
+        return home
+    ends = np.stack([descent.position for descent in descents])
+    squares = np.sum(whiten_rows(trial.metric, ends - trial.centre) ** 2, 1)
+    return np.concatenate([home[:_OF_EACH], ends[np.argsort(-squares)[:_OF_EACH]], home[_OF_EACH:]])
 
 
 def _highest(coordinates: RowCoordinates, descents: list[Descent]) -> np.ndarray:
@@ -243,8 +272,6 @@ def _in_scaled_coordinates(
 ) -> tuple[list[Descent], GaussianSolve, Mixed | None] | None:
     """Descents and solve again in the coordinates of a scaling symmetry; None if there is none."""
     rng = np.random.default_rng([SEED, 1])
-    if settings.local.force_blocks:
-        return None
     report(f"scaling symmetry, {coordinates.evaluator.num_evals} evaluations")
     places = np.stack([place, starts[0]])
     found = find_scaling_symmetry(coordinates.evaluate_sites, coordinates.standard_widths(), places, rng)
@@ -254,7 +281,7 @@ def _in_scaled_coordinates(
     coordinates.use_symmetry(*found, place)
     descents = run_descents(coordinates, starts)
     solve = _solve(coordinates, descents, settings, rng, report)
-    again = _global(coordinates, solve, starts, settings, rng, report)
+    again, _ = _gaussian(coordinates, solve, settings, rng, report)
     if mixed is not None and (again is None or again.acceptance <= mixed.acceptance):
         coordinates.leave_symmetry()
         coordinates.centredness = before

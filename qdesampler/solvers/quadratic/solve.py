@@ -34,6 +34,7 @@ __all__ = [
     "DEFENSIVE",
     "FIRST_ROUNDS",
     "Quadratic",
+    "base_of",
     "choose_map",
     "log_rows",
     "round_size",
@@ -97,7 +98,12 @@ def _sample(points: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> Samp
     return Sample(points, scores, weights, effective)
 
 
-def _base_of(law: TriangularMap, sample: Sample) -> HostTrial:
+def _part(sample: Sample, keep: np.ndarray) -> Sample:
+    part = _sample(sample.points[keep], sample.scores[keep], sample.weights[keep])
+    return part._replace(is_drawn=sample.is_drawn)
+
+
+def base_of(law: TriangularMap, sample: Sample) -> HostTrial:
     """The law of `v(x)`: standard, but for skew and width where the weights are those of the target.
 
     Tempered weights are not: their points are wider, by the same factor in all coordinates.
@@ -159,9 +165,7 @@ def choose_map(sample: Sample) -> TriangularMap | None:
         return None
     judgements = []
     for seen in (np.arange(len(sample.points)) // 4 % 2 == half for half in (0, 1)):
-        part, other = (
-            _sample(sample.points[keep], sample.scores[keep], sample.weights[keep]) for keep in (seen, ~seen)
-        )
+        part, other = (_part(sample, keep) for keep in (seen, ~seen))
         judged = [[-misfit(other, law) for law in laws] for laws in _fits(part)]
         judgements.append(judged)
     mean = np.full((len(judgements[0]), 1 + BY_MOMENTS + BY_SCORES), -np.inf)
@@ -222,7 +226,7 @@ class _Search:
                 self.law = more_steps(known, self.law, _STEPS)
             except np.linalg.LinAlgError:  # the candidates show nothing more
                 return
-            self.base = _base_of(self.law, known)
+            self.base = base_of(self.law, known)
 
 
 def solve_quadratic(
@@ -248,7 +252,7 @@ def solve_quadratic(
         law = choose_map(sample)
         if law is None:
             return None
-        search = _Search(evaluate, law, _base_of(law, sample), count, precision)
+        search = _Search(evaluate, law, base_of(law, sample), count, precision)
         best, unchanged = search.look(rng), 0
         for number in range(_ROUNDS):
             acceptance = best.certificate.acceptance
@@ -263,7 +267,9 @@ def solve_quadratic(
 
 def _thinned(sample: Sample) -> Sample:
     keep = slice(None, None, max(-(-len(sample.points) // _MOST_POINTS), 1))
-    return Sample(sample.points[keep], sample.scores[keep], sample.weights[keep], sample.effective)
+    return sample._replace(
+        points=sample.points[keep], scores=sample.scores[keep], weights=sample.weights[keep]
+    )
 
 
 def _joined(first: Sample, second: Sample) -> Sample:

@@ -9,7 +9,7 @@ from qdesampler.numerics.host_trial import host_trial
 from qdesampler.numerics.numpy_metric import identity
 
 DIM = 10
-_MOST_EVALUATIONS = 100  # of the moves of an iteration, unless the fewest need more
+_MOST_EVALUATIONS = 50  # of the moves of an iteration, unless the fewest need more
 
 
 def mixed(score_cost, acceptance=0.8, spread=0.7):
@@ -93,7 +93,9 @@ def test_dearer_effective_draws_take_more_moves_of_the_same_price():
     assert 2 <= few < many
 
 
-@pytest.mark.parametrize(("acceptance", "fewest"), [(0.05, 3), (0.6, 2)])
-def test_long_trajectories_are_not_multiplied_further(acceptance, fewest):
-    mixed = _beside(acceptance, steps=200, cost=5000)
+@pytest.mark.parametrize(
+    ("acceptance", "steps", "fewest"), [(0.05, 45, 3), (0.05, 200, 2), (0.6, 100, 2), (0.6, 200, 2)]
+)
+def test_long_trajectories_are_not_multiplied_further(acceptance, steps, fewest):
+    mixed = _beside(acceptance, steps=steps, cost=5000)
     assert moves_of_a_draw(mixed, *proportions(mixed)) == fewest

@@ -6,7 +6,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from numpyro.handlers import seed, trace
+from numpyro.handlers import seed, substitute, trace
 
 from qdesampler.driver import MCMC
 from qdesampler.infer import QDE
@@ -88,12 +88,19 @@ def sites(x):
     numpyro.sample("moving", dist.Normal(0.0, tau))
     numpyro.sample("moving array", dist.Normal(tau * jnp.ones(2), 1.0).to_event(1))
     numpyro.sample("heavy", dist.StudentT(3.0, 0.0, 1.0))
+    numpyro.sample("improper", dist.ImproperUniform(dist.constraints.real, (), ()))
     numpyro.sample("seen", dist.Normal(0.0, 1.0), obs=x)
 
 
 def test_exactly_the_sites_with_a_normal_prior_of_their_own_are_standard():
-    trace(seed(sites, 0)).get_trace(jnp.array(3.0))
-    found = standard_widths(sites, (jnp.array(3.0),), {}, {})
+    known = {"improper": jnp.array(0.0)}
+    drawn = trace(seed(substitute(sites, data=known), 0)).get_trace(jnp.array(3.0))
+    latent = {
+        name: jax.ShapeDtypeStruct(site["value"].shape, site["value"].dtype)
+        for name, site in drawn.items()
+        if name != "seen"
+    }
+    found = standard_widths(sites, latent, (jnp.array(3.0),), {}, {})
     expected = {
         "number": np.array(1.0),
         "array": np.full(3, 2.0),
