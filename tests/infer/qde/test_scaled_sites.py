@@ -74,8 +74,9 @@ def test_as_written_it_costs_several_times_as_much(scaled, monkeypatch):
     for mcmc in (scaled, plain):
         x = np.log(np.asarray(mcmc.get_samples(group_by_chain=True)["lambda"], float))
         evals = np.sum(np.asarray(mcmc.get_extra_fields()["num_evals"]))
-        per_draw.append(evals / np.min(numpyro.diagnostics.effective_sample_size(x)))
-    assert 3 * per_draw[0] < per_draw[1]
+        size = np.exp(np.mean(np.log(numpyro.diagnostics.effective_sample_size(x))))
+        per_draw.append(evals / size)
+    assert 2 * per_draw[0] < per_draw[1]
 
 
 def sites(x):
