@@ -66,6 +66,7 @@ def test_draws_are_those_of_the_model_as_written(scaled, assert_expectation):
     assert_expectation((log_tau - mean) ** 2, variance, min_ess=400)
 
 
+@pytest.mark.slow  # two runs; that the coordinates change and the draws are right is fast
 def test_as_written_it_costs_several_times_as_much(scaled, monkeypatch):
     monkeypatch.setattr("qdesampler.infer.qde.warmup.find_scaling_symmetry", lambda *_: None)
     plain = ran()
