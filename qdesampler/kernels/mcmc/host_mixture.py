@@ -13,7 +13,7 @@ import numpy as np
 from qdesampler.kernels.mcmc.host_trajectories import Chains, Evaluate, HostDynamics, run_trajectories
 from qdesampler.kernels.mcmc.integrators import Integrator
 from qdesampler.kernels.mcmc.mixture import BULK, LEAP
-from qdesampler.kernels.mcmc.trajectory import DIVERGENCE_THRESHOLD, JITTER, SHORTEST_STEP
+from qdesampler.kernels.mcmc.trajectory import DIVERGENCE_THRESHOLD, JITTER, SHORT_STEP
 from qdesampler.numerics.host_trial import HostTrial, draw_rows, log_trial_rows
 from qdesampler.numerics.numpy_metric import whiten_rows
 
@@ -99,8 +99,8 @@ def _plan(mixture: HostMixture, schedule: Schedule, chains: int) -> tuple[list[l
             else:
                 mean = mixture.length * (1 - JITTER + 2 * JITTER * length) / mixture.step_size
                 steps = int(np.clip(np.floor(mean + rounding), 1, mixture.most_steps))
-                place = (1 - kind) / max(mixture.short_fraction * (1 - mixture.probability), 1e-9)
-                step_size = mixture.step_size * (SHORTEST_STEP**place if place < 1 else 1)
+                is_short = 1 - kind < mixture.short_fraction * (1 - mixture.probability)
+                step_size = mixture.step_size * (SHORT_STEP if is_short else 1)
                 plans[-1].append(_Plan(rng, steps, None, step_size))
     return plans, np.concatenate(batches)
 

@@ -31,7 +31,7 @@ import jax.numpy as jnp
 from qdesampler.kernels.mcmc.integrators import Dynamics, Integrator
 from qdesampler.kernels.mcmc.trajectory import (
     DIVERGENCE_THRESHOLD,
-    SHORTEST_STEP,
+    SHORT_STEP,
     TrajectoryState,
     draw_num_steps,
 )
@@ -59,8 +59,7 @@ class Mixture(NamedTuple):
         probability: that a move is global.
         candidates: of one global move, at most `MOST_CANDIDATES`.
         moves: of one iteration, so that few draws of a poor trial are not mostly repetitions.
-        short_fraction: of the trajectories, those with shorter steps: down to `SHORTEST_STEP` times the
-            size, with a uniform logarithm.
+        short_fraction: of the trajectories, those with steps of `SHORT_STEP` times the size.
     """
 
     trial: Trial
@@ -150,8 +149,8 @@ def choose_move(
     is_global = units[0] < mixture.probability
     steps = draw_num_steps(units[1:], mixture.step_size, mixture.length, most_steps)
     evaluations = jnp.where(is_global, mixture.candidates, steps * stages)
-    place = (1 - units[0]) / jnp.maximum(mixture.short_fraction * (1 - mixture.probability), 1e-9)
-    return MovePlan(is_global, evaluations, shrink=SHORTEST_STEP ** jnp.where(place < 1, place, 0.0))
+    is_short = 1 - units[0] < mixture.short_fraction * (1 - mixture.probability)
+    return MovePlan(is_global, evaluations, shrink=jnp.where(is_short, SHORT_STEP, 1.0))
 
 
 def move_noise(key: jax.Array, dim: int) -> jax.Array:

@@ -29,7 +29,7 @@ from qdesampler.numerics.types import ValueAndScore
 
 __all__ = [
     "JITTER",
-    "SHORTEST_STEP",
+    "SHORT_STEP",
     "RunningTrajectory",
     "SamplingAlgorithm",
     "Scheme",
@@ -49,9 +49,7 @@ DIVERGENCE_THRESHOLD = (
     1000.0  # nats of energy error above which a trajectory diverges, as in Stan and NumPyro
 )
 JITTER = 0.4  # relative half width of the uniform law of a length or step size, to break periodic orbits
-# Of the step size: trajectories with steps of all sizes down to it free a chain where the density is narrow.
-# With steps of .3 alone a chain of mortality was held in one run of three.
-SHORTEST_STEP = 0.05
+SHORT_STEP = 0.3  # of the step size: trajectories that free a chain where the density is narrow
 _GAUSSIAN_STEP = 1.2  # step size that a whitened Gaussian allows, times dim^(1/4)
 
 

@@ -20,7 +20,7 @@ from qdesampler.kernels.mcmc.mixture import (
     mixture_step,
     move_noise,
 )
-from qdesampler.kernels.mcmc.trajectory import SHORTEST_STEP, TrajectoryState, trajectory_move
+from qdesampler.kernels.mcmc.trajectory import TrajectoryState, trajectory_move
 from qdesampler.numerics.metric import from_covariance, identity_metric
 from qdesampler.numerics.trial import gaussian_trial, log_trial
 
@@ -356,22 +356,6 @@ def test_the_plan_has_the_probability_and_the_lengths_asked_for():
     assert abs(steps.mean() - 6) < 4.5 * steps.std() / np.sqrt(steps.size)
     short = jax.vmap(lambda unit: choose_move(unit, used, 4, 2))(units[:500])
     assert np.asarray(short.evaluations)[~is_global[:500]].max() == 8
-
-
-def test_short_steps_have_a_uniform_logarithm_and_no_trajectory_fewer_steps():
-    units = jax.random.uniform(jax.random.key(15), (20_000, 3))
-    used = mixed(trials()["plain"], 0.3, 0.3, 1.8)._replace(short_fraction=0.25)
-    plan = jax.vmap(lambda unit: choose_move(unit, used, 100, 2))(units)
-    local = ~np.asarray(plan.is_global)
-    shrink = np.asarray(plan.shrink, float)
-    assert np.all(shrink[~local] == 1)
-    short = shrink[local & (shrink < 1)]
-    assert abs(short.size / local.sum() - 0.25) < 4.5 * np.sqrt(0.25 * 0.75 / local.sum())
-    place = np.log(short) / np.log(SHORTEST_STEP)
-    assert stats.kstest(place, "uniform").pvalue > 1e-3
-    plain = jax.vmap(lambda unit: choose_move(unit, used._replace(short_fraction=0.0), 100, 2))(units)
-    np.testing.assert_array_equal(plain.evaluations, plan.evaluations)
-    assert np.all(np.asarray(plain.shrink) == 1)
 
 
 def test_all_chains_of_a_batch_do_the_same_and_each_what_it_would_do_alone():
