@@ -99,3 +99,12 @@ def test_dearer_effective_draws_take_more_moves_of_the_same_price():
 def test_long_trajectories_are_not_multiplied_further(acceptance, steps, fewest):
     mixed = _beside(acceptance, steps=steps, cost=5000)
     assert moves_of_a_draw(mixed, *proportions(mixed)) == fewest
+
+
+def test_beside_a_solved_trial_a_second_move_comes_later():
+    untuned = LocalMoves(step_size=0.5, length=2.0)
+    for acceptance, moves in ((0.78, 1), (0.74, 2)):
+        tuned = _beside(acceptance, steps=4, cost=8)
+        found = tuned._replace(local=untuned)
+        assert moves_of_a_draw(found, *proportions(found)) == moves
+        assert moves_of_a_draw(tuned, *proportions(tuned)) == 2
