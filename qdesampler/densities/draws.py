@@ -13,9 +13,9 @@ from qdesampler.densities.errors import BudgetError
 from qdesampler.densities.evaluator import SpaceEvaluator
 from qdesampler.densities.progress import Meter
 from qdesampler.driver.stopping import Until, check_convergence, draws_at_checks
+from qdesampler.infer.qde.coordinates.rows import RowCoordinates
 from qdesampler.infer.qde.nuts_arguments import block_rank, correlated_blocks
 from qdesampler.infer.qde.prepared import Prepared, WarmupSettings
-from qdesampler.infer.qde.row_coordinates import RowCoordinates
 from qdesampler.infer.qde.warmup import prepare
 from qdesampler.kernels.adaptation.walk import LocalSettings
 from qdesampler.kernels.mcmc.host_mixture import HostMixture, Iterations, Schedule, walk

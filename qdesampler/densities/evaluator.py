@@ -14,7 +14,7 @@ DIFFERENCE = float(np.sqrt(np.finfo(float).eps))
 
 
 class SpaceEvaluator:
-    """A `qdesampler.infer.qde.row_coordinates.RowEvaluator` of the user's function.
+    """A `qdesampler.infer.qde.coordinates.rows.RowEvaluator` of the user's function.
 
     Attributes:
         dim: unconstrained coordinates.

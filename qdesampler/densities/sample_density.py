@@ -21,7 +21,7 @@ from qdesampler.densities.progress import Bar, EvaluationProgress, Meter
 from qdesampler.densities.run import DensityRun, RunCosts
 from qdesampler.densities.workers import Workers
 from qdesampler.driver.stopping import Until
-from qdesampler.infer.qde.row_coordinates import RowCoordinates
+from qdesampler.infer.qde.coordinates.rows import RowCoordinates
 from qdesampler.infer.qde.starts import FEWEST_STARTS, find_starts
 from qdesampler.infer.qde.warmup import OUTCOMES
 from qdesampler.solvers.gaussian.search import Outcome

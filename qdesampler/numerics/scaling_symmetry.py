@@ -16,8 +16,8 @@ model can be centred as much as its data ask for:
 
     y_j = z_j exp(c_j h_j),        h_j = sum_k C_jk (x_k - m_k),        0 <= c_j <= 1,
 
-`c = 0` as it is written, `c = 1` centred (Papaspiliopoulos, Roberts and Skold 2007, section 4). If the
-regression were wrong, `y` would still be coordinates, only no better ones.
+`c = 0` leaves the model unchanged, `c = 1` gives its centred form (Papaspiliopoulos, Roberts and Skold 2007,
+section 4). If the regression were wrong, `y` would still be coordinates, only no better ones.
 """
 
 from collections.abc import Callable
@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from qdesampler.numerics.centredness import centredness_of_draws
 from qdesampler.numerics.triangular_map import TriangularMap
 
 __all__ = ["ScalingSymmetry", "centred_map", "find_scaling_symmetry", "suitable_centredness"]
@@ -143,10 +144,9 @@ def centred_map(
 def suitable_centredness(
     symmetry: ScalingSymmetry, points: np.ndarray, scores: np.ndarray, weights: np.ndarray, centre: np.ndarray
 ) -> np.ndarray:
-    """`c_j` that makes the width of `y_j` independent of its scales, shape `(n,)`; NaN where it is unknown.
+    """`c_j` that makes the width of `y_j` independent of its scales, shape `(n,)`.
 
-    With the information `i_j`, the slope of the rest's score on `u_j = z_j exp(h_j)`, it is the mean of
-    `i s^2 / (1 + i s^2)` with `s = w exp(h)`: that of `qdesampler.infer.model.centering` for a site `u`.
+    It is that of `qdesampler.numerics.centredness` for a site `u_j = z_j exp(h_j)` of scale `w_j exp(h_j)`.
 
     Args:
         symmetry: what is scaled by what.
@@ -160,13 +160,4 @@ def suitable_centredness(
     with np.errstate(all="ignore"):
         scale = np.exp(growth)
         u, rest = z * scale, (scores[:, symmetry.scaled] + z / symmetry.widths**2) / scale
-    usable = np.isfinite(u) & np.isfinite(rest) & (weights > 0)[:, None]
-    share = np.where(usable, weights[:, None], 0.0)
-    share = share / np.maximum(np.sum(share, 0), np.finfo(float).tiny)
-    u, rest, scale = (np.where(usable, part, 1.0) for part in (u, rest, scale))
-    deviation = u - np.sum(share * u, 0)
-    variance = np.sum(share * deviation**2, 0)
-    covariance = np.sum(share * deviation * (rest - np.sum(share * rest, 0)), 0)
-    informed = np.maximum(-covariance / np.where(variance > 0, variance, 1.0), 0.0)
-    informed = informed * (symmetry.widths * scale) ** 2
-    return np.sum(share * (informed / (1 + informed)), 0)
+    return centredness_of_draws(u, rest, symmetry.widths * scale, weights)

@@ -10,7 +10,7 @@ from qdesampler.densities.draws import HostChains, Plan, warm_up
 from qdesampler.densities.evaluator import SpaceEvaluator
 from qdesampler.densities.parameters import Space, space_of
 from qdesampler.densities.progress import Meter
-from qdesampler.infer.qde.row_coordinates import RowCoordinates
+from qdesampler.infer.qde.coordinates.rows import RowCoordinates
 from qdesampler.infer.qde.starts import find_starts
 from qdesampler.infer.qde.warmup import prepare
 

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from qdesampler.infer.qde.coordinates.rows import RowCoordinates
 from qdesampler.infer.qde.global_moves import CAUTION, TUNING, time_at
 from qdesampler.infer.qde.prepared import WarmupSettings
 from qdesampler.infer.qde.proportions import LocalMoves, Mixed, proportions
-from qdesampler.infer.qde.row_coordinates import RowCoordinates
 from qdesampler.infer.qde.starts import FEWEST_STARTS, SEED
 from qdesampler.kernels.adaptation.local import adapt_locally, tune_step_size
 from qdesampler.kernels.adaptation.walk import START_LENGTH
@@ -54,7 +54,7 @@ class _Bent(NamedTuple):
 
     @property
     def is_believed(self) -> bool:
-        """Whether the chains stay among the candidates, each of them."""
+        """Whether every chain stays among the candidates."""
         mean = float(np.mean(self.rates))
         return (
             2 / max(mean, 1e-6) - 1 <= _HELD * (2 / max(self.mixed.acceptance, 1e-6) - 1)

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from qdesampler.infer.qde.coordinates.rows import RowCoordinates
 from qdesampler.infer.qde.prepared import WarmupSettings
 from qdesampler.infer.qde.proportions import LocalMoves, Mixed
-from qdesampler.infer.qde.row_coordinates import RowCoordinates
 from qdesampler.infer.qde.starts import FEWEST_STARTS
 from qdesampler.kernels.adaptation.local import tune_step_size
 from qdesampler.kernels.adaptation.walk import START_LENGTH

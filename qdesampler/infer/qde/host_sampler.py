@@ -12,7 +12,7 @@ import numpy as np
 
 from qdesampler.infer.model.fingerprint import is_typed_key
 from qdesampler.infer.model.raveling import unraveler
-from qdesampler.infer.qde.host_coordinates import HostCoordinates
+from qdesampler.infer.qde.coordinates.host import HostCoordinates
 from qdesampler.infer.qde.state import Frozen, QDEState
 from qdesampler.kernels.mcmc.host_mixture import HostMixture, Schedule, walk
 from qdesampler.kernels.mcmc.host_trajectories import Chains, HostDynamics

@@ -17,9 +17,9 @@ from qdesampler.infer.model.kernel_base import Kwargs, TargetKernel
 from qdesampler.infer.model.kernel_reports import TrialReport
 from qdesampler.infer.model.memory import Memory, name_of
 from qdesampler.infer.model.target import StartingPoint, Target
-from qdesampler.infer.qde.coordinates import MoveCoordinates
+from qdesampler.infer.qde.coordinates.device import MoveCoordinates
+from qdesampler.infer.qde.coordinates.host import HostCoordinates
 from qdesampler.infer.qde.facts import solve_facts, trial_report
-from qdesampler.infer.qde.host_coordinates import HostCoordinates
 from qdesampler.infer.qde.host_sampler import HostSampler, is_soon_done
 from qdesampler.infer.qde.nuts_arguments import (
     block_rank,

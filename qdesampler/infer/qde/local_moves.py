@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from qdesampler.infer.qde.coordinates.rows import RowCoordinates
 from qdesampler.infer.qde.global_moves import time_at
 from qdesampler.infer.qde.prepared import WarmupSettings
 from qdesampler.infer.qde.proportions import LocalMoves, Mixed
-from qdesampler.infer.qde.row_coordinates import RowCoordinates
 from qdesampler.infer.qde.starts import ESCAPED, FEWEST_STARTS
 from qdesampler.kernels.adaptation.local import LocalAdaptation, adapt_locally
 from qdesampler.kernels.mcmc.host_trajectories import Chains

@@ -15,7 +15,7 @@ from numpyro.infer.hmc_util import HMCAdaptState, IntegratorState, warmup_adapte
 
 from qdesampler.infer.model.evaluation import is_batched
 from qdesampler.infer.model.target import StartingPoint
-from qdesampler.infer.qde.coordinates import MoveCoordinates
+from qdesampler.infer.qde.coordinates.device import MoveCoordinates
 from qdesampler.kernels.mcmc.integrators import Dynamics, Integrator
 from qdesampler.kernels.mcmc.trajectory import (
     TrajectoryInfo,

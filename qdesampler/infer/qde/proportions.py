@@ -24,7 +24,7 @@ _SOLVED = 0.75
 _LEAST_MOVES = 2  # of such an iteration
 _MOST_EVALUATIONS = 50  # of more moves than these; NUTS takes 15 to 260 for a draw of these examples
 # Moves beside a trial of less than `_POOR`, and evaluations that these may take: seasonal-global-trend, where
-# two had .4 of NUTS's effective draws. On bnn, with 200 evaluations a move, two have all of them.
+# two moves had .4 of NUTS's effective draws. On bnn a move takes 200 evaluations, and two moves are enough.
 _LEAST_IF_POOR, _FOR_THESE = 3, 150
 _JUMP_COST = 1.5  # evaluations per effective draw over evaluations per trajectory, if it was not measured
 # Bounds of the fraction of evaluations for global moves. With .95 a chain of hmm_drive was held for 81 draws.

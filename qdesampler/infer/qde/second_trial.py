@@ -10,10 +10,10 @@ than the target's. Else, where the Gaussian is poor, a few chains show where the
 import numpy as np
 
 from qdesampler.infer.qde.bent_moves import bent_moves, made_moves
+from qdesampler.infer.qde.coordinates.rows import RowCoordinates
 from qdesampler.infer.qde.global_moves import beside_local_moves, time_at
 from qdesampler.infer.qde.prepared import WarmupSettings
 from qdesampler.infer.qde.proportions import Mixed
-from qdesampler.infer.qde.row_coordinates import RowCoordinates
 from qdesampler.infer.qde.starts import FEWEST_STARTS, SEED
 from qdesampler.kernels.mcmc.host_trajectories import Chains
 from qdesampler.numerics.host_trial import HostTrial, draw_rows, host_trial, log_trial_rows

@@ -5,7 +5,7 @@ import numpy as np
 from jax.core import Tracer
 
 from qdesampler.infer.model.target import StartingPoint
-from qdesampler.infer.qde.row_coordinates import RowCoordinates
+from qdesampler.infer.qde.coordinates.rows import RowCoordinates
 from qdesampler.solvers.gaussian.descents import Descent, descend
 
 __all__ = ["ESCAPED", "FEWEST_STARTS", "SEED", "find_starts", "known_rows", "run_descents"]

@@ -18,12 +18,12 @@ from copy import deepcopy
 
 import numpy as np
 
+from qdesampler.infer.qde.coordinates.rows import RowCoordinates
 from qdesampler.infer.qde.copies import without_turns
 from qdesampler.infer.qde.global_moves import LEAST_ACCEPTANCE, beside_local_moves, is_missed
 from qdesampler.infer.qde.local_moves import adapted_moves
 from qdesampler.infer.qde.prepared import Prepared, WarmupSettings
 from qdesampler.infer.qde.proportions import Mixed, burn_in, moves_of_a_draw, proportions
-from qdesampler.infer.qde.row_coordinates import RowCoordinates
 from qdesampler.infer.qde.second_trial import second_trial
 from qdesampler.infer.qde.starts import ESCAPED, SEED, run_descents
 from qdesampler.kernels.adaptation.walk import START_LENGTH

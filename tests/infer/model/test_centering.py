@@ -16,8 +16,8 @@ from qdesampler.driver import MCMC
 from qdesampler.infer import QDE
 from qdesampler.infer.model.centering import Centering, find_centering
 from qdesampler.infer.model.evaluation import value_and_gradient
-from qdesampler.infer.qde.coordinates import MoveCoordinates
-from qdesampler.infer.qde.host_coordinates import HostCoordinates
+from qdesampler.infer.qde.coordinates.device import MoveCoordinates
+from qdesampler.infer.qde.coordinates.host import HostCoordinates
 
 SIGMA = jnp.array([0.5, 1.0, 2.0, 4.0])
 ROOT = np.array([[1.0, 0.0], [-0.6, 0.8]])  # of a correlation matrix

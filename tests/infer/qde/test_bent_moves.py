@@ -7,8 +7,8 @@ import pytest
 
 from qdesampler.infer.qde import bent_moves as module
 from qdesampler.infer.qde.bent_moves import bent_moves
+from qdesampler.infer.qde.coordinates.rows import RowCoordinates
 from qdesampler.infer.qde.prepared import WarmupSettings
-from qdesampler.infer.qde.row_coordinates import RowCoordinates
 from qdesampler.kernels.adaptation.walk import LocalSettings
 from qdesampler.kernels.mcmc.host_trajectories import DYNAMICS
 from qdesampler.kernels.mcmc.integrators import INTEGRATORS

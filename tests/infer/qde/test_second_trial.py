@@ -13,7 +13,8 @@ from scipy import stats
 
 from qdesampler.diagnostics import diagnose
 from qdesampler.infer import QDE
-from qdesampler.infer.qde import coordinates, second_trial
+from qdesampler.infer.qde import second_trial
+from qdesampler.infer.qde.coordinates import device
 from qdesampler.numerics import triangular_map
 from qdesampler.numerics.triangular_map import TriangularMap, to_device
 
@@ -178,5 +179,5 @@ def test_the_twin_without_the_change_of_volume_is_caught(monkeypatch):
         return lambda law, points: (change(law, points)[0], 0.0)
 
     monkeypatch.setattr(triangular_map, "_placed", without(triangular_map._placed))
-    monkeypatch.setattr(coordinates, "to_map", without(coordinates.to_map))
+    monkeypatch.setattr(device, "to_map", without(device.to_map))
     assert smallest_p()[0] < 1e-6

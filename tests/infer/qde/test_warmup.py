@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from qdesampler.infer.qde import global_moves, warmup
-from qdesampler.infer.qde.coordinates import MoveCoordinates
-from qdesampler.infer.qde.host_coordinates import HostCoordinates
+from qdesampler.infer.qde.coordinates.device import MoveCoordinates
+from qdesampler.infer.qde.coordinates.host import HostCoordinates
 from qdesampler.infer.qde.prepared import SMALLEST_SOLVE, WarmupSettings
 from qdesampler.infer.qde.starts import find_starts
 from qdesampler.infer.qde.warmup import OUTCOMES, prepare

@@ -18,8 +18,9 @@ from typing import Any, Self
 import jax
 import numpy as np
 
-from qdesampler.infer.qde.coordinates import MoveCoordinates
-from qdesampler.infer.qde.row_coordinates import CHANGE, RowCoordinates
+from qdesampler.infer.qde.coordinates.device import MoveCoordinates
+from qdesampler.infer.qde.coordinates.rows import CHANGE, RowCoordinates
+from qdesampler.numerics.centredness import centredness_of_draws
 from qdesampler.numerics.evaluator import Evaluator
 
 __all__ = ["HostCoordinates"]
@@ -153,16 +154,7 @@ class HostCoordinates(RowCoordinates):
         sites, loc, scale = self._located(points, old)
         with np.errstate(all="ignore"):
             rest = scores * scale ** (old - 1) + (sites - loc) / scale**2
-        usable = np.isfinite(sites) & np.isfinite(rest) & np.isfinite(scale) & (weights > 0)[:, None]
-        w = np.where(usable, weights[:, None], 0.0)
-        w = w / np.maximum(np.sum(w, 0), np.finfo(float).tiny)
-        sites, rest, scale = (np.where(usable, value, 1.0) for value in (sites, rest, scale))
-        deviation = sites - np.sum(w * sites, 0)
-        variance = np.sum(w * deviation**2, 0)
-        covariance = np.sum(w * deviation * (rest - np.sum(w * rest, 0)), 0)
-        slope = covariance / np.where(variance > 0, variance, 1.0)
-        informed = np.maximum(-slope, 0.0) * scale**2
-        new = np.sum(w * (informed / (1 + informed)), 0)
+        new = centredness_of_draws(sites, rest, scale, weights)
         new = np.where(self._marked & np.isfinite(new), np.clip(new, 0.0, 1.0), old)
         if np.max(np.abs(new - old)) < CHANGE:
             return None
