@@ -10,6 +10,7 @@ from qdesampler.backends import GibbsSurrogate as GibbsSurrogate
 from qdesampler.backends import ImaginaryTime as ImaginaryTime
 from qdesampler.backends import IsingProblem as IsingProblem
 from qdesampler.backends import PathIntegralAnnealing as PathIntegralAnnealing
+from qdesampler.backends import PopulationAnnealing as PopulationAnnealing
 from qdesampler.backends import PrecisionWarning as PrecisionWarning
 from qdesampler.backends import ProblemTooLargeError as ProblemTooLargeError
 from qdesampler.backends import QuantumDynamics as QuantumDynamics

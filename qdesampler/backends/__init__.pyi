@@ -11,6 +11,7 @@ from .exact_enumeration import ExactEnumeration as ExactEnumeration
 from .gibbs_surrogate import GibbsSurrogate as GibbsSurrogate
 from .imaginary_time import ImaginaryTime as ImaginaryTime
 from .path_integral import PathIntegralAnnealing as PathIntegralAnnealing
+from .population_annealing import PopulationAnnealing as PopulationAnnealing
 from .precision import PrecisionWarning as PrecisionWarning
 from .problem import IsingProblem as IsingProblem
 from .problem import ProblemTooLargeError as ProblemTooLargeError

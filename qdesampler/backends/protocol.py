@@ -48,6 +48,8 @@ class Samples(NamedTuple):
             shape `(num_reads,)`; else None.
         log_prob: with law "density", the log probability of every state, shape `(num_reads,)`; else None.
         log_scale: with `log_weight`, what the constant of the problem adds to it, `-beta offset`; else None.
+        population: with `log_weight`, the number of each read's population, `0, ..., P - 1`, shape
+            `(num_reads,)`, where only reads of different populations are independent; None if all are.
     """
 
     states: jax.Array
@@ -55,6 +57,7 @@ class Samples(NamedTuple):
     log_weight: jax.Array | np.ndarray | None = None
     log_prob: jax.Array | np.ndarray | None = None
     log_scale: jax.Array | np.ndarray | None = None
+    population: jax.Array | np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +67,8 @@ class Capabilities:
     Attributes:
         law: "unknown": nothing; "symmetric": from an initial state `s` it draws `s'` with `K(s, s') = K(s',
             s)`; "reversible": `K` is reversible with respect to `exp(-beta E)`; "weighted": `log_weight`
-            makes the draws properly weighted for `exp(-beta E)`; "density": `log_prob` is the exact log
-            probability.
+            makes the draws properly weighted for `exp(-beta E)`, on average over the
+            reads; "density": `log_prob` is the exact log probability.
         jittable: `sample` may be called under `jit`, `vmap` and `scan`.
         remote: a call leaves this machine: fill a pool, never call within a chain.
         seeded: the same key gives the same draws.

@@ -32,7 +32,14 @@ from qdesampler.backends.sweeps import SweepPlan, from_blocks, plan_sweeps, swee
 from qdesampler.equation.schedule import Schedule
 from qdesampler.validation import as_positive_int
 
-__all__ = ["SimulatedAnnealing", "log_partition_estimate"]
+__all__ = [
+    "UPDATES",
+    "SimulatedAnnealing",
+    "Update",
+    "check_update",
+    "energy_scales",
+    "log_partition_estimate",
+]
 
 Update = Literal["metropolis", "heat_bath"]
 
@@ -59,10 +66,7 @@ class SimulatedAnnealing(LocalBackend):
 
     def __post_init__(self) -> None:
         as_positive_int("num_sweeps", self.num_sweeps)
-        if self.update not in ("metropolis", "heat_bath"):
-            raise ValueError(f"update must be 'metropolis' or 'heat_bath', got {self.update!r}.")
-        if self.energy_scale is not None and not isinstance(self.energy_scale, Schedule):
-            raise TypeError(f"energy_scale must be a Schedule or None, got {self.energy_scale!r}.")
+        check_update(self.update, self.energy_scale)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -71,7 +75,7 @@ class SimulatedAnnealing(LocalBackend):
 
     def _draw(self, call: SampleCall) -> Samples:
         problem, start = call.problem, call.initial_states
-        plan, scales = plan_sweeps(problem), self._scales(call.schedule)
+        plan, scales = plan_sweeps(problem), energy_scales(call.schedule, self.num_sweeps, self.energy_scale)
         states, log_weight = _anneal(
             plan, problem, scales, call.beta, call.key, start, call.num_reads, self.update
         )
@@ -104,35 +108,64 @@ class SimulatedAnnealing(LocalBackend):
         states = check_states("states", states, reads, problem.num_variables)
 
         def run(problem, beta):
-            scales = self._scales(schedule)
+            scales = energy_scales(schedule, self.num_sweeps, self.energy_scale)
             return _backwards(plan_sweeps(problem), problem, scales, beta, key, states, self.update)
 
         others = (key, states, schedule)
         return in_enough_precision("SimulatedAnnealing", run, problem.without_offset(), beta, others)
 
-    def _scales(self, schedule: Any) -> jax.Array:
-        steps = self.num_sweeps
-        curve = self.energy_scale
-        if curve is None:  # not through 0: a sweep at beta = 0 changes nothing in law
-            curve = Schedule.linear(1 / steps, 1.0) if steps > 1 else Schedule.constant(1.0)
-        return annealing_table(schedule, steps, curve, Schedule.constant(0.0))[:, 0]
+
+def check_update(update: str, energy_scale: Any) -> None:
+    """Refuse an update or an energy scale that annealers do not have.
+
+    Raises:
+        ValueError, TypeError: as said.
+    """
+    if update not in UPDATES:
+        raise ValueError(f"update must be 'metropolis' or 'heat_bath', got {update!r}.")
+    if energy_scale is not None and not isinstance(energy_scale, Schedule):
+        raise TypeError(f"energy_scale must be a Schedule or None, got {energy_scale!r}.")
+
+
+def energy_scales(schedule: Any, num_sweeps: int, energy_scale: Schedule | None) -> jax.Array:
+    """Return `beta_k / beta` of every sweep; None stands for a straight line."""
+    if energy_scale is None:  # not through 0: a sweep at beta = 0 changes nothing in law
+        one = num_sweeps == 1
+        energy_scale = Schedule.constant(1.0) if one else Schedule.linear(1 / num_sweeps, 1.0)
+    return annealing_table(schedule, num_sweeps, energy_scale, Schedule.constant(0.0))[:, 0]
 
 
 def log_partition_estimate(samples: Samples) -> tuple[Any, Any]:
-    """Return `log Z` from weighted samples and its standard error (delta method).
+    """Return `log Z` from weighted samples and its standard error.
+
+    With `W_p` the share of population `p` of `P` in the sum of all weights, the error is that of the delta
+    method, `sqrt((P sum_p W_p^2 - 1) / (P - 1))`. Reads without populations are one population each.
 
     Raises:
-        ValueError: the samples have no weights, or there are fewer than two.
+        ValueError: the samples have no weights, or fewer than two reads or populations.
     """
-    weights = samples.log_weight
+    weights, population = samples.log_weight, samples.population
     if weights is None or weights.shape[0] < 2:
         raise ValueError("log Z needs two weighted samples or more: law 'weighted', without initial_states.")
     xp = jnp if is_staged(samples) else np
     weights = weights if xp is jnp else np.asarray(weights, np.float64)
+    count = weights.shape[0]
     top = xp.max(weights)
-    ratio = xp.exp(weights - top)
-    mean = xp.mean(ratio)
-    error = xp.std(ratio, ddof=1) / (mean * xp.sqrt(weights.shape[0]))
+    shares = xp.exp(weights - top)
+    mean = xp.mean(shares)
+    if population is not None:
+        if xp is jnp:
+            shares = jnp.bincount(population, shares, length=count)
+        else:
+            shares = np.bincount(population, shares)
+            if len(shares) < 2:
+                raise ValueError(
+                    "log Z needs two populations or more: take a number of reads that has a common divisor "
+                    "with num_populations."
+                )
+        count = xp.max(population) + 1
+    square = count * xp.sum((shares / xp.sum(shares)) ** 2) - 1
+    error = xp.sqrt(xp.maximum(square, 0.0) / (count - 1))
     return top + xp.log(mean) + (0.0 if samples.log_scale is None else samples.log_scale), error
 
 
@@ -146,7 +179,7 @@ def heat_bath(beta: jax.Array, s: jax.Array, field: jax.Array, noise: jax.Array)
     return jnp.where(noise * (1 + jnp.exp(2 * beta * field)) < 1, jnp.ones_like(s), -jnp.ones_like(s))
 
 
-_UPDATES = {"metropolis": metropolis, "heat_bath": heat_bath}
+UPDATES = {"metropolis": metropolis, "heat_bath": heat_bath}
 
 
 @partial(jax.jit, static_argnums=(6, 7))
@@ -172,7 +205,7 @@ def _anneal(
         index, b, rise = now
         log_weight = log_weight - rise * energy
         noise = jax.random.uniform(jax.random.fold_in(key_run, index), spins.shape, dtype)
-        spins, change = sweep_spins(plan, spins, noise, partial(_UPDATES[update], b))
+        spins, change = sweep_spins(plan, spins, noise, partial(UPDATES[update], b))
         return (spins, energy + change, log_weight), None
 
     first = (to_blocks(plan, start), problem.energies(start), jnp.full(num_reads, n * jnp.log(2.0), dtype))
@@ -191,7 +224,7 @@ def _backwards(plan, problem, scales, beta, key, states, update):
         spins, energy, log_weight = carry
         index, b, rise = now
         noise = jax.random.uniform(jax.random.fold_in(key, index), spins.shape, dtype)
-        spins, change = sweep_spins(plan, spins, noise, partial(_UPDATES[update], b), reverse=True)
+        spins, change = sweep_spins(plan, spins, noise, partial(UPDATES[update], b), reverse=True)
         energy = energy + change
         return (spins, energy, log_weight - rise * energy), None
 

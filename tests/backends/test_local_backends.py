@@ -14,6 +14,7 @@ from qdesampler.backends import (
     GibbsSurrogate,
     IsingProblem,
     PathIntegralAnnealing,
+    PopulationAnnealing,
     ProblemTooLargeError,
     QuantumDynamics,
     SimulatedAnnealing,
@@ -29,6 +30,7 @@ from qdesampler.equation.schedule import Schedule, schedule_table
 BACKENDS = {
     "annealing": SimulatedAnnealing(20),
     "heat bath": SimulatedAnnealing(20, update="heat_bath"),
+    "populations": PopulationAnnealing(20),
     "path integral": PathIntegralAnnealing(20, 4),
     "bifurcation": SimulatedBifurcation(50),
     "gibbs": GibbsSurrogate(3),

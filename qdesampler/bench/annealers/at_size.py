@@ -1,6 +1,7 @@
 """AnnealerGibbs on problems of working size, against single-site Gibbs sampling at equal evaluations.
 
     python -m qdesampler.bench.annealers.at_size --seeds 3
+    python -m qdesampler.bench.annealers.at_size --problems "change points" --size 50 --moves scan coset
 
 Five posteriors with known marginals (`qdesampler.bench.targets.discrete_large`). Each line is the root mean
 square error of all marginals, the median over chains, after so many evaluations of the log density, a tenth
@@ -135,6 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first data set")
     parser.add_argument("--chains", type=int, default=8)
     parser.add_argument("--share", type=float, default=1.0, help="of the budget")
+    parser.add_argument("--size", type=int, help="points, nodes, predictors or the side of the image")
     given = parser.parse_args(arguments)
     if given.seeds < 1 or given.chains < 2 or not 0 < given.share <= 1:
         parser.error("expected a seed, two chains, and a share between 0 and 1")
@@ -145,7 +147,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\n{name}, {budget:,} evaluations a chain\n")
         print("| data set | method | error | of Gibbs | used | CPU seconds | same |\n" + "| --- " * 7 + "|")
         for seed in range(given.first, given.first + given.seeds):
-            problem, gibbs = LARGE_PROBLEMS[name](seed), None
+            problem = LARGE_PROBLEMS[name](*((seed,) if given.size is None else (seed, given.size)))
+            gibbs = None
             for method in ("single-site Gibbs", *given.moves):
                 found = measure(method, problem, budget, given.chains, seed)
                 gibbs = gibbs or found.error

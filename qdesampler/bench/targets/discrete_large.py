@@ -307,7 +307,8 @@ def change_points(seed: int, n: int = 200, jumps: int = 6) -> LargeProblem:
     return LargeProblem(_bits(likelihood, n - 1, probability), truth)
 
 
-LARGE_PROBLEMS: dict[str, Callable[[int], Any]] = {
+# by the number of the data set and, where another is wanted, the size
+LARGE_PROBLEMS: dict[str, Callable[..., LargeProblem]] = {
     "change points": change_points,
     "network": network_structure,
     "mixture": mixture_labels,

@@ -3,9 +3,9 @@ r"""Combinatorial problems as binary quadratic models with penalties, and what t
     E(x) = objective(x) + penalty |violations of x|^2,          x in {0, 1}^n.
 
 * **colouring**: `v` vertices in three colours; each colour has a price; two neighbours of one colour are a
-  violation, and so is a vertex of several colours or none.
+  violation, and so is a vertex of several colours or none; exact by integer programming (`scipy.optimize`).
 * **bisection** (maximum cut into equal halves): the cut edges' weights count; a difference of the halves is a
-  violation.
+  violation. All edges join two hidden halves, so that the best cut has them all.
 * **knapsack**: items of integer value and weight, with bits for the unused capacity; exact by dynamic
   programming.
 * **assignment**: of `m` jobs to `m` people; exact by the Hungarian method (`scipy.optimize`).
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
+from scipy.optimize import LinearConstraint, linear_sum_assignment, milp
 
 __all__ = ["PROBLEMS", "PenaltyProblem", "penalty_problem"]
 
@@ -28,13 +28,13 @@ class PenaltyProblem(NamedTuple):
     Attributes:
         Q: upper triangular, shape `(n, n)`, double precision.
         offset: a constant; with it `E` of a feasible `x` is its objective.
-        best: the lowest objective of a feasible `x`, if it is known exactly; else None.
+        best: the lowest objective of a feasible `x`.
         feasible: of bits `(r, n)`, whether each row violates nothing, shape `(r,)`.
     """
 
     Q: np.ndarray
     offset: float
-    best: float | None
+    best: float
     feasible: Callable[[np.ndarray], np.ndarray]
 
     def energies(self, bits: np.ndarray) -> np.ndarray:
@@ -67,24 +67,29 @@ def _coloring(n: int, penalty: float, rng: np.random.Generator) -> PenaltyProble
     for u, v in pairs:
         for color in range(colors):
             Q[3 * min(u, v) + color, 3 * max(u, v) + color] += penalty
-    Q += np.diag(rng.integers(0, 4, size=(vertices, colors)).astype(float).ravel())
+    prices = rng.integers(0, 4, size=(vertices, colors)).astype(float).ravel()
+    Q += np.diag(prices)
+    ends = np.zeros((len(pairs), vertices))
+    np.put_along_axis(ends, pairs, 1.0, 1)
+    rules = [LinearConstraint(A, 1, 1), LinearConstraint(np.kron(ends, np.eye(colors)), -np.inf, 1)]
+    best = milp(prices, integrality=np.ones(len(prices)), bounds=(0, 1), constraints=rules)
 
     def feasible(bits):
         by_vertex = bits.reshape(len(bits), vertices, colors)
         clash = (by_vertex[:, pairs[:, 0]] * by_vertex[:, pairs[:, 1]]).sum((1, 2))
         return np.all(by_vertex.sum(2) == 1, 1) & (clash == 0)
 
-    return PenaltyProblem(Q, offset, None, feasible)
+    return PenaltyProblem(Q, offset, float(round(best.fun)), feasible)
 
 
 def _bisection(n: int, penalty: float, rng: np.random.Generator) -> PenaltyProblem:
-    weights = np.triu(rng.integers(1, 5, size=(n, n)) * (rng.random((n, n)) < min(1.0, 8 / n)), 1).astype(
-        float
-    )
+    first = rng.permutation(n) < n // 2
+    between = (first[:, None] != first) & (rng.random((n, n)) < min(1.0, 16 / n))
+    weights = np.triu(rng.integers(1, 5, size=(n, n)) * between, 1).astype(float)
     Q, offset = _squares(np.ones((1, n)), np.array([n / 2]), penalty)
     # an edge is cut where x_i + x_j - 2 x_i x_j = 1
     Q += 2 * weights - np.diag(weights.sum(0) + weights.sum(1))
-    return PenaltyProblem(Q, offset, None, lambda bits: bits.sum(1) == n // 2)
+    return PenaltyProblem(Q, offset, -float(weights.sum()), lambda bits: bits.sum(1) == n // 2)
 
 
 def _knapsack(n: int, penalty: float, rng: np.random.Generator) -> PenaltyProblem:

@@ -17,14 +17,14 @@ def test_the_lowest_energy_is_feasible_and_as_good_as_stated(name):
     assert feasible[np.argmin(energies)]
     assert energies[feasible].min() < energies[~feasible].min()
     assert np.all(np.abs(energies[feasible]) < 1e3)
-    if problem.best is not None:
-        assert energies[feasible].min() == pytest.approx(problem.best, abs=1e-9)
+    assert energies[feasible].min() == pytest.approx(problem.best, abs=1e-9)
 
 
 def test_energies_are_right_at_a_penalty_of_a_million_and_optima_are_found():
     row = penalty_row("colouring", 18, 1e6, sweeps=200, reads=100, seed=0)
-    assert row["off"]["ours"] < 1e-7
-    assert 0 < row["found"]["ours"] < 1
+    assert row["off"] < 1e-7
+    assert 0 < row["found"]["ours"].mean() < 1
+    assert row["above"]["ours"].min() >= -1e-6
     assert (
         main(
             [
