@@ -17,6 +17,8 @@ from qdesampler.backends.exact_enumeration import all_states
 from qdesampler.backends.population_annealing import resampled
 from qdesampler.backends.sweeps import color_graph
 from qdesampler.bench.annealers.__main__ import lattice
+from qdesampler.kernels.discrete.annealer_moves import annealed_importance_move
+from qdesampler.kernels.discrete.outcomes import DiscreteState
 
 
 def glass(n=8, seed=0):
@@ -76,6 +78,14 @@ def test_it_runs_inside_jit_with_the_same_error():
     inside = jax.jit(run)(jax.random.key(3))
     outside = run(jax.random.key(3))
     np.testing.assert_allclose([float(x) for x in inside], [float(x) for x in outside], rtol=1e-4)
+
+
+def test_the_move_that_needs_single_weights_is_refused():
+    state = DiscreteState(jnp.zeros(8, jnp.int32), jnp.zeros(()))
+    with pytest.raises(TypeError, match="reverse_log_weight"):
+        annealed_importance_move(
+            jax.random.key(0), state, jnp.sum, PopulationAnnealing(5), glass(), num_reads=2
+        )
 
 
 def test_one_population_has_no_error_and_other_settings_are_refused():

@@ -1,9 +1,10 @@
-"""Kernels that need gradients on two of the problems of working size, at several times the evaluations.
+"""Kernels that need gradients on three of the problems of working size, at several times the evaluations.
 
     python -m qdesampler.bench.annealers.gradients --times 5
 
 The posteriors of `qdesampler.bench.targets.discrete_large` with their continuous parts as sites: the levels
-between change points; the means and weights of a mixture. DiscreteHMCGibbs moves labels one after another and
+between change points; the means and weights of a mixture; coefficients and variance of a regression.
+DiscreteHMCGibbs moves labels one after another and
 the rest by NUTS; NUTS by itself takes the mixture with its labels summed out, and its errors are those of the
 labels' probabilities given means and weights. Evaluations are those of a chain, its warm-up included: one for
 each site and other state, one for each leapfrog step. Errors are as in `at_size`.
@@ -25,16 +26,19 @@ from numpyro.infer import MCMC, NUTS, DiscreteHMCGibbs
 from qdesampler.bench.annealers.at_size import BUDGETS, marginal_error, same_error
 from qdesampler.bench.harness.record import Settings
 from qdesampler.bench.harness.table import header
-from qdesampler.bench.targets.discrete_large import (
-    change_point_series,
-    change_points,
-    mixture_labels,
-    mixture_points,
-)
+from qdesampler.bench.targets.discrete import spike_and_slab_data, spike_and_slab_uncollapsed
+from qdesampler.bench.targets.discrete_large import LARGE_PROBLEMS, change_point_series, mixture_points
 
-__all__ = ["change_points_with_levels", "main", "mixture_summed", "mixture_with_means"]
+__all__ = [
+    "change_points_with_levels",
+    "main",
+    "mixture_summed",
+    "mixture_with_means",
+    "spike_and_slab_with_coefficients",
+]
 
 _WARMUP = 100  # draws
+_PROBLEMS = ("change points", "mixture", "spike and slab")
 
 
 def change_points_with_levels(seed: int) -> Callable:
@@ -88,6 +92,12 @@ def mixture_summed(seed: int) -> Callable:
     return model
 
 
+def spike_and_slab_with_coefficients(seed: int) -> Callable:
+    """The model of `wide_spike_and_slab`, its coefficients and the variance as sites."""
+    data = spike_and_slab_data(200, seed=seed, active=6)
+    return lambda: spike_and_slab_uncollapsed(data)
+
+
 def _run(kernel: Any, draws: int, chains: int, seed: int, field: str, each: int) -> tuple[Any, int]:
     """Return the samples and the evaluations of a chain by the last draw, the median over chains."""
     method: Any = "vectorized" if isinstance(kernel, NUTS) else jax.vmap
@@ -115,22 +125,28 @@ def _share_errors(shares: np.ndarray, problem: Any) -> tuple[float, float]:
     return float(np.median(found)), float(np.median(same))
 
 
-def rows(times: float, chains: int, seed: int):
+def rows(times: float, chains: int, seed: int, problems: Sequence[str]):
     """Yield the lines of the table."""
-    for name, make, model in (
-        ("change points", change_points, change_points_with_levels),
-        ("mixture", mixture_labels, mixture_with_means),
+    known = {name: LARGE_PROBLEMS[name](seed) for name in problems}
+    for name, model, site in (
+        ("change points", change_points_with_levels, "z"),
+        ("mixture", mixture_with_means, "z"),
+        ("spike and slab", spike_and_slab_with_coefficients, "gamma"),
     ):
-        problem = make(seed)
+        if name not in known:
+            continue
+        problem = known[name]
         sweep = len(problem.truth) * (problem.num_states - 1)
         draws = max(int(times * BUDGETS[name]) // (sweep + 8) - _WARMUP, 20)
         began = time.process_time()
         kernel = DiscreteHMCGibbs(NUTS(model(seed)))
         samples, used = _run(kernel, draws, chains, seed, "hmc_state.num_steps", sweep + 1)
-        z = np.asarray(samples["z"])
+        z = np.asarray(samples[site])
         errors = marginal_error(z, problem), same_error(z, problem)
         yield name, "DiscreteHMCGibbs(NUTS)", *errors, used, time.process_time() - began
-    began = time.process_time()
+    if "mixture" not in known:
+        return
+    problem, began = known["mixture"], time.process_time()
     draws = max(int(times * BUDGETS["mixture"]) // 8 - _WARMUP, 20)  # a tree of seven steps
     draws = min(draws, 2_000)  # of probabilities, 2000 numbers each
     samples, used = _run(NUTS(mixture_summed(seed)), draws, chains, seed, "num_steps", 0)
@@ -144,7 +160,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m qdesampler.bench.annealers.gradients", description=__doc__
     )
     parser.add_argument("--times", type=float, default=5.0, help="the evaluations of at_size")
+    parser.add_argument("--problems", nargs="+", choices=_PROBLEMS, default=_PROBLEMS)
     parser.add_argument("--seeds", type=int, default=1, help="data sets")
+    parser.add_argument("--first", type=int, default=0, help="number of the first data set")
     parser.add_argument("--chains", type=int, default=8)
     given = parser.parse_args(arguments)
     if given.seeds < 1 or given.chains < 2 or not given.times > 0:
@@ -152,8 +170,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     about = header(Settings(given.chains, _WARMUP, 0))
     print("\n".join(f"- {name}: {value}" for name, value in about.items() if name != "settings"))
     print("\n| problem | data set | method | error | same | used | CPU seconds |\n" + "| --- " * 7 + "|")
-    for seed in range(given.seeds):
-        for name, method, error, same, used, seconds in rows(given.times, given.chains, seed):
+    for seed in range(given.first, given.first + given.seeds):
+        for name, method, error, same, used, seconds in rows(given.times, given.chains, seed, given.problems):
             print(
                 f"| {name} | {seed} | {method} | {error:.4f} | {same:.4f} | {used:,} | {seconds:.0f} |",
                 flush=True,
