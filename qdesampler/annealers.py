@@ -21,6 +21,7 @@ from qdesampler.backends import SwendsenWang as SwendsenWang
 from qdesampler.backends import ThrmlBackend as ThrmlBackend
 from qdesampler.backends import TransverseGroundState as TransverseGroundState
 from qdesampler.backends import TreeDecomposition as TreeDecomposition
+from qdesampler.backends import annealing_range as annealing_range
 from qdesampler.backends import as_dimod as as_dimod
 from qdesampler.backends import bits_to_spins as bits_to_spins
 from qdesampler.backends import build_pool as build_pool

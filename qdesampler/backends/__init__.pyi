@@ -25,5 +25,6 @@ from .protocol import build_pool as build_pool
 from .quantum_dynamics import QuantumDynamics as QuantumDynamics
 from .quantum_dynamics import TransverseGroundState as TransverseGroundState
 from .simulated_annealing import SimulatedAnnealing as SimulatedAnnealing
+from .simulated_annealing import annealing_range as annealing_range
 from .simulated_annealing import log_partition_estimate as log_partition_estimate
 from .swendsen_wang import SwendsenWang as SwendsenWang

@@ -10,6 +10,8 @@ so that `E[w]` is the partition function (Neal 2001). Here `E` has no constant: 
 `reverse_log_weight` runs the path backwards from a given state; with it annealed-importance draws become
 exact Markov moves.
 
+`annealing_range` gives the inverse temperatures of an anneal that is to find low energies.
+
 References:
     Kirkpatrick, Gelatt, Vecchi, "Optimization by simulated annealing", Science 220 (1983) 671.
     Neal, "Annealed importance sampling", Statistics and Computing 11 (2001) 125.
@@ -24,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from qdesampler.backends.checks import annealing_table, check_call
+from qdesampler.backends.checks import annealing_table, check_call, refuse_traced
 from qdesampler.backends.precision import in_enough_precision, is_staged
 from qdesampler.backends.problem import IsingProblem, check_states, uniform_states
 from qdesampler.backends.protocol import Capabilities, LocalBackend, SampleCall, Samples
@@ -36,6 +38,7 @@ __all__ = [
     "UPDATES",
     "SimulatedAnnealing",
     "Update",
+    "annealing_range",
     "check_update",
     "energy_scales",
     "log_partition_estimate",
@@ -49,7 +52,12 @@ class SimulatedAnnealing(LocalBackend):
     """Annealing by single-spin updates, all reads at once; coloured sweeps for sparse problems.
 
     The default schedule is linear in `beta`, from `beta / num_sweeps` to `beta` itself, which suits sampling
-    and weights; a single sweep is made at `beta`. As an optimiser it needs a large `beta`.
+    and weights; a single sweep is made at `beta`. As an optimiser it needs a large `beta`, and a geometric
+    schedule where penalties are large:
+
+        hot, cold = annealing_range(problem)
+        annealer = SimulatedAnnealing(1000, Schedule.geometric(hot / cold, 1.0))
+        reads = annealer.sample(problem, key=key, num_reads=100, beta=cold)
 
     `sample` returns log weights for the `beta` of the call, unless `initial_states` are given: draws from
     given states have no weight. The transverse field of a `schedule` is not used.
@@ -133,6 +141,33 @@ def energy_scales(schedule: Any, num_sweeps: int, energy_scale: Schedule | None)
         one = num_sweeps == 1
         energy_scale = Schedule.constant(1.0) if one else Schedule.linear(1 / num_sweeps, 1.0)
     return annealing_table(schedule, num_sweeps, energy_scale, Schedule.constant(0.0))[:, 0]
+
+
+def annealing_range(problem: IsingProblem) -> tuple[float, float]:
+    """Return the first and the last inverse temperature of an anneal that is to find low energies.
+
+    At the first every spin turns with probability one half or more, whatever its neighbours are; at the last
+    the weakest terms keep about one turn in a hundred sweeps (the rule of dwave-samplers):
+
+        hot = log 2 / (2 max_i F_i),   F_i = |h_i| + sum_j |J_ij|,
+        cold = log(100 c) / (2 f),   f the smallest term that is not zero, c spins having it.
+
+    Raises:
+        TypeError: the problem is traced.
+        ValueError: all its terms are zero.
+    """
+    refuse_traced("annealing_range looks at numbers: call it outside of jit.", problem)
+    problem = problem.sparse()
+    h, J = (np.abs(np.asarray(part, np.float64)) for part in (problem.h, problem.J))
+    fields, weakest = h.copy(), np.where(h > 0, h, np.inf)
+    for ends in np.asarray(problem.edges).T:
+        np.add.at(fields, ends, J)
+        np.minimum.at(weakest, ends, np.where(J > 0, J, np.inf))
+    if not np.any(fields > 0):
+        raise ValueError("all fields and couplings are zero: every state has the lowest energy.")
+    least = weakest.min()
+    excited = int(np.sum(weakest == least))
+    return float(np.log(2) / (2 * fields.max())), float(np.log(100 * excited) / (2 * least))
 
 
 def log_partition_estimate(samples: Samples) -> tuple[Any, Any]:
