@@ -29,6 +29,7 @@ from qdesampler.infer.qde.starts import ESCAPED, SEED, run_descents
 from qdesampler.kernels.adaptation.walk import START_LENGTH
 from qdesampler.kernels.mcmc.trajectory import gaussian_step_size
 from qdesampler.numerics.host_trial import HostTrial, host_trial
+from qdesampler.numerics.markov_field import MarkovField, find_field
 from qdesampler.numerics.numpy_metric import HostMetric, to_whitened_gradient_rows, whiten_rows
 from qdesampler.numerics.scaling_symmetry import find_scaling_symmetry
 from qdesampler.numerics.trial import tail_degrees
@@ -47,6 +48,7 @@ _DENSE_AT_LAST = 1024  # dimensions up to which a low-rank trial may become dens
 # Of trajectories with shorter steps, without a trial or beside a map that is not good: else a chain of
 # ucbadmit was held for 76 draws, and one of gp-counts-13 in the narrow end of its ridge (ESS 57 for 6,000).
 _SHORT_FRACTION = 0.15
+_LEAST_FIELD = 32  # dimensions from which a sparse graph is looked for
 _FAR, _FAR_OFFSET = 4, 30  # squared whitened distance `4 dim + 30` beyond which an end is outside the trial
 _STEEP = 10  # squared whitened slope, more than the `dim` of a draw, of an end that is at no such mode
 _MATTERS = 10  # nats: an end lower than the highest by more than `dim + 10` does not count
@@ -183,6 +185,8 @@ def _solve(
 
     dim, blocks = coordinates.dim, settings.blocks(coordinates.dim)
     rank = min(settings.local.rank, dim) if blocks is None else dim if blocks else 0
+    field = _field(coordinates, descents) if blocks is None else None
+    rank = rank if field is None else dim
     return solve_gaussian(
         coordinates.evaluate,
         descents,
@@ -193,11 +197,23 @@ def _solve(
             blocks=blocks or None,
             widths=coordinates.widths,
             dense_up_to=_DENSE_AT_LAST,
+            field=field,
         ),
         rng,
         report=watch,
         recentre=coordinates.recentre if coordinates.can_recentre else None,
     )
+
+
+def _field(coordinates: RowCoordinates, descents: list[Descent]) -> MarkovField | None:
+    """The Markov field about the highest end of the descents, where many coordinates have few neighbours."""
+    best = max(descents, key=lambda d: d.log_density if np.isfinite(d.log_density) else -np.inf)
+    place = best.position
+    if not _LEAST_FIELD <= coordinates.dim <= _DENSE_AT_LAST or not np.max(np.abs(place)) < ESCAPED:
+        return None
+    precision = float(np.finfo(coordinates.evaluator.dtype).eps)
+    lengths = coordinates.evaluator.rounded(place + np.cbrt(precision) * (1 + np.abs(place))) - place
+    return find_field(coordinates.evaluate, place, best.score, lengths)
 
 
 def _solved(
@@ -265,6 +281,13 @@ def _highest(coordinates: RowCoordinates, descents: list[Descent]) -> np.ndarray
     return coordinates.to_sites(best.position[None])[0]
 
 
+def _at(coordinates: RowCoordinates, place: np.ndarray) -> Descent:
+    """A descent that is where it was to arrive: raveled sites in the bulk of a trial."""
+    point = coordinates.evaluator.rounded(coordinates.from_sites(place[None]))
+    values, scores = coordinates.evaluate(point)
+    return Descent(point[0], values[0], scores[0], float(np.finfo(coordinates.evaluator.dtype).eps))
+
+
 def _in_scaled_coordinates(
     coordinates: RowCoordinates,
     place: np.ndarray,
@@ -276,13 +299,15 @@ def _in_scaled_coordinates(
     """Descents and solve again in the coordinates of a scaling symmetry; None if there is none."""
     rng = np.random.default_rng([SEED, 1])
     report(f"scaling symmetry, {coordinates.evaluator.num_evals} evaluations")
+    if mixed is not None:
+        place = coordinates.to_sites(mixed.trial.centre[None])[0]
     places = np.stack([place, starts[0]])
     found = find_scaling_symmetry(coordinates.evaluate_sites, coordinates.standard_widths(), places, rng)
-    if found is None or np.quantile(found[1], 1 - _OF_THESE) < _INFORMED:
+    if found is None or (mixed is None and np.quantile(found[1], 1 - _OF_THESE) < _INFORMED):
         return None
     before = coordinates.centredness
     coordinates.use_symmetry(*found, place)
-    descents = run_descents(coordinates, starts)
+    descents = run_descents(coordinates, starts) if mixed is None else [_at(coordinates, place)]
     solve = _solve(coordinates, descents, settings, rng, report)
     again, _ = _gaussian(coordinates, solve, settings, rng, report)
     if mixed is not None and (again is None or again.acceptance <= mixed.acceptance):

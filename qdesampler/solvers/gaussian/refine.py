@@ -186,7 +186,8 @@ def refine(
         log_weights = log_density - logsumexp(laws, axis=0)
         number = len(points)
         weights = tempered_weights(log_weights, float(max(_EFFECTIVE * number, min(number, dim + 2))))
-        fitted = host_trial(*gaussian_step(trial, points, scores, weights, blocks=blocks), DEFENSIVE)
+        best = gaussian_step(trial, points, scores, weights, blocks=blocks, elimination=solve.elimination)
+        fitted = host_trial(*best, DEFENSIVE)
         trials.append(fit_skew(fitted, points, weights) if acceptance >= _SKEW_VISIBLE else fitted)
     measured = measure(evaluate, trials[-1], rng, count, precision)
     spent += count * len(batches) + measured.num_evals
