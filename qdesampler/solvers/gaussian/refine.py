@@ -150,7 +150,8 @@ def refine(
     Each round draws from the trial of the round before and fits to all candidates so far, weighted as draws
     of the mixture of all trials so far (Cornuet, Marin, Mira and Robert 2012, "Adaptive multiple importance
     sampling"): a tail that one trial misses is in the draws of a wider one. A trial that is good is measured
-    as it is.
+    as it is, and so is one of more dimensions than a round has candidates: a fit to these would be worse.
+    Where the result is worse than the trial of the solve, by the candidates of both, the latter is kept.
 
     Args:
         evaluate: the target.
@@ -170,6 +171,9 @@ def refine(
             return found
         spent, heavy_tails = found.num_evals, True
     trials = [host_trial(*trial, DEFENSIVE)]
+    if count < dim:  # item-response-501: .08 after a fit, .45 before
+        found = measure(evaluate, trials[0], rng, count, precision)
+        return found._replace(num_evals=spent + found.num_evals, heavy_tails=heavy_tails)
     batches: list[Candidates] = []
     for _ in range(_ROUNDS):
         batches.append(draw_and_weigh(evaluate, trials[-1], rng, count, precision))
@@ -190,4 +194,7 @@ def refine(
         trials.append(fit_skew(fitted, points, weights) if acceptance >= _SKEW_VISIBLE else fitted)
     measured = measure(evaluate, trials[-1], rng, count, precision)
     spent += count * len(batches) + measured.num_evals
+    first, last = certify(batches[0]), measured.certificate
+    if first.acceptance > last.acceptance and first.time < last.time:
+        measured = _walked(trials[0], batches[0], rng)
     return measured._replace(num_evals=spent, heavy_tails=heavy_tails)
