@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import logsumexp
 
-from qdesampler.numerics.host_trial import HostTrial, draw_rows, fit_skew, host_trial, log_trial_rows
+from qdesampler.numerics.host_trial import HostTrial, draw_rows, host_trial, log_trial_rows
+from qdesampler.numerics.skew_fit import fit_skew
 from qdesampler.solvers.gaussian.certificate import (
     Candidates,
     Certificate,
@@ -191,7 +192,7 @@ def refine(
         number = len(points)
         weights = tempered_weights(log_weights, float(max(_EFFECTIVE * number, min(number, dim + 2))))
         fitted = host_trial(*gaussian_step(trial, points, scores, weights, blocks=blocks), DEFENSIVE)
-        trials.append(fit_skew(fitted, points, weights) if acceptance >= _SKEW_VISIBLE else fitted)
+        trials.append(fit_skew(fitted, points, scores, weights) if acceptance >= _SKEW_VISIBLE else fitted)
     measured = measure(evaluate, trials[-1], rng, count, precision)
     spent += count * len(batches) + measured.num_evals
     first, last = certify(batches[0]), measured.certificate
