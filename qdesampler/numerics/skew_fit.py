@@ -1,13 +1,13 @@
 r"""The fit of the skew of a trial to weighted points and their scores.
 
-In whitened coordinates `y` with scores `g` the mean of `g_k` at given `y_k` is the slope of the log density of
-`y_k` alone. A Gaussian has a straight line there; the law `y = shift + width sinh(arcsinh u + skew)` a curve,
+In whitened coordinates `y` with scores `g` the mean of `g_k` at given `y_k` is the slope of the log density
+of `y_k` alone. A Gaussian has a straight line there, `y = shift + width sinh(arcsinh u + skew)` a curve,
 
     d log q / d y = -(u^3 u' / (1 + u^2) + t / (1 + t^2)) / width,       t = (y - shift) / width,
 
-with `u' = du/dt`, whose three numbers are a regression of scores on points. The same from moments of the points,
-their skewness, has far more noise, and tails that decide it: of 100 exact draws of eight schools, not centred,
-moments give a trial with an autocorrelation time of 10,000 candidates, and scores one with 2.3.
+with `u' = du/dt`, whose three numbers are a regression of scores on points. The same from moments of the
+points, their skewness, has far more noise, and tails decide it: of 100 exact draws of eight schools, not
+centred, moments give a trial with an autocorrelation time of 10,000 candidates, and scores one with 2.3.
 
 The residual is minimised by damped Gauss-Newton steps that count far points less (Cauchy weights).
 """
@@ -64,7 +64,7 @@ def fit_skew(trial: HostTrial, draws: np.ndarray, scores: np.ndarray, weights: n
 
 
 def _slope(y: np.ndarray, curve: np.ndarray) -> np.ndarray:
-    """Slope of the log density of each coordinate; `curve` has shift, log width and skew, shape `(3, dim)`."""
+    """Slope of each coordinate's log density; `curve` has shift, log width and skew, shape `(3, dim)`."""
     shift, log_width, skew = curve
     t = (y - shift) * np.exp(-log_width)
     root = np.sqrt(1 + t**2)

@@ -110,7 +110,7 @@ def test_the_map_centres_as_much_as_it_is_told(c):
 
 
 def test_centredness_follows_the_information_of_the_data():
-    """With `rest = -k u^2 / 2` it is `k w^2 / (1 + k w^2)`, and the width of `y` is the same at all scales."""
+    """With `rest = -k u^2 / 2` it is `k w^2 / (1 + k w^2)`, and `y` has one width at all scales."""
     rng, information = np.random.default_rng(2), np.array([0.0, 0.7, 30.0])
     points = rng.normal(size=(4000, 6)) * [0.4, 0.6, 1, 2, 1, 1]
     weights = rng.random(4000)
