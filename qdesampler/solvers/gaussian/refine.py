@@ -152,7 +152,6 @@ def refine(
     of the mixture of all trials so far (Cornuet, Marin, Mira and Robert 2012, "Adaptive multiple importance
     sampling"): a tail that one trial misses is in the draws of a wider one. A trial that is good is measured
     as it is, and so is one of more dimensions than a round has candidates: a fit to these would be worse.
-    Where the result is worse than the trial of the solve, by the candidates of both, the latter is kept.
 
     Args:
         evaluate: the target.
@@ -195,7 +194,4 @@ def refine(
         trials.append(fit_skew(fitted, points, scores, weights) if acceptance >= _SKEW_VISIBLE else fitted)
     measured = measure(evaluate, trials[-1], rng, count, precision)
     spent += count * len(batches) + measured.num_evals
-    first, last = certify(batches[0]), measured.certificate
-    if first.acceptance > last.acceptance and first.time < last.time:
-        measured = _walked(trials[0], batches[0], rng)
     return measured._replace(num_evals=spent, heavy_tails=heavy_tails)

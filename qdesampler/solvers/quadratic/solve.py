@@ -35,9 +35,9 @@ __all__ = [
     "DEFENSIVE",
     "FIRST_ROUNDS",
     "Quadratic",
-    "base_of",
     "choose_map",
     "log_rows",
+    "plain_base",
     "round_size",
     "solve_quadratic",
     "weighted_sample",
@@ -104,13 +104,17 @@ def _part(sample: Sample, keep: np.ndarray) -> Sample:
     return part._replace(is_drawn=sample.is_drawn)
 
 
+def plain_base(dim: int) -> HostTrial:
+    """Standard normal coordinates, but for far tails."""
+    return host_trial(np.zeros(dim), identity(dim, 0), DEFENSIVE)
+
+
 def base_of(law: TriangularMap, sample: Sample) -> HostTrial:
     """The law of `v(x)`: standard, but for skew and width where the weights are those of the target.
 
     Tempered weights are not: their points are wider, by the same factor in all coordinates.
     """
-    dim = law.centre.size
-    base = host_trial(np.zeros(dim), identity(dim, 0), DEFENSIVE)
+    base = plain_base(law.centre.size)
     if sample.effective < _UNTEMPERED * _EFFECTIVE * len(sample.points):
         return base
     v, _ = to_map(law, sample.points)
