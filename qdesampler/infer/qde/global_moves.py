@@ -19,8 +19,9 @@ TUNING = 20  # iterations that tune the step size beside a trial
 CAUTION = 0.8  # step size that is not tuned, relative to the one that a Gaussian allows
 LEAST_ACCEPTANCE = 0.1  # of a refined trial, predicted or seen by one chain; below, it is given up
 _BROKEN_PROMISE = 4.0  # seen over predicted autocorrelation time from which it is given up: hard.md, banana
-# Acceptance of one chain over the mean, below which the trial is given up. One of 75 candidates of a sound
-# trial had .6 (hierarchy-reparametrised in scaled coordinates, .50).
+# Acceptance of one chain over the mean, below which it is given up: hard.md, banana. Chance has .6 among four
+# chains of 75 candidates (item-response-501, hierarchy-reparametrised in scaled coordinates), and .48 is none
+# (brownian-32).
 _UNEVEN = 0.5
 _ENOUGH_UNEVEN = 192  # candidates from which chains may be compared with one another
 _STARTS = 8  # points that chains are started from
