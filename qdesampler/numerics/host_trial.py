@@ -1,4 +1,4 @@
-r"""The trial density on the host: the law of `trial.py`, drawn, evaluated and fitted in NumPy, in float64.
+r"""The trial density on the host: the law of `trial.py`, drawn and evaluated in NumPy, in float64.
 
     x = mu + L y,        y = shift + width sinh(arcsinh u + skew),
 
@@ -13,14 +13,7 @@ from scipy.special import gammaln
 from qdesampler.numerics.numpy_metric import HostMetric, log_determinant, to_position_rows, whiten_rows
 from qdesampler.numerics.trial import FAR_TAIL, FAR_WIDTH, tail_degrees
 
-__all__ = ["HostTrial", "draw_rows", "fit_skew", "host_trial", "log_trial_rows"]
-
-# E sqrt(1 + u^2) and E u^2 sqrt(1 + u^2) for a standard Gaussian u: moments of sinh(arcsinh u + s).
-_ROOT, _SQUARE_ROOT = 1.354530806481, 1.919421653727
-_MOST_SKEW = 1.5  # largest |skew|, in the units of arcsinh u
-_SIGNIFICANT = 3.0  # standard errors by which skewness or variance must differ from a Gaussian's
-_LEAST_WIDTH, _MOST_WIDTH = 0.3, 5.0  # bounds of `width`
-_BISECTIONS = 20  # halvings of the bracket of `skew`, to 3 / 2^20
+__all__ = ["HostTrial", "draw_rows", "host_trial", "log_trial_rows"]
 
 
 class HostTrial(NamedTuple):
@@ -74,47 +67,3 @@ def log_trial_rows(trial: HostTrial, points: np.ndarray) -> np.ndarray:
         weight = trial.defensive_weight
         near = np.logaddexp(np.log1p(-weight) + near, np.log(weight) + far)
     return near + np.sum(stretched, 1) - log_determinant(trial.metric)
-
-
-def _skew_moments(skew: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, standard deviation and skewness of `sinh(arcsinh u + s)`, elementwise."""
-    up, across = np.sinh(skew), np.cosh(skew)
-    mean = _ROOT * up
-    variance = across**2 + (2 - _ROOT**2) * up**2
-    third = 3 * across**2 * up * _SQUARE_ROOT + up**3 * (_ROOT + _SQUARE_ROOT)
-    central = third - 3 * mean * variance - mean**3
-    return mean, np.sqrt(variance), central / variance**1.5
-
-
-def fit_skew(trial: HostTrial, draws: np.ndarray, weights: np.ndarray) -> HostTrial:
-    """The trial with the mean, variance and skewness of weighted draws where they differ from the Gaussian's.
-
-    Args:
-        trial: a trial without skew.
-        draws: finite, shape `(n, dim)`.
-        weights: non-negative, shape `(n,)`.
-    """
-    y = whiten_rows(trial.metric, draws - trial.centre)
-    share = weights / np.sum(weights)
-    effective = 1 / float(np.sum(share**2))
-    mean = share @ y
-    variance = share @ (y - mean) ** 2
-    safe = np.where(variance > 0, variance, 1.0)
-    skewness = share @ (y - mean) ** 3 / safe**1.5
-    skewed = np.abs(skewness) > _SIGNIFICANT * np.sqrt(6 / effective)
-    wide = variance > 1 + _SIGNIFICANT * np.sqrt(2 / effective)
-    usable = (skewed | wide) & np.isfinite(skewness) & (effective > 1)
-    target = np.where(skewed, skewness, 0.0)
-    least, most = np.full_like(skewness, -_MOST_SKEW), np.full_like(skewness, _MOST_SKEW)
-    for _ in range(_BISECTIONS):
-        guess = 0.5 * (least + most)
-        less = _skew_moments(guess)[2] < target
-        least, most = np.where(less, guess, least), np.where(less, most, guess)
-    skew = np.where(skewed, 0.5 * (least + most), 0.0)
-    offset, deviation, _ = _skew_moments(skew)
-    width = np.clip(np.sqrt(safe) / deviation, _LEAST_WIDTH, _MOST_WIDTH)
-    return trial._replace(
-        shift=np.where(usable, mean - width * offset, 0.0),
-        width=np.where(usable, width, 1.0),
-        skew=np.where(usable, skew, 0.0),
-    )

@@ -14,10 +14,13 @@ At points that differ only in `z` this is a linear regression, and its solution 
 `C = 1` for a scale, `1/2` for a variance, more than one column for products of scales. With `C` known the
 model can be centred as much as its data ask for:
 
-    y_j = z_j exp(c_j h_j),        h_j = sum_k C_jk (x_k - m_k),        0 <= c_j <= 1,
+    y_j = z_j (1 - c_j + c_j exp(2 h_j))^(1/2),        h_j = sum_k C_jk (x_k - m_k),        0 <= c_j <= 1.
 
-`c = 0` leaves the model unchanged, `c = 1` gives its centred form (Papaspiliopoulos, Roberts and Skold 2007,
-section 4). If the regression were wrong, `y` would still be coordinates, only no better ones.
+`c = 0` leaves the model unchanged, `c = 1` gives its centred form. Between them it is the one at scales where
+data inform a site less than its prior and the other where they inform it more: with the information
+`c / (1 - c)` at the scales `m`, in units of the prior's, the width of a Gaussian `y_j` does not depend on
+the scales at all. (A power `exp(c_j h_j)` has the same slope there; Papaspiliopoulos, Roberts and Skold 2007,
+section 4.) If the regression were wrong, `y` would still be coordinates, only no better ones.
 """
 
 from collections.abc import Callable
@@ -124,7 +127,9 @@ def centred_map(
     width = np.where(is_scale, spread, 1.0)[order]
     row, column = np.nonzero(symmetry.exponents)
     of = symmetry.scales[column]
-    slopes = -centredness[row] * symmetry.exponents[row, column] * spread[of]
+    slopes = -symmetry.exponents[row, column] * spread[of]
+    levels = np.ones(dim)
+    levels[place[symmetry.scaled]] = centredness
     offset = np.where(is_scale, centre, 0.0)
     return TriangularMap(
         centre=offset,
@@ -137,6 +142,7 @@ def centred_map(
         shift_slopes=np.zeros(0),
         width_terms=np.stack([place[symmetry.scaled[row]], place[of]], 1),
         width_slopes=slopes,
+        centredness=levels,
         depth=np.asarray(2),
     )
 
@@ -146,7 +152,7 @@ def suitable_centredness(
 ) -> np.ndarray:
     """`c_j` that makes the width of `y_j` independent of its scales, shape `(n,)`.
 
-    It is that of `qdesampler.numerics.centredness` for a site `u_j = z_j exp(h_j)` of scale `w_j exp(h_j)`.
+    It is that of `qdesampler.numerics.centredness` for a site `u_j = z_j exp(h_j)` at the scale `w_j`.
 
     Args:
         symmetry: what is scaled by what.
@@ -160,4 +166,4 @@ def suitable_centredness(
     with np.errstate(all="ignore"):
         scale = np.exp(growth)
         u, rest = z * scale, (scores[:, symmetry.scaled] + z / symmetry.widths**2) / scale
-    return centredness_of_draws(u, rest, symmetry.widths * scale, weights)
+    return centredness_of_draws(u, rest, np.broadcast_to(symmetry.widths, u.shape), weights)

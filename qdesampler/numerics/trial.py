@@ -18,7 +18,7 @@ scale), the trial follows them there by the sinh-arcsinh family (Jones and Pewse
 
     y = shift + width sinh(arcsinh u + skew),           shift = 0, width = 1, skew = 0: y = u,
 
-with the mean, variance and skewness of the draws (`host_trial.fit_skew`). A small fraction of the draws comes
+with the curve that scores have there (`qdesampler.numerics.skew_fit`). A small fraction of the draws comes
 from a *defensive* component (Hesterberg 1995) with `nu = 4` and 1.5 times the width, so that `q` is not empty
 in any tail of `p`.
 

@@ -5,9 +5,13 @@ with a shift and a width that depend on those before it:
 
     x = c + P^T F w,        w_k = m_k(w_<k) + exp(s_k(w_<k)) v_k ,
 
-    m_k = a_k + sum b w_i w_j  (w_j may be 1),      s_k = d_k + sum e t(w_i),      t(w) = 6 tanh(w / 6) .
+    m_k = a_k + sum b w_i w_j  (w_j may be 1),      s_k = d_k + r(sum e t(w_i); c_k),
 
-So a standard Gaussian `v` becomes a density that bends (`w_i w_j`) and funnels (`t`). Its logarithm
+    t(w) = 6 tanh(w / 6),      r(h; c) = -1/2 log(1 - c + c exp(-2 h)),    r(h; 1) = h .
+
+So a standard Gaussian `v` becomes a density that bends (`w_i w_j`) and funnels (`t`). With `c < 1` a funnel
+levels off: `r` is the log width of a coordinate with a prior of precision `1 - c` and data whose precision
+`c exp(-2 h)` grows with a scale, as that of the effects of a hierarchical model. The logarithm of `p`
 changes by `log |dx/dv| = log det F + sum_k s_k`. It is a triangular transport map (Marzouk, Moselhy,
 Parno and Spantini 2016) of affine coordinates.
 
@@ -53,6 +57,7 @@ class TriangularMap(NamedTuple):
         shift_slopes: `b`, shape `(terms,)`.
         width_terms: `k, i` of each term of a log width, shape `(terms, 2)`.
         width_slopes: `e`, shape `(terms,)`.
+        centredness: `c`, between 0 and 1, shape `(dim,)`.
         depth: passes that give a whole point.
     """
 
@@ -66,6 +71,7 @@ class TriangularMap(NamedTuple):
     shift_slopes: Any
     width_terms: Any
     width_slopes: Any
+    centredness: Any
     depth: Any
 
 
@@ -115,8 +121,26 @@ def shifts_and_log_widths(law: TriangularMap, w: Any) -> tuple[Any, Any]:
     dim, full = w.shape[-1], _with_one(w)
     rows, first, second = law.shift_terms.T
     shifts = law.shifts + _sum_at(law.shift_slopes * full[..., first] * full[..., second], rows, dim)
+    return shifts, law.log_widths + _levelled(law, _growth(law, w))
+
+
+def _growth(law: TriangularMap, w):
+    """`h` of all coordinates."""
     rows, of = law.width_terms.T
-    return shifts, law.log_widths + _sum_at(law.width_slopes * bounded(w)[..., of], rows, dim)
+    return _sum_at(law.width_slopes * bounded(w)[..., of], rows, w.shape[-1])
+
+
+def _log_parts(law: TriangularMap, growth):
+    """Logarithms of `1 - c` and `c exp(-2 h)`."""
+    xp = np if isinstance(growth, np.ndarray) else jnp
+    with np.errstate(divide="ignore"):
+        return xp.log1p(-law.centredness), xp.log(law.centredness) - 2 * growth
+
+
+def _levelled(law: TriangularMap, growth):
+    """`r(h; c)`."""
+    xp = np if isinstance(growth, np.ndarray) else jnp
+    return -0.5 * xp.logaddexp(*_log_parts(law, growth))
 
 
 def _ordered(law: TriangularMap, v):
@@ -162,6 +186,7 @@ def _adjoint(law: TriangularMap, w, v_widths, adjoint):
 
     `adjoint` holds the derivatives by the whole of each `w_k`, `v_widths` the products `exp(s_k) v_k`.
     """
+    xp = np if isinstance(w, np.ndarray) else jnp
     dim, full = w.shape[-1], _with_one(w)
     rows, first, second = law.shift_terms.T
     through = adjoint[..., rows] * law.shift_slopes
@@ -170,7 +195,9 @@ def _adjoint(law: TriangularMap, w, v_widths, adjoint):
     )
     rows, of = law.width_terms.T
     slope = 1 - (bounded(w)[..., of] / BOUND) ** 2
-    through = (adjoint * v_widths + 1)[..., rows] * law.width_slopes * slope
+    prior, data = _log_parts(law, _growth(law, w))
+    fraction = 1 / (1 + xp.exp(prior - data))  # `dr / dh`
+    through = ((adjoint * v_widths + 1) * fraction)[..., rows] * law.width_slopes * slope
     return out[..., :dim] + _sum_at(through, of, dim)
 
 

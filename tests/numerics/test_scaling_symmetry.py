@@ -98,18 +98,19 @@ def test_the_map_centres_as_much_as_it_is_told(c):
     moved, change = to_map(law, points)
     growth = (points[:, :2] - CENTRE[:2]) @ EXPONENTS.T
     # `t` bends by 2% at two standard deviations
-    expected = points[:, 2:5] * np.exp(c * growth)
+    widening = 0.5 * np.log(1 - c + c * np.exp(2 * growth))
+    expected = points[:, 2:5] * np.exp(widening)
     found = moved[:, np.argsort(law.order)]  # the map leaves coordinates in the order of its passes
     np.testing.assert_allclose(found[:, 2:5], expected, rtol=0.05)
     np.testing.assert_allclose(found[:, 5], points[:, 5], rtol=1e-12)
-    np.testing.assert_allclose(change, -c * growth.sum(1), atol=0.05)
+    np.testing.assert_allclose(change, -widening.sum(1), atol=0.05)
     back, same = push_forward(law, moved)
     np.testing.assert_allclose(back, points, rtol=1e-12)
     np.testing.assert_allclose(same, change, rtol=1e-12)
 
 
 def test_centredness_follows_the_information_of_the_data():
-    """With `rest = -k u^2 / 2` it is the mean of `k s^2 / (1 + k s^2)`."""
+    """With `rest = -k u^2 / 2` it is `k w^2 / (1 + k w^2)`, and `y` has one width at all scales."""
     rng, information = np.random.default_rng(2), np.array([0.0, 0.7, 30.0])
     points = rng.normal(size=(4000, 6)) * [0.4, 0.6, 1, 2, 1, 1]
     weights = rng.random(4000)
@@ -120,7 +121,8 @@ def test_centredness_follows_the_information_of_the_data():
     points[0] = np.nan  # without weight a row may hold anything
     weights[0] = 0
     found = suitable_centredness(SYMMETRY, points, scores, weights, CENTRE)
-    informed = information * (SYMMETRY.widths * scale[1:]) ** 2
-    np.testing.assert_allclose(
-        found, np.average(informed / (1 + informed), axis=0, weights=weights[1:]), rtol=1e-9
-    )
+    informed = information * SYMMETRY.widths**2
+    np.testing.assert_allclose(found, informed / (1 + informed), rtol=1e-9)
+    width = (SYMMETRY.widths**-2.0 + information * scale[1:] ** 2) ** -0.5
+    moved = width * np.sqrt(1 - found + found * scale[1:] ** 2)
+    np.testing.assert_allclose(moved, np.broadcast_to(moved[0], moved.shape), rtol=1e-9)

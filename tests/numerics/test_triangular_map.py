@@ -34,6 +34,7 @@ def example():
         shift_slopes=np.array([0.4, -0.7, 0.3, 0.2]),
         width_terms=np.array([[1, 0], [3, 0], [3, 1]]),
         width_slopes=np.array([0.5, -0.3, 0.2]),
+        centredness=np.array([1.0, 0.3, 1.0, 0.7]),
         depth=4,
     )
 

@@ -9,8 +9,9 @@ from qdesampler.infer.qde.proportions import LocalMoves, Mixed
 from qdesampler.infer.qde.starts import ESCAPED, FEWEST_STARTS
 from qdesampler.kernels.adaptation.local import LocalAdaptation, adapt_locally
 from qdesampler.kernels.mcmc.host_trajectories import Chains
-from qdesampler.numerics.host_trial import fit_skew, host_trial
+from qdesampler.numerics.host_trial import host_trial
 from qdesampler.numerics.numpy_metric import HostMetric
+from qdesampler.numerics.skew_fit import fit_skew
 from qdesampler.solvers.gaussian.descents import Descent
 from qdesampler.solvers.gaussian.host_step import Gaussian, gaussian_step
 from qdesampler.solvers.gaussian.refine import DEFENSIVE, Refined, measure, refinement_size
@@ -71,7 +72,7 @@ def _trial_of_draws(
             blank, draws, scores, np.ones(len(draws)), blocks=settings.blocks(coordinates.dim) or None
         )
         blank = blank._replace(centre=step.centre)
-    trial = fit_skew(host_trial(*blank, DEFENSIVE), draws, np.ones(len(draws)))
+    trial = fit_skew(host_trial(*blank, DEFENSIVE), draws, scores, np.ones(len(draws)))
     return measure(
         coordinates.evaluate, trial, rng, refinement_size(coordinates.dim), coordinates.evaluator.dtype
     )

@@ -5,7 +5,7 @@ import numpy as np
 from jax.core import Tracer
 
 from qdesampler.infer.model.target import StartingPoint
-from qdesampler.infer.qde.coordinates.rows import RowCoordinates
+from qdesampler.infer.qde.coordinates.rows import NEAR, RowCoordinates
 from qdesampler.solvers.gaussian.descents import Descent, descend
 
 __all__ = ["ESCAPED", "FEWEST_STARTS", "SEED", "find_starts", "known_rows", "run_descents"]
@@ -23,6 +23,8 @@ def find_starts(
 ) -> np.ndarray:
     """Raveled sites of finite density: those given, and uniform points until there are four, if possible.
 
+    Sites with a normal prior around 0 of their own, as in a model written non-centred, are near 0.
+
     Args:
         coordinates: where the target is evaluated.
         given: starts of the chains, shape `(n, dim)`, or None.
@@ -33,10 +35,11 @@ def find_starts(
     """
     rng = np.random.default_rng(SEED)
     found = np.zeros((0, coordinates.dim)) if given is None else given[:FEWEST_STARTS]
+    width = np.where(coordinates.standard_widths() > 0, NEAR, 1.0)
     tries = 0
     while len(found) < FEWEST_STARTS and tries < _TRIES:
         box = _SPREAD * 0.8 ** (tries // 8)  # smaller after every eight attempts
-        drawn = centre + rng.uniform(-box, box, (FEWEST_STARTS, coordinates.dim))
+        drawn = centre + width * rng.uniform(-box, box, (FEWEST_STARTS, coordinates.dim))
         sites = coordinates.evaluator.rounded(drawn)
         values, scores = coordinates.evaluate_sites(sites)
         sound = np.isfinite(values) & np.all(np.isfinite(scores), 1)

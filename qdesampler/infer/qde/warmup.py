@@ -1,12 +1,12 @@
 r"""The warm-up of QDE on the host: an imaginary-time solve, and what follows from its outcome.
 
 1. Descents from a few starts, then the Gaussian solve (`qdesampler.solvers.gaussian.solve`).
-2. A usable trial is refined and measured (`refine.py`). Where it is not clear, local moves get a step size.
-3. Where its acceptance is below .5, products of scales and standard sites are looked for
-   (`qdesampler.numerics.scaling_symmetry`), and the solve is repeated in coordinates that centre them. Else a
-   second trial is fitted that bends and funnels (`second_trial.py`): a triangular map, in whose coordinates
-   all moves are made from then on. Where there is no usable trial, or the chains that walk through its
-   candidates contradict it, local moves are adapted (`qdesampler.kernels.adaptation.local`).
+2. A usable trial is refined and measured (`refine.py`). Where its acceptance is below .5, products of scales
+   and standard sites are looked for (`qdesampler.numerics.scaling_symmetry`), and the solve is repeated in
+   coordinates that centre them. Where it is not clear, local moves get a step size.
+3. Else, below .7, a second trial is fitted that bends and funnels (`second_trial.py`): a triangular map, in
+   whose coordinates all moves are made from then on. Where there is no usable trial, or the chains that walk
+   through its candidates contradict it, local moves are adapted (`qdesampler.kernels.adaptation.local`).
 4. The measured times of both kinds of moves set their proportions.
 
 It depends on the target, the settings and the starts alone: all random numbers come from a fixed seed. So
@@ -29,12 +29,13 @@ from qdesampler.infer.qde.starts import ESCAPED, SEED, run_descents
 from qdesampler.kernels.adaptation.walk import START_LENGTH
 from qdesampler.kernels.mcmc.trajectory import gaussian_step_size
 from qdesampler.numerics.host_trial import HostTrial, host_trial
+from qdesampler.numerics.markov_field import MarkovField, find_field
 from qdesampler.numerics.numpy_metric import HostMetric, to_whitened_gradient_rows, whiten_rows
 from qdesampler.numerics.scaling_symmetry import find_scaling_symmetry
 from qdesampler.numerics.trial import tail_degrees
 from qdesampler.numerics.triangular_map import pull_back, to_map
 from qdesampler.solvers.gaussian.descents import Descent
-from qdesampler.solvers.gaussian.refine import DEFENSIVE, GOOD, refine
+from qdesampler.solvers.gaussian.refine import DEFENSIVE, GOOD, Refined, refine
 from qdesampler.solvers.gaussian.search import Outcome, SolveSettings
 from qdesampler.solvers.gaussian.solve import GaussianSolve, Step, solve_gaussian
 
@@ -47,15 +48,16 @@ _DENSE_AT_LAST = 1024  # dimensions up to which a low-rank trial may become dens
 # Of trajectories with shorter steps, without a trial or beside a map that is not good: else a chain of
 # ucbadmit was held for 76 draws, and one of gp-counts-13 in the narrow end of its ridge (ESS 57 for 6,000).
 _SHORT_FRACTION = 0.15
+_LEAST_FIELD = 32  # dimensions from which a sparse graph is looked for
 _FAR, _FAR_OFFSET = 4, 30  # squared whitened distance `4 dim + 30` beyond which an end is outside the trial
 _STEEP = 10  # squared whitened slope, more than the `dim` of a draw, of an end that is at no such mode
 _MATTERS = 10  # nats: an end lower than the highest by more than `dim + 10` does not count
 _ALONE = 0.5  # acceptance below which a trial is given up if descents ended elsewhere: seasonal-global-trend
 _COMPARED = 3  # points at which the density is compared with itself a turn away
-_POOR = 0.5  # acceptance below which a scaling symmetry is looked for: mortality, hierarchy-reparametrised
-# Centredness that data ask for, and the fraction of the scaled coordinates that has to have it: with less
-# information models are good as they are written. Centred, horseshoe-binary (.95) took nine times as many.
-_INFORMED, _OF_THESE = 0.97, 0.25
+# Acceptance below which a scaling symmetry is looked for (mortality, hierarchy-reparametrised), and in whose
+# coordinates local moves are adapted from the start. At .8 eight schools, not centred, take 3,200 to 4,000
+# evaluations for 3,600 to 5,500, but the transition has 230 fused kernels for 150.
+_POOR = 0.5
 _OF_EACH = 2  # points at home and away, of four
 _COLLAPSED = 0.05  # of the step size that a Gaussian allows, below which local moves hardly move
 
@@ -183,6 +185,8 @@ def _solve(
 
     dim, blocks = coordinates.dim, settings.blocks(coordinates.dim)
     rank = min(settings.local.rank, dim) if blocks is None else dim if blocks else 0
+    field = _field(coordinates, descents) if blocks is None else None
+    rank = rank if field is None else dim
     return solve_gaussian(
         coordinates.evaluate,
         descents,
@@ -193,11 +197,23 @@ def _solve(
             blocks=blocks or None,
             widths=coordinates.widths,
             dense_up_to=_DENSE_AT_LAST,
+            field=field,
         ),
         rng,
         report=watch,
         recentre=coordinates.recentre if coordinates.can_recentre else None,
     )
+
+
+def _field(coordinates: RowCoordinates, descents: list[Descent]) -> MarkovField | None:
+    """The Markov field about the highest end of the descents, where many coordinates have few neighbours."""
+    best = max(descents, key=lambda d: d.log_density if np.isfinite(d.log_density) else -np.inf)
+    place = best.position
+    if not _LEAST_FIELD <= coordinates.dim <= _DENSE_AT_LAST or not np.max(np.abs(place)) < ESCAPED:
+        return None
+    precision = float(np.finfo(coordinates.evaluator.dtype).eps)
+    lengths = coordinates.evaluator.rounded(place + np.cbrt(precision) * (1 + np.abs(place))) - place
+    return find_field(coordinates.evaluate, place, best.score, lengths)
 
 
 def _solved(
@@ -211,14 +227,15 @@ def _solved(
     """Descents and solve that count, and the best trial beside local moves; None if none is usable."""
     place = _highest(coordinates, descents)
     solve = _solve(coordinates, descents, settings, rng, report)
-    mixed, trial = _gaussian(coordinates, solve, settings, rng, report)
-    is_good = mixed is not None and mixed.acceptance >= GOOD
-    if solve.outcome is Outcome.UNBOUNDED or is_good or settings.local.force_blocks:
-        return descents, solve, mixed
-    if mixed is None or mixed.acceptance < _POOR:
-        better = _in_scaled_coordinates(coordinates, place, mixed, starts, settings, report)
+    found, trial = _refined(coordinates, solve, settings, rng, report)
+    is_last = solve.outcome is Outcome.UNBOUNDED or settings.local.force_blocks
+    if not is_last and (found is None or found.certificate.acceptance < _POOR):
+        better = _in_scaled_coordinates(coordinates, place, found, starts, settings, report)
         if better is not None:
             return better
+    mixed = _beside(coordinates, solve, found, settings, rng)
+    if is_last or (mixed is not None and mixed.acceptance >= GOOD):
+        return descents, solve, mixed
     report(f"second trial, {coordinates.evaluator.num_evals} evaluations")
     points = coordinates.from_sites(starts) if mixed is None else _home_and_away(coordinates, mixed, descents)
     # A copy of the generator: an attempt that comes to nothing changes nothing but the count.
@@ -226,24 +243,34 @@ def _solved(
     return descents, solve, second or mixed
 
 
-def _gaussian(
+def _refined(
     coordinates: RowCoordinates,
     solve: GaussianSolve,
     settings: WarmupSettings,
     rng: np.random.Generator,
     report: Callable[[str], None],
-) -> tuple[Mixed | None, HostTrial]:
-    """The refined trial beside local moves, or None if it is not usable; and the trial alone."""
-    mixed, trial = None, host_trial(*solve.trial, DEFENSIVE)
-    if solve.outcome in (Outcome.SOLVED, Outcome.MIDDLING):
-        report(f"refinement of the trial, {coordinates.evaluator.num_evals} evaluations")
-        blocks, precision = settings.blocks(coordinates.dim) or None, coordinates.evaluator.dtype
-        found = refine(coordinates.evaluate, solve, blocks, rng, precision)
-        trial = found.trial
-        if not is_missed(found):
-            clear = found.certificate.acceptance >= GOOD and solve.outcome is Outcome.SOLVED
-            mixed = beside_local_moves(coordinates, found, settings, rng, clear=clear)
-    return mixed, trial
+) -> tuple[Refined | None, HostTrial]:
+    """The refined trial with its measurement, or None if it is not usable; and the trial alone."""
+    if solve.outcome not in (Outcome.SOLVED, Outcome.MIDDLING):
+        return None, host_trial(*solve.trial, DEFENSIVE)
+    report(f"refinement of the trial, {coordinates.evaluator.num_evals} evaluations")
+    blocks, precision = settings.blocks(coordinates.dim) or None, coordinates.evaluator.dtype
+    found = refine(coordinates.evaluate, solve, blocks, rng, precision)
+    return None if is_missed(found) else found, found.trial
+
+
+def _beside(
+    coordinates: RowCoordinates,
+    solve: GaussianSolve,
+    found: Refined | None,
+    settings: WarmupSettings,
+    rng: np.random.Generator,
+) -> Mixed | None:
+    """The refined trial beside local moves; None if it is not usable."""
+    if found is None:
+        return None
+    clear = found.certificate.acceptance >= GOOD and solve.outcome is Outcome.SOLVED
+    return beside_local_moves(coordinates, found, settings, rng, clear=clear)
 
 
 def _home_and_away(coordinates: RowCoordinates, mixed: Mixed, descents: list[Descent]) -> np.ndarray:
@@ -265,10 +292,17 @@ def _highest(coordinates: RowCoordinates, descents: list[Descent]) -> np.ndarray
     return coordinates.to_sites(best.position[None])[0]
 
 
+def _at(coordinates: RowCoordinates, place: np.ndarray) -> Descent:
+    """A descent that is where it was to arrive: raveled sites in the bulk of a trial."""
+    point = coordinates.evaluator.rounded(coordinates.from_sites(place[None]))
+    values, scores = coordinates.evaluate(point)
+    return Descent(point[0], values[0], scores[0], float(np.finfo(coordinates.evaluator.dtype).eps))
+
+
 def _in_scaled_coordinates(
     coordinates: RowCoordinates,
     place: np.ndarray,
-    mixed: Mixed | None,
+    before: Refined | None,
     starts: np.ndarray,
     settings: WarmupSettings,
     report: Callable[[str], None],
@@ -276,22 +310,29 @@ def _in_scaled_coordinates(
     """Descents and solve again in the coordinates of a scaling symmetry; None if there is none."""
     rng = np.random.default_rng([SEED, 1])
     report(f"scaling symmetry, {coordinates.evaluator.num_evals} evaluations")
+    if before is not None:
+        place = coordinates.to_sites(before.trial.centre[None])[0]
     places = np.stack([place, starts[0]])
     found = find_scaling_symmetry(coordinates.evaluate_sites, coordinates.standard_widths(), places, rng)
-    if found is None or np.quantile(found[1], 1 - _OF_THESE) < _INFORMED:
+    if found is None:
         return None
-    before = coordinates.centredness
+    centredness = coordinates.centredness
     coordinates.use_symmetry(*found, place)
-    descents = run_descents(coordinates, starts)
+    descents = run_descents(coordinates, starts) if before is None else [_at(coordinates, place)]
     solve = _solve(coordinates, descents, settings, rng, report)
-    again, _ = _gaussian(coordinates, solve, settings, rng, report)
-    if mixed is not None and (again is None or again.acceptance <= mixed.acceptance):
+    refined, _ = _refined(coordinates, solve, settings, rng, report)
+    mixed = None
+    if before is None or (
+        refined is not None and refined.certificate.acceptance > before.certificate.acceptance
+    ):
+        mixed = _beside(coordinates, solve, refined, settings, rng)
+    if before is not None and mixed is None:
         coordinates.leave_symmetry()
-        coordinates.centredness = before
+        coordinates.centredness = centredness
         return None
-    if mixed is None and again is not None and again.acceptance < _POOR:
-        again = None  # 20 trajectories beside a poor trial found too long a step: products of two scales
-    return descents, solve, again
+    if before is None and mixed is not None and mixed.acceptance < _POOR:
+        mixed = None  # 20 trajectories beside a poor trial found too long a step: products of two scales
+    return descents, solve, mixed
 
 
 def _count_outliers(coordinates: RowCoordinates, descents: list[Descent], mixed: Mixed) -> int:

@@ -97,10 +97,10 @@ def _plan(mixture: HostMixture, schedule: Schedule, chains: int) -> tuple[list[l
                 plans[-1].append(_Plan(rng, 0, slice(used, used + number)))
                 used += number
             else:
-                mean = mixture.length * (1 - JITTER + 2 * JITTER * length) / mixture.step_size
-                steps = int(np.clip(np.floor(mean + rounding), 1, mixture.most_steps))
                 is_short = 1 - kind < mixture.short_fraction * (1 - mixture.probability)
                 step_size = mixture.step_size * (SHORT_STEP if is_short else 1)
+                mean = mixture.length * (1 - JITTER + 2 * JITTER * length) / step_size
+                steps = int(np.clip(np.floor(mean + rounding), 1, mixture.most_steps))
                 plans[-1].append(_Plan(rng, steps, None, step_size))
     return plans, np.concatenate(batches)
 

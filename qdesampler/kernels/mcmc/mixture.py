@@ -147,10 +147,11 @@ def choose_move(
         stages: gradients of a step.
     """
     is_global = units[0] < mixture.probability
-    steps = draw_num_steps(units[1:], mixture.step_size, mixture.length, most_steps)
-    evaluations = jnp.where(is_global, mixture.candidates, steps * stages)
     is_short = 1 - units[0] < mixture.short_fraction * (1 - mixture.probability)
-    return MovePlan(is_global, evaluations, shrink=jnp.where(is_short, SHORT_STEP, 1.0))
+    shrink = jnp.where(is_short, SHORT_STEP, 1.0)
+    steps = draw_num_steps(units[1:], mixture.step_size * shrink, mixture.length, most_steps)
+    evaluations = jnp.where(is_global, mixture.candidates, steps * stages)
+    return MovePlan(is_global, evaluations, shrink=shrink)
 
 
 def move_noise(key: jax.Array, dim: int) -> jax.Array:

@@ -28,6 +28,7 @@ from qdesampler.numerics.fisher_fit import (
     fisher_energy,
     leading_directions,
 )
+from qdesampler.numerics.markov_field import Elimination, sparse_factor
 from qdesampler.numerics.numpy_metric import (
     HostMetric,
     canonical,
@@ -110,6 +111,7 @@ def gaussian_step(
     blocks: tuple[tuple[int, ...], ...] | None = None,
     *,
     rank: int | None = None,
+    elimination: Elimination | None = None,
     test_directions: bool = True,
 ) -> Gaussian:
     """The Gaussian of least energy over weighted points.
@@ -122,8 +124,11 @@ def gaussian_step(
         fallback: growth of a width whose scores say nothing; the default lets a flat direction run away.
         blocks: index groups that may be correlated, for a dense factor; None: all coordinates are one.
         rank: directions of its factor, that of the trial or `dim`; None: that of the trial.
+        elimination: of the graph of a Markov field, whose covariance is fitted; None: any covariance.
         test_directions: whether a low-rank factor has to beat a diagonal one.
     """
+    if elimination is not None:
+        return _markov_step(trial, points, scores, weights, elimination, fallback)
     dim = trial.centre.size
     rank = trial.metric.basis.shape[1] if rank is None else rank
     y = whiten_rows(trial.metric, points - trial.centre)
@@ -155,12 +160,31 @@ def gaussian_step(
     return Gaussian(share @ points + pull, metric)
 
 
+def _markov_step(
+    trial: Gaussian,
+    points: np.ndarray,
+    scores: np.ndarray,
+    weights: np.ndarray,
+    elimination: Elimination,
+    fallback: float,
+) -> Gaussian:
+    """The step of a Markov field, in the units of the trial's widths: whitened, its graph would be lost."""
+    scale = trial.metric.scale
+    y, a = (points - trial.centre) / scale, scores * scale
+    x_rows, a_rows = centred_rows(y, weights), centred_rows(a, weights)
+    factor = sparse_factor(elimination, x_rows, a_rows, fallback=fallback)
+    share = weights / np.sum(weights)
+    centre = share @ y + factor @ (factor.T @ (share @ a))
+    return Gaussian(trial.centre + scale * centre, canonical(scale[:, None] * factor))
+
+
 def secant_gaussian(
     centre: np.ndarray,
     steps: np.ndarray,
     bends: np.ndarray,
     rank: int,
     blocks: tuple[tuple[int, ...], ...] | None = None,
+    elimination: Elimination | None = None,
 ) -> Gaussian:
     """The Gaussian about `centre` whose curvature fits secants of unit energy, shape `(pairs, dim)`.
 
@@ -172,5 +196,14 @@ def secant_gaussian(
     if not len(steps):
         return blank._replace(centre=centre)
     points, scores = np.concatenate([steps, -steps]), np.concatenate([-bends, bends])
-    fitted = gaussian_step(blank, points, scores, np.ones(len(points)), 1.0, blocks, test_directions=False)
+    fitted = gaussian_step(
+        blank,
+        points,
+        scores,
+        np.ones(len(points)),
+        1.0,
+        blocks,
+        elimination=elimination,
+        test_directions=False,
+    )
     return fitted._replace(centre=centre)

@@ -44,7 +44,13 @@ def group_by_mode(evaluate: Evaluate, descents: list[Descent]) -> tuple[list[lis
 
 
 def trial_by_secants(group: list[Descent], settings: SolveSettings) -> Gaussian:
-    """The Gaussian about the highest end of a mode, by the secants of all descents that came there."""
+    """The Gaussian about the highest end of a mode, by the secants of all descents that came there.
+
+    That of a Markov field takes its curvature.
+    """
+    if settings.field is not None:
+        elimination, *pairs = settings.field
+        return secant_gaussian(group[0].position, *pairs, settings.rank, elimination=elimination)
     steps = np.concatenate([descent.pairs.steps for descent in group])
     bends = np.concatenate([descent.pairs.bends for descent in group])
     return secant_gaussian(group[0].position, steps, bends, settings.rank, settings.blocks)

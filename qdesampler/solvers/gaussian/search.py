@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from qdesampler.numerics.markov_field import MarkovField
 from qdesampler.numerics.numpy_metric import to_position_rows, whiten_rows
 from qdesampler.solvers.gaussian.certificate import (
     NOTHING,
@@ -31,12 +32,16 @@ _CONSISTENT = 1.0  # energy a dimension above which candidates cannot all be tak
 _BETTER = 0.85  # ratio of autocorrelation times from which a trial counts as better
 INFORMATIVE = 0.08  # acceptance from which the weights of candidates show more than the place of the bulk
 _PER_DIMENSION = 2  # candidates of a step; a dense factor takes `dim + 1` at least
+# Candidates of a step for a Markov field: at least, and for each unknown of a row. With 128 and 256 the solve
+# of hierarchical-lines took two and five times as many evaluations.
+_FEWEST, _PER_UNKNOWN = 64, 4
 _STEPS_BEFORE_DENSE = 6  # with a low-rank factor, where a dense one is allowed: fourteen.md, irt
 _RECENTRE_EVERY = 3  # steps
 # Steps without a better trial from which one of no use is given up. On the way into the neck of a funnel the
 # evidence bound falls at every step: hierarchy-centred took 2,300 evaluations more until step 16. None of 50
 # solves of NumPyro's examples that ended well had five.
 _LOST = 5
+_NEAR = 0.5  # energy a dimension below which points say how far sites should be centred, of a Markov field
 _PROBES = 128  # dimensions beyond which the distance of two trials is estimated from as many probes
 _POOLED = 4096  # most points that a fit looks at, unless one step has more
 
@@ -71,6 +76,7 @@ class SolveSettings(NamedTuple):
         widths: least width of each coordinate's candidates, in units of the trial's, shape `(dim,)`, once the
             trial is informative; None: one.
         dense_up_to: dimensions up to which a low-rank trial that does not suffice is made dense.
+        field: the graph of a Markov field, whose covariances are fitted; None: any covariance.
     """
 
     rank: int
@@ -87,6 +93,7 @@ class SolveSettings(NamedTuple):
     blocks: tuple[tuple[int, ...], ...] | None = None
     widths: np.ndarray | None = None
     dense_up_to: int = 0
+    field: MarkovField | None = None
 
 
 class Search:
@@ -98,7 +105,10 @@ class Search:
         self.evaluate, self.settings, self.trial, self.rng = evaluate, settings, trial, rng
         self.law: CandidateLaw = CandidateLaw(settings.degrees, settings.precision)
         dim = trial.centre.size
-        self.count: int = settings.candidates or int(np.clip(_PER_DIMENSION * dim, 16, 256))
+        unknowns = dim if settings.field is None else settings.field.elimination.width
+        fewest, each = (16, _PER_DIMENSION) if settings.field is None else (_FEWEST, _PER_UNKNOWN)
+        self.count: int = settings.candidates or int(np.clip(each * unknowns, fewest, 256))
+        self._unknowns: int = unknowns
         self.extra: int = 0
         self.seen: list[Candidates] = []
         self.number: int = 0
@@ -184,8 +194,9 @@ class Search:
             metric = self.trial.metric
             self.trial: Gaussian = self.trial._replace(metric=metric._replace(scale=metric.scale / 2))
             return
-        due = self.number % _RECENTRE_EVERY == 0 and self.certificate.acceptance >= INFORMATIVE
-        if recentre is not None and due:
+        is_near = self.settings.field is not None and self.certificate.energy < _NEAR
+        due = self.number % _RECENTRE_EVERY == 0
+        if recentre is not None and due and (is_near or self.certificate.acceptance >= INFORMATIVE):
             self._recentre(recentre)
         low_rank = self.is_low_rank
         # The later half of the steps: earlier candidates came from trials that were far away. A low-rank step
@@ -199,8 +210,8 @@ class Search:
         if low_rank:
             weights = np.ones(number)  # with few points a dimension importance weights are mostly noise
         else:
-            dim = self.trial.centre.size
-            weights = tempered_weights(log_weights[finite], float(max(0.5 * number, min(number, dim + 2))))
+            least = max(0.5 * number, min(number, self._unknowns + 2))
+            weights = tempered_weights(log_weights[finite], float(least))
         settings = self.settings
         new = gaussian_step(
             self.trial,
@@ -209,6 +220,7 @@ class Search:
             weights,
             blocks=settings.blocks,
             rank=settings.rank if settings.rank == self.trial.centre.size else None,
+            elimination=None if settings.field is None else settings.field.elimination,
         )
         self.change: float = _distance(self.trial, new)
         self.trial = new

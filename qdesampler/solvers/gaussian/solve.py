@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from qdesampler.numerics.markov_field import Elimination
 from qdesampler.numerics.metric import DENSE_UP_TO
 from qdesampler.solvers.gaussian.certificate import NOTHING, Certificate
 from qdesampler.solvers.gaussian.descents import Descent, Evaluate
@@ -70,6 +71,7 @@ class GaussianSolve(NamedTuple):
         log_masses: their evidence bounds, shape `(modes,)`; NaN where one mode was alone.
         steps: what happened, step by step.
         wild_steps: steps in which most candidates had no density, so that the widths were halved.
+        elimination: of the graph of a Markov field, where the trial is one.
     """
 
     trial: Gaussian
@@ -80,6 +82,7 @@ class GaussianSolve(NamedTuple):
     log_masses: np.ndarray
     steps: tuple[Step, ...]
     wild_steps: int
+    elimination: Elimination | None = None
 
 
 def _has_escaped(trial: Gaussian) -> bool:
@@ -131,7 +134,7 @@ def solve_gaussian(
     groups, evaluations = group_by_mode(evaluate, descents)
     evaluations += examined
     trials = [trial_by_secants(group, settings) for group in groups]
-    if len(groups) > 1 and highest.position.size <= DENSE_UP_TO:
+    if len(groups) > 1 and highest.position.size <= DENSE_UP_TO and settings.field is None:
         trials, spent = zip(*(trial_by_curvature(evaluate, g[0], settings) for g in groups), strict=True)
         evaluations += sum(spent)
     searches = [Search(evaluate, settings, trial, rng) for trial in trials]
@@ -172,4 +175,5 @@ def solve_gaussian(
         log_masses=np.asarray(masses),
         steps=tuple(steps),
         wild_steps=search.wild,
+        elimination=None if settings.field is None else settings.field.elimination,
     )

@@ -274,6 +274,7 @@ def _as_map(
         np.array(slopes, float),
         np.array(width_terms, int).reshape(-1, 2),
         np.array(width_slopes, float),
+        np.ones(dim),
         1,
     )
     return law._replace(depth=map_depth(law))

@@ -106,7 +106,8 @@ def plain_map(sample: Sample, covariance: np.ndarray) -> TriangularMap:
     none = np.zeros(0)
     pairs, singles = np.zeros((0, 3), int), np.zeros((0, 2), int)
     zeros = np.zeros(dim)
-    return TriangularMap(centre, order, factor, inverse, zeros, zeros, pairs, none, singles, none, 1)
+    ones = np.ones(dim)
+    return TriangularMap(centre, order, factor, inverse, zeros, zeros, pairs, none, singles, none, ones, 1)
 
 
 def misfit(sample: Sample, law: TriangularMap) -> float:

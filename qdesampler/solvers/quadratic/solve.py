@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import logsumexp
 
-from qdesampler.numerics.host_trial import HostTrial, draw_rows, fit_skew, host_trial, log_trial_rows
+from qdesampler.numerics.host_trial import HostTrial, draw_rows, host_trial, log_trial_rows
 from qdesampler.numerics.numpy_metric import identity, to_position_rows
-from qdesampler.numerics.triangular_map import TriangularMap, push_forward, to_map
+from qdesampler.numerics.skew_fit import fit_skew
+from qdesampler.numerics.triangular_map import TriangularMap, pull_back, push_forward, to_map
 from qdesampler.solvers.gaussian.certificate import Candidates, Certificate, certify, tempered_weights
 from qdesampler.solvers.gaussian.descents import Evaluate
 from qdesampler.solvers.gaussian.host_step import Gaussian, gaussian_step
@@ -34,9 +35,9 @@ __all__ = [
     "DEFENSIVE",
     "FIRST_ROUNDS",
     "Quadratic",
-    "base_of",
     "choose_map",
     "log_rows",
+    "plain_base",
     "round_size",
     "solve_quadratic",
     "weighted_sample",
@@ -103,16 +104,21 @@ def _part(sample: Sample, keep: np.ndarray) -> Sample:
     return part._replace(is_drawn=sample.is_drawn)
 
 
+def plain_base(dim: int) -> HostTrial:
+    """Standard normal coordinates, but for far tails."""
+    return host_trial(np.zeros(dim), identity(dim, 0), DEFENSIVE)
+
+
 def base_of(law: TriangularMap, sample: Sample) -> HostTrial:
     """The law of `v(x)`: standard, but for skew and width where the weights are those of the target.
 
     Tempered weights are not: their points are wider, by the same factor in all coordinates.
     """
-    dim = law.centre.size
-    base = host_trial(np.zeros(dim), identity(dim, 0), DEFENSIVE)
+    base = plain_base(law.centre.size)
     if sample.effective < _UNTEMPERED * _EFFECTIVE * len(sample.points):
         return base
-    return fit_skew(base, to_map(law, sample.points)[0], sample.weights)
+    v, _ = to_map(law, sample.points)
+    return fit_skew(base, v, pull_back(law, v, sample.scores), sample.weights)
 
 
 def _covariance(sample: Sample) -> np.ndarray | None:

@@ -95,7 +95,7 @@ def test_its_candidates_lie_where_the_density_is(bent):
     x, _ = push_forward(coordinates.law, mixed.trial.shift + mixed.trial.width * noise)
     off = (x[:, 1] * np.exp(x[:, 0]) - 4) / 0.1
     assert np.mean(np.abs(off) < 3) > 0.9
-    np.testing.assert_allclose(np.std(x[:, 0]), 0.5, rtol=0.2)
+    np.testing.assert_allclose(np.std(x[:, 0]), 0.5, rtol=0.35)
 
 
 def test_a_normal_density_has_none_and_the_coordinates_are_as_before():

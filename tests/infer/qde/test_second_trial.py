@@ -123,6 +123,7 @@ def any_map():
         shift_slopes=np.array([0.2]),
         width_terms=np.array([[1, 0]]),
         width_slopes=np.array([0.5]),
+        centredness=np.array([1.0, 0.9]),
         depth=2,
     )
 

@@ -42,6 +42,7 @@ def bent():
         np.array([0.4]),
         np.array([[1, 0]]),
         np.array([0.5]),
+        np.array([1.0, 0.8]),
         2,
     )
 

@@ -19,14 +19,13 @@ import jax
 import numpy as np
 
 from qdesampler.infer.qde.coordinates.device import MoveCoordinates
-from qdesampler.infer.qde.coordinates.rows import CHANGE, RowCoordinates
+from qdesampler.infer.qde.coordinates.rows import CHANGE, NEAR, RowCoordinates
 from qdesampler.numerics.centredness import centredness_of_draws
 from qdesampler.numerics.evaluator import Evaluator
 
 __all__ = ["HostCoordinates"]
 
 _PARENT_WIDTH = 1.6  # least width of candidates of scales, in units of the trial's, while it is solved for
-_BULK = 2.0  # standard deviations of a standardised site within which descents start
 _BATCH = 64  # points that the sites are computed for together
 
 
@@ -127,8 +126,8 @@ class HostCoordinates(RowCoordinates):
         return super().from_sites(sites)
 
     def descent_starts(self, sites: np.ndarray) -> np.ndarray:
-        """Starts inside the bulk of standardised sites: raveled sites are taken for standardised ones."""
-        return np.where(self._marked, np.clip(sites, -_BULK, _BULK), sites)
+        """Starts near the centre of standardised sites: raveled sites are taken for standardised ones."""
+        return np.where(self._marked, NEAR * sites, sites)
 
     def _moved(self, sites, loc, scale, centredness):
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
