@@ -23,7 +23,7 @@ def find_starts(
 ) -> np.ndarray:
     """Raveled sites of finite density: those given, and uniform points until there are four, if possible.
 
-    Sites with a normal prior around 0 of their own, as in a model written non-centred, are near 0.
+    Sites with a normal prior around 0 of their own, as in a model written non-centred, are near 0 at first.
 
     Args:
         coordinates: where the target is evaluated.
@@ -35,7 +35,7 @@ def find_starts(
     """
     rng = np.random.default_rng(SEED)
     found = np.zeros((0, coordinates.dim)) if given is None else given[:FEWEST_STARTS]
-    width = np.where(coordinates.standard_widths() > 0, NEAR, 1.0)
+    width: np.ndarray | float = np.where(coordinates.standard_widths() > 0, NEAR, 1.0)
     tries = 0
     while len(found) < FEWEST_STARTS and tries < _TRIES:
         box = _SPREAD * 0.8 ** (tries // 8)  # smaller after every eight attempts
@@ -44,7 +44,7 @@ def find_starts(
         values, scores = coordinates.evaluate_sites(sites)
         sound = np.isfinite(values) & np.all(np.isfinite(scores), 1)
         found = np.concatenate([found, sites[sound]])
-        tries += 1
+        tries, width = tries + 1, 1.0  # a density that is not finite near 0 may be so elsewhere
     if not len(found):
         raise RuntimeError(
             f"Cannot find valid initial parameters: the density or its gradient was not finite at "
