@@ -36,7 +36,7 @@ from qdesampler.validation import as_positive_int, is_traced
 
 __all__ = ["AnnealerGibbs"]
 
-MOST_COSET = 64  # bits up to which move="auto" is "coset"; not measured between 20 and 90
+MOST_COSET = 28  # bits up to which move="auto" is "coset": discrete_large.md, 16 against 30 to 56
 
 
 class AnnealerGibbs(MCMCKernel):
@@ -73,7 +73,7 @@ class AnnealerGibbs(MCMCKernel):
     Args:
         model: NumPyro model.
         backend: an annealer; None for one that suits the move, in general `SimulatedAnnealing()`.
-        move: see the table. "auto": "scan" above 64 bits where no backend and no pool is given, else "coset".
+        move: see the table. "auto": "scan" above 28 bits where no backend and no pool is given, else "coset".
         surrogate: "auto", "finite_differences", "taylor", "least_squares", "pseudo_likelihood", or an
             `IsingProblem` on the bits of a position (`qdesampler.backends.encoding.StateEncoding`).
         pool: reads to use instead of the backend's: positions `(R, n)`, entries `0, ..., q - 1` in the order
