@@ -49,8 +49,8 @@ def trial_by_secants(group: list[Descent], settings: SolveSettings) -> Gaussian:
     That of a Markov field takes its curvature.
     """
     if settings.field is not None:
-        elimination, *pairs = settings.field
-        return secant_gaussian(group[0].position, *pairs, settings.rank, elimination=elimination)
+        elimination, steps, bends = settings.field
+        return secant_gaussian(group[0].position, steps, bends, settings.rank, elimination=elimination)
     steps = np.concatenate([descent.pairs.steps for descent in group])
     bends = np.concatenate([descent.pairs.bends for descent in group])
     return secant_gaussian(group[0].position, steps, bends, settings.rank, settings.blocks)
