@@ -2,7 +2,7 @@ r"""Population annealing: simulated annealing whose reads are chosen anew by the
 
 Reads anneal as in `SimulatedAnnealing`, in several populations that know nothing of each other. Where the
 weights `w_i` of a population have become unequal, so that `(sum w)^2 / sum w^2` is below a share of its size
-`m`, its reads are replaced by `m` copies of them, read `i` about `m w_i / sum w` times (systematic
+`m`, its reads are replaced by `m` copies, read `i` about `m w_i / sum w` times (systematic
 resampling), and all get the weight
 
     w = sum_i w_i / m.

@@ -3,7 +3,7 @@ r"""Gaussian Markov random fields: covariances whose precision is sparse, fitted
 Most models of many coordinates are sparse graphs: an effect of one group meets its own data and a few
 parameters that all groups share. Where the score of `x_k` does not change with `x_j`, the precision of a
 Gaussian has `P_jk = 0`: it is a Markov random field on the graph of the other pairs (Rue and Held 2005,
-chapter 2). With the coordinates eliminated one by one, every one of them depends on its neighbours alone,
+chapter 2). With the coordinates eliminated one by one, each depends on its neighbours alone,
 
     x_k | later = m_k + B_k x_pa(k) + sqrt(v_k) noise,
 
@@ -28,7 +28,8 @@ __all__ = ["Elimination", "MarkovField", "eliminate", "find_field", "sparse_fact
 
 _RIDGE = 1e-3  # of the unit-scale regressions, relative to the points: it only matters where they are few
 _FIRST = 8  # coordinates that show whether the graph may be sparse at all
-_SPARSE = 0.5  # of the dimension: unknowns of a row above which a dense fit needs no more points
+# Of the dimension: unknowns of a row above which a dense fit needs no more points; hierarchy-crossed has .4.
+_SPARSE = 0.5
 _TINY = float(np.finfo(float).tiny)
 
 

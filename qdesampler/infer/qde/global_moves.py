@@ -74,7 +74,6 @@ def is_missed(found: Refined) -> bool:
     """Whether the candidates, or the chains among them, say that the trial has missed the place."""
     acceptance, accepted = found.certificate.acceptance, found.accepted
     mean, least = float(np.mean(accepted)), float(np.min(accepted))
-
     uneven = least < _UNEVEN * mean and mean < GOOD and len(found.candidates.points) >= _ENOUGH_UNEVEN
     broken = found.observed_time > _BROKEN_PROMISE * found.certificate.time
     return acceptance < LEAST_ACCEPTANCE or least < LEAST_ACCEPTANCE or broken or uneven

@@ -293,10 +293,9 @@ class QDE(TargetKernel):
         model_args: Sequence[Any],
         model_kwargs: Kwargs,
     ) -> tuple[Prepared | None, int]:
-        """The warm-up on the host and its evaluations; 0 of them if a former result serves again.
+        """The warm-up on the host and its evaluations; the number is 0 if a former result serves again.
 
-        It also runs while `init` is traced: nothing in it depends on a traced value. None if the target
-        does after all, because it closes over such a value.
+        It also runs while `init` is traced. It is None if the target closes over a traced value.
         """
         settings = self._warmup_settings(prototype, num_warmup)
         metric = initial_metric(self._inverse_mass_matrix, prototype, settings.local.directions)
@@ -309,7 +308,8 @@ class QDE(TargetKernel):
 
         def make():
             host = self._host_coordinates(prototype, model_args, model_kwargs)
-            return prepare(host, find_starts(host, rows), first, settings, self._report_warmup)
+            starts = find_starts(host, rows, near=settings.may_solve)
+            return prepare(host, starts, first, settings, self._report_warmup)
 
         try:
             return self._memory.prepared(name, make)

@@ -19,7 +19,11 @@ _TRIES = 64  # boxes of four points that are tried
 
 
 def find_starts(
-    coordinates: RowCoordinates, given: np.ndarray | None, centre: np.ndarray | float = 0.0
+    coordinates: RowCoordinates,
+    given: np.ndarray | None,
+    centre: np.ndarray | float = 0.0,
+    *,
+    near: bool = True,
 ) -> np.ndarray:
     """Raveled sites of finite density: those given, and uniform points until there are four, if possible.
 
@@ -29,14 +33,16 @@ def find_starts(
         coordinates: where the target is evaluated.
         given: starts of the chains, shape `(n, dim)`, or None.
         centre: of the uniform points, shape `(dim,)` or a number.
+        near: whether such sites are near 0 at first, for descents; to see which takes a trace of the model.
 
     Raises:
         RuntimeError: no point has a finite density and gradient.
     """
     rng = np.random.default_rng(SEED)
     found = np.zeros((0, coordinates.dim)) if given is None else given[:FEWEST_STARTS]
-    width: np.ndarray | float = np.where(coordinates.standard_widths() > 0, NEAR, 1.0)
-    tries = 0
+    tries, width = 0, 1.0
+    if near and len(found) < FEWEST_STARTS:
+        width = np.where(coordinates.standard_widths() > 0, NEAR, 1.0)
     while len(found) < FEWEST_STARTS and tries < _TRIES:
         box = _SPREAD * 0.8 ** (tries // 8)  # smaller after every eight attempts
         drawn = centre + width * rng.uniform(-box, box, (FEWEST_STARTS, coordinates.dim))

@@ -151,7 +151,7 @@ def refine(
     Each round draws from the trial of the round before and fits to all candidates so far, weighted as draws
     of the mixture of all trials so far (Cornuet, Marin, Mira and Robert 2012, "Adaptive multiple importance
     sampling"): a tail that one trial misses is in the draws of a wider one. A trial that is good is measured
-    as it is, and so is one of more dimensions than a round has candidates: a fit to these would be worse.
+    without a fit, and so is one of more dimensions than a round has candidates: a fit would make it worse.
 
     Args:
         evaluate: the target.

@@ -41,7 +41,9 @@ _RECENTRE_EVERY = 3  # steps
 # evidence bound falls at every step: hierarchy-centred took 2,300 evaluations more until step 16. None of 50
 # solves of NumPyro's examples that ended well had five.
 _LOST = 5
-_NEAR = 0.5  # energy a dimension below which points say how far sites should be centred, of a Markov field
+# Energy a dimension below which points of a Markov field say how far sites should be centred. On
+# hierarchy-centred the acceptance says so after 16 steps only.
+_NEAR = 0.5
 _PROBES = 128  # dimensions beyond which the distance of two trials is estimated from as many probes
 _POOLED = 4096  # most points that a fit looks at, unless one step has more
 

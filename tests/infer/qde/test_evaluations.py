@@ -127,7 +127,7 @@ def test_evaluations_of_a_model_are_counted_with_its_start(run, chains):
 
 @pytest.mark.parametrize("chains", [pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize(
-    ("deterministic", "most"), [pytest.param(False, 5, marks=pytest.mark.slow), (True, 7)]
+    ("deterministic", "most"), [pytest.param(False, 4, marks=pytest.mark.slow), (True, 6)]
 )
 def test_a_model_is_traced_a_few_times_only(run, chains, deterministic, most):
     traces = []
