@@ -23,9 +23,6 @@ _RATE_OF_A_DRAW, _RATE_IF_POOR, _POOR = 0.6, 1.2, 0.5
 _SOLVED = 0.75
 _LEAST_MOVES = 2  # of such an iteration
 _MOST_EVALUATIONS = 50  # of more moves than these; NUTS takes 15 to 260 for a draw of these examples
-# Moves beside a trial of less than `_POOR`, and evaluations that these may take: seasonal-global-trend, where
-# two moves had .4 of NUTS's effective draws. On bnn a move takes 200 evaluations, and two moves are enough.
-_LEAST_IF_POOR, _FOR_THESE = 3, 150
 _JUMP_COST = 1.5  # evaluations per effective draw over evaluations per trajectory, if it was not measured
 # Bounds of the fraction of evaluations for global moves. With .95 a chain of hmm_drive was held for 81 draws.
 _LEAST_FRACTION, _MOST_FRACTION = 0.05, 0.85
@@ -142,12 +139,9 @@ def moves_of_a_draw(mixed: Mixed, probability: float, candidates: int) -> int:
     if mixed.acceptance >= (_SOLVED if untuned else CLEAR):
         return 1
     evaluations = probability * candidates + (1 - probability) * mixed.steps
-    is_poor = mixed.acceptance < _POOR
-    aim = _RATE_IF_POOR if is_poor else _RATE_OF_A_DRAW
-    is_short = _LEAST_IF_POOR * evaluations <= _FOR_THESE
-    least = _LEAST_IF_POOR if is_poor and is_short else _LEAST_MOVES
+    aim = _RATE_IF_POOR if mixed.acceptance < _POOR else _RATE_OF_A_DRAW
     wanted = aim / max(_rate(mixed, probability, candidates), 1e-3)
-    return max(least, int(min(np.ceil(wanted), _MOST_EVALUATIONS / evaluations)))
+    return max(_LEAST_MOVES, int(min(np.ceil(wanted), _MOST_EVALUATIONS / evaluations)))
 
 
 def burn_in(mixed: Mixed, probability: float, candidates: int) -> int:
