@@ -36,7 +36,7 @@ __all__ = ["ScalingSymmetry", "centred_map", "find_scaling_symmetry", "suitable_
 _SPARE = 1.3  # points of the regression over its unknowns
 # Points at another place that the solution must predict, drawn from the prior of the `z_j` and as many nearer
 # to 0: from afar a difference is like a product (mean and scale of irt_2pl, by 8%).
-_CHECKS, _NEARER = 8, 0.1
+_CHECKS, _NEARER = 8, 0.3
 _SNAP, _WHOLE = 0.05, 2.0  # distance to a multiple of a half that is rounding; exponents are at most so large
 # Error of the prediction over the spread of what is predicted, and of one exponent over the same. It is .04 for
 # gp-counts-13, whose jitter and float32 break the symmetry a little: without it that takes 30 thousand

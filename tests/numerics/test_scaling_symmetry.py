@@ -70,6 +70,37 @@ def test_what_only_nearly_scales_is_no_symmetry():
     np.testing.assert_array_equal(symmetry.scales, [1])  # `x` is spoiled, `v` is not
 
 
+def test_a_symmetry_that_is_broken_a_little_is_found():
+    """Errors of 2% of what the `z` change, as those of the jitter of a Gaussian process."""
+
+    def broken(points):
+        values, scores = density(points)
+        without = density(np.where(WIDTHS > 0, 0.0, points))[1]
+        errors = 0.02 * np.sin(7 * points[:, :1] * points[:, 2:3] + np.arange(6))
+        return values, scores + errors * (scores - without)
+
+    symmetry, _ = find_scaling_symmetry(broken, WIDTHS, PLACES, np.random.default_rng(0))
+    np.testing.assert_array_equal(symmetry.exponents, EXPONENTS)
+
+
+def mean_and_scale(points):
+    """20 values of mean 1/4 and spread 1 from `N(mu, exp(x))`, with priors `N(0, 5^2)` and `N(0, 1)`."""
+    x, mu = points.T
+    precision, error = np.exp(-2 * x), 0.25 - mu
+    values = -0.5 * x**2 - 0.5 * mu**2 / 25 - 20 * x - 10 * precision * (1 + error**2)
+    by_x = -x - 20 + 20 * precision * (1 + error**2)
+    return values, np.stack([by_x, -mu / 25 + 20 * precision * error], 1)
+
+
+def test_a_mean_near_0_is_not_scaled(monkeypatch):
+    places = np.array([[0.0, 0.2], [0.4, -1.0]])
+    arguments = mean_and_scale, np.array([0.0, 5.0]), places
+    assert find_scaling_symmetry(*arguments, np.random.default_rng(0)) is None
+    monkeypatch.setattr("qdesampler.numerics.scaling_symmetry._NEARER", 1.0)  # seen from afar only
+    symmetry, _ = find_scaling_symmetry(*arguments, np.random.default_rng(0))
+    np.testing.assert_array_equal(symmetry.exponents, [[-1.0]])
+
+
 @pytest.mark.parametrize("widths", [np.zeros(6), np.ones(6)])
 def test_without_standard_coordinates_or_without_others_there_is_none(widths):
     def never(points):
