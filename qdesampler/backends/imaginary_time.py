@@ -139,7 +139,7 @@ def _pick(rates: jax.Array, unit: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return an index drawn in proportion to `rates` by a uniform number, and their sum.
 
     First a block of about `sqrt(m)` of the `m` rates is drawn, then one in it: running sums of all rates
-    took three quarters of the time of a flip at 200 spins and 400 pairs.
+    took most of the time of a flip at 200 spins and 400 pairs.
     """
     size = rates.size
     width = math.isqrt(size - 1) + 1

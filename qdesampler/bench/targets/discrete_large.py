@@ -24,7 +24,7 @@ from scipy.special import logsumexp
 from qdesampler.backends import GibbsSurrogate, IsingProblem
 from qdesampler.bench.targets.discrete import SpikeAndSlab, spike_and_slab_data
 
-__all__ = ["LARGE_PROBLEMS", "LargeProblem"]
+__all__ = ["LARGE_PROBLEMS", "LargeProblem", "inclusion_by_flips"]
 
 
 class LargeProblem(NamedTuple):
