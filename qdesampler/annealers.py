@@ -27,6 +27,7 @@ from qdesampler.backends import bits_to_spins as bits_to_spins
 from qdesampler.backends import build_pool as build_pool
 from qdesampler.backends import from_bqm as from_bqm
 from qdesampler.backends import log_partition_estimate as log_partition_estimate
+from qdesampler.backends import low_energies as low_energies
 from qdesampler.backends import read_bqm as read_bqm
 from qdesampler.backends import spins_to_bits as spins_to_bits
 from qdesampler.backends import to_bqm as to_bqm

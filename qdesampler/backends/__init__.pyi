@@ -27,4 +27,5 @@ from .quantum_dynamics import TransverseGroundState as TransverseGroundState
 from .simulated_annealing import SimulatedAnnealing as SimulatedAnnealing
 from .simulated_annealing import annealing_range as annealing_range
 from .simulated_annealing import log_partition_estimate as log_partition_estimate
+from .simulated_annealing import low_energies as low_energies
 from .swendsen_wang import SwendsenWang as SwendsenWang

@@ -23,6 +23,7 @@ References:
 """
 
 import dataclasses
+import math
 from functools import partial
 
 import jax
@@ -118,10 +119,9 @@ def imaginary_time_flips(
             log_rates = jnp.append(log_rates, both - across * s[pairs[:, 0]] * s[pairs[:, 1]])
         log_rates = beta * log_rates
         top = jnp.max(log_rates)
-        sums = jnp.cumsum(jnp.exp(log_rates - top))
         unit = jax.random.uniform(jax.random.fold_in(key, count), (2,), dtype)
-        now = now - jnp.log1p(-unit[0]) * jnp.exp(-top) / sums[-1]
-        which = jnp.minimum(jnp.sum(sums <= unit[1] * sums[-1]), sums.size - 1)
+        which, total = _pick(jnp.exp(log_rates - top), unit[1])
+        now = now - jnp.log1p(-unit[0]) * jnp.exp(-top) / total
         i, j = first[which], second[which]
         change = jnp.where(now < tau, -2 * s[i], 0.0)
         s, field = s.at[i].add(change), field + change * problem.J[i]
@@ -133,3 +133,20 @@ def imaginary_time_flips(
     start = (s, problem.h + problem.J @ s, jnp.zeros((), dtype), jnp.zeros((), jnp.int32))
     end, _, _, count = jax.lax.while_loop(going, flip, start)
     return jnp.where(count <= max_flips, end, s).astype(jnp.int8), count
+
+
+def _pick(rates: jax.Array, unit: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return an index drawn in proportion to `rates` by a uniform number, and their sum.
+
+    First a block of about `sqrt(m)` of the `m` rates is drawn, then one in it: running sums of all rates
+    took most of the time of a flip at 200 spins and 400 pairs.
+    """
+    size = rates.size
+    width = math.isqrt(size - 1) + 1
+    blocks = jnp.pad(rates, (0, -size % width)).reshape(-1, width)
+    sums = jnp.cumsum(jnp.sum(blocks, 1))
+    target = unit * sums[-1]
+    block = jnp.minimum(jnp.sum(sums <= target), sums.size - 1)
+    before = sums[block] - jnp.sum(blocks[block])
+    inside = jnp.sum(before + jnp.cumsum(blocks[block]) <= target)
+    return jnp.minimum(block * width + jnp.minimum(inside, width - 1), size - 1), sums[-1]

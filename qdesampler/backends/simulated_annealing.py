@@ -10,7 +10,7 @@ so that `E[w]` is the partition function (Neal 2001). Here `E` has no constant: 
 `reverse_log_weight` runs the path backwards from a given state; with it annealed-importance draws become
 exact Markov moves.
 
-`annealing_range` gives the inverse temperatures of an anneal that is to find low energies.
+`low_energies` anneals for low energies, between the inverse temperatures of `annealing_range`.
 
 References:
     Kirkpatrick, Gelatt, Vecchi, "Optimization by simulated annealing", Science 220 (1983) 671.
@@ -42,6 +42,7 @@ __all__ = [
     "check_update",
     "energy_scales",
     "log_partition_estimate",
+    "low_energies",
 ]
 
 Update = Literal["metropolis", "heat_bath"]
@@ -53,11 +54,7 @@ class SimulatedAnnealing(LocalBackend):
 
     The default schedule is linear in `beta`, from `beta / num_sweeps` to `beta` itself, which suits sampling
     and weights; a single sweep is made at `beta`. As an optimiser it needs a large `beta`, and a geometric
-    schedule where penalties are large:
-
-        hot, cold = annealing_range(problem)
-        annealer = SimulatedAnnealing(1000, Schedule.geometric(hot / cold, 1.0))
-        reads = annealer.sample(problem, key=key, num_reads=100, beta=cold)
+    schedule where penalties are large: `low_energies` chooses both.
 
     `sample` returns log weights for the `beta` of the call, unless `initial_states` are given: draws from
     given states have no weight. The transverse field of a `schedule` is not used.
@@ -168,6 +165,29 @@ def annealing_range(problem: IsingProblem) -> tuple[float, float]:
     least = weakest.min()
     excited = int(np.sum(weakest == least))
     return float(np.log(2) / (2 * fields.max())), float(np.log(100 * excited) / (2 * least))
+
+
+def low_energies(
+    problem: IsingProblem, *, key: jax.Array, num_reads: int = 100, num_sweeps: int = 1000
+) -> Samples:
+    """Return reads of simulated annealing for low energies, shape `(num_reads, n)`.
+
+    Inverse temperatures rise geometrically over `annealing_range(problem)`, the default of dwave-samplers.
+    The weights of the reads belong to the last one, where they are worth little.
+
+    Args:
+        problem: known numbers, not traced.
+        key: JAX key.
+        num_reads: states to return.
+        num_sweeps: sweeps for each.
+
+    Raises:
+        TypeError: the problem is traced.
+        ValueError: all its terms are zero, or a number that is not positive.
+    """
+    hot, cold = annealing_range(problem)
+    annealer = SimulatedAnnealing(num_sweeps, Schedule.geometric(hot / cold, 1.0))
+    return annealer.sample(problem, key=key, num_reads=num_reads, beta=cold)
 
 
 def log_partition_estimate(samples: Samples) -> tuple[Any, Any]:

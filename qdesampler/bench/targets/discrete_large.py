@@ -1,7 +1,7 @@
 r"""Posteriors over hundreds to thousands of discrete latents, with marginals that are known otherwise.
 
 * `wide_spike_and_slab`: 200 predictors in blocks of near copies, coefficients integrated out; truth by a long
-  run of moves made for it, flips and exchanges within a block.
+  run that knows how all probabilities change with one predictor.
 * `ising_image`: a noisy image of 64 x 64 spins with an Ising prior; truth by averages of heat-bath sweeps.
 * `mixture_labels`: labels of 500 points of a mixture of four Gaussians, means and weights integrated out;
   by symmetry every label has the marginal 1/4. What does not depend on names of labels, whether a point has
@@ -22,9 +22,9 @@ import numpyro.distributions as dist
 from scipy.special import logsumexp
 
 from qdesampler.backends import GibbsSurrogate, IsingProblem
-from qdesampler.bench.targets.discrete import BLOCK, spike_and_slab_data
+from qdesampler.bench.targets.discrete import SpikeAndSlab, spike_and_slab_data
 
-__all__ = ["LARGE_PROBLEMS", "LargeProblem"]
+__all__ = ["LARGE_PROBLEMS", "LargeProblem", "inclusion_by_flips"]
 
 
 class LargeProblem(NamedTuple):
@@ -56,10 +56,10 @@ def _bits(log_likelihood: Callable, n: int, probability: float) -> Callable:
     return model
 
 
-def wide_spike_and_slab(seed: int, p: int = 200, steps: int = 30_000, chains: int = 32) -> LargeProblem:
+def wide_spike_and_slab(seed: int, p: int = 200) -> LargeProblem:
     """Collapsed spike and slab with `p` predictors in blocks of four near copies (correlation 0.98)."""
     data = spike_and_slab_data(p, seed=seed, active=6)
-    rows, odds = len(data.y), float(np.log(data.inclusion) - np.log1p(-data.inclusion))
+    rows = len(data.y)
 
     def likelihood(gamma):
         # by Sylvester's identity the determinant of the p x p matrix is that of a rows x rows one
@@ -68,34 +68,56 @@ def wide_spike_and_slab(seed: int, p: int = 200, steps: int = 30_000, chains: in
         half = jax.scipy.linalg.solve_triangular(factor, data.y, lower=True)
         return -jnp.sum(jnp.log(jnp.diagonal(factor))) - (1 + rows / 2) * jnp.log1p(half @ half / 2)
 
-    def step(carry, key):
-        gamma, here = carry
-        key_site, key_other, key_kind, key_accept = jax.random.split(key, 4)
-        site = jax.random.randint(key_site, (), 0, p)
-        other = site // BLOCK * BLOCK + jax.random.randint(key_other, (), 0, BLOCK)
-        flipped = gamma.at[site].set(1 - gamma[site])
-        exchanged = gamma.at[site].set(gamma[other]).at[other].set(gamma[site])
-        new = jnp.where(jax.random.bernoulli(key_kind), flipped, exchanged)
-        there = likelihood(new) + odds * jnp.sum(new)
-        taken = jnp.log(jax.random.uniform(key_accept)) < there - here
-        carry = jnp.where(taken, new, gamma), jnp.where(taken, there, here)
-        return carry, None
+    return LargeProblem(_bits(likelihood, p, data.inclusion), inclusion_by_flips(data, seed))
 
-    def chain(key):
-        zero = jnp.zeros(p)
-        keys = jax.random.split(key, (2, steps // 2))
-        start, _ = jax.lax.scan(step, (zero, likelihood(zero)), keys[0])
 
-        def count(carry, key):
-            state, total = carry
-            state, _ = step(state, key)
-            return (state, total + state[0]), None
+def inclusion_by_flips(
+    data: SpikeAndSlab, seed: int, steps: int = 30_000, chains: int = 32, fresh: int = 500
+) -> np.ndarray:
+    r"""Return inclusion probabilities, shape `(p,)`, by a long run in continuous time, in double precision.
 
-        (_, total), _ = jax.lax.scan(count, (start, zero), keys[1])
-        return total / (steps // 2)
+    Predictor `i` changes at the rate of heat-bath updates, `r_i = 1 / (1 + exp(-d_i))` with `d_i` the change
+    of the log density. A state lasts `1 / sum_i r_i` on average, and its probabilities given the others are
+    averaged with these weights. With `K = 1 + slab^2 sum_on x x'` all `p` changes follow from `x_i' K^-1 x_i`
+    and `x_i' K^-1 y`, which are kept up to date (Sherman, Morrison 1950). The first tenth is left out.
 
-    means = jax.jit(jax.vmap(chain))(jax.random.split(jax.random.key(seed), chains))
-    return LargeProblem(_bits(likelihood, p, data.inclusion), np.asarray(means).mean(0))
+    Args:
+        data: the regression.
+        seed: of the run.
+        steps: changes of each chain.
+        chains: that run.
+        fresh: steps after which `K^-1` is computed anew.
+    """
+    rng = np.random.default_rng(seed)
+    x, y = data.slab * data.x.astype(float), data.y.astype(float)
+    rows, p = x.shape
+    odds, power = np.log(data.inclusion) - np.log1p(-data.inclusion), 1 + rows / 2
+    on, each = np.zeros((chains, p), bool), np.arange(chains)
+    totals, time = np.zeros((chains, p)), np.zeros((chains, 1))
+    inverse = K_y = square = cross = np.empty(0)
+    for step in range(steps):
+        if step % fresh == 0:
+            scaled = x * on[:, None]
+            inverse = np.linalg.inv(np.eye(rows) + scaled @ scaled.mT)
+            K_y, square = inverse @ y, np.einsum("ri,cri->ci", x, inverse @ x)
+        cross = K_y @ x
+        sign = np.where(on, -1.0, 1.0)
+        grown = 1 + sign * square  # the determinant after a change, in units of that before
+        quadratic = (K_y @ y)[:, None]
+        there = quadratic - sign * cross**2 / grown
+        change = sign * odds - np.log(grown) / 2 - power * (np.log1p(there / 2) - np.log1p(quadratic / 2))
+        rates = 1 / (1 + np.exp(-change))
+        sums = np.cumsum(rates, 1)
+        if step >= steps // 10:
+            totals += np.where(on, 1 - rates, rates) / sums[:, -1:]
+            time += 1 / sums[:, -1:]
+        i = np.sum(sums <= rng.random((chains, 1)) * sums[:, -1:], 1)
+        scale = sign[each, i] / grown[each, i]
+        u = np.matvec(inverse, x.T[i])
+        inverse = inverse - scale[:, None, None] * u[:, :, None] * u[:, None]
+        K_y, square = K_y - (scale * cross[each, i])[:, None] * u, square - scale[:, None] * (u @ x) ** 2
+        on[each, i] = ~on[each, i]
+    return np.sum(totals, 0) / np.sum(time)
 
 
 def ising_image(seed: int, side: int = 64, coupling: float = 0.35, noise: float = 1.2) -> LargeProblem:

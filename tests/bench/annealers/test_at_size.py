@@ -12,9 +12,11 @@ from numpyro.infer.util import log_density
 from qdesampler.backends.exact_enumeration import all_bits
 from qdesampler.bench.annealers import at_size
 from qdesampler.bench.annealers.at_size import main, marginal_error, same_error
+from qdesampler.bench.targets.discrete import enumerated_inclusion, spike_and_slab_data
 from qdesampler.bench.targets.discrete_large import (
     LargeProblem,
     change_points,
+    inclusion_by_flips,
     mixture_labels,
     network_structure,
 )
@@ -28,6 +30,17 @@ def test_exact_marginals_are_those_of_the_model(make, sizes):
     bits = all_bits(problem.truth.size)
     values = jax.vmap(lambda z: log_density(problem.model, (), {}, {"z": z})[0])(jnp.asarray(bits))
     np.testing.assert_allclose(jax.nn.softmax(values) @ bits, problem.truth, atol=1e-5)
+
+
+def test_inclusion_by_flips_is_that_of_all_states():
+    """Six predictors with near copies, all 64 states enumerated; `K^-1` kept for five changes, or for all."""
+    data = spike_and_slab_data(6, seed=1, active=1, noise=2.0)
+    exact = enumerated_inclusion(data)
+    found = inclusion_by_flips(data, 0, steps=1000, chains=16, fresh=5)
+    np.testing.assert_allclose(found, exact, atol=0.01)
+    np.testing.assert_allclose(inclusion_by_flips(data, 0, steps=1000, chains=16), found, atol=1e-6)
+    assert np.ptp(exact) > 0.05
+    assert np.mean(np.abs(exact - data.inclusion)) > 0.05  # not the prior
 
 
 @pytest.mark.slow

@@ -47,6 +47,7 @@ def test_energies_are_right_at_a_penalty_of_a_million_and_optima_are_found():
     row = penalty_row("colouring", 18, 1e6, sweeps=200, reads=100, seed=0)
     assert row["off"] < 1e-7
     assert 0 < row["found"]["ours"].mean() < 1
+    assert 0 < row["found"]["ours, own range"].mean() < 1
     assert row["above"]["ours"].min() >= -1e-6
     assert (
         main(
