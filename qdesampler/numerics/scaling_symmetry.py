@@ -10,7 +10,8 @@ so that, where `f_k` is the part of `log p` which does not depend on `z`,
 
     d log p / d x_k = d f_k / d x_k + sum_j C_jk z_j (d log p / d z_j + z_j / w_j^2) .
 
-At points that differ only in `z` this is a linear regression, and its solution has whole or half numbers:
+At points that differ only in `z` this is a linear regression, and its solution has whole or half numbers,
+up to what jitter and rounding break:
 `C = 1` for a scale, `1/2` for a variance, more than one column for products of scales. With `C` known the
 model can be centred as much as its data ask for:
 
@@ -38,8 +39,8 @@ _SPARE = 1.3  # points of the regression over its unknowns
 # to 0: from afar a difference is like a product (mean and scale of irt_2pl, by 8%).
 _CHECKS, _NEARER = 8, 0.3
 _SNAP, _WHOLE = 0.05, 2.0  # distance to a multiple of a half that is rounding; exponents are at most so large
-# Error of the prediction over the spread of what is predicted, and of one exponent over the same. It is .04 for
-# gp-counts-13, whose jitter and float32 break the symmetry a little: without it that takes 30 thousand
+# Error of the prediction over the spread of what is predicted, and of one exponent over the same. It is .04
+# for gp-counts-13, whose jitter and float32 break the symmetry a little: without it that takes 30 thousand
 # evaluations for 8.
 _MISS = 0.1
 _MOST = 500  # coordinates with priors of their own beyond which the regression is too expensive
