@@ -94,7 +94,8 @@ def test_dearer_effective_draws_take_more_moves_of_the_same_price():
 
 
 @pytest.mark.parametrize(
-    ("acceptance", "steps", "fewest"), [(0.05, 45, 2), (0.05, 200, 2), (0.6, 100, 2), (0.6, 200, 2)]
+    ("acceptance", "steps", "fewest"),
+    [(0.05, 45, 2), (0.05, 20, 3), (0.05, 200, 2), (0.6, 100, 2), (0.6, 200, 2)],
 )
 def test_long_trajectories_are_not_multiplied_further(acceptance, steps, fewest):
     mixed = _beside(acceptance, steps=steps, cost=5000)
