@@ -36,7 +36,7 @@ from qdesampler.validation import as_positive_int, is_traced
 
 __all__ = ["AnnealerGibbs"]
 
-MOST_COSET = 28  # bits up to which move="auto" is "coset": discrete_large.md, 16 against 30 to 56
+MOST_COSET = 16  # bits up to which move="auto" is "coset": discrete_large.md, 16 against 17 to 56
 
 
 class AnnealerGibbs(MCMCKernel):
@@ -73,7 +73,7 @@ class AnnealerGibbs(MCMCKernel):
     Args:
         model: NumPyro model.
         backend: an annealer; None for one that suits the move, in general `SimulatedAnnealing()`.
-        move: see the table. "auto": "scan" above 28 bits where no backend and no pool is given, else "coset".
+        move: see the table. "auto": "scan" above 16 bits where no backend and no pool is given, else "coset".
         surrogate: "auto", "finite_differences", "taylor", "least_squares", "pseudo_likelihood", or an
             `IsingProblem` on the bits of a position (`qdesampler.backends.encoding.StateEncoding`).
         pool: reads to use instead of the backend's: positions `(R, n)`, entries `0, ..., q - 1` in the order
@@ -119,7 +119,7 @@ class AnnealerGibbs(MCMCKernel):
     ):
         if not callable(model):
             raise ValueError(f"model must be a NumPyro model, got {type(model).__name__}.")
-        # "coset" is better at 16 bits, "scan" at 90 and more (bench/results/discrete_large.md)
+        # "coset" is better at 16 bits, "scan" at 17 and more (bench/results/discrete_large.md)
         self._by_size = move == "auto" and backend is None and pool is None
         move = "coset" if move == "auto" else move
         self._settings = MoveSettings(
