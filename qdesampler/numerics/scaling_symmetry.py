@@ -10,10 +10,10 @@ so that, where `f_k` is the part of `log p` which does not depend on `z`,
 
     d log p / d x_k = d f_k / d x_k + sum_j C_jk z_j (d log p / d z_j + z_j / w_j^2) .
 
-At points that differ only in `z` this is a linear regression, and its solution has whole or half numbers,
-up to what jitter and rounding break:
-`C = 1` for a scale, `1/2` for a variance, more than one column for products of scales. With `C` known the
-model can be centred as much as its data ask for:
+At points that differ only in `z` this is a linear regression, and its solution has whole or half numbers:
+`C = 1` for a scale, `1/2` for a variance, more than one column for products of scales. Jitter and single
+precision may break the symmetry a little; numbers are rounded as far as the prediction hardly changes. With
+`C` known the model can be centred as much as its data ask for:
 
     y_j = z_j (1 - c_j + c_j exp(2 h_j))^(1/2),        h_j = sum_k C_jk (x_k - m_k),        0 <= c_j <= 1.
 
@@ -36,7 +36,7 @@ __all__ = ["ScalingSymmetry", "centred_map", "find_scaling_symmetry", "suitable_
 
 _SPARE = 1.3  # points of the regression over its unknowns
 # Points at another place that the solution must predict, drawn from the prior of the `z_j` and as many nearer
-# to 0: from afar a difference is like a product (mean and scale of irt_2pl, by 8%).
+# to 0: from afar the mean and the scale of irt_2pl look like a product.
 _CHECKS, _NEARER = 8, 0.3
 _SNAP, _WHOLE = 0.05, 2.0  # distance to a multiple of a half that is rounding; exponents are at most so large
 # Error of the prediction over the spread of what is predicted, and of one exponent over the same. It is .04
@@ -96,17 +96,17 @@ def find_scaling_symmetry(
     found = np.linalg.lstsq(columns / size, response, rcond=None)[0] / size[:, None]
     snapped = np.round(2 * found) / 2
     rounding = np.maximum(_SNAP, _MISS * spread / size[:, None])
-    is_exact = np.all((np.abs(found - snapped) < rounding) & (np.abs(snapped) <= _WHOLE), 0)
+    holds = np.all((np.abs(found - snapped) < rounding) & (np.abs(snapped) <= _WHOLE), 0)
     for check in (slice(number, -_CHECKS), slice(-_CHECKS, None)):
         response = _centred(scores[check][:, others])
         missed = response - _centred(terms[check]) @ snapped
-        is_exact &= np.sqrt(np.mean(missed**2, 0)) < _MISS * np.sqrt(np.mean(response**2, 0))
-    is_exact &= np.any(snapped != 0, 0)
-    rows = np.any(snapped[:, is_exact] != 0, 1)
+        holds &= np.sqrt(np.mean(missed**2, 0)) < _MISS * np.sqrt(np.mean(response**2, 0))
+    holds &= np.any(snapped != 0, 0)
+    rows = np.any(snapped[:, holds] != 0, 1)
     if not np.any(rows):
         return None
     symmetry = ScalingSymmetry(
-        scaled[rows], others[is_exact], snapped[rows][:, is_exact], widths[scaled[rows]]
+        scaled[rows], others[holds], snapped[rows][:, holds], widths[scaled[rows]]
     )
     suits = suitable_centredness(symmetry, points[first], scores[first], np.ones(number), places[0])
     return symmetry, np.clip(np.nan_to_num(suits), 0.0, 1.0)
