@@ -105,9 +105,7 @@ def find_scaling_symmetry(
     rows = np.any(snapped[:, holds] != 0, 1)
     if not np.any(rows):
         return None
-    symmetry = ScalingSymmetry(
-        scaled[rows], others[holds], snapped[rows][:, holds], widths[scaled[rows]]
-    )
+    symmetry = ScalingSymmetry(scaled[rows], others[holds], snapped[rows][:, holds], widths[scaled[rows]])
     suits = suitable_centredness(symmetry, points[first], scores[first], np.ones(number), places[0])
     return symmetry, np.clip(np.nan_to_num(suits), 0.0, 1.0)
 
