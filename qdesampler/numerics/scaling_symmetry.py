@@ -30,7 +30,7 @@ from typing import NamedTuple
 import numpy as np
 
 from qdesampler.numerics.centredness import centredness_of_draws
-from qdesampler.numerics.triangular_map import TriangularMap
+from qdesampler.numerics.triangular_map import TriangularMap, affine_map
 
 __all__ = ["ScalingSymmetry", "centred_map", "find_scaling_symmetry", "suitable_centredness"]
 
@@ -138,15 +138,7 @@ def centred_map(
     levels = np.ones(dim)
     levels[place[symmetry.scaled]] = centredness
     offset = np.where(is_scale, centre, 0.0)
-    return TriangularMap(
-        centre=offset,
-        order=order,
-        factor=np.diag(width),
-        inverse=np.diag(1 / width),
-        shifts=np.zeros(dim),
-        log_widths=np.zeros(dim),
-        shift_terms=np.zeros((0, 3), int),
-        shift_slopes=np.zeros(0),
+    return affine_map(offset, order, np.diag(width), np.diag(1 / width))._replace(
         width_terms=np.stack([place[symmetry.scaled[row]], place[of]], 1),
         width_slopes=slopes,
         centredness=levels,

@@ -5,13 +5,15 @@ with a shift and a width that depend on those before it:
 
     x = c + P^T F w,        w_k = m_k(w_<k) + exp(s_k(w_<k)) v_k ,
 
-    m_k = a_k + sum b w_i w_j  (w_j may be 1),      s_k = d_k + r(sum e t(w_i); c_k),
+    s_k = d_k - 1/2 log[(1 - c_k) exp(-2 g_k) + c_k exp(-2 h_k)],     g_k, h_k = sum e t(w_i),
+    m_k = a_k + l_k f_k + sum b w_i w_j  (w_j may be 1),              t(w) = 6 tanh(w / 6),
 
-    t(w) = 6 tanh(w / 6),      r(h; c) = -1/2 log(1 - c + c exp(-2 h)),    r(h; 1) = h .
+    f_k = c_k exp(-2 h_k) / [(1 - c_k) exp(-2 g_k) + c_k exp(-2 h_k)] .
 
-So a standard Gaussian `v` becomes a density that bends (`w_i w_j`) and funnels (`t`). With `c < 1` a funnel
-levels off: `r` is the log width of a coordinate with a prior of precision `1 - c` and data whose precision
-`c exp(-2 h)` grows with a scale, as that of the effects of a hierarchical model. The logarithm of `p`
+So a standard Gaussian `v` becomes a density that bends (`w_i w_j`) and funnels (`t`). With `c = 1` the log
+width is `d + h`. With `c < 1` it is that of a coordinate with a prior of precision `(1 - c) exp(-2 g)` and
+data of precision `c exp(-2 h)`, as that of the effects of a hierarchical model; `f` is the fraction of
+the precision that the data have, and `l` how far their mean is from the prior's. The logarithm of `p`
 changes by `log |dx/dv| = log det F + sum_k s_k`. It is a triangular transport map (Marzouk, Moselhy,
 Parno and Spantini 2016) of affine coordinates.
 
@@ -30,6 +32,7 @@ import numpy as np
 __all__ = [
     "BOUND",
     "TriangularMap",
+    "affine_map",
     "bounded",
     "from_map",
     "pull_back",
@@ -49,15 +52,17 @@ class TriangularMap(NamedTuple):
     Attributes:
         centre: `c`, shape `(dim,)`.
         order: index in `x` of the `k`-th coordinate of `w`, shape `(dim,)`.
-        factor: `F`, lower triangular, shape `(dim, dim)`, in the order of `w`.
+        factor: `F`, shape `(dim, dim)`, in the order of `w`; lower triangular if the map is a trial itself.
         inverse: `F^-1`.
         shifts: `a`, shape `(dim,)`.
         log_widths: `d`, shape `(dim,)`.
         shift_terms: `k, i, j` of each term of a shift, shape `(terms, 3)`; `j = dim` stands for 1.
         shift_slopes: `b`, shape `(terms,)`.
-        width_terms: `k, i` of each term of a log width, shape `(terms, 2)`.
+        width_terms: `k, i` of each term of `h`, shape `(terms, 2)`.
         width_slopes: `e`, shape `(terms,)`.
+        prior_terms, prior_slopes: the same of `g`.
         centredness: `c`, between 0 and 1, shape `(dim,)`.
+        data_shifts: `l`, shape `(dim,)`.
         depth: passes that give a whole point.
     """
 
@@ -71,8 +76,34 @@ class TriangularMap(NamedTuple):
     shift_slopes: Any
     width_terms: Any
     width_slopes: Any
+    prior_terms: Any
+    prior_slopes: Any
     centredness: Any
+    data_shifts: Any
     depth: Any
+
+
+def affine_map(centre: np.ndarray, order: np.ndarray, factor: np.ndarray, inverse: np.ndarray):
+    """The map `x = c + P^T F v`, without terms; see `TriangularMap`."""
+    dim = centre.size
+    no_terms, no_slopes = np.zeros((0, 2), int), np.zeros(0)
+    return TriangularMap(
+        centre=centre,
+        order=order,
+        factor=factor,
+        inverse=inverse,
+        shifts=np.zeros(dim),
+        log_widths=np.zeros(dim),
+        shift_terms=np.zeros((0, 3), int),
+        shift_slopes=no_slopes,
+        width_terms=no_terms,
+        width_slopes=no_slopes,
+        prior_terms=no_terms,
+        prior_slopes=no_slopes,
+        centredness=np.ones(dim),
+        data_shifts=np.zeros(dim),
+        depth=np.asarray(1),
+    )
 
 
 def to_device(law: TriangularMap) -> TriangularMap:
@@ -118,29 +149,36 @@ def bounded(w: Any) -> Any:
 
 def shifts_and_log_widths(law: TriangularMap, w: Any) -> tuple[Any, Any]:
     """`m` and `s` at ordered, whitened points, each like `w`."""
+    xp = np if isinstance(w, np.ndarray) else jnp
     dim, full = w.shape[-1], _with_one(w)
     rows, first, second = law.shift_terms.T
-    shifts = law.shifts + _sum_at(law.shift_slopes * full[..., first] * full[..., second], rows, dim)
-    return shifts, law.log_widths + _levelled(law, _growth(law, w))
+    bends = _sum_at(law.shift_slopes * full[..., first] * full[..., second], rows, dim)
+    parts = _log_precisions(law, w)
+    shifts = law.shifts + law.data_shifts * _fraction(xp, *parts) + bends
+    return shifts, law.log_widths - 0.5 * xp.logaddexp(*parts)
 
 
-def _growth(law: TriangularMap, w):
-    """`h` of all coordinates."""
-    rows, of = law.width_terms.T
-    return _sum_at(law.width_slopes * bounded(w)[..., of], rows, w.shape[-1])
+def _log_precisions(law: TriangularMap, w):
+    """Logarithms of the precisions of prior and data, `(1 - c) exp(-2 g)` and `c exp(-2 h)`."""
+    xp = np if isinstance(w, np.ndarray) else jnp
+    dim, levelled = w.shape[-1], bounded(w)
 
+    def growth(terms, slopes):
+        rows, of = terms.T
+        return _sum_at(slopes * levelled[..., of], rows, dim)
 
-def _log_parts(law: TriangularMap, growth):
-    """Logarithms of `1 - c` and `c exp(-2 h)`."""
-    xp = np if isinstance(growth, np.ndarray) else jnp
     with np.errstate(divide="ignore"):
-        return xp.log1p(-law.centredness), xp.log(law.centredness) - 2 * growth
+        prior, data = xp.log1p(-law.centredness), xp.log(law.centredness)
+    return (
+        prior - 2 * growth(law.prior_terms, law.prior_slopes),
+        data - 2 * growth(law.width_terms, law.width_slopes),
+    )
 
 
-def _levelled(law: TriangularMap, growth):
-    """`r(h; c)`."""
-    xp = np if isinstance(growth, np.ndarray) else jnp
-    return -0.5 * xp.logaddexp(*_log_parts(law, growth))
+def _fraction(xp, log_prior, log_data):
+    """`f`: the data's fraction of the precision, which is `dh / ds`."""
+    with np.errstate(over="ignore"):
+        return 1 / (1 + xp.exp(log_prior - log_data))
 
 
 def _ordered(law: TriangularMap, v):
@@ -193,12 +231,18 @@ def _adjoint(law: TriangularMap, w, v_widths, adjoint):
     out = _sum_at(through * full[..., second], first, dim + 1) + _sum_at(
         through * full[..., first], second, dim + 1
     )
-    rows, of = law.width_terms.T
-    slope = 1 - (bounded(w)[..., of] / BOUND) ** 2
-    prior, data = _log_parts(law, _growth(law, w))
-    fraction = 1 / (1 + xp.exp(prior - data))  # `dr / dh`
-    through = ((adjoint * v_widths + 1) * fraction)[..., rows] * law.width_slopes * slope
-    return out[..., :dim] + _sum_at(through, of, dim)
+    whole = out[..., :dim]
+    fraction = _fraction(xp, *_log_precisions(law, w))
+    by_width, by_fraction = adjoint * v_widths + 1, adjoint * law.data_shifts
+    turn = 2 * by_fraction * fraction * (1 - fraction)
+    slope = 1 - (bounded(w) / BOUND) ** 2
+    for terms, slopes, through in (
+        (law.width_terms, law.width_slopes, by_width * fraction - turn),
+        (law.prior_terms, law.prior_slopes, by_width * (1 - fraction) + turn),
+    ):
+        rows, of = terms.T
+        whole = whole + _sum_at(through[..., rows] * slopes * slope[..., of], of, dim)
+    return whole
 
 
 def pull_back(law: TriangularMap, v: Any, score: Any) -> Any:

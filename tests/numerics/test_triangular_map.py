@@ -8,6 +8,7 @@ import pytest
 from qdesampler.numerics import triangular_map
 from qdesampler.numerics.triangular_map import (
     TriangularMap,
+    affine_map,
     bounded,
     from_map,
     pull_back,
@@ -34,7 +35,10 @@ def example():
         shift_slopes=np.array([0.4, -0.7, 0.3, 0.2]),
         width_terms=np.array([[1, 0], [3, 0], [3, 1]]),
         width_slopes=np.array([0.5, -0.3, 0.2]),
+        prior_terms=np.array([[1, 0], [3, 2]]),
+        prior_slopes=np.array([-0.4, 0.6]),
         centredness=np.array([1.0, 0.3, 1.0, 0.7]),
+        data_shifts=np.array([0.0, 0.8, 0.0, -0.5]),
         depth=4,
     )
 
@@ -125,13 +129,9 @@ def test_the_device_computes_the_same():
 
 
 def test_no_terms_are_an_affine_map():
-    law = example()._replace(
-        shift_terms=np.zeros((0, 3), int),
-        shift_slopes=np.zeros(0),
-        width_terms=np.zeros((0, 2), int),
-        width_slopes=np.zeros(0),
-        depth=1,
-    )
+    full = example()
+    law = affine_map(full.centre, full.order, full.factor, full.inverse)
+    law = law._replace(shifts=full.shifts, log_widths=full.log_widths)
     v = points()
     x, change = push_forward(law, v)
     w = law.shifts + np.exp(law.log_widths) * v

@@ -2,8 +2,9 @@ r"""The warm-up of QDE on the host: an imaginary-time solve, and what follows fr
 
 1. Descents from a few starts, then the Gaussian solve (`qdesampler.solvers.gaussian.solve`).
 2. A usable trial is refined and measured (`refine.py`). Where its acceptance is below .5, products of scales
-   and standard sites are looked for (`qdesampler.numerics.scaling_symmetry`), and the solve is repeated in
-   coordinates that centre them. Where it is not clear, local moves get a step size.
+   and standard sites are looked for (`qdesampler.numerics.scaling_symmetry`), then coordinates that are
+   Gaussian given a few others (`qdesampler.numerics.conditional_gaussian`), and the solve is repeated in the
+   coordinates of what is found first. Where a trial is not clear, local moves get a step size.
 3. Else, below .7, a second trial is fitted that bends and funnels (`second_trial.py`): a triangular map, in
    whose coordinates all moves are made from then on. Where there is no usable trial, or the chains that walk
    through its candidates contradict it, local moves are adapted (`qdesampler.kernels.adaptation.local`).
@@ -28,6 +29,7 @@ from qdesampler.infer.qde.second_trial import second_trial
 from qdesampler.infer.qde.starts import ESCAPED, SEED, run_descents
 from qdesampler.kernels.adaptation.walk import START_LENGTH
 from qdesampler.kernels.mcmc.trajectory import gaussian_step_size
+from qdesampler.numerics.conditional_gaussian import find_conditional_gaussian
 from qdesampler.numerics.host_trial import HostTrial, host_trial
 from qdesampler.numerics.markov_field import MarkovField, find_field
 from qdesampler.numerics.numpy_metric import HostMetric, to_whitened_gradient_rows, whiten_rows
@@ -56,8 +58,8 @@ _STEEP = 10  # squared whitened slope, more than the `dim` of a draw, of an end 
 _MATTERS = 10  # nats: an end lower than the highest by more than `dim + 10` does not count
 _ALONE = 0.5  # acceptance below which a trial is given up if descents ended elsewhere: seasonal-global-trend
 _COMPARED = 3  # points at which the density is compared with itself a turn away
-# Acceptance below which a scaling symmetry is looked for (mortality, hierarchy-reparametrised), and in whose
-# coordinates local moves are adapted from the start. At .8 eight schools, not centred, take 3,200 to 4,000
+# Acceptance below which a scaling symmetry (mortality) and a conditional Gaussian (brownian-32) are looked for,
+# and in whose coordinates local moves are adapted from the start. At .8 eight schools, not centred, take 3,200 to 4,000
 # evaluations for 3,600 to 5,500, but the transition has 230 fused kernels for 150.
 _POOR = 0.5
 _OF_EACH = 2  # points at home and away, of four
@@ -92,7 +94,7 @@ def prepare(
             gone = solve.outcome is Outcome.UNBOUNDED
             outcome = OUTCOMES.index(str(Outcome.UNBOUNDED if gone else Outcome.HOPELESS))
         else:
-            bends = coordinates.law is not None and coordinates.symmetry is None
+            bends = coordinates.law is not None and not coordinates.has_structure
             outcome = OUTCOMES.index(str(Outcome.MIDDLING if bends else solve.outcome))
             if not coordinates.can_recentre:  # else the descents ended in other coordinates
                 outliers = _count_outliers(coordinates, descents, mixed)
@@ -232,7 +234,7 @@ def _solved(
     found, trial = _refined(coordinates, solve, settings, rng, report)
     is_last = solve.outcome is Outcome.UNBOUNDED or settings.local.force_blocks
     if not is_last and (found is None or found.certificate.acceptance < _POOR):
-        better = _in_scaled_coordinates(coordinates, place, found, starts, settings, report)
+        better = _in_other_coordinates(coordinates, place, found, starts, settings, report)
         if better is not None:
             return better
     mixed = _beside(coordinates, solve, found, settings, rng)
@@ -301,7 +303,7 @@ def _at(coordinates: RowCoordinates, place: np.ndarray) -> Descent:
     return Descent(point[0], values[0], scores[0], float(np.finfo(coordinates.evaluator.dtype).eps))
 
 
-def _in_scaled_coordinates(
+def _in_other_coordinates(
     coordinates: RowCoordinates,
     place: np.ndarray,
     before: Refined | None,
@@ -309,32 +311,60 @@ def _in_scaled_coordinates(
     settings: WarmupSettings,
     report: Callable[[str], None],
 ) -> tuple[list[Descent], GaussianSolve, Mixed | None] | None:
-    """Descents and solve again in the coordinates of a scaling symmetry; None if there is none."""
-    rng = np.random.default_rng([SEED, 1])
-    report(f"scaling symmetry, {coordinates.evaluator.num_evals} evaluations")
+    """Descents and solve again in coordinates that suit the structure of the density; None if none do."""
+    centredness = coordinates.centredness
     if before is not None:
         place = coordinates.to_sites(before.trial.centre[None])[0]
-    places = np.stack([place, starts[0]])
-    found = find_scaling_symmetry(coordinates.evaluate_sites, coordinates.standard_widths(), places, rng)
-    if found is None:
-        return None
-    centredness = coordinates.centredness
-    coordinates.use_symmetry(*found, place)
-    descents = run_descents(coordinates, starts) if before is None else [_at(coordinates, place)]
-    solve = _solve(coordinates, descents, settings, rng, report)
-    refined, _ = _refined(coordinates, solve, settings, rng, report)
-    mixed = None
-    if before is None or (
-        refined is not None and refined.certificate.acceptance > before.certificate.acceptance
-    ):
-        mixed = _beside(coordinates, solve, refined, settings, rng)
-    if before is not None and mixed is None:
-        coordinates.leave_symmetry()
+    for number, (words, use) in enumerate(_STRUCTURES.items(), 1):
+        rng = np.random.default_rng([SEED, number])
+        report(f"{words}, {coordinates.evaluator.num_evals} evaluations")
+        known = (
+            place if before is not None or use is _use_scaling else starts[0]
+        )  # the neck of a funnel is none
+        if not use(coordinates, np.stack([known, starts[0]]), rng):
+            continue
+        if before is None or coordinates.conditional is not None:
+            descents = run_descents(coordinates, starts)
+        else:
+            descents = [_at(coordinates, place)]
+        inside = settings
+        if coordinates.conditional is not None:
+            scales = tuple(range(coordinates.conditional.width_terms[0, 0]))  # the others are independent
+            inside = settings._replace(local=settings.local._replace(blocks=(scales,)))
+        solve = _solve(coordinates, descents, inside, rng, report)
+        refined, _ = _refined(coordinates, solve, inside, rng, report)
+        mixed = None
+        if before is None or (
+            refined is not None and refined.certificate.acceptance > before.certificate.acceptance
+        ):
+            mixed = _beside(coordinates, solve, refined, inside, rng)
+        if before is None and mixed is not None and mixed.acceptance < _POOR:
+            mixed = None  # 20 trajectories beside a poor trial found too long a step: products of two scales
+        if before is None or mixed is not None:
+            return descents, solve, mixed
+        coordinates.leave_structure()
         coordinates.centredness = centredness
-        return None
-    if before is None and mixed is not None and mixed.acceptance < _POOR:
-        mixed = None  # 20 trajectories beside a poor trial found too long a step: products of two scales
-    return descents, solve, mixed
+    return None
+
+
+def _use_scaling(coordinates: RowCoordinates, places: np.ndarray, rng: np.random.Generator) -> bool:
+    """Whether there is a scaling symmetry; its coordinates are used then."""
+    found = find_scaling_symmetry(coordinates.evaluate_sites, coordinates.standard_widths(), places, rng)
+    if found is not None:
+        coordinates.use_symmetry(*found, places[0])
+    return found is not None
+
+
+def _use_conditional(coordinates: RowCoordinates, places: np.ndarray, rng: np.random.Generator) -> bool:
+    """Whether most coordinates are Gaussian given a few; their map is used then."""
+    law = find_conditional_gaussian(coordinates.evaluate_sites, places[0], rng)
+    if law is not None:
+        coordinates.use_conditional(law)
+    return law is not None
+
+
+# What the coordinates of a density that no Gaussian suits are looked for by, in this order.
+_STRUCTURES = {"scaling symmetry": _use_scaling, "conditional Gaussian": _use_conditional}
 
 
 def _count_outliers(coordinates: RowCoordinates, descents: list[Descent], mixed: Mixed) -> int:
@@ -347,7 +377,7 @@ def _count_outliers(coordinates: RowCoordinates, descents: list[Descent], mixed:
     heights = np.array([descent.log_density for descent in descents])
     ends = np.stack([descent.position for descent in descents])
     slopes = np.stack([descent.score for descent in descents])
-    if coordinates.law is not None:
+    if coordinates.law is not None and coordinates.conditional is None:
         ends, change = to_map(coordinates.law, ends)
         heights, slopes = heights + change, pull_back(coordinates.law, ends, slopes)
     known = [part[:_COMPARED] for part in mixed.starts[:2]]

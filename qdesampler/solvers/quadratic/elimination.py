@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from qdesampler.numerics.triangular_map import BOUND, TriangularMap, bounded
+from qdesampler.numerics.triangular_map import BOUND, TriangularMap, affine_map, bounded
 from qdesampler.solvers.quadratic.sample import Sample, map_depth
 
 __all__ = ["eliminate"]
@@ -263,18 +263,13 @@ def _as_map(
         width_terms += [(row, place[i]) for i in terms.widths]
         slopes += list(terms.slopes)
         width_slopes += list(terms.width_slopes)
-    law = TriangularMap(
-        centre,
-        order,
-        np.diag(scale[order]),
-        np.diag(1 / scale[order]),
-        np.array([terms.shift for _, terms in found]),
-        np.array([terms.log_width for _, terms in found]),
-        np.array(shift_terms, int).reshape(-1, 3),
-        np.array(slopes, float),
-        np.array(width_terms, int).reshape(-1, 2),
-        np.array(width_slopes, float),
-        np.ones(dim),
-        1,
+    law = affine_map(centre, order, np.diag(scale[order]), np.diag(1 / scale[order]))
+    law = law._replace(
+        shifts=np.array([terms.shift for _, terms in found]),
+        log_widths=np.array([terms.log_width for _, terms in found]),
+        shift_terms=np.array(shift_terms, int).reshape(-1, 3),
+        shift_slopes=np.array(slopes, float),
+        width_terms=np.array(width_terms, int).reshape(-1, 2),
+        width_slopes=np.array(width_slopes, float),
     )
     return law._replace(depth=map_depth(law))

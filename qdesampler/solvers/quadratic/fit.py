@@ -25,6 +25,7 @@ from scipy.linalg import solve_triangular
 
 from qdesampler.numerics.triangular_map import (
     TriangularMap,
+    affine_map,
     bounded,
     pull_back,
     shifts_and_log_widths,
@@ -103,11 +104,7 @@ def plain_map(sample: Sample, covariance: np.ndarray) -> TriangularMap:
     dim = len(order)
     factor = np.linalg.cholesky(covariance[np.ix_(order, order)])
     inverse = solve_triangular(factor, np.eye(dim), lower=True)
-    none = np.zeros(0)
-    pairs, singles = np.zeros((0, 3), int), np.zeros((0, 2), int)
-    zeros = np.zeros(dim)
-    ones = np.ones(dim)
-    return TriangularMap(centre, order, factor, inverse, zeros, zeros, pairs, none, singles, none, ones, 1)
+    return affine_map(centre, order, factor, inverse)
 
 
 def misfit(sample: Sample, law: TriangularMap) -> float:

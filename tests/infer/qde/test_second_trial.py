@@ -123,7 +123,10 @@ def any_map():
         shift_slopes=np.array([0.2]),
         width_terms=np.array([[1, 0]]),
         width_slopes=np.array([0.5]),
+        prior_terms=np.array([[1, 0]]),
+        prior_slopes=np.array([-0.3]),
         centredness=np.array([1.0, 0.9]),
+        data_shifts=np.array([0.0, 0.4]),
         depth=2,
     )
 

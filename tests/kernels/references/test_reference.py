@@ -10,7 +10,7 @@ from qdesampler.kernels.references import reference as references
 from qdesampler.kernels.references.laws import AxisMixtures, has_score, law_score
 from qdesampler.numerics.host_trial import host_trial
 from qdesampler.numerics.numpy_metric import HostMetric, identity
-from qdesampler.numerics.triangular_map import TriangularMap
+from qdesampler.numerics.triangular_map import affine_map
 
 AXIS = np.linspace(-12, 12, 401)
 GRID = np.stack(np.meshgrid(AXIS, AXIS, indexing="ij"), -1).reshape(-1, 2)
@@ -31,19 +31,15 @@ def product():
 def bent():
     """A map that bends the second coordinate and funnels it."""
     factor = np.diag([1.5, 0.8])
-    return TriangularMap(
-        np.array([0.3, -0.2]),
-        np.array([0, 1]),
-        factor,
-        np.linalg.inv(factor),
-        np.zeros(2),
-        np.array([0.1, -0.2]),
-        np.array([[1, 0, 0]]),
-        np.array([0.4]),
-        np.array([[1, 0]]),
-        np.array([0.5]),
-        np.array([1.0, 0.8]),
-        2,
+    law = affine_map(np.array([0.3, -0.2]), np.array([0, 1]), factor, np.linalg.inv(factor))
+    return law._replace(
+        log_widths=np.array([0.1, -0.2]),
+        shift_terms=np.array([[1, 0, 0]]),
+        shift_slopes=np.array([0.4]),
+        width_terms=np.array([[1, 0]]),
+        width_slopes=np.array([0.5]),
+        centredness=np.array([1.0, 0.8]),
+        depth=2,
     )
 
 

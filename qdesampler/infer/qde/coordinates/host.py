@@ -70,7 +70,7 @@ class HostCoordinates(RowCoordinates):
     @property
     def can_recentre(self) -> bool:
         """Whether any site can be re-centred."""
-        return self._has_sites or super().can_recentre
+        return self.conditional is None and (self._has_sites or super().can_recentre)
 
     @property
     def widths(self) -> np.ndarray | None:
@@ -137,12 +137,12 @@ class HostCoordinates(RowCoordinates):
     def reset(self) -> Self:
         """Standardise all sites again, without a map; returns itself. What was evaluated stays counted."""
         super().reset()
-        self.centredness = np.where(self._marked, 0.0, 1.0)
+        self.centredness = np.where(self._marked & (self.conditional is None), 0.0, 1.0)
         return self
 
     def restart(self) -> Self:
         """Begin again for another run: `reset`, and count from zero; returns itself."""
-        self.evaluator.num_evals, self.symmetry = 0, None
+        self.evaluator.num_evals, self.symmetry, self.conditional = 0, None, None
         return self.reset()
 
     def _recentre_sites(self, points: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> Callable | None:

@@ -66,6 +66,7 @@ class RowCoordinates:
         evaluator: of the target, at raveled sites.
         law: the triangular map on top of the sites, or None.
         symmetry: the scaling symmetry that `recentre` uses, by such a map, or None.
+        conditional: the map of a conditionally Gaussian target, which stays as it is, or None.
     """
 
     evaluator: RowEvaluator
@@ -75,6 +76,7 @@ class RowCoordinates:
         self.evaluator = evaluator
         self.law: TriangularMap | None = None
         self.symmetry: ScalingSymmetry | None = None
+        self.conditional: TriangularMap | None = None
         self._scaled = np.zeros(0)  # centredness of what the symmetry scales
         self._first: tuple[np.ndarray, np.ndarray] | None = None  # the same, and a place, to begin with
         self.centredness: np.ndarray = np.ones(self.dim)
@@ -83,6 +85,11 @@ class RowCoordinates:
     def can_recentre(self) -> bool:
         """Whether any site can be re-centred."""
         return self.symmetry is not None
+
+    @property
+    def has_structure(self) -> bool:
+        """Whether the map is that of a symmetry or a conditional Gaussian."""
+        return self.symmetry is not None or self.conditional is not None
 
     @property
     def widths(self) -> np.ndarray | None:
@@ -146,14 +153,19 @@ class RowCoordinates:
         self.symmetry, self._first = symmetry, (centredness, place)
         self.reset()
 
-    def leave_symmetry(self) -> None:
-        """Begin again without it."""
-        self.symmetry = None
+    def use_conditional(self, law: TriangularMap) -> None:
+        """Begin again in the coordinates of a map of the model as written."""
+        self.conditional = law
+        self.reset()
+
+    def leave_structure(self) -> None:
+        """Begin again without symmetry and map."""
+        self.symmetry = self.conditional = None
         self.reset()
 
     def reset(self) -> Self:
-        """Leave the triangular map, but for that of a symmetry, to begin with; returns itself."""
-        self.law = None
+        """Leave the triangular map, but for that of a structure, to begin with; returns itself."""
+        self.law = self.conditional
         if self.symmetry is not None and self._first is not None:
             self._scaled, place = self._first
             self.law = centred_map(self.symmetry, self._scaled, place, np.ones(self.dim))
