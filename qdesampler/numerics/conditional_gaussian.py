@@ -28,7 +28,7 @@ from scipy.optimize import least_squares
 
 from qdesampler.numerics.triangular_map import TriangularMap, affine_map
 
-__all__ = ["find_conditional_gaussian"]
+__all__ = ["find_conditional_gaussian", "holds_at", "scales_of"]
 
 Evaluate = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -36,13 +36,14 @@ _STEP = 1.0  # of the differences: an affine score is so at any distance, any ot
 _BENT = 0.1  # second over first difference of a score above which it is not affine
 _MOST_SCALES = 4  # coordinates that are not Gaussian, at most
 _MOST = 200  # Gaussian coordinates, at most
-_NEAR = 2.0  # distance of the `t` from the first, nats: that of the starts of chains
+_FAR = 2.0  # distance of the `t` from the first, standard deviations, and at least as many nats
 _CHECKS = 2  # random points at each `t` at which the affine score has to hold
 _UNIT = 30.0  # nats of a `t` that are one unit of the map, whose growth levels off at six
 _MISFIT, _MISSED = (
     0.3,
     0.5,
 )  # root mean square errors of a log precision, and of a mean in standard deviations
+_NEARLY_ALL = 0.9  # of the points of a trial that may contradict no map
 _FLAT = 1e-3  # of exponents that are 0
 
 
@@ -54,13 +55,14 @@ class _Conditional(NamedTuple):
 
 
 def find_conditional_gaussian(
-    evaluate: Evaluate, place: np.ndarray, rng: np.random.Generator
+    evaluate: Evaluate, place: np.ndarray, widths: np.ndarray, rng: np.random.Generator
 ) -> TriangularMap | None:
     """The map; None if too few coordinates are Gaussian given the others, or in another way.
 
     Args:
         evaluate: rows of points, shape `(n, dim)`, to log densities and scores.
         place: a point where the density is finite, shape `(dim,)`.
+        widths: standard deviations where they are known, else 0, shape `(dim,)`; the `t` are twice as far.
         rng: chooses the `t`.
     """
     if len(place) > _MOST + _MOST_SCALES:
@@ -70,12 +72,32 @@ def find_conditional_gaussian(
         scales, field = np.flatnonzero(~is_gaussian), np.flatnonzero(is_gaussian)
         if not 0 < len(scales) <= _MOST_SCALES or not 0 < len(field) <= _MOST:
             return None
-        steps = _places(len(scales), rng)
+        steps = _FAR * np.maximum(widths[scales], 1.0) * _places(len(scales), rng)
         laws = [_conditional(evaluate, place, scales, field, lengths, step, rng) for step in steps]
         known = [(step, law) for step, law in zip(steps, laws, strict=True) if law is not None]
         if len(known) < 2 + 2 * len(scales):
             return None
         return _as_map(place, scales, field, np.stack([step for step, _ in known]), [law for _, law in known])
+
+
+def holds_at(law: TriangularMap, v: np.ndarray, scores: np.ndarray) -> bool:
+    """Whether the coordinates of the map are standard normal given the `t`, at nearly all of some points.
+
+    There `v + d log p / dv` is 0. Points of a trial show `t` that were not looked at: of a banana the density
+    is Gaussian given the long coordinate, but with a mean that no two sources have.
+
+    Args:
+        law: of `find_conditional_gaussian`.
+        v: in its coordinates, shape `(n, dim)`.
+        scores: of the log density there.
+    """
+    rest = np.sqrt(np.mean((v + scores)[:, len(scales_of(law)) :] ** 2, 1))
+    return bool(np.mean(rest < _MISSED) >= _NEARLY_ALL)
+
+
+def scales_of(law: TriangularMap) -> tuple[int, ...]:
+    """The coordinates of the map, its first, that are no Gaussian ones."""
+    return tuple(range(int(law.width_terms[0, 0])))
 
 
 def _gaussian_coordinates(evaluate: Evaluate, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -100,8 +122,8 @@ def _gaussian_coordinates(evaluate: Evaluate, place: np.ndarray) -> tuple[np.nda
 
 def _places(number: int, rng: np.random.Generator) -> np.ndarray:
     """Displacements of `t`: none, along the axes, and two corners; shape `(3 + 2 number, number)`."""
-    axes = _NEAR * np.eye(number)
-    corner = _NEAR * rng.choice([-0.5, 0.5], number)
+    axes = np.eye(number)
+    corner = rng.choice([-0.5, 0.5], number)
     return np.concatenate([np.zeros((1, number)), axes, -axes, corner[None], -corner[None]])
 
 

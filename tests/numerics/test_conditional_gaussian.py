@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.linalg import cho_factor, cho_solve
 
-from qdesampler.numerics.conditional_gaussian import find_conditional_gaussian
+from qdesampler.numerics.conditional_gaussian import find_conditional_gaussian, holds_at, scales_of
 from qdesampler.numerics.triangular_map import pull_back, push_forward, to_map
 
 FIELD = 6
@@ -48,7 +48,7 @@ class Target:
 
 
 def found(target, place=PLACE):
-    return find_conditional_gaussian(target, place, np.random.default_rng(0))
+    return find_conditional_gaussian(target, place, np.zeros(len(place)), np.random.default_rng(0))
 
 
 def far_points(law, count=50):
@@ -106,6 +106,29 @@ def test_a_map_without_one_of_its_parts_is_not_it(wrong):
     law = found(target)
     law = law._replace(**{wrong: np.zeros_like(getattr(law, wrong))})
     assert np.max(np.abs(rest(law, target))) > 1
+
+
+def banana(points):
+    x, y = points.T
+    rest = y - 0.3 * (x**2 - 1)
+    return -0.5 * x**2 - 0.5 * rest**2, np.stack([-x + 0.6 * x * rest, -rest], 1)
+
+
+@pytest.mark.parametrize("wrong", [None, "data_shifts", "prior_slopes"])
+def test_points_show_whether_the_map_holds(wrong):
+    target = Target((0, 1))
+    law = found(target)
+    assert scales_of(law) == (0, 1)
+    if wrong:
+        law = law._replace(**{wrong: np.zeros_like(getattr(law, wrong))})
+    v = far_points(law)
+    scores = pull_back(law, v, target(push_forward(law, v)[0])[1])
+    assert holds_at(law, v, scores) is (wrong is None)
+
+
+def test_a_mean_that_bends_is_seen_where_the_scale_is_known_to_be_wide():
+    law = find_conditional_gaussian(banana, np.zeros(2), np.array([3.0, 3.0]), np.random.default_rng(0))
+    assert law is None
 
 
 def test_single_precision_is_enough():

@@ -4,17 +4,17 @@ It is fitted to candidates of that Gaussian. They show only the place where they
 of a funnel perfectly, while most of the mass is in the mouth. So it is used at once only if its candidates
 are nearly as often taken as those of a perfect map, and chains that move by it stay where they are.
 Beside a Gaussian that is usable itself nearly all candidates have to be taken, and far tails be no lighter
-than the target's. Else, where the Gaussian is poor, a few chains show where the mass is (`bent_moves.py`).
+than the target's.
 """
 
 import numpy as np
 
-from qdesampler.infer.qde.bent_moves import bent_moves, made_moves
 from qdesampler.infer.qde.coordinates.rows import RowCoordinates
 from qdesampler.infer.qde.global_moves import beside_local_moves, time_at
 from qdesampler.infer.qde.prepared import WarmupSettings
-from qdesampler.infer.qde.proportions import Mixed
+from qdesampler.infer.qde.proportions import Mixed, proportions
 from qdesampler.infer.qde.starts import FEWEST_STARTS, SEED
+from qdesampler.kernels.mcmc.host_mixture import HostMixture, Iterations, Schedule, walk
 from qdesampler.kernels.mcmc.host_trajectories import Chains
 from qdesampler.numerics.host_trial import HostTrial, draw_rows, host_trial, log_trial_rows
 from qdesampler.numerics.numpy_metric import identity
@@ -50,7 +50,6 @@ def second_trial(
     coordinates: RowCoordinates,
     gaussian: HostTrial,
     linear: Mixed | None,
-    starts: np.ndarray,
     settings: WarmupSettings,
     rng: np.random.Generator,
 ) -> Mixed | None:
@@ -60,7 +59,6 @@ def second_trial(
         coordinates: where the target is evaluated; they get the map if it is used.
         gaussian: the trial of the solve.
         linear: the same beside local moves; None where it is not usable.
-        starts: points of the moves that chains have to come home from, shape `(n, dim)`.
         settings: of the warm-up.
         rng: all random numbers.
     """
@@ -70,12 +68,7 @@ def second_trial(
     count, is_poor = round_size(dim), linear is None or linear.acceptance < _POOR
     drawn = draw_and_weigh(coordinates.evaluate, gaussian, rng, FIRST_ROUNDS * count, precision)
     second = solve_quadratic(coordinates.evaluate, weighted_sample(drawn), rng, count, precision, _PROMISING)
-    mixed = None if second is None else _tested(coordinates, second, settings, rng, is_poor=is_poor)
-    # Candidates of a usable Gaussian would show that it bends: chains of ionosphere, a thousand evaluations,
-    # show nothing either.
-    if mixed is None and is_poor and (linear is None or second is not None):
-        return bent_moves(coordinates, linear, starts, settings, rng)
-    return mixed
+    return None if second is None else _tested(coordinates, second, settings, rng, is_poor=is_poor)
 
 
 def _tested(
@@ -101,13 +94,40 @@ def _tested(
         mixed = beside_local_moves(coordinates, found, settings, rng, clear=acceptance >= _CLEAR * perfect)
         if mixed is not None:
             chains = Chains(*(part[:FEWEST_STARTS] for part in mixed.starts))
-            made = made_moves(coordinates, mixed, chains, settings, _STAYING, rng)
+            made = _made_moves(coordinates, mixed, chains, settings, rng)
             late = slice(_STAYING // 2, None)
             seen = time_at(found, made.positions[late].reshape(-1, dim), made.log_densities[late].ravel())
             if seen <= _HELD * max(found.certificate.time, found.observed_time):
                 return mixed
     coordinates.law = None
     return None
+
+
+def _made_moves(
+    coordinates: RowCoordinates,
+    mixed: Mixed,
+    chains: Chains,
+    settings: WarmupSettings,
+    rng: np.random.Generator,
+) -> Iterations:
+    """Iterations of a few chains by the mixture as it would be frozen, one move each."""
+    probability, candidates = proportions(mixed)
+    mixture = HostMixture(
+        mixed.trial,
+        mixed.local.step_size,
+        mixed.local.length,
+        probability,
+        candidates,
+        1,
+        settings.local.most_steps,
+        settings.local.dynamics,
+        settings.local.integrator,
+    )
+    seed = int(rng.integers(2**31))
+    schedule = Schedule(
+        0, _STAYING, lambda _: True, lambda index, move: np.random.default_rng([SEED, seed, index, move])
+    )
+    return walk(coordinates.evaluate, coordinates.evaluator.rounded, chains, mixture, schedule)
 
 
 def _perfect(dim: int) -> float:

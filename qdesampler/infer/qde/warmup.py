@@ -29,7 +29,7 @@ from qdesampler.infer.qde.second_trial import second_trial
 from qdesampler.infer.qde.starts import ESCAPED, SEED, run_descents
 from qdesampler.kernels.adaptation.walk import START_LENGTH
 from qdesampler.kernels.mcmc.trajectory import gaussian_step_size
-from qdesampler.numerics.conditional_gaussian import find_conditional_gaussian
+from qdesampler.numerics.conditional_gaussian import find_conditional_gaussian, holds_at, scales_of
 from qdesampler.numerics.host_trial import HostTrial, host_trial
 from qdesampler.numerics.markov_field import MarkovField, find_field
 from qdesampler.numerics.numpy_metric import HostMetric, to_whitened_gradient_rows, whiten_rows
@@ -58,11 +58,10 @@ _STEEP = 10  # squared whitened slope, more than the `dim` of a draw, of an end 
 _MATTERS = 10  # nats: an end lower than the highest by more than `dim + 10` does not count
 _ALONE = 0.5  # acceptance below which a trial is given up if descents ended elsewhere: seasonal-global-trend
 _COMPARED = 3  # points at which the density is compared with itself a turn away
-# Acceptance below which a scaling symmetry (mortality) and a conditional Gaussian (brownian-32) are looked for,
-# and in whose coordinates local moves are adapted from the start. At .8 eight schools, not centred, take 3,200 to 4,000
-# evaluations for 3,600 to 5,500, but the transition has 230 fused kernels for 150.
+# Acceptance below which a scaling symmetry (mortality) and a conditional Gaussian (brownian-32) are looked
+# for, and in whose coordinates local moves are adapted from the start. At .8 eight schools, not centred, take
+# 3,200 to 4,000 evaluations for 3,600 to 5,500, but the transition has 230 fused kernels for 150.
 _POOR = 0.5
-_OF_EACH = 2  # points at home and away, of four
 _COLLAPSED = 0.05  # of the step size that a Gaussian allows, below which local moves hardly move
 
 
@@ -241,9 +240,8 @@ def _solved(
     if is_last or (mixed is not None and mixed.acceptance >= GOOD):
         return descents, solve, mixed
     report(f"second trial, {coordinates.evaluator.num_evals} evaluations")
-    points = coordinates.from_sites(starts) if mixed is None else _home_and_away(coordinates, mixed, descents)
     # A copy of the generator: an attempt that comes to nothing changes nothing but the count.
-    second = second_trial(coordinates, trial, mixed, points, settings, deepcopy(rng))
+    second = second_trial(coordinates, trial, mixed, settings, deepcopy(rng))
     return descents, solve, second or mixed
 
 
@@ -277,19 +275,6 @@ def _beside(
     return beside_local_moves(coordinates, found, settings, rng, clear=clear)
 
 
-def _home_and_away(coordinates: RowCoordinates, mixed: Mixed, descents: list[Descent]) -> np.ndarray:
-    """Points of the posterior, and the ends of descents that are farthest from the trial: two of each.
-
-    Where sites are re-centred the descents ended in other coordinates, and all are points of the posterior.
-    """
-    home, trial = mixed.starts.positions, mixed.trial
-    if coordinates.can_recentre:
-        return home
-    ends = np.stack([descent.position for descent in descents])
-    squares = np.sum(whiten_rows(trial.metric, ends - trial.centre) ** 2, 1)
-    return np.concatenate([home[:_OF_EACH], ends[np.argsort(-squares)[:_OF_EACH]], home[_OF_EACH:]])
-
-
 def _highest(coordinates: RowCoordinates, descents: list[Descent]) -> np.ndarray:
     """The raveled sites at the highest end of a descent, shape `(dim,)`."""
     best = max(descents, key=lambda d: d.log_density if np.isfinite(d.log_density) else -np.inf)
@@ -312,42 +297,41 @@ def _in_other_coordinates(
     report: Callable[[str], None],
 ) -> tuple[list[Descent], GaussianSolve, Mixed | None] | None:
     """Descents and solve again in coordinates that suit the structure of the density; None if none do."""
-    centredness = coordinates.centredness
+    centredness, widths = coordinates.centredness, np.zeros(coordinates.dim)
     if before is not None:
         place = coordinates.to_sites(before.trial.centre[None])[0]
+        widths = np.std(coordinates.to_sites(before.candidates.points), 0)
     for number, (words, use) in enumerate(_STRUCTURES.items(), 1):
         rng = np.random.default_rng([SEED, number])
         report(f"{words}, {coordinates.evaluator.num_evals} evaluations")
-        known = (
-            place if before is not None or use is _use_scaling else starts[0]
-        )  # the neck of a funnel is none
-        if not use(coordinates, np.stack([known, starts[0]]), rng):
+        if not use(coordinates, np.stack([place, starts[0]]), widths, rng):
             continue
-        if before is None or coordinates.conditional is not None:
+        law, inside = coordinates.conditional, settings
+        if law is not None:  # all coordinates but the scales are independent
+            inside = settings._replace(local=settings.local._replace(blocks=(scales_of(law),)))
+        if before is None or law is not None:
             descents = run_descents(coordinates, starts)
         else:
             descents = [_at(coordinates, place)]
-        inside = settings
-        if coordinates.conditional is not None:
-            scales = tuple(range(coordinates.conditional.width_terms[0, 0]))  # the others are independent
-            inside = settings._replace(local=settings.local._replace(blocks=(scales,)))
         solve = _solve(coordinates, descents, inside, rng, report)
         refined, _ = _refined(coordinates, solve, inside, rng, report)
-        mixed = None
-        if before is None or (
+        is_sound = law is None or (refined is not None and holds_at(law, *refined.candidates[:2]))
+        is_better = before is None or (
             refined is not None and refined.certificate.acceptance > before.certificate.acceptance
-        ):
-            mixed = _beside(coordinates, solve, refined, inside, rng)
+        )
+        mixed = _beside(coordinates, solve, refined, inside, rng) if is_sound and is_better else None
         if before is None and mixed is not None and mixed.acceptance < _POOR:
             mixed = None  # 20 trajectories beside a poor trial found too long a step: products of two scales
-        if before is None or mixed is not None:
+        if mixed is not None or (before is None and is_sound):
             return descents, solve, mixed
         coordinates.leave_structure()
         coordinates.centredness = centredness
     return None
 
 
-def _use_scaling(coordinates: RowCoordinates, places: np.ndarray, rng: np.random.Generator) -> bool:
+def _use_scaling(
+    coordinates: RowCoordinates, places: np.ndarray, widths: np.ndarray, rng: np.random.Generator
+) -> bool:
     """Whether there is a scaling symmetry; its coordinates are used then."""
     found = find_scaling_symmetry(coordinates.evaluate_sites, coordinates.standard_widths(), places, rng)
     if found is not None:
@@ -355,9 +339,13 @@ def _use_scaling(coordinates: RowCoordinates, places: np.ndarray, rng: np.random
     return found is not None
 
 
-def _use_conditional(coordinates: RowCoordinates, places: np.ndarray, rng: np.random.Generator) -> bool:
+def _use_conditional(
+    coordinates: RowCoordinates, places: np.ndarray, widths: np.ndarray, rng: np.random.Generator
+) -> bool:
     """Whether most coordinates are Gaussian given a few; their map is used then."""
-    law = find_conditional_gaussian(coordinates.evaluate_sites, places[0], rng)
+    # Without a trial a start: the highest point may be in the neck of a funnel, where nothing is finite.
+    place = places[0] if np.any(widths) else places[1]
+    law = find_conditional_gaussian(coordinates.evaluate_sites, place, widths, rng)
     if law is not None:
         coordinates.use_conditional(law)
     return law is not None

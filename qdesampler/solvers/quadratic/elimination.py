@@ -30,10 +30,9 @@ __all__ = ["eliminate"]
 
 _SIGNIFICANT = 4.0  # standard errors of a correlation that is no chance
 _MOST_TERMS = 20  # of a coordinate
-# Median sizes of the residual at which a point counts half; of points that chains made. Far candidates of a
-# poor trial are where the target has no mass, but far points of chains are its tails: with 4.5 a map of 400
-# exact draws of brownian-32 holds one draw in a hundred for 2e8 candidates, with 15 for 1e4.
-_FAR, _FAR_DRAWN = 4.5, 15.0
+# Median sizes of the residual at which a point counts half: far candidates of a poor trial are where the
+# target has no mass.
+_FAR = 4.5
 _EXACT = 0.01  # residual, in standard deviations, below which no further term is looked for
 _FLOOR = 1e-4  # added to squares of the residual before their logarithm
 _FOR_A_PARENT = 0.1  # nats of misfit that one coordinate less to depend on is worth
@@ -92,8 +91,8 @@ class _Residual(NamedTuple):
 class _Data:
     """Standardised points, the scores of what is left, and all products of the points."""
 
-    def __init__(self, z: np.ndarray, scores: np.ndarray, weights: np.ndarray, far: float):
-        self.dim, self.far = z.shape[1], far
+    def __init__(self, z: np.ndarray, scores: np.ndarray, weights: np.ndarray):
+        self.dim = z.shape[1]
         self.z, self.scores, self.weights = z, scores.copy(), weights
         pairs = [(i, self.dim) for i in range(self.dim)]  # `dim` stands for 1
         pairs += [(i, j) for i in range(self.dim) for j in range(i + 1)]
@@ -109,7 +108,7 @@ class _Data:
         width = np.exp(np.clip(log_width, -_LARGEST, _LARGEST))
         v, pull = (self.z[:, k] - shift) / width, width * self.scores[:, k]
         if scale is None:
-            scale = self.far * float(np.median(np.abs(v + pull))) + 1e-12
+            scale = _FAR * float(np.median(np.abs(v + pull))) + 1e-12
         return _Residual(v, pull, width, scale, self.weights / (1 + ((v + pull) / scale) ** 2))
 
     def loss(self, at: _Residual) -> float:
@@ -233,8 +232,7 @@ def eliminate(sample: Sample) -> TriangularMap:
     share = weights / np.sum(weights)
     centre = share @ points
     scale = np.sqrt(share @ (points - centre) ** 2)
-    far = _FAR_DRAWN if sample.is_drawn else _FAR
-    data = _Data((points - centre) / scale, scores * scale, len(weights) * share, far)
+    data = _Data((points - centre) / scale, scores * scale, len(weights) * share)
     if not (np.all(np.isfinite(data.products)) and np.all(np.isfinite(data.scores))):
         raise np.linalg.LinAlgError("points or scores are not finite in units of their spread")
     left = np.full(data.dim, True)

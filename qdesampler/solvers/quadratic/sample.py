@@ -17,14 +17,12 @@ class Sample(NamedTuple):
         scores: of the target there.
         weights: non-negative, shape `(n,)`.
         effective: how many independent points they are worth.
-        is_drawn: whether chains made them, so that far points are tails of the target.
     """
 
     points: np.ndarray
     scores: np.ndarray
     weights: np.ndarray
     effective: float
-    is_drawn: bool = False
 
     @property
     def share(self) -> np.ndarray:

@@ -100,8 +100,7 @@ def _sample(points: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> Samp
 
 
 def _part(sample: Sample, keep: np.ndarray) -> Sample:
-    part = _sample(sample.points[keep], sample.scores[keep], sample.weights[keep])
-    return part._replace(is_drawn=sample.is_drawn)
+    return _sample(sample.points[keep], sample.scores[keep], sample.weights[keep])
 
 
 def plain_base(dim: int) -> HostTrial:

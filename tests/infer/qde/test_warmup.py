@@ -139,15 +139,19 @@ def test_a_banana_without_one_is_left_to_local_moves(monkeypatch):
     assert found.step_size != pytest.approx(0.8 * gaussian_step_size(2))  # it has been tuned
 
 
-def test_a_funnel_has_a_second_trial(prepared):
+def test_a_funnel_is_solved_given_its_scale(prepared):
     found = prepared("funnel")
+    assert OUTCOMES[found.outcome] == "solved"
     assert found.law is not None
-    assert len(found.law.width_slopes) > 0
-    assert found.acceptance > 0.6
+    assert found.acceptance > 0.8
 
 
-def test_a_funnel_without_one_is_hopeless_and_its_local_moves_are_adapted(monkeypatch):
-    monkeypatch.setattr(warmup, "second_trial", lambda *_: None)
+def without_conditional(monkeypatch):
+    monkeypatch.setattr(warmup, "find_conditional_gaussian", lambda *_: None)
+
+
+def test_a_funnel_with_an_unknown_scale_is_hopeless_and_its_local_moves_are_adapted(monkeypatch):
+    without_conditional(monkeypatch)
     found = run(*TARGETS["funnel"])
     assert OUTCOMES[found.outcome] == "hopeless"
     assert found.num_evals > 2000
@@ -171,6 +175,7 @@ def draw_and_refuse(rng, number):
 
 def refused_after(monkeypatch, draw):
     """The warm-up of a funnel whose second trial draws numbers and is refused."""
+    without_conditional(monkeypatch)
     monkeypatch.setattr(warmup, "second_trial", lambda *args: draw(args[-1]))
     return run(*TARGETS["funnel"])
 
@@ -194,6 +199,7 @@ def test_the_mode_that_was_not_kept_is_counted():
 
 def test_a_trial_that_its_own_candidates_do_not_bear_out_is_given_up(monkeypatch):
     """The solve calls it middling; measured, it is hopeless."""
+    without_conditional(monkeypatch)
     monkeypatch.setattr(warmup, "second_trial", lambda *_: None)
     seen = []
     solve = warmup.solve_gaussian
