@@ -35,9 +35,10 @@ from qdesampler.numerics.triangular_map import TriangularMap, affine_map
 __all__ = ["ScalingSymmetry", "centred_map", "find_scaling_symmetry", "suitable_centredness"]
 
 _SPARE = 1.3  # points of the regression over its unknowns
-# Points at another place that the solution must predict, drawn from the prior of the `z_j` and as many nearer
-# to 0: from afar the mean and the scale of irt_2pl look like a product.
-_CHECKS, _NEARER = 8, 0.3
+# Points at another place that the solution must predict, drawn from the prior of the `z_j`, and as many
+# nearer to 0 with the other coordinates moved. From afar, and about effects of mean 0, a mean and a scale look
+# like a product (irt_2pl, hierarchical-lines).
+_CHECKS, _NEARER, _MOVED = 8, 0.3, 1.0
 _SNAP, _WHOLE = 0.05, 2.0  # distance to a multiple of a half that is rounding; exponents are at most so large
 # Error of the prediction over the spread of what is predicted, and of one exponent over the same. It is .04
 # for gp-counts-13, whose jitter and float32 break the symmetry a little: without it that takes 30 thousand
@@ -83,6 +84,7 @@ def find_scaling_symmetry(
     points = np.repeat(places[[0, 1, 1]], [number, _CHECKS, _CHECKS], 0)
     noise = rng.standard_normal((len(points), len(scaled)))
     noise[-_CHECKS:] *= _NEARER
+    points[-_CHECKS:] += _MOVED
     points[:, scaled] = widths[scaled] * noise
     _, scores = evaluate(points)
     if not np.all(np.isfinite(scores)):

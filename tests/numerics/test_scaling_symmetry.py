@@ -101,6 +101,28 @@ def test_a_mean_near_0_is_not_scaled(monkeypatch):
     np.testing.assert_array_equal(symmetry.exponents, [[-1.0]])
 
 
+def mean_scale_and_effects(points):
+    """Effects `a_i ~ N(mu, exp(x))`, each seen once near 0; `mu` has the prior `N(0, 5^2)`."""
+    x, mu, *effects = points.T
+    off = np.stack(effects, 1) - mu[:, None]
+    precision = np.exp(-2 * x)
+    square = np.sum(off**2, 1)
+    values = -0.5 * x**2 - mu**2 / 50 - 6 * x - 0.5 * precision * square - 0.5 * np.sum(points[:, 2:] ** 2, 1)
+    by_x, by_mu = -x - 6 + precision * square, -mu / 25 + precision * np.sum(off, 1)
+    by_effects = -precision[:, None] * off - points[:, 2:]
+    return values, np.concatenate([by_x[:, None], by_mu[:, None], by_effects], 1)
+
+
+def test_a_mean_of_effects_about_0_is_not_scaled(monkeypatch):
+    effects = np.array([1.0, -1.0, 0.5, -0.5, 1.5, -1.5])
+    places = np.stack([np.r_[0.0, 0.1, effects], np.r_[0.3, -0.2, effects[::-1]]])
+    arguments = mean_scale_and_effects, np.r_[0.0, 5.0, np.zeros(6)], places
+    assert find_scaling_symmetry(*arguments, np.random.default_rng(0)) is None
+    monkeypatch.setattr("qdesampler.numerics.scaling_symmetry._MOVED", 0.0)  # about 0 only
+    symmetry, _ = find_scaling_symmetry(*arguments, np.random.default_rng(0))
+    np.testing.assert_array_equal(symmetry.exponents, [[-1.0]])
+
+
 @pytest.mark.parametrize("widths", [np.zeros(6), np.ones(6)])
 def test_without_standard_coordinates_or_without_others_there_is_none(widths):
     def never(points):
