@@ -36,8 +36,8 @@ __all__ = ["ScalingSymmetry", "centred_map", "find_scaling_symmetry", "suitable_
 
 _SPARE = 1.3  # points of the regression over its unknowns
 # Points at another place that the solution must predict, drawn from the prior of the `z_j`, and as many
-# nearer to 0 with the other coordinates moved. From afar, and about effects of mean 0, a mean and a scale look
-# like a product (irt_2pl, hierarchical-lines).
+# nearer to 0 with the other coordinates moved. From afar, and about effects of mean 0, a mean and a scale
+# look like a product (irt_2pl, hierarchical-lines).
 _CHECKS, _NEARER, _MOVED = 8, 0.3, 1.0
 _SNAP, _WHOLE = 0.05, 2.0  # distance to a multiple of a half that is rounding; exponents are at most so large
 # Error of the prediction over the spread of what is predicted, and of one exponent over the same. It is .04
