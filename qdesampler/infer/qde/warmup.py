@@ -20,7 +20,7 @@ from copy import deepcopy
 import numpy as np
 
 from qdesampler.infer.qde.coordinates.rows import RowCoordinates
-from qdesampler.infer.qde.copies import without_turns
+from qdesampler.infer.qde.copies import equal_modes, without_turns
 from qdesampler.infer.qde.global_moves import LEAST_ACCEPTANCE, beside_local_moves, is_missed
 from qdesampler.infer.qde.local_moves import adapted_moves
 from qdesampler.infer.qde.prepared import Prepared, WarmupSettings
@@ -101,8 +101,12 @@ def prepare(
                     # A poor trial of one end does not cover the others; local moves may connect them.
                     mixed, outcome = None, OUTCOMES.index(str(Outcome.HOPELESS))
     if mixed is None:
+        copies = 0
+        if descents:
+            starts, descents, copies = _at_one_copy(coordinates, starts, descents)
         report(f"adaptation of local moves, {coordinates.evaluator.num_evals} evaluations")
         mixed = adapted_moves(coordinates, starts, descents, metric, settings, rng)
+        outliers = max(outliers, copies)
         if outcome and np.max(np.abs(mixed.starts.positions), initial=0.0) > ESCAPED:
             outcome = OUTCOMES.index(str(Outcome.UNBOUNDED))
     probability, candidates = proportions(mixed)
@@ -136,6 +140,21 @@ def prepare(
         num_evals=coordinates.evaluator.num_evals,
         law=coordinates.law,
     )
+
+
+def _at_one_copy(
+    coordinates: RowCoordinates, starts: np.ndarray, descents: list[Descent]
+) -> tuple[np.ndarray, list[Descent], int]:
+    """Starts and descents of local moves, and the number of other copies of the mode that descents ended at.
+
+    Where there are copies all chains start at one, because no metric suits several.
+    """
+    coordinates.reset()  # to the coordinates of the descents
+    best, copies = equal_modes(coordinates.evaluate, descents)
+    if not copies:
+        return starts, descents, 0
+    number = len(starts)
+    return np.repeat(coordinates.to_sites(best.position[None]), number, 0), [best] * number, copies
 
 
 def unadapted(metric: HostMetric, settings: WarmupSettings) -> Prepared:

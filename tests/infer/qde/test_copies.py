@@ -1,4 +1,4 @@
-"""Copies of a mode by whole turns of an angle are no other modes; other modes are."""
+"""Copies of a mode, by whole turns of an angle or in another order of labels; other modes are none."""
 
 from pathlib import Path
 
@@ -11,9 +11,10 @@ from numpyro.infer.reparam import CircularReparam
 
 from qdesampler import QDE
 from qdesampler.infer import load_model
-from qdesampler.infer.qde.copies import without_turns
+from qdesampler.infer.qde.copies import equal_modes, without_turns
 from qdesampler.numerics.host_trial import host_trial
 from qdesampler.numerics.numpy_metric import identity
+from qdesampler.solvers.gaussian.descents import Descent
 
 MODELS = Path(__file__).parents[3] / "models"
 TURN = 2 * np.pi
@@ -69,3 +70,37 @@ def test_descents_into_copies_are_no_outliers():
     state = kernel.init(jax.random.split(jax.random.key(0), 4), 200, start, (y,), {})
     assert kernel.facts(state)["solve_outcome"] == "solved"
     assert kernel.facts(state)["solve_outliers"] == 0
+
+
+def two_wells(lower):
+    """Gaussians about -5 and +5 in every coordinate, the second one lower by some nats."""
+
+    def evaluate(x):
+        one, other = (-0.5 * np.sum((x - sign * 5.0) ** 2, 1) for sign in (-1, 1))
+        return np.logaddexp(one, other - lower), np.zeros_like(x)
+
+    return evaluate
+
+
+def ends(evaluate, dim, *places):
+    points = np.stack([np.full(dim, place) for place in places])
+    values, scores = evaluate(points)
+    return [Descent(*end, 1e-7) for end in zip(points, values, scores, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("dim", "lower", "places", "copies"),
+    [
+        (24, 0.2, (5.0, -5.0, -5.01), 1),
+        (24, 3.0, (5.0, -5.0, -5.01), 0),  # another mode, of less mass
+        (24, 0.2, (-5.0, -5.02, -4.99), 0),  # one mode
+        (24, 0.2, (-5.0, np.nan), 0),  # nowhere
+        (4, 0.2, (5.0, -5.0, -5.01), 0),  # chains may go from one to the other
+    ],
+)
+def test_equal_modes_in_many_dimensions_are_copies(dim, lower, places, copies):
+    evaluate = two_wells(lower)
+    with np.errstate(invalid="ignore"):
+        best, number = equal_modes(evaluate, ends(evaluate, dim, *places))
+    assert number == copies
+    np.testing.assert_array_equal(best.position, -5.0)

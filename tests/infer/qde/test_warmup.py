@@ -351,3 +351,23 @@ def test_starts_lie_where_the_density_is_finite_however_small_that_place_is():
 def test_a_target_without_finite_density_is_refused():
     with pytest.raises(RuntimeError, match="not finite at 256 points within 2 of the origin"):
         find_starts(coordinates_of(lambda z: jnp.nan * z[0], 2), None)
+
+
+def labels(z):
+    """Two copies of one mode, about -3 and +3 in all of 20 coordinates."""
+    return -jnp.logaddexp(-0.5 * jnp.sum((z - 3) ** 2), -0.5 * jnp.sum((z + 3) ** 2))
+
+
+def side_of(found):
+    return np.sign(np.mean(found.starts, 1))
+
+
+@pytest.mark.parametrize("at_one", [True, False])
+def test_local_moves_are_adapted_at_one_copy(monkeypatch, at_one):
+    monkeypatch.setattr(warmup, "_beside", lambda *_: None)  # no trial is usable
+    monkeypatch.setattr(warmup, "second_trial", lambda *_: None)
+    if not at_one:
+        monkeypatch.setattr("qdesampler.infer.qde.copies._TRAVELLED", 1000)
+    found = run(labels, 20)
+    assert len(set(side_of(found))) == (1 if at_one else 2)
+    assert (found.outliers > 0) is at_one  # the others are reported
