@@ -13,11 +13,11 @@ from qdesampler.kernels.mcmc.trajectory import gaussian_step_size
 from qdesampler.numerics.host_trial import log_trial_rows
 from qdesampler.solvers.gaussian.refine import GOOD, Refined
 
-__all__ = ["CAUTION", "LEAST_ACCEPTANCE", "TUNING", "beside_local_moves", "is_missed", "time_at"]
+__all__ = ["CAUTION", "TUNING", "beside_local_moves", "is_missed", "time_at"]
 
 TUNING = 20  # iterations that tune the step size beside a trial
 CAUTION = 0.8  # step size that is not tuned, relative to the one that a Gaussian allows
-LEAST_ACCEPTANCE = 0.1  # of a refined trial, predicted or seen by one chain; below, it is given up
+_LEAST_ACCEPTANCE = 0.1  # of a refined trial, predicted or seen by one chain; below, it is given up
 _BROKEN_PROMISE = 4.0  # seen over predicted autocorrelation time from which it is given up: hard.md, banana
 # Acceptance of one chain over the mean, below which it is given up: hard.md, banana. Chance has .6 among four
 # chains of 75 candidates (item-response-501, hierarchy-reparametrised in scaled coordinates), and .48 is none
@@ -76,7 +76,7 @@ def is_missed(found: Refined) -> bool:
     mean, least = float(np.mean(accepted)), float(np.min(accepted))
     uneven = least < _UNEVEN * mean and mean < GOOD and len(found.candidates.points) >= _ENOUGH_UNEVEN
     broken = found.observed_time > _BROKEN_PROMISE * found.certificate.time
-    return acceptance < LEAST_ACCEPTANCE or least < LEAST_ACCEPTANCE or broken or uneven
+    return acceptance < _LEAST_ACCEPTANCE or least < _LEAST_ACCEPTANCE or broken or uneven
 
 
 def time_at(found: Refined, points: np.ndarray, log_densities: np.ndarray) -> float:

@@ -21,7 +21,7 @@ import numpy as np
 
 from qdesampler.infer.qde.coordinates.rows import RowCoordinates
 from qdesampler.infer.qde.copies import equal_modes, without_turns
-from qdesampler.infer.qde.global_moves import LEAST_ACCEPTANCE, beside_local_moves, is_missed
+from qdesampler.infer.qde.global_moves import beside_local_moves, is_missed
 from qdesampler.infer.qde.local_moves import adapted_moves
 from qdesampler.infer.qde.prepared import Prepared, WarmupSettings
 from qdesampler.infer.qde.proportions import Mixed, burn_in, moves_of_a_draw, proportions
@@ -50,6 +50,7 @@ _DENSE_AT_LAST = 1024  # dimensions up to which a low-rank trial may become dens
 # Of trajectories with shorter steps, without a trial or beside a map that is not good: else a chain of
 # ucbadmit was held for 76 draws, and one of gp-counts-13 in the narrow end of its ridge (ESS 57 for 6,000).
 _SHORT_FRACTION = 0.15
+_NARROW = 0.25  # acceptance of a trial below which there are such; without, ucbadmit had 282 effective draws
 # Dimensions from which a sparse graph is looked for. With fewer a dense fit needs as few points and is
 # steadier: glmm_poisson (45 dimensions) had an acceptance of .1 as a Markov field and .58 without.
 _LEAST_FIELD = 60
@@ -110,7 +111,7 @@ def prepare(
         if outcome and np.max(np.abs(mixed.starts.positions), initial=0.0) > ESCAPED:
             outcome = OUTCOMES.index(str(Outcome.UNBOUNDED))
     probability, candidates = proportions(mixed)
-    worst = LEAST_ACCEPTANCE if coordinates.law is None else GOOD
+    worst = _NARROW if coordinates.law is None else GOOD
     sites, values, scores = mixed.starts
     if coordinates.can_recentre or coordinates.law is not None:
         sites = coordinates.to_sites(coordinates.evaluator.rounded(sites))
