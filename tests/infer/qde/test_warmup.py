@@ -109,6 +109,7 @@ def test_a_gaussian_is_solved_and_known_exactly(prepared):
     found = prepared("gaussian")
     assert OUTCOMES[found.outcome] == "solved"
     assert found.acceptance > 0.85
+    assert found.short_fraction == 0
     np.testing.assert_allclose(found.trial.centre, 1, atol=1e-2)
     factor = np.linalg.solve(ROOT, to_position_rows(found.trial.metric, np.eye(3)).T)
     np.testing.assert_allclose(np.linalg.svd(factor)[1], 1, atol=0.05)
@@ -156,6 +157,7 @@ def test_a_funnel_with_an_unknown_scale_is_hopeless_and_its_local_moves_are_adap
     assert OUTCOMES[found.outcome] == "hopeless"
     assert found.num_evals > 2000
     assert found.length / found.step_size > 2
+    assert found.short_fraction > 0  # for the neck
     # the trial is fitted to draws: it does not stand at the neck
     assert np.all(np.isfinite(found.trial.centre))
     assert np.max(found.trial.metric.scale) > 0.3
