@@ -53,7 +53,7 @@ def missing(function: Any) -> list[str]:
 def test_public_signatures_are_annotated(room):
     face = importlib.import_module(f"qdesampler.{room}") if room else qdesampler
     if not hasattr(face, "__all__"):
-        pytest.skip("a room without a face")
+        pytest.skip("a package without public names")
     found = {name: missing(function) for name, function in callables(face)}
     assert found
     assert {name: names for name, names in found.items() if names} == {}
