@@ -6,7 +6,7 @@ scale of its own, give
 
     Q(t) = exp(-2 g(t)) Q_1 + exp(-2 h(t)) Q_2 ,         g, h linear.
 
-In the generalized eigenvectors `U` of two such matrices, `x = U y`, all of them are diagonal (Golub and Van
+In the generalized eigenvectors `U` of `Q_1` and `Q_2`, `x = U y`, every `Q(t)` is diagonal (Golub and Van
 Loan 2013, section 8.7). So given `t` the `y_k` are independent, and their precisions and means are
 
     lambda_k = a_k exp(-2 g) + b_k exp(-2 h),
@@ -39,12 +39,10 @@ _MOST = 200  # Gaussian coordinates, at most
 _FAR = 2.0  # distance of the `t` from the first, standard deviations, and at least as many nats
 _CHECKS = 2  # random points at each `t` at which the affine score has to hold
 _UNIT = 30.0  # nats of a `t` that are one unit of the map, whose growth levels off at six
-_MISFIT, _MISSED = (
-    0.3,
-    0.5,
-)  # root mean square errors of a log precision, and of a mean in standard deviations
-_NEARLY_ALL = 0.9  # of the points of a trial that may contradict no map
-_FLAT = 1e-3  # of exponents that are 0
+_MISFIT = 0.3  # root mean square error of a log precision from which the form does not hold
+_MISSED = 0.5  # the same of a mean, in standard deviations
+_NEARLY_ALL = 0.9  # fraction of the candidates of a trial at which the form has to hold
+_FLAT = 1e-3  # exponents, and standard deviations of a fraction, that count as 0
 
 
 class _Conditional(NamedTuple):
