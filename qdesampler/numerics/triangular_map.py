@@ -83,8 +83,10 @@ class TriangularMap(NamedTuple):
     depth: Any
 
 
-def affine_map(centre: np.ndarray, order: np.ndarray, factor: np.ndarray, inverse: np.ndarray):
-    """The map `x = c + P^T F v`, without terms; see `TriangularMap`."""
+def affine_map(
+    centre: np.ndarray, order: np.ndarray, factor: np.ndarray, inverse: np.ndarray
+) -> TriangularMap:
+    """The map `x = c + P^T F v`, without terms; the arguments are fields of `TriangularMap`."""
     dim = centre.size
     no_terms, no_slopes = np.zeros((0, 2), int), np.zeros(0)
     return TriangularMap(
@@ -176,7 +178,7 @@ def _log_precisions(law: TriangularMap, w):
 
 
 def _fraction(xp, log_prior, log_data):
-    """`f`: the data's fraction of the precision, which is `dh / ds`."""
+    """`f`: the data's fraction of the precision, which is `ds / dh`."""
     with np.errstate(over="ignore"):
         return 1 / (1 + xp.exp(log_prior - log_data))
 

@@ -152,7 +152,7 @@ def _at_one_copy(
     """
     coordinates.reset()  # to the coordinates of the descents
     best, copies = equal_modes(coordinates.evaluate, descents)
-    if not copies:
+    if not copies or not np.max(np.abs(best.position)) < ESCAPED:
         return starts, descents, 0
     number = len(starts)
     return np.repeat(coordinates.to_sites(best.position[None]), number, 0), [best] * number, copies

@@ -20,6 +20,7 @@ from qdesampler.kernels.mcmc.mixture import MOST_CANDIDATES
 from qdesampler.kernels.mcmc.trajectory import gaussian_step_size
 from qdesampler.numerics.evaluator import Evaluator
 from qdesampler.numerics.numpy_metric import identity, to_position_rows
+from qdesampler.solvers.gaussian.descents import Descent
 from qdesampler.solvers.gaussian.refine import CLEAR
 from qdesampler.solvers.gaussian.search import Outcome
 from tests.targets import double_well
@@ -144,6 +145,7 @@ def test_a_funnel_is_solved_given_its_scale(prepared):
     found = prepared("funnel")
     assert OUTCOMES[found.outcome] == "solved"
     assert found.law is not None
+    assert len(found.law.width_slopes) > 0
     assert found.acceptance > 0.8
 
 
@@ -373,3 +375,13 @@ def test_local_moves_are_adapted_at_one_copy(monkeypatch, at_one):
     found = run(labels, 20)
     assert len(set(side_of(found))) == (1 if at_one else 2)
     assert (found.outliers > 0) is at_one  # the others are reported
+
+
+def test_ends_that_ran_away_are_no_copies(monkeypatch):
+    monkeypatch.setattr(warmup, "equal_modes", lambda _, descents: (descents[0], 2))
+    away, home = (Descent(np.full(20, place), 0.0, np.zeros(20), 1e-7) for place in (1e13, 1.0))
+    coordinates, starts = coordinates_of(labels, 20), np.zeros((4, 20))
+    for end, copies in ((away, 0), (home, 2)):
+        begun, _, number = warmup._at_one_copy(coordinates, starts, [end])
+        assert number == copies
+        np.testing.assert_array_equal(begun, starts + (1.0 if copies else 0.0))

@@ -66,7 +66,7 @@ class RowCoordinates:
         evaluator: of the target, at raveled sites.
         law: the triangular map on top of the sites, or None.
         symmetry: the scaling symmetry that `recentre` uses, by such a map, or None.
-        conditional: the map of a conditionally Gaussian target, which stays as it is, or None.
+        conditional: the map of a conditionally Gaussian target, which `recentre` does not change, or None.
     """
 
     evaluator: RowEvaluator
