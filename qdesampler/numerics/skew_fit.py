@@ -27,7 +27,8 @@ _SIGNIFICANT = 3.0  # standard errors by which a curve, or a variance, must diff
 _FAR = 3.0
 _MEDIAN = 0.6745  # median size of a residual over its standard deviation, of a Gaussian
 _EXACT = 0.05  # residual in whitened units that does not matter
-_STEPS, _LARGEST_STEP, _DIFFERENCE = 20, 0.5, 1e-4  # of the minimisation, and of its derivatives
+_STEPS, _LARGEST_STEP = 20, 0.5  # of the minimisation
+_STILL = 1e-4  # a smaller step of shift, log width and skew ends it for a coordinate
 _MOST_POINTS = 1000  # of a fit
 
 
@@ -72,6 +73,23 @@ def _slope(y: np.ndarray, curve: np.ndarray) -> np.ndarray:
     return -(u**3 / (np.sqrt(1 + u**2) * root) + t / root**2) * np.exp(-log_width)
 
 
+def _slope_and_derivatives(y: np.ndarray, curve: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """The slope, and its derivatives by shift, log width and skew."""
+    shift, log_width, skew = curve
+    narrow = np.exp(-log_width)
+    t = (y - shift) * narrow
+    square = 1 + t**2
+    root = np.sqrt(square)
+    u = t * np.cosh(skew) - root * np.sinh(skew)
+    uu = u**2
+    stretch = np.sqrt(1 + uu)  # du/dt times root, and -du/dskew
+    bend = uu * (3 + 2 * uu) / (stretch**3 * root)  # of the first term below by u
+    first = uu * u / (stretch * root)
+    by_t = bend * stretch / root - first * t / square + (1 - t**2) / square**2
+    here = -(first + t / square) * narrow
+    return here, (by_t * narrow**2, by_t * t * narrow - here, bend * stretch * narrow)
+
+
 def _loss(rest: np.ndarray, share: np.ndarray, size: np.ndarray) -> np.ndarray:
     return share @ np.log1p((rest / size) ** 2)
 
@@ -98,23 +116,35 @@ def _curve(y: np.ndarray, g: np.ndarray, share: np.ndarray) -> tuple[np.ndarray,
     """The curve that fits best, shape `(3, dim)`, and the residual at which a point counts half."""
     dim = y.shape[1]
     curve, damping = np.zeros((3, dim)), np.full(dim, 1e-3)
+    moving = np.arange(dim)
+    for _ in range(_STEPS):
+        parts = y[:, moving], g[:, moving], share
+        new, better, longest = _step(*parts, curve[:, moving], damping[moving])
+        curve[:, moving] = np.where(better, new, curve[:, moving])
+        damping[moving] = np.where(better, damping[moving] / 3, damping[moving] * 5)
+        moving = moving[longest > _STILL]
+        if not len(moving):
+            break
+    return curve, _size(_slope(y, curve) - g)
+
+
+def _step(
+    y: np.ndarray, g: np.ndarray, share: np.ndarray, curve: np.ndarray, damping: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The curve after a damped step, whether it is better, and the largest change of its three numbers."""
     bounds = np.array([[np.inf], [np.log(_MOST_WIDTH)], [_MOST_SKEW]])
     least = np.array([[-np.inf], [np.log(_LEAST_WIDTH)], [-_MOST_SKEW]])
-    for _ in range(_STEPS):
-        here = _slope(y, curve)
-        rest = here - g
-        size = _size(rest)
-        weight = share[:, None] / (1 + (rest / size) ** 2)
-        moved = (curve + _DIFFERENCE * np.eye(3)[row][:, None] for row in range(3))
-        rows = np.stack([(_slope(y, each) - here) / _DIFFERENCE for each in moved])
-        gram = np.einsum("ind,jnd,nd->dij", rows, rows, weight)
-        gram = gram * (1 + damping[:, None, None] * np.eye(3)) + 1e-9 * np.eye(3)
-        pull = np.einsum("ind,nd,nd->di", rows, rest, weight)
-        sound = np.all(np.isfinite(gram), (1, 2)) & np.all(np.isfinite(pull), 1)
-        gram, pull = np.where(sound[:, None, None], gram, np.eye(3)), np.where(sound[:, None], pull, 0.0)
-        step = -np.linalg.solve(gram, pull[..., None])[..., 0].T
-        new = np.clip(curve + np.clip(step, -_LARGEST_STEP, _LARGEST_STEP), least, bounds)
-        better = _loss(_slope(y, new) - g, share, size) < _loss(rest, share, size)
-        curve = np.where(better, new, curve)
-        damping = np.where(better, damping / 3, damping * 5)
-    return curve, _size(_slope(y, curve) - g)
+    here, rows = _slope_and_derivatives(y, curve)
+    rest = here - g
+    size = _size(rest)
+    weight = share[:, None] / (1 + (rest / size) ** 2)
+    weighted = [row * weight for row in rows]
+    gram = np.array([[np.einsum("nd,nd->d", a, b) for b in rows] for a in weighted]).transpose(2, 0, 1)
+    gram = gram * (1 + damping[:, None, None] * np.eye(3)) + 1e-9 * np.eye(3)
+    pull = np.array([np.einsum("nd,nd->d", a, rest) for a in weighted]).T
+    sound = np.all(np.isfinite(gram), (1, 2)) & np.all(np.isfinite(pull), 1)
+    gram, pull = np.where(sound[:, None, None], gram, np.eye(3)), np.where(sound[:, None], pull, 0.0)
+    step = -np.linalg.solve(gram, pull[..., None])[..., 0].T
+    new = np.clip(curve + np.clip(step, -_LARGEST_STEP, _LARGEST_STEP), least, bounds)
+    better = _loss(_slope(y, new) - g, share, size) < _loss(rest, share, size)
+    return new, better, np.max(np.abs(new - curve), 0)
