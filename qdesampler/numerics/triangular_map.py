@@ -108,14 +108,14 @@ def affine_map(
     )
 
 
-def to_device(law: TriangularMap) -> TriangularMap:
-    """Its arrays as those of JAX, in the precision that JAX has."""
+def to_device[Map: tuple](law: Map) -> Map:
+    """The arrays of this or another map as those of JAX, in the precision that JAX has."""
 
     def array(part: Any) -> jax.Array:
         part = np.asarray(part)
         return jnp.asarray(part, jnp.result_type(int if part.dtype.kind == "i" else float))
 
-    return TriangularMap(*map(array, law))
+    return type(law)(*map(array, law))
 
 
 def _sum_at(values, index, size: int):

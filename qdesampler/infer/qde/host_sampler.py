@@ -14,7 +14,7 @@ from qdesampler.infer.model.fingerprint import is_typed_key
 from qdesampler.infer.model.raveling import unraveler
 from qdesampler.infer.qde.coordinates.host import HostCoordinates
 from qdesampler.infer.qde.state import Frozen, QDEState
-from qdesampler.kernels.mcmc.host_mixture import HostMixture, Schedule, walk
+from qdesampler.kernels.mcmc.host_mixture import HostMixture, Iterations, Schedule, walk
 from qdesampler.kernels.mcmc.host_trajectories import Chains, HostDynamics
 from qdesampler.kernels.mcmc.integrators import Integrator
 from qdesampler.numerics.host_trial import HostTrial
@@ -22,7 +22,9 @@ from qdesampler.numerics.numpy_metric import HostMetric
 
 __all__ = ["HostSampler", "is_soon_done"]
 
-_MOST_BATCHES = 15_000  # of a run, at about .2 ms each: more take longer than compiling (results/seconds.md)
+# Batches of a run, at about .2 ms each: more take longer than compiling (results/seconds.md). One in the
+# coordinates of a map counts for as many as it takes the time of.
+_MOST_BATCHES, _IN_MAP = 15_000, 3
 _MOST_NUMBERS = 4096  # coordinates of all chains together: more are moved faster by a compiled program
 
 
@@ -35,17 +37,13 @@ def is_soon_done(state: QDEState, iterations: int, stages: int) -> bool:
         stages: gradients of a step.
     """
     shared = state.adapt_state.shared
-    if (
-        not isinstance(shared, Frozen)
-        or shared.law is not None
-        or np.any(np.asarray(shared.centredness) != 1)
-    ):
+    if not isinstance(shared, Frozen) or np.any(np.asarray(shared.centredness) != 1):
         return False
     mixture = shared.mixture
     resting = max(int(shared.num_warmup) - int(shared.burn_in), 0)
     steps = max(float(mixture.length) / float(mixture.step_size), 1.0) * stages
     moves = (iterations - resting) * int(mixture.moves)
-    batches = moves * (1 + (1 - float(mixture.probability)) * steps)
+    batches = moves * (1 + (1 - float(mixture.probability)) * steps) * (1 if shared.law is None else _IN_MAP)
     chains = int(np.size(state.potential_energy))
     return batches <= _MOST_BATCHES and chains * shared.centredness.size <= _MOST_NUMBERS
 
@@ -54,7 +52,7 @@ class HostSampler:
     """Iterations of all chains of a state.
 
     Args:
-        coordinates: where the target is evaluated, in the coordinates of the model as written.
+        coordinates: where the target is evaluated; they get the map of the moves.
         prototype: position of one chain.
         dynamics: how velocities are drawn and kicked.
         integrator: the splitting of a step.
@@ -84,11 +82,13 @@ class HostSampler:
         assert isinstance(shared, Frozen)
         first = int(np.ravel(state.i)[0])
         num_warmup, burn_in = int(shared.num_warmup), int(shared.burn_in)
-        words = _words(state.rng_key)
+        words, coordinates = _words(state.rng_key), self._coordinates
+        coordinates.centredness = np.ones(coordinates.dim)
+        coordinates.law = None if shared.law is None else jax.tree.map(_on_host, shared.law)
         made = walk(
-            self._coordinates.evaluate_sites,
-            self._coordinates.evaluator.rounded,
-            self._chains(state),
+            coordinates.evaluate,
+            coordinates.evaluator.rounded,
+            coordinates.inside(self._chains(state)),
             self._mixture(shared, most_steps=self._most_steps[0 if first < num_warmup else 1]),
             Schedule(
                 first,
@@ -100,6 +100,7 @@ class HostSampler:
             ),
             forget=first == 0 and num_warmup > 0,
         )
+        made = self._outside(made)
         index = np.arange(first, first + count)
         stacked = self._states(state, made, index, num_warmup, batched=batched)
         last = jax.tree.map(lambda leaf: leaf[-1], stacked)
@@ -116,6 +117,21 @@ class HostSampler:
             for tree in (state.z, state.z_grad)
         )
         return Chains(positions, -values.reshape(chains), -scores)
+
+    def _outside(self, made: Iterations) -> Iterations:
+        """The same points as sites."""
+        if self._coordinates.law is None:
+            return made
+        count, chains, dim = made.positions.shape
+        points = Chains(
+            made.positions.reshape(-1, dim), made.log_densities.ravel(), made.scores.reshape(-1, dim)
+        )
+        positions, values, scores = self._coordinates.outside(points)
+        return made._replace(
+            positions=positions.reshape(made.positions.shape),
+            log_densities=values.reshape(count, chains),
+            scores=scores.reshape(made.scores.shape),
+        )
 
     def _mixture(self, shared: Frozen, most_steps: int) -> HostMixture:
         mixture, trial = shared.mixture, shared.mixture.trial
@@ -176,6 +192,12 @@ class HostSampler:
             adapt_state=state.adapt_state._replace(step_size=(), trajectory_length=(), shared=()),
             rng_key=no_key,
         )
+
+
+def _on_host(part: Any) -> np.ndarray:
+    """An array of a map in the precision of the host."""
+    part = np.asarray(part)
+    return part if part.dtype.kind == "i" else part.astype(float)
 
 
 def _words(keys: Any) -> np.ndarray:

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from qdesampler.infer.qde.coordinates.maps import CoordinateMap
 from qdesampler.kernels.adaptation.walk import LocalSettings
 from qdesampler.numerics.host_trial import HostTrial
-from qdesampler.numerics.triangular_map import TriangularMap
 
 __all__ = ["SMALLEST_SOLVE", "Prepared", "WarmupSettings"]
 
@@ -80,4 +80,4 @@ class Prepared(NamedTuple):
     log_densities: np.ndarray
     scores: np.ndarray
     num_evals: int
-    law: TriangularMap | None = None
+    law: CoordinateMap | None = None

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from qdesampler.infer.model.kernel_state import KernelState, field
+from qdesampler.infer.qde.coordinates.maps import CoordinateMap
 from qdesampler.infer.qde.site_blocks import SiteBlocks
 from qdesampler.kernels.mcmc.mixture import Mixture
 from qdesampler.numerics.metric import Metric, dense_matrix
 from qdesampler.numerics.trial import Trial
-from qdesampler.numerics.triangular_map import TriangularMap
 
 __all__ = ["Frozen", "QDEAdaptState", "QDEState"]
 
@@ -40,7 +40,7 @@ class Frozen(NamedTuple):
     outliers: jax.Array
     at_floor: jax.Array
     edges: jax.Array
-    law: TriangularMap | None = None
+    law: CoordinateMap | None = None
 
     @property
     def trial(self) -> Trial:

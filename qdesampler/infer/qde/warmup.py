@@ -21,48 +21,37 @@ import numpy as np
 
 from qdesampler.infer.qde.coordinates.rows import RowCoordinates
 from qdesampler.infer.qde.copies import equal_modes, without_turns
-from qdesampler.infer.qde.global_moves import beside_local_moves, is_missed
 from qdesampler.infer.qde.local_moves import adapted_moves
 from qdesampler.infer.qde.prepared import Prepared, WarmupSettings
 from qdesampler.infer.qde.proportions import Mixed, burn_in, moves_of_a_draw, proportions
 from qdesampler.infer.qde.second_trial import second_trial
 from qdesampler.infer.qde.starts import ESCAPED, SEED, run_descents
+from qdesampler.infer.qde.structures import in_other_coordinates
+from qdesampler.infer.qde.trials import beside, highest, refined, solve
 from qdesampler.kernels.adaptation.walk import START_LENGTH
 from qdesampler.kernels.mcmc.trajectory import gaussian_step_size
-from qdesampler.numerics.conditional_gaussian import find_conditional_gaussian, holds_at, scales_of
-from qdesampler.numerics.host_trial import HostTrial, host_trial
-from qdesampler.numerics.markov_field import MarkovField, find_field
+from qdesampler.numerics.host_trial import host_trial
 from qdesampler.numerics.numpy_metric import HostMetric, to_whitened_gradient_rows, whiten_rows
-from qdesampler.numerics.scaling_symmetry import find_scaling_symmetry
-from qdesampler.numerics.trial import tail_degrees
 from qdesampler.numerics.triangular_map import pull_back, to_map
 from qdesampler.solvers.gaussian.descents import Descent
-from qdesampler.solvers.gaussian.refine import DEFENSIVE, GOOD, Refined, refine
-from qdesampler.solvers.gaussian.search import Outcome, SolveSettings
-from qdesampler.solvers.gaussian.solve import GaussianSolve, Step, solve_gaussian
+from qdesampler.solvers.gaussian.refine import GOOD
+from qdesampler.solvers.gaussian.search import Outcome
+from qdesampler.solvers.gaussian.solve import GaussianSolve
 
 __all__ = ["OUTCOMES", "prepare", "unadapted"]
 
 # Outcomes in words; a state holds their indices.
 OUTCOMES = ("not tried", *(str(outcome) for outcome in Outcome))
 
-_DENSE_AT_LAST = 1024  # dimensions up to which a low-rank trial may become dense: a step takes a second there
 # Of trajectories with shorter steps, without a trial or beside a map that is not good: else a chain of
 # ucbadmit was held for 76 draws, and one of gp-counts-13 in the narrow end of its ridge (ESS 57 for 6,000).
 _SHORT_FRACTION = 0.15
 _NARROW = 0.25  # acceptance of a trial below which there are such; without, ucbadmit had 282 effective draws
-# Dimensions from which a sparse graph is looked for. With fewer a dense fit needs as few points and is
-# steadier: glmm_poisson (45 dimensions) had an acceptance of .1 as a Markov field and .58 without.
-_LEAST_FIELD = 60
 _FAR, _FAR_OFFSET = 4, 30  # squared whitened distance `4 dim + 30` beyond which an end is outside the trial
 _STEEP = 10  # squared whitened slope, more than the `dim` of a draw, of an end that is at no such mode
 _MATTERS = 10  # nats: an end lower than the highest by more than `dim + 10` does not count
 _ALONE = 0.5  # acceptance below which a trial is given up if descents ended elsewhere: seasonal-global-trend
 _COMPARED = 3  # points at which the density is compared with itself a turn away
-# Acceptance below which a scaling symmetry (mortality) and a conditional Gaussian (brownian-32) are looked
-# for, and in whose coordinates local moves are adapted from the start. At .8 eight schools, not centred, take
-# 3,200 to 4,000 evaluations for 3,600 to 5,500, but the transition has 230 fused kernels for 150.
-_POOR = 0.5
 _COLLAPSED = 0.05  # of the step size that a Gaussian allows, below which local moves hardly move
 
 
@@ -195,50 +184,6 @@ def _silent(words: str) -> None:
     """Say nothing."""
 
 
-def _solve(
-    coordinates: RowCoordinates,
-    descents: list[Descent],
-    settings: WarmupSettings,
-    rng: np.random.Generator,
-    report: Callable[[str], None],
-) -> GaussianSolve:
-    def watch(step: Step) -> None:
-        rate, spent = step.certificate.acceptance, coordinates.evaluator.num_evals
-        report(f"solve: step {step.number}, acceptance {rate:.2f}, {spent} evaluations")
-
-    dim, blocks = coordinates.dim, settings.blocks(coordinates.dim)
-    rank = min(settings.local.rank, dim) if blocks is None else dim if blocks else 0
-    field = _field(coordinates, descents) if blocks is None else None
-    rank = rank if field is None else dim
-    return solve_gaussian(
-        coordinates.evaluate,
-        descents,
-        SolveSettings(
-            rank=rank,
-            degrees=float(tail_degrees(dim)),
-            precision=coordinates.evaluator.dtype,
-            blocks=blocks or None,
-            widths=coordinates.widths,
-            dense_up_to=_DENSE_AT_LAST,
-            field=field,
-        ),
-        rng,
-        report=watch,
-        recentre=coordinates.recentre if coordinates.can_recentre else None,
-    )
-
-
-def _field(coordinates: RowCoordinates, descents: list[Descent]) -> MarkovField | None:
-    """The Markov field about the highest end of the descents, where many coordinates have few neighbours."""
-    best = max(descents, key=lambda d: d.log_density if np.isfinite(d.log_density) else -np.inf)
-    place = best.position
-    if not _LEAST_FIELD <= coordinates.dim <= _DENSE_AT_LAST or not np.max(np.abs(place)) < ESCAPED:
-        return None
-    precision = float(np.finfo(coordinates.evaluator.dtype).eps)
-    lengths = coordinates.evaluator.rounded(place + np.cbrt(precision) * (1 + np.abs(place))) - place
-    return find_field(coordinates.evaluate, place, best.score, lengths)
-
-
 def _solved(
     coordinates: RowCoordinates,
     descents: list[Descent],
@@ -248,131 +193,21 @@ def _solved(
     report: Callable[[str], None],
 ) -> tuple[list[Descent], GaussianSolve, Mixed | None]:
     """Descents and solve that count, and the best trial beside local moves; None if none is usable."""
-    place = _highest(coordinates, descents)
-    solve = _solve(coordinates, descents, settings, rng, report)
-    found, trial = _refined(coordinates, solve, settings, rng, report)
-    is_last = solve.outcome is Outcome.UNBOUNDED or settings.local.force_blocks
-    if not is_last and (found is None or found.certificate.acceptance < _POOR):
-        better = _in_other_coordinates(coordinates, place, found, starts, settings, report)
+    place = coordinates.to_sites(highest(descents).position[None])[0]
+    solved = solve(coordinates, descents, settings, rng, report)
+    found, trial = refined(coordinates, solved, settings, rng, report)
+    is_last = solved.outcome is Outcome.UNBOUNDED or settings.local.force_blocks
+    if not is_last and (found is None or found.certificate.acceptance < GOOD):
+        better = in_other_coordinates(coordinates, place, found, starts, settings, report)
         if better is not None:
             return better
-    mixed = _beside(coordinates, solve, found, settings, rng)
+    mixed = beside(coordinates, solved, found, settings, rng)
     if is_last or (mixed is not None and mixed.acceptance >= GOOD):
-        return descents, solve, mixed
+        return descents, solved, mixed
     report(f"second trial, {coordinates.evaluator.num_evals} evaluations")
     # A copy of the generator: an attempt that comes to nothing changes nothing but the count.
     second = second_trial(coordinates, trial, mixed, settings, deepcopy(rng))
-    return descents, solve, second or mixed
-
-
-def _refined(
-    coordinates: RowCoordinates,
-    solve: GaussianSolve,
-    settings: WarmupSettings,
-    rng: np.random.Generator,
-    report: Callable[[str], None],
-) -> tuple[Refined | None, HostTrial]:
-    """The refined trial with its measurement, or None if it is not usable; and the trial alone."""
-    if solve.outcome not in (Outcome.SOLVED, Outcome.MIDDLING):
-        return None, host_trial(*solve.trial, DEFENSIVE)
-    report(f"refinement of the trial, {coordinates.evaluator.num_evals} evaluations")
-    blocks, precision = settings.blocks(coordinates.dim) or None, coordinates.evaluator.dtype
-    found = refine(coordinates.evaluate, solve, blocks, rng, precision)
-    return None if is_missed(found) else found, found.trial
-
-
-def _beside(
-    coordinates: RowCoordinates,
-    solve: GaussianSolve,
-    found: Refined | None,
-    settings: WarmupSettings,
-    rng: np.random.Generator,
-) -> Mixed | None:
-    """The refined trial beside local moves; None if it is not usable."""
-    if found is None:
-        return None
-    clear = found.certificate.acceptance >= GOOD and solve.outcome is Outcome.SOLVED
-    return beside_local_moves(coordinates, found, settings, rng, clear=clear)
-
-
-def _highest(coordinates: RowCoordinates, descents: list[Descent]) -> np.ndarray:
-    """The raveled sites at the highest end of a descent, shape `(dim,)`."""
-    best = max(descents, key=lambda d: d.log_density if np.isfinite(d.log_density) else -np.inf)
-    return coordinates.to_sites(best.position[None])[0]
-
-
-def _at(coordinates: RowCoordinates, place: np.ndarray) -> Descent:
-    """A descent that is where it was to arrive: raveled sites in the bulk of a trial."""
-    point = coordinates.evaluator.rounded(coordinates.from_sites(place[None]))
-    values, scores = coordinates.evaluate(point)
-    return Descent(point[0], values[0], scores[0], float(np.finfo(coordinates.evaluator.dtype).eps))
-
-
-def _in_other_coordinates(
-    coordinates: RowCoordinates,
-    place: np.ndarray,
-    before: Refined | None,
-    starts: np.ndarray,
-    settings: WarmupSettings,
-    report: Callable[[str], None],
-) -> tuple[list[Descent], GaussianSolve, Mixed | None] | None:
-    """Descents and solve again in coordinates that suit the structure of the density; None if none do."""
-    centredness, widths = coordinates.centredness, np.zeros(coordinates.dim)
-    if before is not None:
-        place = coordinates.to_sites(before.trial.centre[None])[0]
-        widths = np.std(coordinates.to_sites(before.candidates.points), 0)
-    for number, (words, use) in enumerate(_STRUCTURES.items(), 1):
-        rng = np.random.default_rng([SEED, number])
-        report(f"{words}, {coordinates.evaluator.num_evals} evaluations")
-        if not use(coordinates, np.stack([place, starts[0]]), widths, rng):
-            continue
-        law, inside = coordinates.conditional, settings
-        if law is not None:  # all coordinates but the scales are independent
-            inside = settings._replace(local=settings.local._replace(blocks=(scales_of(law),)))
-        if before is None or law is not None:
-            descents = run_descents(coordinates, starts)
-        else:
-            descents = [_at(coordinates, place)]
-        solve = _solve(coordinates, descents, inside, rng, report)
-        refined, _ = _refined(coordinates, solve, inside, rng, report)
-        is_sound = law is None or (refined is not None and holds_at(law, *refined.candidates[:2]))
-        is_better = before is None or (
-            refined is not None and refined.certificate.acceptance > before.certificate.acceptance
-        )
-        mixed = _beside(coordinates, solve, refined, inside, rng) if is_sound and is_better else None
-        if before is None and mixed is not None and mixed.acceptance < _POOR:
-            mixed = None  # 20 trajectories beside a poor trial found too long a step: products of two scales
-        if mixed is not None or (before is None and is_sound):
-            return descents, solve, mixed
-        coordinates.leave_structure()
-        coordinates.centredness = centredness
-    return None
-
-
-def _use_scaling(
-    coordinates: RowCoordinates, places: np.ndarray, widths: np.ndarray, rng: np.random.Generator
-) -> bool:
-    """Whether there is a scaling symmetry; its coordinates are used then."""
-    found = find_scaling_symmetry(coordinates.evaluate_sites, coordinates.standard_widths(), places, rng)
-    if found is not None:
-        coordinates.use_symmetry(*found, places[0])
-    return found is not None
-
-
-def _use_conditional(
-    coordinates: RowCoordinates, places: np.ndarray, widths: np.ndarray, rng: np.random.Generator
-) -> bool:
-    """Whether most coordinates are Gaussian given a few; their map is used then."""
-    # Without a trial a start: the highest point may be in the neck of a funnel, where nothing is finite.
-    place = places[0] if np.any(widths) else places[1]
-    law = find_conditional_gaussian(coordinates.evaluate_sites, place, widths, rng)
-    if law is not None:
-        coordinates.use_conditional(law)
-    return law is not None
-
-
-# What the coordinates of a density that no Gaussian suits are looked for by, in this order.
-_STRUCTURES = {"scaling symmetry": _use_scaling, "conditional Gaussian": _use_conditional}
+    return descents, solved, second or mixed
 
 
 def _count_outliers(coordinates: RowCoordinates, descents: list[Descent], mixed: Mixed) -> int:

@@ -16,15 +16,15 @@ from jax.flatten_util import ravel_pytree
 from qdesampler.infer.model.centering import Centering
 from qdesampler.infer.model.evaluation import value_and_gradient
 from qdesampler.infer.model.raveling import unraveler
-from qdesampler.kernels.mcmc.trajectory import TrajectoryState
-from qdesampler.numerics.triangular_map import (
-    TriangularMap,
+from qdesampler.infer.qde.coordinates.maps import (
+    CoordinateMap,
     from_map,
     pull_back,
     push_forward,
     to_map,
     value_and_score_in_map,
 )
+from qdesampler.kernels.mcmc.trajectory import TrajectoryState
 from qdesampler.numerics.types import ValueAndScore
 
 __all__ = ["MoveCoordinates"]
@@ -59,7 +59,7 @@ class MoveCoordinates:
         self.centering = centering
         self.arguments = tuple(model_args), model_kwargs or {}
 
-    def value_and_score(self, centredness: jax.Array, law: TriangularMap | None = None) -> ValueAndScore:
+    def value_and_score(self, centredness: jax.Array, law: CoordinateMap | None = None) -> ValueAndScore:
         """`v -> (log p(v), grad log p(v))` in the coordinates of the moves."""
 
         def potential(y):
@@ -91,7 +91,7 @@ class MoveCoordinates:
         energy: jax.Array,
         gradient: Any,
         centredness: jax.Array,
-        law: TriangularMap | None = None,
+        law: CoordinateMap | None = None,
     ) -> TrajectoryState:
         """The point of the moves at a position of the model with its energy and gradient."""
         state = self._recentred(z, energy, gradient, centredness)
@@ -110,7 +110,7 @@ class MoveCoordinates:
         return TrajectoryState(y, -energy + change, pull((score, jnp.ones_like(change)))[0])
 
     def outside(
-        self, state: TrajectoryState, centredness: jax.Array, law: TriangularMap | None = None
+        self, state: TrajectoryState, centredness: jax.Array, law: CoordinateMap | None = None
     ) -> tuple[Any, jax.Array, Any]:
         """The inverse of `inside`: `(z, U(z), grad U(z))`."""
         if law is not None:

@@ -9,16 +9,16 @@ from typing import Protocol, Self
 
 import numpy as np
 
-from qdesampler.kernels.mcmc.host_trajectories import Chains
-from qdesampler.numerics.scaling_symmetry import ScalingSymmetry, centred_map, suitable_centredness
-from qdesampler.numerics.triangular_map import (
-    TriangularMap,
+from qdesampler.infer.qde.coordinates.maps import (
+    CoordinateMap,
     from_map,
     pull_back,
     push_forward,
     to_map,
     value_and_score_in_map,
 )
+from qdesampler.kernels.mcmc.host_trajectories import Chains
+from qdesampler.numerics.scaling_symmetry import ScalingSymmetry, centred_map, suitable_centredness
 
 __all__ = ["CHANGE", "NEAR", "RowCoordinates", "RowEvaluator"]
 
@@ -74,9 +74,9 @@ class RowCoordinates:
     def __init__(self, evaluator: RowEvaluator):
         self.dim: int = evaluator.dim
         self.evaluator = evaluator
-        self.law: TriangularMap | None = None
+        self.law: CoordinateMap | None = None
         self.symmetry: ScalingSymmetry | None = None
-        self.conditional: TriangularMap | None = None
+        self.conditional: CoordinateMap | None = None
         self._scaled = np.zeros(0)  # centredness of what the symmetry scales
         self._first: tuple[np.ndarray, np.ndarray] | None = None  # the same, and a place, to begin with
         self.centredness: np.ndarray = np.ones(self.dim)
@@ -153,7 +153,7 @@ class RowCoordinates:
         self.symmetry, self._first = symmetry, (centredness, place)
         self.reset()
 
-    def use_conditional(self, law: TriangularMap) -> None:
+    def use_conditional(self, law: CoordinateMap) -> None:
         """Begin again in the coordinates of a map of the model as written."""
         self.conditional = law
         self.reset()

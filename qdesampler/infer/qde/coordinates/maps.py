@@ -1,0 +1,48 @@
+"""The maps that coordinates of moves may have on top of the sites: one set of functions for both kinds."""
+
+from collections.abc import Callable
+from typing import Any
+
+from qdesampler.numerics import laplace_map, triangular_map
+from qdesampler.numerics.laplace_map import LaplaceMap
+from qdesampler.numerics.triangular_map import TriangularMap
+
+__all__ = [
+    "CoordinateMap",
+    "from_map",
+    "pull_back",
+    "push_forward",
+    "to_map",
+    "value_and_score_in_map",
+]
+
+CoordinateMap = TriangularMap | LaplaceMap
+
+
+def push_forward(law: CoordinateMap, v: Any) -> tuple[Any, Any]:
+    """Sites at `v`, and `log |dx/dv|` but for a constant."""
+    return _of(law).push_forward(law, v)
+
+
+def to_map(law: CoordinateMap, x: Any) -> tuple[Any, Any]:
+    """The inverse of `push_forward`."""
+    return _of(law).to_map(law, x)
+
+
+def pull_back(law: CoordinateMap, v: Any, score: Any) -> Any:
+    """The score of `v` from that of the sites."""
+    return _of(law).pull_back(law, v, score)
+
+
+def from_map(law: CoordinateMap, v: Any, score: Any) -> Any:
+    """The inverse of `pull_back`."""
+    return _of(law).from_map(law, v, score)
+
+
+def value_and_score_in_map(law: CoordinateMap, v: Any, evaluate: Callable) -> tuple[Any, Any]:
+    """Log density and score in `v`, from those of the sites."""
+    return _of(law).value_and_score_in_map(law, v, evaluate)
+
+
+def _of(law: CoordinateMap) -> Any:
+    return laplace_map if isinstance(law, LaplaceMap) else triangular_map
