@@ -7,7 +7,7 @@ from qdesampler.infer.qde.prepared import WarmupSettings
 from qdesampler.infer.qde.proportions import LocalMoves, Mixed
 from qdesampler.infer.qde.starts import FEWEST_STARTS
 from qdesampler.kernels.adaptation.local import tune_step_size
-from qdesampler.kernels.adaptation.walk import START_LENGTH
+from qdesampler.kernels.adaptation.walk import HAS_EDGES, START_LENGTH
 from qdesampler.kernels.mcmc.host_trajectories import Chains
 from qdesampler.kernels.mcmc.trajectory import gaussian_step_size
 from qdesampler.numerics.host_trial import log_trial_rows
@@ -24,6 +24,10 @@ _BROKEN_PROMISE = 4.0  # seen over predicted autocorrelation time from which it 
 # (brownian-32).
 _UNEVEN = 0.5
 _ENOUGH_UNEVEN = 192  # candidates from which chains may be compared with one another
+# Step size, relative to the one that a Gaussian allows, below which trajectories hardly move from the
+# candidates: these were in a corner of baseball-partially-pooled (R-hat 1.07). At edges every step size is
+# small; a trial that is accepted as often as not is kept there.
+_COLLAPSED, _EVEN = 0.05, 0.5
 _STARTS = 8  # points that chains are started from
 
 
@@ -61,6 +65,9 @@ def beside_local_moves(
     tuned = tune_step_size(
         coordinates, chains, found.trial.metric, iterations, settings.local._replace(step_size=step), rng
     )
+    has_collapsed = tuned.step_size < _COLLAPSED * gaussian_step_size(coordinates.dim)
+    if has_collapsed and (acceptance < _EVEN or tuned.edges <= HAS_EDGES):
+        return None
     # Trajectories go where candidates do not, and a chain is held there as long as its weight says.
     held = time_at(found, tuned.draws, coordinates.evaluate(tuned.draws)[0])
     if held > _BROKEN_PROMISE * max(found.certificate.time, seen):

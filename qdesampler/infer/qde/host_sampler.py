@@ -14,7 +14,7 @@ from qdesampler.infer.model.fingerprint import is_typed_key
 from qdesampler.infer.model.raveling import unraveler
 from qdesampler.infer.qde.coordinates.host import HostCoordinates
 from qdesampler.infer.qde.state import Frozen, QDEState
-from qdesampler.kernels.mcmc.host_mixture import HostMixture, Iterations, Schedule, walk
+from qdesampler.kernels.mcmc.host_mixture import HostMixture, Schedule, walk
 from qdesampler.kernels.mcmc.host_trajectories import Chains, HostDynamics
 from qdesampler.kernels.mcmc.integrators import Integrator
 from qdesampler.numerics.host_trial import HostTrial
@@ -99,8 +99,8 @@ class HostSampler:
                 ),
             ),
             forget=first == 0 and num_warmup > 0,
+            kept=None if coordinates.law is None else self._kept,
         )
-        made = self._outside(made)
         index = np.arange(first, first + count)
         stacked = self._states(state, made, index, num_warmup, batched=batched)
         last = jax.tree.map(lambda leaf: leaf[-1], stacked)
@@ -118,20 +118,14 @@ class HostSampler:
         )
         return Chains(positions, -values.reshape(chains), -scores)
 
-    def _outside(self, made: Iterations) -> Iterations:
-        """The same points as sites."""
-        if self._coordinates.law is None:
-            return made
-        count, chains, dim = made.positions.shape
-        points = Chains(
-            made.positions.reshape(-1, dim), made.log_densities.ravel(), made.scores.reshape(-1, dim)
-        )
-        positions, values, scores = self._coordinates.outside(points)
-        return made._replace(
-            positions=positions.reshape(made.positions.shape),
-            log_densities=values.reshape(count, chains),
-            scores=scores.reshape(made.scores.shape),
-        )
+    def _kept(self, chains: Chains) -> tuple[Chains, Chains]:
+        """Sites in the precision of a state, and the chains there.
+
+        A run in two parts goes on from a state, so the same run in one part has to as well.
+        """
+        dtype = self._coordinates.evaluator.dtype
+        sites = Chains(*(part.astype(dtype).astype(float) for part in self._coordinates.outside(chains)))
+        return sites, self._coordinates.inside(sites)
 
     def _mixture(self, shared: Frozen, most_steps: int) -> HostMixture:
         mixture, trial = shared.mixture, shared.mixture.trial

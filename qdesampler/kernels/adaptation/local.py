@@ -221,9 +221,14 @@ def adapt_locally(
         draws,
         scores,
         walk.num_evals,
-        settings.adapt_step_size and final <= 2 * walk.floor,
+        _is_at_floor(walk),
         max(walk.edges, walk.window_edges),
     )
+
+
+def _is_at_floor(walk: Walk) -> bool:
+    """Whether no step size reaches the acceptance that is aimed at."""
+    return walk.settings.adapt_step_size and walk.average_step_size <= 2 * walk.floor
 
 
 def tune_step_size(
@@ -244,7 +249,9 @@ def tune_step_size(
         walk.move(walk.random_steps(min(settings.most_steps, _WINDOW_STEPS)))
         starts.append(walk.chains)
     best = None
-    if settings.length is None:
+    if settings.length is None and _is_at_floor(walk):  # a longer trajectory would only be dearer
+        walk.length = walk.average_step_size
+    elif settings.length is None:
         best = _search_length(walk, iterations - iterations // 2, joined(starts))
     step = walk.average_step_size  # that of the length which was found
     draws = joined(starts).positions
@@ -257,6 +264,6 @@ def tune_step_size(
         draws,
         np.zeros_like(draws),
         walk.num_evals,
-        settings.adapt_step_size and step <= 2 * walk.floor,
+        _is_at_floor(walk),
         walk.edges,
     )

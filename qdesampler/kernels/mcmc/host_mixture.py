@@ -114,6 +114,7 @@ def walk(
     *,
     forget: bool = False,
     log_densities: Callable[[np.ndarray], np.ndarray] | None = None,
+    kept: Callable[[Chains], tuple[Chains, Chains]] | None = None,
 ) -> Iterations:
     """Make iterations of all chains.
 
@@ -129,6 +130,7 @@ def walk(
         schedule: which iterations.
         forget: whether the first candidate of the first iteration is accepted unconditionally.
         log_densities: the target without scores, `(n, dim)` to `(n,)`, for candidates; None: `evaluate`.
+        kept: what is kept of the chains after an iteration, and where they go on from; None: the chains.
     """
     count, dim = chains.positions.shape
     plans, points = _plan(mixture, schedule, count)
@@ -145,6 +147,7 @@ def walk(
     squares = np.sum(whiten_rows(mixture.trial.metric, points - mixture.trial.centre) ** 2, 1)
     candidates = _Candidates(Chains(points, values, scores), weights, squares <= dim + BULK)
     here, held = chains, None  # `held`: log weights where the chains are, once they are known
+    shown = here if kept is None else kept(here)[0]
     made = []
     for number, moves in enumerate(plans):
         evals, total, diverging, kinetic = 0, np.zeros(count), np.zeros(count, bool), np.zeros(count)
@@ -166,7 +169,11 @@ def walk(
             diverging = diverging | lost
             total = total + prob
         mean = total / len(moves) if moves else np.ones(count)
-        made.append((*here, mean, kinetic - here.log_densities, diverging, np.asarray(evals)))
+        if kept is None:
+            shown = here
+        elif moves:
+            (shown, here), held = kept(here), None
+        made.append((*shown, mean, kinetic - here.log_densities, diverging, np.asarray(evals)))
     return Iterations(*(np.stack(column) for column in zip(*made, strict=True)))
 
 

@@ -14,8 +14,8 @@ from scipy import stats
 from qdesampler.diagnostics import diagnose
 from qdesampler.infer import QDE
 from qdesampler.infer.qde import second_trial
-from qdesampler.infer.qde.coordinates import device
-from qdesampler.numerics import triangular_map
+from qdesampler.numerics import laplace_map, triangular_map
+from qdesampler.numerics.laplace_map import LaplaceMap
 from qdesampler.numerics.triangular_map import TriangularMap, to_device
 
 CHAINS = 10_000
@@ -128,6 +128,20 @@ def any_map():
     )
 
 
+def any_laplace_map():
+    """The same for Laplace's map: it scales `y` by `x`, with data that nobody has seen."""
+    return LaplaceMap(
+        scales=np.array([0]),
+        field=np.array([1]),
+        rest=np.array([0]),
+        back=np.array([0, 1]),
+        exponents=np.array([[0.2]]),
+        prior=np.array([0.2]),
+        data=np.array([[0.5]]),
+        pull=np.array([-0.2]),
+    )
+
+
 def exact(key):
     x, rest = jax.random.normal(key, (2, CHAINS))
     return {"x": 10 * x, "y": 0.03 * ((10 * x) ** 2 - 100) + rest}
@@ -139,7 +153,7 @@ def functionals(z):
     return [x, y, rest, (x / 10) ** 2 + rest**2]
 
 
-def smallest_p(steps=3):
+def smallest_p(law, steps=3, *, on_host=False):
     """The least p-value of a Kolmogorov-Smirnov test after a few iterations from exact draws."""
     kernel = QDE(potential_fn=potential)
     keys = jax.random.split(jax.random.key(1), CHAINS)
@@ -151,14 +165,17 @@ def smallest_p(steps=3):
         step_size=jnp.asarray(0.3),
         probability=jnp.asarray(0.5),
     )
-    shared = shared._replace(law=to_device(any_map()), mixture=mixture)
+    shared = shared._replace(law=to_device(law), mixture=mixture)
     state = state._replace(
         z=exact(jax.random.key(2)),
         i=jnp.full(CHAINS, 500),
         adapt_state=state.adapt_state._replace(shared=shared),
     )
     state = kernel.refresh(state, (), {})
-    step = jax.jit(partial(kernel.sample, model_args=(), model_kwargs={}))
+    step: Any = jax.jit(partial(kernel.sample, model_args=(), model_kwargs={}))
+    if on_host:
+        sampler: Any = kernel.host_sampler(state, 0, (), {})
+        step = lambda state: sampler.advance(state, 1)[0]  # noqa: E731
     accepted = []
     for _ in range(steps):
         state = step(state)
@@ -169,16 +186,25 @@ def smallest_p(steps=3):
     return min(test(a, b).pvalue for a, b in zip(after, fresh, strict=True)) * len(fresh), accepted
 
 
-def test_exact_draws_stay_exact_in_the_coordinates_of_any_map():
-    p, accepted = smallest_p()
+MAPS = pytest.mark.parametrize("law", [any_map(), any_laplace_map()], ids=["triangular", "Laplace"])
+WAYS = pytest.mark.parametrize("on_host", [False, True], ids=["program", "host"])
+
+
+@MAPS
+@WAYS
+def test_exact_draws_stay_exact_in_the_coordinates_of_any_map(law, on_host):
+    p, accepted = smallest_p(law, on_host=on_host)
     assert p > FAMILY_RATE
     assert 0.05 < min(accepted) <= max(accepted) < 0.99  # power: moves are accepted and rejected
 
 
-def test_the_twin_without_the_change_of_volume_is_caught(monkeypatch):
+@MAPS
+@WAYS
+def test_the_twin_without_the_change_of_volume_is_caught(monkeypatch, law, on_host):
     def without(change):
         return lambda law, points: (change(law, points)[0], 0.0)
 
     monkeypatch.setattr(triangular_map, "_placed", without(triangular_map._placed))
-    monkeypatch.setattr(device, "to_map", without(device.to_map))
-    assert smallest_p()[0] < 1e-6
+    monkeypatch.setattr(triangular_map, "to_map", without(triangular_map.to_map))
+    monkeypatch.setattr(laplace_map, "_log_volume", lambda xp, given: xp.zeros_like(given.growth[..., 0]))
+    assert smallest_p(law, on_host=on_host)[0] < 1e-6
