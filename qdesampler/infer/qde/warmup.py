@@ -19,6 +19,7 @@ from copy import deepcopy
 
 import numpy as np
 
+from qdesampler.infer.qde.coordinates.maps import pull_back, to_map
 from qdesampler.infer.qde.coordinates.rows import RowCoordinates
 from qdesampler.infer.qde.copies import equal_modes, without_turns
 from qdesampler.infer.qde.local_moves import adapted_moves
@@ -32,7 +33,6 @@ from qdesampler.kernels.adaptation.walk import START_LENGTH
 from qdesampler.kernels.mcmc.trajectory import gaussian_step_size
 from qdesampler.numerics.host_trial import host_trial
 from qdesampler.numerics.numpy_metric import HostMetric, to_whitened_gradient_rows, whiten_rows
-from qdesampler.numerics.triangular_map import pull_back, to_map
 from qdesampler.solvers.gaussian.descents import Descent
 from qdesampler.solvers.gaussian.refine import GOOD
 from qdesampler.solvers.gaussian.search import Outcome

@@ -97,7 +97,7 @@ def test_both_scales_of_a_random_walk_have_the_moments_of_quadrature(assert_expe
 
 @pytest.mark.slow  # two runs; that the coordinates change and the draws are right is fast
 def test_as_written_a_bare_funnel_costs_several_times_as_much(bare_funnel, monkeypatch):
-    monkeypatch.setattr("qdesampler.infer.qde.warmup.find_conditional_gaussian", lambda *_: None)
+    monkeypatch.setattr("qdesampler.infer.qde.structures.find_conditional_gaussian", lambda *_: None)
     starts = jax.random.uniform(jax.random.key(1), (4, DIM), minval=-2, maxval=2)
     plain = ran(QDE(potential_fn=funnel), init_params=starts)
     assert sum(evaluations(plain)) > 1.5 * sum(evaluations(bare_funnel))

@@ -78,5 +78,5 @@ def test_draws_are_those_of_the_model(solved, assert_expectation):
 
 @pytest.mark.slow  # a run without the graph
 def test_without_the_graph_the_warm_up_takes_more(solved, monkeypatch):
-    monkeypatch.setattr("qdesampler.infer.qde.warmup.find_field", lambda *_: None)
+    monkeypatch.setattr("qdesampler.infer.qde.trials.find_field", lambda *_: None)
     assert spent(ran()) > 1.3 * spent(solved)

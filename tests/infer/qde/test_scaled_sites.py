@@ -11,6 +11,7 @@ from numpyro.handlers import seed, substitute, trace
 from qdesampler.driver import MCMC
 from qdesampler.infer import QDE
 from qdesampler.infer.model.centering import standard_widths
+from qdesampler.numerics.laplace_map import LaplaceMap
 
 Y = np.array([3.0, -0.1, 0.2, 0.05, -4.0, 0.3, -0.2, 0.1, 5.0, 0.0, 0.15, -0.25])
 NOISE = 0.05
@@ -53,10 +54,11 @@ def scaled():
 
 def test_the_products_are_found_and_centred(scaled):
     law = scaled.last_state.adapt_state.shared.law
-    assert law is not None
+    assert isinstance(law, LaplaceMap)
     # every effect is scaled by its own scale and by the common one
-    assert len(law.width_slopes) == 2 * len(Y)
-    assert np.mean(np.abs(np.asarray(law.width_slopes))) > 0.5
+    assert np.count_nonzero(law.exponents) == 2 * len(Y)
+    # and the data are those of the products
+    np.testing.assert_allclose(np.diag(law.data), NOISE**-2, rtol=0.05)
 
 
 def test_draws_are_those_of_the_model_as_written(scaled, assert_expectation):
@@ -68,7 +70,7 @@ def test_draws_are_those_of_the_model_as_written(scaled, assert_expectation):
 
 @pytest.mark.slow  # two runs; that the coordinates change and the draws are right is fast
 def test_as_written_it_costs_several_times_as_much(scaled, monkeypatch):
-    monkeypatch.setattr("qdesampler.infer.qde.warmup.find_scaling_symmetry", lambda *_: None)
+    monkeypatch.setattr("qdesampler.infer.qde.structures.find_scaling_symmetry", lambda *_: None)
     plain = ran()
     assert plain.last_state.adapt_state.shared.law is None
     per_draw = []

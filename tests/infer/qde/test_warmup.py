@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from qdesampler.infer.qde import global_moves, warmup
+from qdesampler.infer.qde import global_moves, structures, trials, warmup
 from qdesampler.infer.qde.coordinates.device import MoveCoordinates
 from qdesampler.infer.qde.coordinates.host import HostCoordinates
 from qdesampler.infer.qde.prepared import SMALLEST_SOLVE, WarmupSettings
@@ -150,7 +150,7 @@ def test_a_funnel_is_solved_given_its_scale(prepared):
 
 
 def without_conditional(monkeypatch):
-    monkeypatch.setattr(warmup, "find_conditional_gaussian", lambda *_: None)
+    monkeypatch.setattr(structures, "find_conditional_gaussian", lambda *_: None)
 
 
 def test_a_funnel_with_an_unknown_scale_is_hopeless_and_its_local_moves_are_adapted(monkeypatch):
@@ -206,13 +206,13 @@ def test_a_trial_that_its_own_candidates_do_not_bear_out_is_given_up(monkeypatch
     without_conditional(monkeypatch)
     monkeypatch.setattr(warmup, "second_trial", lambda *_: None)
     seen = []
-    solve = warmup.solve_gaussian
+    solve = trials.solve_gaussian
 
     def watched(*args, **options):
         seen.append(solve(*args, **options))
         return seen[-1]
 
-    monkeypatch.setattr(warmup, "solve_gaussian", watched)
+    monkeypatch.setattr(trials, "solve_gaussian", watched)
     found = run(*TARGETS["funnel"])
     assert [each.outcome for each in seen] == [Outcome.MIDDLING]
     assert OUTCOMES[found.outcome] == "hopeless"
@@ -368,7 +368,7 @@ def side_of(found):
 
 @pytest.mark.parametrize("at_one", [True, False])
 def test_local_moves_are_adapted_at_one_copy(monkeypatch, at_one):
-    monkeypatch.setattr(warmup, "_beside", lambda *_: None)  # no trial is usable
+    monkeypatch.setattr(warmup, "beside", lambda *_: None)  # no trial is usable
     monkeypatch.setattr(warmup, "second_trial", lambda *_: None)
     if not at_one:
         monkeypatch.setattr("qdesampler.infer.qde.copies._TRAVELLED", 1000)
