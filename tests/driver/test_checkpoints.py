@@ -22,7 +22,7 @@ from qdesampler import MCMC, QDE
 from qdesampler.driver import CheckpointError
 from qdesampler.driver.checkpoint import read_arrays, write_arrays
 from qdesampler.driver.files import RunFiles
-from qdesampler.infer.qde import warmup
+from qdesampler.infer.qde import trials
 from tests.support.kernels import GaussianWalk
 
 Y = jnp.array([0.3, 1.2, -0.4, 0.8])
@@ -100,7 +100,7 @@ def test_a_run_whose_process_died_in_the_warm_up_is_resumed_from_its_beginning(t
         # As after SIGKILL, nobody takes back the note that the run has begun.
         patch.setattr(RunFiles, "remove_states", lambda self: None)
         if kernel is QDE:
-            patch.setattr(warmup, "solve_gaussian", dies)
+            patch.setattr(trials, "solve_gaussian", dies)
         else:
             patch.setattr(GaussianWalk, "init", dies)
         with pytest.raises(MemoryError):
