@@ -34,7 +34,7 @@ from qdesampler.kernels.mcmc.trajectory import gaussian_step_size
 from qdesampler.numerics.host_trial import host_trial
 from qdesampler.numerics.numpy_metric import HostMetric, to_whitened_gradient_rows, whiten_rows
 from qdesampler.solvers.gaussian.descents import Descent
-from qdesampler.solvers.gaussian.refine import GOOD
+from qdesampler.solvers.gaussian.refine import CLEAR, GOOD
 from qdesampler.solvers.gaussian.search import Outcome
 from qdesampler.solvers.gaussian.solve import GaussianSolve
 
@@ -197,7 +197,7 @@ def _solved(
     solved = solve(coordinates, descents, settings, rng, report)
     found, trial = refined(coordinates, solved, settings, rng, report)
     is_last = solved.outcome is Outcome.UNBOUNDED or settings.local.force_blocks
-    if not is_last and (found is None or found.certificate.acceptance < GOOD):
+    if not is_last and (found is None or found.certificate.acceptance < CLEAR):
         better = in_other_coordinates(coordinates, place, found, starts, settings, report)
         if better is not None:
             return better
