@@ -38,6 +38,8 @@ __all__ = [
     "LaplaceMap",
     "find_laplace_map",
     "from_map",
+    "into_map",
+    "out_of_map",
     "pull_back",
     "push_forward",
     "to_map",
@@ -231,11 +233,16 @@ def push_forward(law: LaplaceMap, v: Any) -> tuple[Any, Any]:
 @_by_blocks
 def to_map(law: LaplaceMap, x: Any) -> tuple[Any, Any]:
     """The inverse of `push_forward`: `v` at sites, and `log |dz/dv|`."""
-    xp = np if isinstance(x, np.ndarray) else jnp
     given = _conditional(law, x)
-    offset = x[..., law.field] * xp.exp(given.growth) - given.mean
-    v = xp.sum(given.lower * offset[..., :, None], -2)
-    return _together(law, x, v), _log_volume(xp, given)
+    return _from_sites(law, x, given)[0], _log_volume(np if isinstance(x, np.ndarray) else jnp, given)
+
+
+def _from_sites(law: LaplaceMap, x, given: _Conditional):
+    """`v` at sites, and `u` there."""
+    xp = np if isinstance(x, np.ndarray) else jnp
+    u = x[..., law.field] * xp.exp(given.growth)
+    v = xp.sum(given.lower * (u - given.mean)[..., :, None], -2)
+    return _together(law, x, v), u
 
 
 def _through_scales(law: LaplaceMap, v, u, given: _Conditional, score):
@@ -280,8 +287,30 @@ def value_and_score_in_map(law: LaplaceMap, v: Any, evaluate: Callable) -> tuple
 @_by_blocks
 def from_map(law: LaplaceMap, v: Any, score: Any) -> Any:
     """The inverse of `pull_back`: the score of the sites from that of `v`."""
-    xp = np if isinstance(v, np.ndarray) else jnp
     given = _conditional(law, v)
+    return _returned(law, v, _at(law, v, given)[1], given, score)
+
+
+def _returned(law: LaplaceMap, v, u, given: _Conditional, score):
+    xp = np if isinstance(v, np.ndarray) else jnp
     own = _multiply(given.lower, score[..., law.field])
-    _, change = _through_scales(law, v, _at(law, v, given)[1], given, own)
+    _, change = _through_scales(law, v, u, given, own)
     return _together(law, score - change, own * xp.exp(given.growth))
+
+
+@_by_blocks
+def into_map(law: LaplaceMap, x: Any, score: Any) -> tuple[Any, Any, Any]:
+    """`to_map`, and the score of `v`, with one Cholesky factor."""
+    given = _conditional(law, x)
+    v, u = _from_sites(law, x, given)
+    change = _log_volume(np if isinstance(x, np.ndarray) else jnp, given)
+    return v, change, _pulled(law, v, u, given, score)
+
+
+@_by_blocks
+def out_of_map(law: LaplaceMap, v: Any, score: Any) -> tuple[Any, Any, Any]:
+    """`push_forward`, and the score of the sites, with one Cholesky factor."""
+    given = _conditional(law, v)
+    x, u = _at(law, v, given)
+    change = _log_volume(np if isinstance(v, np.ndarray) else jnp, given)
+    return x, change, _returned(law, v, u, given, score)

@@ -35,6 +35,8 @@ __all__ = [
     "affine_map",
     "bounded",
     "from_map",
+    "into_map",
+    "out_of_map",
     "pull_back",
     "push_forward",
     "shifts_and_log_widths",
@@ -215,10 +217,27 @@ def push_forward(law: TriangularMap, v: Any) -> tuple[Any, Any]:
 
 def to_map(law: TriangularMap, x: Any) -> tuple[Any, Any]:
     """The inverse of `push_forward`: `v` of `x`, and `log |dx/dv|` without `log det F`."""
+    return _from_sites(law, x)[:2]
+
+
+def _from_sites(law: TriangularMap, x):
+    """`v` and `log |dx/dv|` at `x`, and `w`."""
     xp = np if isinstance(x, np.ndarray) else jnp
     w = (x - law.centre)[..., law.order] @ law.inverse.T
     shifts, log_widths = shifts_and_log_widths(law, w)
-    return (w - shifts) * xp.exp(-log_widths), log_widths.sum(-1)
+    return (w - shifts) * xp.exp(-log_widths), log_widths.sum(-1), w
+
+
+def into_map(law: TriangularMap, x: Any, score: Any) -> tuple[Any, Any, Any]:
+    """`to_map`, and the score of `v` from that of `x`."""
+    v, change, w = _from_sites(law, x)
+    return v, change, _pulled(law, v, w, score)
+
+
+def out_of_map(law: TriangularMap, v: Any, score: Any) -> tuple[Any, Any, Any]:
+    """`push_forward`, and the score of `x` from that of `v`."""
+    w = _ordered(law, v)  # once for both
+    return *_placed(law, w), _returned(law, v, w, score)
 
 
 def _adjoint(law: TriangularMap, w, v_widths, adjoint):
@@ -270,8 +289,11 @@ def _pulled(law: TriangularMap, v, w, score):
 
 def from_map(law: TriangularMap, v: Any, score: Any) -> Any:
     """The inverse of `pull_back`: the score of `x` from that of `v`."""
+    return _returned(law, v, _ordered(law, v), score)
+
+
+def _returned(law: TriangularMap, v, w, score):
     xp = np if isinstance(v, np.ndarray) else jnp
-    w = _ordered(law, v)
     widths = xp.exp(shifts_and_log_widths(law, w)[1])
     whole = score / widths
     return _unordered(law, (whole - _adjoint(law, w, widths * v, whole)) @ law.inverse)

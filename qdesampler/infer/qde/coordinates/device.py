@@ -18,10 +18,8 @@ from qdesampler.infer.model.evaluation import value_and_gradient
 from qdesampler.infer.model.raveling import unraveler
 from qdesampler.infer.qde.coordinates.maps import (
     CoordinateMap,
-    from_map,
-    pull_back,
-    push_forward,
-    to_map,
+    into_map,
+    out_of_map,
     value_and_score_in_map,
 )
 from qdesampler.kernels.mcmc.trajectory import TrajectoryState
@@ -97,8 +95,8 @@ class MoveCoordinates:
         state = self._recentred(z, energy, gradient, centredness)
         if law is None:
             return state
-        v, change = to_map(law, state.position)
-        return TrajectoryState(v, state.log_density + change, pull_back(law, v, state.score))
+        v, change, score = into_map(law, state.position, state.score)
+        return TrajectoryState(v, state.log_density + change, score)
 
     def _recentred(self, z: Any, energy: jax.Array, gradient: Any, centredness: jax.Array) -> TrajectoryState:
         flat, score = ravel_pytree(z)[0], -ravel_pytree(gradient)[0]
@@ -114,8 +112,7 @@ class MoveCoordinates:
     ) -> tuple[Any, jax.Array, Any]:
         """The inverse of `inside`: `(z, U(z), grad U(z))`."""
         if law is not None:
-            y, change = push_forward(law, state.position)
-            score = from_map(law, state.position, state.score)
+            y, change, score = out_of_map(law, state.position, state.score)
             state = TrajectoryState(y, state.log_density - change, score)
         if self.centering is None:
             return self.unravel(state.position), -state.log_density, self.unravel(-state.score)

@@ -9,7 +9,8 @@ from qdesampler.numerics.triangular_map import TriangularMap
 
 __all__ = [
     "CoordinateMap",
-    "from_map",
+    "into_map",
+    "out_of_map",
     "pull_back",
     "push_forward",
     "to_map",
@@ -34,9 +35,14 @@ def pull_back(law: CoordinateMap, v: Any, score: Any) -> Any:
     return _of(law).pull_back(law, v, score)
 
 
-def from_map(law: CoordinateMap, v: Any, score: Any) -> Any:
-    """The inverse of `pull_back`."""
-    return _of(law).from_map(law, v, score)
+def into_map(law: CoordinateMap, x: Any, score: Any) -> tuple[Any, Any, Any]:
+    """`v` at sites, `log |dx/dv|` but for a constant, and the score of `v` from that of the sites."""
+    return _of(law).into_map(law, x, score)
+
+
+def out_of_map(law: CoordinateMap, v: Any, score: Any) -> tuple[Any, Any, Any]:
+    """The inverse of `into_map`: sites, the same logarithm, and their score."""
+    return _of(law).out_of_map(law, v, score)
 
 
 def value_and_score_in_map(law: CoordinateMap, v: Any, evaluate: Callable) -> tuple[Any, Any]:

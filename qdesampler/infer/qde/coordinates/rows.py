@@ -11,8 +11,8 @@ import numpy as np
 
 from qdesampler.infer.qde.coordinates.maps import (
     CoordinateMap,
-    from_map,
-    pull_back,
+    into_map,
+    out_of_map,
     push_forward,
     to_map,
     value_and_score_in_map,
@@ -123,15 +123,14 @@ class RowCoordinates:
         """Evaluated points of the moves at evaluated sites; nothing is evaluated anew."""
         if self.law is None:
             return sites
-        points, change = to_map(self.law, sites.positions)
-        return Chains(points, sites.log_densities + change, pull_back(self.law, points, sites.scores))
+        points, change, scores = into_map(self.law, sites.positions, sites.scores)
+        return Chains(points, sites.log_densities + change, scores)
 
     def outside(self, points: Chains) -> Chains:
         """The inverse of `inside`."""
         if self.law is None:
             return points
-        sites, change = push_forward(self.law, points.positions)
-        scores = from_map(self.law, points.positions, points.scores)
+        sites, change, scores = out_of_map(self.law, points.positions, points.scores)
         return Chains(sites, points.log_densities - change, scores)
 
     def standard_widths(self) -> np.ndarray:
@@ -188,7 +187,7 @@ class RowCoordinates:
             return None if self.law is not None else self._recentre_sites(points, scores, weights)
         old = self.law
         assert old is not None
-        sites, scores = push_forward(old, points)[0], from_map(old, points, scores)
+        sites, _, scores = out_of_map(old, points, scores)
         follow = self._recentre_sites(sites, scores, weights)
         sound = np.all(np.isfinite(sites), 1)
         share = np.where(sound, weights, 0.0) / max(np.sum(weights[sound]), np.finfo(float).tiny)
