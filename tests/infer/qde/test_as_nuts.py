@@ -138,7 +138,7 @@ def test_a_step_size_that_collapsed_at_an_edge_is_reported(run):
     mcmc = run(QDE(limit_at_the_largest), values, warmup=200, samples=200)
     codes = [finding.code for finding in diagnose(mcmc)]
     assert "divergences" in codes
-    assert {"step_size", "r_hat", "virial"} & set(codes)
+    assert "edges" in codes
 
 
 def test_a_smooth_posterior_has_no_divergences(run):

@@ -15,7 +15,7 @@ from scipy import stats
 
 from qdesampler.infer import QDE
 from qdesampler.kernels.mcmc import mixture
-from qdesampler.numerics.trial import log_whitened
+from qdesampler.numerics.trial import log_whitened, whitened_candidate
 
 REPLICATIONS = 240
 WARMUP, KEPT, THINNING = 150, 19, 15  # 19 draws: 20 ranks, in 10 bins of 24 replications each
@@ -67,7 +67,13 @@ def with_the_wrong_sign(trial, whitened):
     return 2 * log_whitened(trial, jnp.ones_like(whitened)) - log_whitened(trial, whitened)
 
 
-def ranks_of_the_truth(model, wrong=False):
+def of_the_wrong_sign(noise, trial):
+    """A candidate, with the same of its density."""
+    candidate, _ = whitened_candidate(noise, trial)
+    return candidate, with_the_wrong_sign(trial, candidate)
+
+
+def ranks_of_the_truth(model, replications=REPLICATIONS, wrong=False):
     """Ranks, shape `(replications, dim)`, and whether each solve ended with a trial in use."""
     prior, data, potential = model()
 
@@ -87,7 +93,7 @@ def ranks_of_the_truth(model, wrong=False):
         return jax.lax.scan(keep, state, length=KEPT)[1]
 
     ranks, solved, compiled = [], [], None
-    for key in jax.random.split(jax.random.key(11), REPLICATIONS):
+    for key in jax.random.split(jax.random.key(11), replications):
         key_prior, key_data, key_chain = jax.random.split(key, 3)
         truth = prior(key_prior)
         y = data(key_data, truth)
@@ -96,6 +102,7 @@ def ranks_of_the_truth(model, wrong=False):
             with pytest.MonkeyPatch.context() as patch:
                 if wrong:  # traced here: the moves are wrong, the warm-up is right
                     patch.setattr(mixture, "log_whitened", with_the_wrong_sign)
+                    patch.setattr(mixture, "whitened_candidate", of_the_wrong_sign)
                 compiled = jax.jit(ten_draws).lower(state, y).compile()
         ranks.append(np.sum(np.asarray(compiled(state, y)) < truth, 0))
         facts = kernel.facts(state)
@@ -120,6 +127,6 @@ def test_ranks_are_uniform(optimised, model):
 
 @pytest.mark.slow
 def test_the_twin_with_the_density_of_the_wrong_sign_is_caught(optimised):
-    ranks, solved = ranks_of_the_truth(logistic, wrong=True)
+    ranks, solved = ranks_of_the_truth(logistic, 2 * REPLICATIONS, wrong=True)
     assert solved.mean() > 0.9
     assert smallest_p(ranks) < LEVEL
