@@ -37,10 +37,8 @@ from qdesampler.numerics.scaling_symmetry import ScalingSymmetry
 __all__ = [
     "LaplaceMap",
     "find_laplace_map",
-    "from_map",
     "into_map",
     "out_of_map",
-    "pull_back",
     "push_forward",
     "to_map",
     "value_and_score_in_map",
@@ -268,13 +266,6 @@ def _pulled(law: LaplaceMap, v, u, given: _Conditional, score):
 
 
 @_by_blocks
-def pull_back(law: LaplaceMap, v: Any, score: Any) -> Any:
-    """The score of `v`, of `log p(z(v)) + log |dz/dv|`, from the score of the sites."""
-    given = _conditional(law, v)
-    return _pulled(law, v, _at(law, v, given)[1], given, score)
-
-
-@_by_blocks
 def value_and_score_in_map(law: LaplaceMap, v: Any, evaluate: Callable) -> tuple[Any, Any]:
     """`log p(z(v)) + log |dz/dv|` and its score, from `evaluate(z) -> (log p(z), grad log p(z))`."""
     given = _conditional(law, v)  # once for both directions
@@ -282,13 +273,6 @@ def value_and_score_in_map(law: LaplaceMap, v: Any, evaluate: Callable) -> tuple
     value, score = evaluate(sites)
     change = _log_volume(np if isinstance(v, np.ndarray) else jnp, given)
     return value + change, _pulled(law, v, u, given, score)
-
-
-@_by_blocks
-def from_map(law: LaplaceMap, v: Any, score: Any) -> Any:
-    """The inverse of `pull_back`: the score of the sites from that of `v`."""
-    given = _conditional(law, v)
-    return _returned(law, v, _at(law, v, given)[1], given, score)
 
 
 def _returned(law: LaplaceMap, v, u, given: _Conditional, score):
@@ -300,7 +284,7 @@ def _returned(law: LaplaceMap, v, u, given: _Conditional, score):
 
 @_by_blocks
 def into_map(law: LaplaceMap, x: Any, score: Any) -> tuple[Any, Any, Any]:
-    """`to_map`, and the score of `v`, with one Cholesky factor."""
+    """`to_map`, and the score of `v`, of `log p(z(v)) + log |dz/dv|`, from that of the sites."""
     given = _conditional(law, x)
     v, u = _from_sites(law, x, given)
     change = _log_volume(np if isinstance(x, np.ndarray) else jnp, given)
@@ -309,7 +293,7 @@ def into_map(law: LaplaceMap, x: Any, score: Any) -> tuple[Any, Any, Any]:
 
 @_by_blocks
 def out_of_map(law: LaplaceMap, v: Any, score: Any) -> tuple[Any, Any, Any]:
-    """`push_forward`, and the score of the sites, with one Cholesky factor."""
+    """`push_forward`, and the score of the sites from that of `v`: the inverse of `into_map`."""
     given = _conditional(law, v)
     x, u = _at(law, v, given)
     change = _log_volume(np if isinstance(v, np.ndarray) else jnp, given)

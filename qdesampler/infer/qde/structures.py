@@ -38,7 +38,7 @@ _LEAST_SCALED = 0.25
 
 
 class _Looked(NamedTuple):
-    """What is known of the density as it is written.
+    """What is known of the density in the coordinates of the model as written.
 
     Attributes:
         places: a point where it is high, and a start, shape `(2, dim)`.

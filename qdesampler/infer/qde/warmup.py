@@ -19,7 +19,7 @@ from copy import deepcopy
 
 import numpy as np
 
-from qdesampler.infer.qde.coordinates.maps import pull_back, to_map
+from qdesampler.infer.qde.coordinates.maps import into_map
 from qdesampler.infer.qde.coordinates.rows import RowCoordinates
 from qdesampler.infer.qde.copies import equal_modes, without_turns
 from qdesampler.infer.qde.local_moves import adapted_moves
@@ -221,8 +221,8 @@ def _count_outliers(coordinates: RowCoordinates, descents: list[Descent], mixed:
     ends = np.stack([descent.position for descent in descents])
     slopes = np.stack([descent.score for descent in descents])
     if coordinates.law is not None and coordinates.conditional is None:
-        ends, change = to_map(coordinates.law, ends)
-        heights, slopes = heights + change, pull_back(coordinates.law, ends, slopes)
+        ends, change, slopes = into_map(coordinates.law, ends, slopes)
+        heights = heights + change
     known = [part[:_COMPARED] for part in mixed.starts[:2]]
     ends = without_turns(coordinates.evaluate, ends, trial, *known)
     squares = np.sum(whiten_rows(trial.metric, ends - trial.centre) ** 2, 1)

@@ -221,7 +221,7 @@ def adapt_locally(
         draws,
         scores,
         walk.num_evals,
-        _is_at_floor(walk),
+        settings.adapt_step_size and final <= 2 * walk.floor,
         max(walk.edges, walk.window_edges),
     )
 

@@ -11,7 +11,6 @@ __all__ = [
     "CoordinateMap",
     "into_map",
     "out_of_map",
-    "pull_back",
     "push_forward",
     "to_map",
     "value_and_score_in_map",
@@ -28,11 +27,6 @@ def push_forward(law: CoordinateMap, v: Any) -> tuple[Any, Any]:
 def to_map(law: CoordinateMap, x: Any) -> tuple[Any, Any]:
     """The inverse of `push_forward`."""
     return _of(law).to_map(law, x)
-
-
-def pull_back(law: CoordinateMap, v: Any, score: Any) -> Any:
-    """The score of `v` from that of the sites."""
-    return _of(law).pull_back(law, v, score)
 
 
 def into_map(law: CoordinateMap, x: Any, score: Any) -> tuple[Any, Any, Any]:
